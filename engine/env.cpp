@@ -1,0 +1,14 @@
+#include "engine/env.hpp"
+
+#include <cstdlib>
+
+namespace nibble {
+
+std::optional<std::string> env(EnvVar variable) {
+  constexpr const char* kNames[] = {"NIBBLE_ISA", "NIBBLE_THREADS", "NIBBLE_LOG", "NIBBLE_PROFILE", "NO_COLOR", "TERM"};
+  const char* value = std::getenv(kNames[static_cast<int>(variable)]);
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+}  // namespace nibble

@@ -1,0 +1,18 @@
+// Environment variables: the only door to getenv, and the list of all of them.
+#pragma once
+#include <optional>
+#include <string>
+
+namespace nibble {
+
+/// NIBBLE_ISA      scalar|avx2|avxvnni|avx512|avx512vnni|amx: use exactly this kernel level; read once at first use.
+/// NIBBLE_THREADS  default of --threads; read by the program's option parser.
+/// NIBBLE_LOG      quiet|info|debug: how much goes to stderr; read by the program at start.
+/// NIBBLE_PROFILE  path of a Chrome trace to write at exit; read by the program at start.
+/// NO_COLOR        any non-empty value: no colour.
+/// TERM            "dumb": no colour, no redrawn line.
+enum class EnvVar { kIsa, kThreads, kLog, kProfile, kNoColor, kTerm };
+
+std::optional<std::string> env(EnvVar variable);
+
+}  // namespace nibble

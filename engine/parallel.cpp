@@ -1,0 +1,90 @@
+#include "engine/parallel.hpp"
+
+#include <sched.h>
+#include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace nibble {
+
+namespace {
+
+std::unique_ptr<tbb::global_control> limit;
+std::unique_ptr<tbb::task_arena> arena;
+int thread_count = 0;
+
+/// CPU quota of the container in whole cores, or a large number when there is none.
+int quota_cores() {
+  constexpr int kNoQuota = 1 << 20;
+  double quota = -1, period = 0;
+  std::string first;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period) {
+    if (first != "max") quota = std::atof(first.c_str());
+  } else {
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (!(q >> quota && p >> period)) quota = -1;
+  }
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : kNoQuota;
+}
+
+}  // namespace
+
+int available_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int affine = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::max(1, std::min(affine, quota_cores()));
+}
+
+void set_threads(int threads) {
+  thread_count = threads > 0 ? threads : available_cores();
+  arena.reset();
+  limit = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
+                                                static_cast<size_t>(thread_count));
+  arena = std::make_unique<tbb::task_arena>(thread_count);
+}
+
+int threads() {
+  if (thread_count == 0) set_threads(0);
+  return thread_count;
+}
+
+void set_float_mode() {
+#if defined(__x86_64__)
+  constexpr unsigned kMasksFlushRoundNearest = 0x9fc0;  // all exceptions masked, FTZ, DAZ, nearest
+  if (_mm_getcsr() != kMasksFlushRoundNearest) _mm_setcsr(kMasksFlushRoundNearest);
+#endif
+}
+
+void parallel_for(int64_t count, const std::function<void(int64_t)>& body) {
+  if (count <= 0) return;
+  if (count == 1 || threads() == 1) {
+    set_float_mode();
+    for (int64_t i = 0; i < count; ++i) body(i);
+    return;
+  }
+  arena->execute([&] {
+    // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch
+    // memory and float mode are in use).
+    tbb::this_task_arena::isolate([&] {
+      tbb::parallel_for(
+          int64_t{0}, count,
+          [&](int64_t i) {
+            set_float_mode();
+            body(i);
+          },
+          tbb::simple_partitioner());
+    });
+  });
+}
+
+}  // namespace nibble

@@ -1,0 +1,28 @@
+// Storage: 64-byte aligned memory shared by tensors; large blocks ask for huge pages.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace nibble {
+
+inline constexpr size_t kAlignment = 64;  // one cache line, one AVX-512 register, one AMX tile row
+
+class Storage {
+ public:
+  /// Allocates `bytes` (uninitialised), aligned to 64; from 2 MiB on aligned to 2 MiB with madvise(MADV_HUGEPAGE).
+  /// Throws std::bad_alloc.
+  explicit Storage(size_t bytes);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace nibble
