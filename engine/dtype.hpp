@@ -36,7 +36,9 @@ struct bf16 {
   uint16_t bits = 0;
 };
 
-inline float to_float(bf16 v) { return std::bit_cast<float>(static_cast<uint32_t>(v.bits) << 16); }
+inline float to_float(bf16 v) {
+  return std::bit_cast<float>(static_cast<uint32_t>(v.bits) << 16);
+}
 
 inline bf16 to_bf16(float v) {
   const uint32_t u = std::bit_cast<uint32_t>(v);

@@ -30,24 +30,25 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-/// Declares one error class whose constructor formats its sentence: `throw ShapeError("[conv2d] x has {} channels", c)`.
-#define NIBBLE_ERROR_CLASS(Name, exit_code)                                              \
-  class Name : public Error {                                                            \
-   public:                                                                               \
-    template <typename... Args>                                                          \
-    explicit Name(fmt::format_string<Args...> format, Args&&... args)                    \
+/// Declares one error class whose constructor formats its sentence: `throw ShapeError("[conv2d] x has {} channels",
+/// c)`.
+#define NIBBLE_ERROR_CLASS(Name, exit_code)                                               \
+  class Name : public Error {                                                             \
+   public:                                                                                \
+    template <typename... Args>                                                           \
+    explicit Name(fmt::format_string<Args...> format, Args&&... args)                     \
         : Error(ExitCode::exit_code, fmt::format(format, std::forward<Args>(args)...)) {} \
   };
 
-NIBBLE_ERROR_CLASS(ShapeError, kFailed)              // operand shapes do not fit
-NIBBLE_ERROR_CLASS(DTypeError, kFailed)              // operand types do not fit
-NIBBLE_ERROR_CLASS(UnsupportedError, kFailed)        // this machine or build cannot do it
-NIBBLE_ERROR_CLASS(UsageError, kUsage)               // command line or config
-NIBBLE_ERROR_CLASS(DataError, kData)                 // images, folders
-NIBBLE_ERROR_CLASS(ModelError, kModel)               // checkpoint or served file is not valid
+NIBBLE_ERROR_CLASS(ShapeError, kFailed)               // operand shapes do not fit
+NIBBLE_ERROR_CLASS(DTypeError, kFailed)               // operand types do not fit
+NIBBLE_ERROR_CLASS(UnsupportedError, kFailed)         // this machine or build cannot do it
+NIBBLE_ERROR_CLASS(UsageError, kUsage)                // command line or config
+NIBBLE_ERROR_CLASS(DataError, kData)                  // images, folders
+NIBBLE_ERROR_CLASS(ModelError, kModel)                // checkpoint or served file is not valid
 NIBBLE_ERROR_CLASS(VerificationError, kVerification)  // trained and served disagree
-NIBBLE_ERROR_CLASS(DivergedError, kDiverged)         // non-finite values
-NIBBLE_ERROR_CLASS(DiskError, kDisk)                 // reading, writing, no space
-NIBBLE_ERROR_CLASS(InterruptedError, kInterrupted)   // stopped on request, state saved
+NIBBLE_ERROR_CLASS(DivergedError, kDiverged)          // non-finite values
+NIBBLE_ERROR_CLASS(DiskError, kDisk)                  // reading, writing, no space
+NIBBLE_ERROR_CLASS(InterruptedError, kInterrupted)    // stopped on request, state saved
 
 }  // namespace nibble

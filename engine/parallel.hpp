@@ -11,9 +11,9 @@ int threads();
 /// Cores this process may use: the affinity mask capped by the container's CPU quota (cgroup v1 and v2), at least 1.
 int available_cores();
 
-/// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are done.
-/// May be nested. The first exception thrown by a body is rethrown here. Each thread runs with denormals flushed to zero
-/// and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode.
+/// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are
+/// done. May be nested. The first exception thrown by a body is rethrown here. Each thread runs with denormals flushed
+/// to zero and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode.
 void parallel_for(int64_t count, const std::function<void(int64_t)>& body);
 
 /// Sets this thread's MXCSR as parallel_for does; for code that runs outside it.

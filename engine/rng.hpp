@@ -14,9 +14,7 @@ class Rng {
  public:
   /// `a` and `b` name the stream, for example (epoch, image index); `purpose` keeps uses with equal numbers apart.
   Rng(uint64_t seed, uint32_t purpose, uint64_t a = 0, uint32_t b = 0)
-      : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32) ^ (purpose * 0x9E3779B9u)},
-        a_(a),
-        b_(b) {}
+      : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32) ^ (purpose * 0x9E3779B9u)}, a_(a), b_(b) {}
 
   uint32_t next_u32();
   /// Uniform in [0, n), unbiased (rejection); n >= 1.
@@ -37,12 +35,12 @@ class Rng {
 
 /// Streams in use, so that two parts of the program never share random numbers by accident.
 namespace rng_purpose {
-inline constexpr uint32_t kInit = 1;      // weight initialisation
-inline constexpr uint32_t kShuffle = 2;   // order of an epoch
-inline constexpr uint32_t kAugment = 3;   // crop and flip of one image
-inline constexpr uint32_t kSynth = 4;     // procedural data set
-inline constexpr uint32_t kSubset = 5;    // --per-class choice
-inline constexpr uint32_t kTest = 6;      // tests and benchmarks
+inline constexpr uint32_t kInit = 1;     // weight initialisation
+inline constexpr uint32_t kShuffle = 2;  // order of an epoch
+inline constexpr uint32_t kAugment = 3;  // crop and flip of one image
+inline constexpr uint32_t kSynth = 4;    // procedural data set
+inline constexpr uint32_t kSubset = 5;   // --per-class choice
+inline constexpr uint32_t kTest = 6;     // tests and benchmarks
 }  // namespace rng_purpose
 
 }  // namespace nibble

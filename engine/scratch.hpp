@@ -1,4 +1,5 @@
-// Scratch: per-thread bump memory for kernels' panels, given back when the scope ends; grows once, then never allocates.
+// Scratch: per-thread bump memory for kernels' panels, given back when the scope ends; grows once, then never
+// allocates.
 #pragma once
 #include <cstddef>
 

@@ -20,11 +20,14 @@ class Tensor {
   Tensor(DType dtype, const Shape& shape) : Tensor(dtype, shape, dense_stride(dtype, shape.back())) {}
   /// Uninitialised tensor whose rows are `stride` elements apart; stride >= innermost dimension, even for 4 bits.
   Tensor(DType dtype, const Shape& shape, int64_t stride) : dtype_(dtype), shape_(shape), stride_(stride) {
-    if (stride < shape.back()) throw ShapeError("[tensor] row stride {} is below the row length {}", stride, shape.back());
+    if (stride < shape.back())
+      throw ShapeError("[tensor] row stride {} is below the row length {}", stride, shape.back());
     if (bits_of(dtype) == 4 && stride % 2 != 0) throw ShapeError("[tensor] 4-bit row stride {} is odd", stride);
     storage_ = std::make_shared<Storage>(bytes());
   }
-  static Tensor zeros(DType dtype, const Shape& shape) { return zeros(dtype, shape, dense_stride(dtype, shape.back())); }
+  static Tensor zeros(DType dtype, const Shape& shape) {
+    return zeros(dtype, shape, dense_stride(dtype, shape.back()));
+  }
   static Tensor zeros(DType dtype, const Shape& shape, int64_t stride) {
     Tensor t(dtype, shape, stride);
     std::memset(t.storage_->data(), 0, t.bytes());
@@ -79,12 +82,12 @@ class Tensor {
   template <typename T>
   void check_type() const {
     using U = std::remove_const_t<T>;
-    const bool fits = std::is_same_v<U, float>      ? dtype_ == DType::f32
-                      : std::is_same_v<U, bf16>     ? dtype_ == DType::bf16
-                      : std::is_same_v<U, int32_t>  ? dtype_ == DType::s32
-                      : std::is_same_v<U, int8_t>   ? dtype_ == DType::s8
-                      : std::is_same_v<U, uint8_t>  ? (dtype_ == DType::u8 || bits_of(dtype_) == 4)
-                                                    : false;
+    const bool fits = std::is_same_v<U, float>     ? dtype_ == DType::f32
+                      : std::is_same_v<U, bf16>    ? dtype_ == DType::bf16
+                      : std::is_same_v<U, int32_t> ? dtype_ == DType::s32
+                      : std::is_same_v<U, int8_t>  ? dtype_ == DType::s8
+                      : std::is_same_v<U, uint8_t> ? (dtype_ == DType::u8 || bits_of(dtype_) == 4)
+                                                   : false;
     if (!fits) throw DTypeError("[tensor] storage of {} read as another type", name_of(dtype_));
   }
 

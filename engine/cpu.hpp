@@ -1,0 +1,53 @@
+// CPU features and the choice of the kernel level.
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble {
+
+/// Kernel levels, each a superset of the one before it as far as inheritance of kernels is concerned.
+/// scalar: baseline x86-64 (or any CPU). avx2: AVX2 + FMA. avxvnni: avx2 + AVX-VNNI (VEX). avx512: F, BW, VL, DQ.
+/// avx512vnni: avx512 + VNNI. amx: avx512vnni + AMX-TILE, AMX-INT8, AMX-BF16 with permission granted by the kernel.
+enum class Isa { scalar, avx2, avxvnni, avx512, avx512vnni, amx };
+inline constexpr int kIsaCount = 6;
+
+constexpr std::string_view name_of(Isa isa) {
+  constexpr std::string_view kNames[] = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
+  return kNames[static_cast<int>(isa)];
+}
+
+struct CpuFeatures {
+  std::string brand;
+  bool avx2_fma = false;
+  bool avx_vnni = false;
+  bool avx512 = false;  // F, BW, VL, DQ
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx_int8 = false;  // the CPU and the operating system offer tiles (before permission is asked)
+  bool amx_bf16 = false;
+  bool amx_permitted = false;  // this process may use tiles
+  std::string amx_refusal;     // why not, when the CPU has tiles and the process may not use them
+};
+
+/// Detected once; asks the kernel for AMX permission (arch_prctl) on the first call.
+const CpuFeatures& cpu_features();
+
+/// True if this process can execute kernels of the level (avx512 does not imply avxvnni: that branch has its own bit).
+bool runnable(Isa isa);
+/// All runnable levels, slowest first.
+std::vector<Isa> runnable_isas();
+/// The level whose name is `name`; throws UsageError that lists the names.
+Isa isa_from_name(std::string_view name);
+
+/// The level in use: NIBBLE_ISA if set (throws UnsupportedError when the machine lacks it), else the best runnable one.
+Isa active_isa();
+/// Replaces the level in use, for tests and benchmarks that visit several; throws UnsupportedError when not runnable.
+void set_active_isa(Isa isa);
+/// Called by the kernel room when a level that CPUID promises fails its probe (one tile product); it is then not
+/// runnable.
+void mark_not_runnable(Isa isa, const std::string& reason);
+/// One line that says which level runs and why not the next better one.
+std::string isa_explanation();
+
+}  // namespace nibble

@@ -1,0 +1,70 @@
+// Builds the complete tables: a null slot inherits from the next level down; probes levels once.
+#include <mutex>
+
+#include "ops/kernels/isa/tables.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace nibble::kernels {
+
+namespace {
+
+#if defined(NIBBLE_X86_KERNELS)
+const Table* const kOwn[kIsaCount] = {&scalar::kTable, &avx2::kTable,       &avxvnni::kTable,
+                                      &avx512::kTable, &avx512vnni::kTable, &amx::kTable};
+// avx512 CPUs need not have AVX-VNNI, so that level does not inherit from avxvnni.
+constexpr int kParent[kIsaCount] = {-1, 0, 1, 1, 3, 4};
+#else
+const Table* const kOwn[kIsaCount] = {&scalar::kTable};
+constexpr int kParent[kIsaCount] = {-1, 0, 0, 0, 0, 0};
+#endif
+
+/// Fills the null slots of `mine` from `base`. GEMM entries are taken whole; the element-wise part is a plain array of
+/// function pointers, filled one by one.
+void inherit(Table& mine, const Table& base) {
+  if (mine.u8s8.run == nullptr) mine.u8s8 = base.u8s8;
+  if (mine.u8s4.run == nullptr) mine.u8s4 = base.u8s4;
+  if (mine.u4s4.run == nullptr) mine.u4s4 = base.u4s4;
+  if (mine.bf16_gemm.run == nullptr) mine.bf16_gemm = base.bf16_gemm;
+  if (mine.f32_gemm.run == nullptr) mine.f32_gemm = base.f32_gemm;
+  using Slot = void (*)();
+  static_assert(sizeof(Elementwise) % sizeof(Slot) == 0 && sizeof(Slot) == sizeof(void*));
+  Slot own[sizeof(Elementwise) / sizeof(Slot)];
+  Slot from[sizeof(Elementwise) / sizeof(Slot)];
+  __builtin_memcpy(own, &mine.ew, sizeof own);
+  __builtin_memcpy(from, &base.ew, sizeof from);
+  for (size_t i = 0; i < sizeof(Elementwise) / sizeof(Slot); ++i)
+    if (own[i] == nullptr) own[i] = from[i];
+  __builtin_memcpy(static_cast<void*>(&mine.ew), own, sizeof own);
+}
+
+struct Complete {
+  Table level[kIsaCount];
+  Complete() {
+    for (int i = 0; i < kIsaCount; ++i) {
+      if (i < static_cast<int>(std::size(kOwn)) && kOwn[i] != nullptr) level[i] = *kOwn[i];
+      if (kParent[i] >= 0) inherit(level[i], level[kParent[i]]);
+      const Isa isa = static_cast<Isa>(i);
+      if (level[i].probe != nullptr && runnable(isa) && !level[i].probe())
+        mark_not_runnable(isa, std::string("the ") + std::string(name_of(isa)) +
+                                   " instructions gave a wrong result when they were probed");
+    }
+  }
+};
+
+const Complete& complete() {
+  static const Complete tables;
+  return tables;
+}
+
+}  // namespace
+
+const Table& active() {
+  const Complete& tables = complete();  // before active_isa(): probing may rule a level out
+  return tables.level[static_cast<int>(active_isa())];
+}
+
+const Table& table_of(Isa isa) {
+  return complete().level[static_cast<int>(isa)];
+}
+
+}  // namespace nibble::kernels

@@ -1,0 +1,197 @@
+// The kernel table: raw-pointer kernels of one ISA level. No state, no files, no threads inside.
+//
+// A null slot inherits from the next level down (see registry.hpp); a level that must not inherit a slower kernel names
+// its own again. Strides are in elements. Pointers are 64-byte aligned only where the comment says so.
+#pragma once
+#include <cstdint>
+
+#include "engine/cpu.hpp"
+#include "engine/dtype.hpp"
+
+namespace nibble::kernels {
+
+/// Whether a GEMM adds to what C holds.
+enum class Into { kOverwrite, kAccumulate };
+
+/// Integer product C[m,n] = sum_k A[m,k] * B[k,n], A unsigned 8-bit codes, B signed 8-bit codes, C exact in s32.
+///
+/// Operands are packed into panels whose inner layout belongs to the kernel. An A panel holds `mr` rows, a B panel `nr`
+/// columns. Both are cut along K into groups of `kr`; a segment of k elements is padded with zeros to round_up(k, kr)
+/// and takes mr * round_up(k, kr) * a_bytes (B: nr * round_up(k, kr) * b_bytes) bytes; segments packed one behind the
+/// other form one longer panel. Panel buffers are 64-byte aligned.
+struct GemmInt {
+  int mr = 0, nr = 0, kr = 0;
+  int a_bytes = 0, b_bytes = 0;  // bytes of one element inside a panel
+  /// Packs rows[0..m) (m <= mr; missing rows become zero) of k elements each.
+  void (*pack_a)(const uint8_t* const* rows, int m, int k, void* panel) = nullptr;
+  /// Packs element (k, n) = src[k * k_stride + n * n_stride], n < columns <= nr; missing columns become zero.
+  void (*pack_b)(const int8_t* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
+  /// Multiplies `m_panels` A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep, and
+  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
+  void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
+              Into into) = nullptr;
+};
+
+/// Float product with fp32 accumulation from operands of type T (bf16 or float). Panels as in GemmInt.
+/// The order of the sum is fixed by k alone (never by m or by the number of panels); products of bf16 are exact in
+/// fp32.
+template <typename T>
+struct GemmFloat {
+  int mr = 0, nr = 0, kr = 0;
+  int a_bytes = 0, b_bytes = 0;
+  void (*pack_a)(const T* const* rows, int m, int k, void* panel) = nullptr;
+  /// A transposed: element (m, k) = rows[k][m], m < columns <= mr.
+  void (*pack_a_transposed)(const T* const* rows, int k, int columns, void* panel) = nullptr;
+  /// The same from unsigned 8-bit codes (exact in bf16): the left operand of a weight gradient. Null for T = float.
+  void (*pack_a_transposed_u8)(const uint8_t* const* rows, int k, int columns, void* panel) = nullptr;
+  void (*pack_b)(const T* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
+  void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
+              Into into) = nullptr;
+};
+
+/// A block of rows: element (r, c) = data[r * stride + c].
+template <typename T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+};
+
+/// Clamp-and-floor quantizer of non-negative values, per channel (METHOD.md section 2, unsigned activations):
+/// code = floor(min(max(v * scale[c], 0), top)) with top = 2^b - 1 (integer), so clamping comes before the conversion.
+struct UnsignedQuantizer {
+  const float* scale = nullptr;  // [n]; null: no quantizer
+  float top = 0;
+};
+
+/// Arguments of normalise_activate: v = y*m[c] + a[c] (+ shortcut), then ReLU, bf16 and codes.
+struct NormaliseActivateArgs {
+  int64_t rows = 0, n = 0;
+  Rows<const bf16> y;
+  const float* m = nullptr;   // [n]
+  const float* a = nullptr;   // [n]
+  Rows<const bf16> shortcut;  // added as it is when data is set and m2 is null
+  const float* m2 = nullptr;  // projection: shortcut value = bf16(shortcut*m2[c] + a2[c])
+  const float* a2 = nullptr;
+  Rows<bf16> z;                 // null data: not stored. z = bf16(max(v, 0))
+  UnsignedQuantizer quantizer;  // null scale: no codes. Quantizes z rounded to bf16 if `through_bf16`, else max(v, 0)
+  bool through_bf16 = false;
+  Rows<uint8_t> codes;           // one byte a code
+  float* channel_max = nullptr;  // [n] if set: raised to the largest max(v, 0), as rounded to bf16
+};
+
+/// Arguments of activate_backward: g = relu'(v) * (quantizer'(v) * through_quantizer + direct), then the two sums of
+/// batch norm's backward over the rows.
+struct ActivateBackwardArgs {
+  int64_t rows = 0, n = 0;
+  Rows<const bf16> y;        // stored convolution output
+  const float* m = nullptr;  // v = y*m + a where z is null
+  const float* a = nullptr;
+  Rows<const bf16> z;                  // block output: v = z
+  Rows<const bf16> through_quantizer;  // gradient of the dequantized activation; null: none
+  Rows<const bf16> direct;             // gradient that bypasses the quantizer; null: none
+  UnsignedQuantizer quantizer;         // null scale: derivative 1. Derivative: 0.5 for 0 <= v*s < 1, 1 up to top,
+                                // 0.5 for top <= v*s < top + 1, 0 from top + 1 on (METHOD.md section 2, gradients)
+  const float* mean = nullptr;     // [n]
+  const float* inv_std = nullptr;  // [n]
+  Rows<bf16> g;                    // out, rounded; the sums use the rounded value
+  float* sum_g = nullptr;          // [n] += sum over rows of g
+  float* sum_g_xhat = nullptr;     // [n] += sum over rows of g * (y - mean) * inv_std
+};
+
+/// Operations on rows of channels. All float arithmetic is IEEE single, multiply then add, in the order written, so the
+/// results are the same bits on every level; sums over rows run down the rows in order, one accumulator per channel.
+struct Elementwise {
+  // --- after the product, served and evaluated path (DESIGN 2.3): v = float(acc)*m[c] + a[c] ---
+  void (*affine_quantize_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                              UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
+  void (*affine_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                          Rows<bf16> out) = nullptr;
+  /// out = bf16(max(v + shortcut, 0)); shortcut.data null: out = bf16(max(v, 0)).
+  void (*affine_add_relu_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
+                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out) = nullptr;
+  void (*affine_f32_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                         Rows<float> out) = nullptr;
+  // The same from fp32 accumulators (bf16 models and uncalibrated evaluation).
+  void (*affine_quantize_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                              UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
+  void (*affine_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                          Rows<bf16> out) = nullptr;
+  void (*affine_add_relu_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
+                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out) = nullptr;
+  void (*affine_f32_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                         Rows<float> out) = nullptr;
+
+  // --- training forward ---
+  /// y = bf16(float(acc) * scale[c]) (scale null: 1); sum[c] += y, sum_sq[c] += y*y over the rows, from the rounded y.
+  void (*rescale_stats_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,
+                            float* sum, float* sum_sq) = nullptr;
+  void (*rescale_stats_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,
+                            float* sum, float* sum_sq) = nullptr;
+  void (*normalise_activate)(const NormaliseActivateArgs& args) = nullptr;
+  void (*quantize_bf16)(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantizer q,
+                        Rows<uint8_t> codes) = nullptr;
+  /// x_hat = bf16(code / scale[c]): fake mode.
+  void (*dequantize_bf16)(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale,
+                          Rows<bf16> out) = nullptr;
+
+  // --- training backward ---
+  void (*activate_backward)(const ActivateBackwardArgs& args) = nullptr;
+  /// sum_g[c] += g, sum_g_xhat[c] += g*(y-mean)*inv_std: the sums alone, for the projection's batch norm.
+  void (*norm_backward_sums)(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
+                             const float* inv_std, float* sum_g, float* sum_g_xhat) = nullptr;
+  /// dy = bf16(p[c]*g + q[c]*y + r[c]).
+  void (*norm_backward_apply)(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
+                              const float* q, const float* r, Rows<bf16> dy) = nullptr;
+  /// out = bf16(acc * scale[c]) (scale null: 1), and added to what out holds (in fp32, then rounded) for kAccumulate.
+  void (*scale_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
+                         Into into) = nullptr;
+  /// out = bf16(a + b).
+  void (*add_bf16)(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) = nullptr;
+
+  // --- pooling ---
+  /// out[c] = max over the `count` rows; arg[c] (if set) = index of the first row that attains it. count >= 1.
+  void (*max_rows_bf16)(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) = nullptr;
+  /// sum[c] = sum over rows in order, fp32 (sum is overwritten).
+  void (*sum_rows_bf16)(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) = nullptr;
+
+  // --- codes and conversions, n elements ---
+  void (*pack_u4)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;  // odd n: last high nibble zero
+  void (*unpack_u4)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
+  void (*pack_s4)(const int8_t* codes, int64_t n, uint8_t* packed) = nullptr;
+  void (*unpack_s4)(const uint8_t* packed, int64_t n, int8_t* codes) = nullptr;
+  void (*multiply_u8)(const uint8_t* codes, const uint8_t* factor, int64_t n,
+                      uint8_t* out) = nullptr;  // products <= 255
+  void (*f32_to_bf16)(const float* x, int64_t n, bf16* out) = nullptr;
+  void (*bf16_to_f32)(const bf16* x, int64_t n, float* out) = nullptr;
+  void (*s8_to_bf16)(const int8_t* x, int64_t n, bf16* out) = nullptr;
+
+  // --- weights and optimiser, n elements ---
+  /// max |w[i] * fold[i]| (fold null: 1); 0 for n = 0; NaN if any product is NaN.
+  float (*absmax)(const float* w, const float* fold, int64_t n) = nullptr;
+  /// code = floor(clamp(w*fold*scale, -top, top) + 0.5), multiplied in that order (METHOD.md section 2, weights).
+  void (*quantize_weights)(const float* w, const float* fold, int64_t n, float scale, float top,
+                           int8_t* codes) = nullptr;
+  /// d = g + decay*w; m = momentum*m + d; w -= rate * (nesterov ? d + momentum*m : m).
+  void (*sgd_step)(float* w, float* m, const float* g, int64_t n, float rate, float momentum, float decay,
+                   bool nesterov) = nullptr;
+  /// out += x.
+  void (*add_f32)(const float* x, int64_t n, float* out) = nullptr;
+};
+
+struct Table {
+  GemmInt u8s8;  // any codes: |sum| exact as long as k * 255 * 128 < 2^31
+  GemmInt u8s4;  // B in [-8, 7]; A any unsigned byte
+  GemmInt u4s4;  // B in [-8, 7]; A in [0, 15]
+  GemmFloat<bf16> bf16_gemm;
+  GemmFloat<float> f32_gemm;
+  Elementwise ew;
+  /// Executes one instruction group of the level and checks its result; null: nothing to probe.
+  bool (*probe)() = nullptr;
+};
+
+/// The complete table of the level in use: every slot is set. Cheap enough to call per operation.
+const Table& active();
+/// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
+const Table& table_of(Isa isa);
+
+}  // namespace nibble::kernels
