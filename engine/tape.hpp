@@ -1,0 +1,68 @@
+// Tape autograd: operations append their backward step to a tape; backward() runs them in reverse.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/tensor.hpp"
+
+namespace nibble {
+
+enum class Grad { kNone, kWanted };
+
+/// A value with room for its gradient. Copies share both. One tape, its variables and their gradients belong to one
+/// shard and are used by one thread at a time, so gradients need no locks.
+class Variable {
+ public:
+  Variable() = default;
+  explicit Variable(Tensor value, Grad grad = Grad::kNone) : state_(std::make_shared<State>()) {
+    state_->value = std::move(value);
+    state_->wanted = grad == Grad::kWanted;
+  }
+
+  bool defined() const { return state_ != nullptr; }
+  const Tensor& value() const { return state_->value; }
+  const Shape& shape() const { return state_->value.shape(); }
+  bool wants_grad() const { return state_ != nullptr && state_->wanted; }
+  /// Undefined tensor until something flowed back.
+  const Tensor& grad() const { return state_->grad; }
+  /// Takes `g` as the gradient, or adds it to the one already there (f32 and bf16, equal layout).
+  void accumulate(const Tensor& g) const;
+  /// Drops value and gradient memory; for activations that backward has finished with.
+  void release() const {
+    state_->value = Tensor();
+    state_->grad = Tensor();
+  }
+  void set_grad(Tensor g) const { state_->grad = std::move(g); }
+
+ private:
+  struct State {
+    Tensor value;
+    Tensor grad;
+    bool wanted = false;
+  };
+  std::shared_ptr<State> state_;
+};
+
+class Tape {
+ public:
+  /// Appends one backward step. The closure owns what it saved; it is destroyed as soon as it has run.
+  void record(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
+  /// Runs all steps in reverse after seeding d loss / d loss = 1; `loss` is f32 with one element. The tape is empty after.
+  void backward(const Variable& loss);
+  /// The same with a given gradient of `output` (same shape and type).
+  void backward(const Variable& output, const Tensor& gradient);
+  size_t size() const { return steps_.size(); }
+
+ private:
+  std::vector<std::function<void()>> steps_;
+};
+
+/// True if an operation on these inputs must be recorded: there is a tape and some input wants a gradient.
+template <typename... Variables>
+bool recording(const Tape* tape, const Variables&... inputs) {
+  return tape != nullptr && (inputs.wants_grad() || ...);
+}
+
+}  // namespace nibble
