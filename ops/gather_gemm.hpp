@@ -1,0 +1,193 @@
+// The convolution engine: gathers rows of the left operand by pointer, packs them into panels and runs a GEMM kernel.
+//
+// One driver serves forward, gradient of the input and gradient of the weights, for every operand type, because all
+// three are "for each grid point, multiply the concatenation of some source rows by a matrix". No im2col matrix exists
+// beyond one block of rows.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "engine/parallel.hpp"
+#include "engine/scratch.hpp"
+#include "engine/tensor.hpp"
+#include "ops/conv_shape.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace nibble {
+
+/// One source row read by every grid point: (i*step + dh, j*step + dw); weights of kernel position `weight_tap`.
+struct Tap {
+  int64_t dh = 0, dw = 0;
+  int64_t weight_tap = 0;
+};
+
+/// A grid of n x gh x gw points over a source map of n x sh x sw pixels. Taps that fall outside read the pad row.
+struct Gather {
+  int64_t n = 0, gh = 0, gw = 0;
+  int64_t sh = 0, sw = 0;
+  int64_t step = 1;
+  std::vector<Tap> taps;
+
+  int64_t points() const { return n * gh * gw; }
+};
+
+/// Grid = output pixels, source = input pixels.
+Gather forward_gather(const ConvShape& s);
+
+/// The same for a stem whose channels are few: the source is the image padded on all sides with rows of (w + pads)*ic
+/// contiguous elements, one tap is a whole kernel row of kw*ic elements, nothing falls outside.
+Gather row_folded_gather(const ConvShape& s);
+
+/// Grid = one residue class of input pixels (row = i*stride + row_phase), source = output pixels. With stride 2 a class
+/// meets only its own taps, so no zero is multiplied; a class without taps has an all-zero gradient.
+struct InputGradientClass {
+  Gather gather;
+  int64_t row_phase = 0, column_phase = 0;
+};
+std::vector<InputGradientClass> input_gradient_classes(const ConvShape& s);
+
+/// The right operand in panels of one GEMM kernel: for each block of nr columns all segments (taps) one behind the other.
+struct Panels {
+  Tensor storage;
+  int64_t columns = 0, k = 0, segments = 0;  // k: elements of one segment
+  int64_t segment_k = 0;                     // k rounded up to the kernel's granule
+  int64_t panel_bytes = 0;
+  int nr = 0;
+
+  int64_t count() const { return nr == 0 ? 0 : (columns + nr - 1) / nr; }
+  int64_t padded_columns() const { return count() * nr; }
+  const std::byte* panel(int64_t p) const { return storage.raw() + p * panel_bytes; }
+};
+
+inline int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+/// Packs element (tap t, k, column n) = src[t*tap_stride + k*k_stride + n*n_stride] for the listed taps.
+template <typename Gemm, typename T>
+Panels pack_panels(const Gemm& gemm, const T* src, const std::vector<Tap>& taps, int64_t tap_stride, int64_t k_stride,
+                   int64_t n_stride, int64_t k, int64_t columns) {
+  Panels p;
+  p.columns = columns;
+  p.k = k;
+  p.segments = static_cast<int64_t>(taps.size());
+  p.segment_k = round_up(k, gemm.kr);
+  p.nr = gemm.nr;
+  const int64_t segment_bytes = gemm.nr * p.segment_k * gemm.b_bytes;
+  p.panel_bytes = round_up(p.segments * segment_bytes, static_cast<int64_t>(kAlignment));
+  p.storage = Tensor(DType::u8, {p.count(), p.panel_bytes});
+  parallel_for(p.count(), [&](int64_t b) {
+    const int64_t n0 = b * gemm.nr;
+    const int width = static_cast<int>(std::min<int64_t>(gemm.nr, columns - n0));
+    for (int64_t t = 0; t < p.segments; ++t)
+      gemm.pack_b(src + taps[static_cast<size_t>(t)].weight_tap * tap_stride + n0 * n_stride, k_stride, n_stride,
+                  static_cast<int>(k), width, p.storage.raw() + b * p.panel_bytes + t * segment_bytes);
+  });
+  return p;
+}
+
+/// The source rows of one task: rows [first_row, ...) of the flattened (image, row) index, `stride` elements a pixel.
+template <typename T>
+struct SourceRows {
+  const T* data = nullptr;
+  int64_t first_row = 0;
+  int64_t stride = 0;
+  const T* pad = nullptr;  // read by taps outside the map, at least one segment long
+};
+
+/// The range of flattened source rows that grid rows [g0, g1) touch.
+struct RowRange {
+  int64_t begin = 0, end = 0;
+};
+RowRange source_rows(const Gather& g, int64_t g0, int64_t g1);
+
+/// Grid rows (of gw points) per task: about 512 points, so that a task is worth a spawn and its source stays in L2.
+int64_t grid_rows_per_task(const Gather& g);
+
+/// Rows of one A block: 48 is a multiple of every kernel's tile height but 14 and 32, which round up; with the longest
+/// chunk below a block is at most 64 * 512 * 4 bytes = 128 KiB, a quarter of the smallest L2 we know.
+inline constexpr int64_t kBlockRows = 48;
+inline constexpr int64_t kChunkK = 512;
+
+/// Fills pointers[t * rows + r] = source row of grid point first + r under tap t.
+template <typename T>
+void point_rows(const Gather& g, const SourceRows<T>& src, int64_t first, int64_t rows, const T** pointers) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t point = first + r, j = point % g.gw, row = point / g.gw, i = row % g.gh, image = row / g.gh;
+    for (size_t t = 0; t < g.taps.size(); ++t) {
+      const int64_t y = i * g.step + g.taps[t].dh, x = j * g.step + g.taps[t].dw;
+      const bool inside = y >= 0 && y < g.sh && x >= 0 && x < g.sw;
+      pointers[static_cast<int64_t>(t) * rows + r] =
+          inside ? src.data + ((image * g.sh + y - src.first_row) * g.sw + x) * src.stride : src.pad;
+    }
+  }
+}
+
+/// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements) by all panels of b into c
+/// [round_up(rows, mr), b.padded_columns()]. The order of every sum is fixed by the shape of b.
+template <typename Gemm, typename T, typename C>
+void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc) {
+  const int64_t m_panels = (rows + gemm.mr - 1) / gemm.mr;
+  Scratch scratch;
+  // A chunk is a run of whole segments, or a part of one long segment.
+  const int64_t part = round_up(std::min(b.segment_k, kChunkK), gemm.kr);
+  const int64_t whole = std::max<int64_t>(1, kChunkK / b.segment_k);
+  const int64_t depth = b.segment_k > part ? part : whole * b.segment_k;
+  const int64_t a_panel_bytes = round_up(gemm.mr * depth * gemm.a_bytes, static_cast<int64_t>(kAlignment));
+  auto* a = scratch.get<std::byte>(static_cast<size_t>(m_panels * a_panel_bytes));
+  auto** shifted = scratch.get<const T*>(static_cast<size_t>(gemm.mr));
+  kernels::Into into = kernels::Into::kOverwrite;
+  for (int64_t t = 0; t < b.segments;) {
+    const int64_t taps_now = b.segment_k > part ? 1 : std::min(whole, b.segments - t);
+    for (int64_t k0 = 0; k0 < b.segment_k; k0 += part) {
+      const int64_t k_padded = std::min(part, b.segment_k - k0), k_valid = std::min(k_padded, b.k - k0);
+      for (int64_t p = 0; p < m_panels; ++p) {
+        const int m = static_cast<int>(std::min<int64_t>(gemm.mr, rows - p * gemm.mr));
+        for (int64_t s = 0; s < taps_now; ++s) {
+          const T* const* from = pointers + (t + s) * rows + p * gemm.mr;
+          if (k0 > 0) {
+            for (int r = 0; r < m; ++r) shifted[r] = from[r] + k0;
+            from = shifted;
+          }
+          gemm.pack_a(from, m, static_cast<int>(k_valid), a + p * a_panel_bytes + s * gemm.mr * k_padded * gemm.a_bytes);
+        }
+      }
+      const int64_t k_run = taps_now * k_padded;
+      const int64_t b_offset = (t * b.segment_k + k0) * b.nr * gemm.b_bytes;
+      for (int64_t n = 0; n < b.count(); ++n)
+        gemm.run(static_cast<int>(k_run), static_cast<int>(m_panels), a, a_panel_bytes, b.panel(n) + b_offset,
+                 c + n * b.nr, ldc, into);
+      into = kernels::Into::kAccumulate;
+    }
+    t += taps_now;
+  }
+}
+
+/// Runs a whole gathered product. `source(scratch, range)` gives the task's source rows; `epilogue(task, first_point,
+/// rows, c, ldc)` gets each finished block. Tasks are cut by shape, run in parallel, and number task_count(g).
+inline int64_t task_count(const Gather& g) {
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
+  return (all + per - 1) / per;
+}
+
+template <typename C, typename T, typename Gemm, typename Source, typename Epilogue>
+void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source& source, const Epilogue& epilogue) {
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
+  const int64_t ldc = b.padded_columns(), block = round_up(kBlockRows, gemm.mr);
+  parallel_for(task_count(g), [&](int64_t task) {
+    const int64_t g0 = task * per, g1 = std::min(all, g0 + per);
+    Scratch scratch;
+    const SourceRows<T> rows_from = source(scratch, source_rows(g, g0, g1));
+    C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
+    const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
+    for (int64_t first = g0 * g.gw; first < g1 * g.gw; first += block) {
+      const int64_t rows = std::min(block, g1 * g.gw - first);
+      point_rows(g, rows_from, first, rows, pointers);
+      multiply_rows(gemm, b, pointers, rows, c, ldc);
+      epilogue(task, first, rows, c, ldc);
+    }
+  });
+}
+
+}  // namespace nibble

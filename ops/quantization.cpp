@@ -1,0 +1,115 @@
+#include "ops/quantization.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/parallel.hpp"
+
+namespace nibble {
+
+namespace {
+
+/// floor(log2(r)) of a positive finite float, exact.
+int floor_log2(float r) {
+  int exponent = 0;
+  std::frexp(r, &exponent);  // r = f * 2^exponent, f in [0.5, 1)
+  return exponent - 1;
+}
+
+/// Shift forms: steps are anchored at the layer's largest bound and differ by powers of two (DESIGN 2.1).
+void set_shift_factors(ActivationQuantizer& q, FactorForm form) {
+  const float largest = *std::max_element(q.bound.begin(), q.bound.end());
+  const size_t n = q.bound.size();
+  q.factor.resize(n);
+  q.common = 256.0f / (largest + kBoundEpsilon);
+  if (form == FactorForm::kShiftFold) q.fold.resize(n);
+  for (size_t c = 0; c < n; ++c) {
+    const float ratio = (largest + kBoundEpsilon) / (q.bound[c] + kBoundEpsilon);
+    if (form == FactorForm::kShift) {
+      const int k = std::clamp(4 - floor_log2(ratio), 0, 4);
+      q.factor[c] = static_cast<uint8_t>(1 << k);
+      q.scale[c] = q.common / static_cast<float>(1 << k);  // exact: a power of two
+    } else {
+      // Nearest power of two in the logarithm, so that the folded rest lies in [0.71, 1.41].
+      const int k = std::clamp(4 - floor_log2(ratio * 1.41421356f), 0, 4);
+      q.factor[c] = static_cast<uint8_t>(1 << k);
+      q.fold[c] = q.common / (q.scale[c] * static_cast<float>(1 << k));
+    }
+  }
+}
+
+}  // namespace
+
+int64_t ActivationQuantizer::largest_multiplier() const {
+  if (is_signed) return 255;
+  const int64_t largest = factor.empty() ? 1 : *std::max_element(factor.begin(), factor.end());
+  return ((int64_t{1} << bits) - 1) * largest;
+}
+
+ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
+                                              FactorForm form) {
+  const bool shifts = form == FactorForm::kShift || form == FactorForm::kShiftFold;
+  if (shifts && (bits != 4 || is_signed))
+    throw UsageError("[quantizer] shift forms are for unsigned 4-bit activations, got {} {} bits; use fold",
+                     is_signed ? "signed" : "unsigned", bits);
+  ActivationQuantizer q{.bits = bits, .is_signed = is_signed, .bound = bound, .scale = {}, .factor = {}, .fold = {}};
+  if (form == FactorForm::kNone)
+    std::fill(q.bound.begin(), q.bound.end(), *std::max_element(bound.begin(), bound.end()));
+  const float levels = is_signed ? q.top() : static_cast<float>(1 << bits);
+  for (float b : q.bound) q.scale.push_back(levels / (b + kBoundEpsilon));
+  if (form == FactorForm::kNone) {
+    q.common = q.scale.front();
+  } else if (shifts) {
+    set_shift_factors(q, form);
+  } else {
+    for (float s : q.scale) q.fold.push_back(1.0f / s);
+  }
+  return q;
+}
+
+WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer) {
+  const int64_t oc = weights.dim(0), ic = weights.shape().back(), taps = weights.rows() / std::max<int64_t>(1, oc);
+  if (!fold.empty() && static_cast<int64_t>(fold.size()) != ic)
+    throw ShapeError("[quantize_weights] {} has {} input channels, the quantizer {}", layer, ic, fold.size());
+  WeightCodes out{.bits = bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
+  out.scale.resize(static_cast<size_t>(oc));
+  const float top = static_cast<float>((1 << (bits - 1)) - 1);
+  const auto& ew = kernels::active().ew;
+  const float* f = fold.empty() ? nullptr : fold.data();
+  parallel_for(oc, [&](int64_t o) {
+    float bound = 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      const float b = ew.absmax(weights.row<float>(o * taps + t), f, ic);
+      bound = b > bound || b != b ? b : bound;
+    }
+    if (!(bound <= 3.0e38f))
+      throw DivergedError("weights of {}, output channel {}, are not finite; lower --lr or set --clip-grad-norm", layer,
+                          o);
+    const float scale = top / (bound + kBoundEpsilon);
+    out.scale[static_cast<size_t>(o)] = scale;
+    for (int64_t t = 0; t < taps; ++t)
+      ew.quantize_weights(weights.row<float>(o * taps + t), f, ic, scale, top, out.codes.row<int8_t>(o * taps + t));
+  });
+  return out;
+}
+
+void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits) {
+  const int64_t largest_weight = int64_t{1} << (weight_bits - 1);
+  if (k > 0 && largest_multiplier * largest_weight > INT64_C(0x7fffffff) / k)
+    throw ModelError("{}: {} products of up to {} x {} may overflow the 32-bit sum; use fewer bits or a smaller width",
+                     layer, k, largest_multiplier, largest_weight);
+}
+
+std::vector<uint8_t> image_code_table(const ActivationQuantizer& q) {
+  std::vector<uint8_t> table(3 * 256);
+  for (int c = 0; c < 3; ++c) {
+    for (int byte = 0; byte < 256; ++byte) {
+      const float t = std::clamp(normalised(byte, c) * q.scale[static_cast<size_t>(c)], -q.top(), q.top());
+      const int code = static_cast<int>(std::floor(t + 0.5f));
+      table[static_cast<size_t>(c * 256 + byte)] = static_cast<uint8_t>(code + kSignedOffset);
+    }
+  }
+  return table;
+}
+
+}  // namespace nibble

@@ -1,0 +1,69 @@
+// Quantizers as values: scales of activations and weights, and how per-channel scales get through an integer sum.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "engine/tensor.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace nibble {
+
+/// fp32 machine epsilon, added to every bound (METHOD.md section 2).
+inline constexpr float kBoundEpsilon = 0x1p-23f;
+
+/// A calibrated activation quantizer. Per channel c (METHOD.md section 2 and DESIGN 2.1):
+///   unsigned: code = clamp(floor(x * scale[c]), 0, 2^b - 1),   scale = 2^b / (bound + eps)
+///   signed:   code = floor(clamp(x * scale[c], -Q, Q) + 0.5),  scale = Q / (bound + eps), Q = 2^(b-1) - 1
+///   the multiplier sees   code * factor[c]   (shift forms; 1 otherwise; plus 128 when signed)
+///   and the weight row is   w[o, c] * fold[c]   before it is quantized with scale s_w[o], so that exactly
+///   sum_c x_hat_c * w_hat[o,c] = sum_c (code*factor)_c * w_code[o,c] / (common * s_w[o]).
+struct ActivationQuantizer {
+  int bits = 8;
+  bool is_signed = false;
+  std::vector<float> bound;      // [channels]
+  std::vector<float> scale;      // [channels]
+  std::vector<uint8_t> factor;   // [channels], powers of two; empty: all one
+  std::vector<float> fold;       // [channels]; empty: all one
+  float common = 1.0f;
+
+  int64_t channels() const { return static_cast<int64_t>(scale.size()); }
+  float top() const { return static_cast<float>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1); }
+  kernels::UnsignedQuantizer kernel() const { return {.scale = scale.data(), .top = top()}; }
+  /// Largest code the multiplier sees (240 with a shift, 255 with the signed offset).
+  int64_t largest_multiplier() const;
+};
+
+enum class FactorForm { kNone, kFold, kShift, kShiftFold };  // kNone: one scale for the whole tensor
+
+/// Builds the quantizer from finished bounds (> 0, one per channel; kNone uses the largest for all channels).
+/// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise.
+ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed, FactorForm form);
+
+/// Weight codes of one layer, OHWI [oc, kh, kw, ic], and their scale per output channel: w_hat = code / scale.
+struct WeightCodes {
+  int bits = 8;
+  Tensor codes;              // s8 [oc, kh, kw, ic]
+  std::vector<float> scale;  // [oc]
+};
+
+/// Quantizes kernels [oc, kh, kw, ic] per output channel: bound = max |w * fold|, scale = Q / (bound + eps),
+/// code = floor(clamp(w*fold*scale, -Q, Q) + 0.5). `fold` [ic] may be empty. Throws DivergedError naming `layer` when a
+/// weight is not finite.
+WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer);
+
+/// Largest |sum| the layer can produce; throws ModelError naming the layer if it does not fit int32.
+void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);
+
+/// Image codes: table[c*256 + byte] = signed code + 128 of the normalised byte ((byte/255 - mean)/std), so that a
+/// decoded image becomes multiplier codes by look-up. Mean and std are ImageNet's.
+std::vector<uint8_t> image_code_table(const ActivationQuantizer& q);
+inline constexpr uint8_t kSignedOffset = 128;
+inline constexpr float kImageMean[3] = {0.485f, 0.456f, 0.406f};
+inline constexpr float kImageStd[3] = {0.229f, 0.224f, 0.225f};
+
+/// The normalised value of a byte of channel c, in the one order of operations used everywhere.
+inline float normalised(int byte, int c) {
+  return (static_cast<float>(byte) / 255.0f - kImageMean[c]) / kImageStd[c];
+}
+
+}  // namespace nibble
