@@ -1,0 +1,302 @@
+#include "ops/norm_activate.hpp"
+
+#include <cmath>
+
+namespace nibble {
+
+namespace {
+
+constexpr int64_t kTaskRows = 512;   // pixels a task
+constexpr int64_t kBlockPixels = 64;  // pixels a kernel call: 64 rows of 256 bf16 channels are 32 KiB
+
+int64_t tasks_of(int64_t rows) {
+  return (rows + kTaskRows - 1) / kTaskRows;
+}
+
+/// Stores one-byte codes as they are or packed, from a scratch block.
+void store_codes(const uint8_t* block, int64_t first, int64_t rows, const Tensor& codes) {
+  if (bits_of(codes.dtype()) != 4) return;  // the kernel wrote bytes in place
+  kernels::active().ew.pack_u4(block, rows * codes.stride(), codes.row<uint8_t>(first));
+}
+
+Tensor new_codes(const Shape& shape, const ActivationQuantizer& q) {
+  return Tensor(code_dtype(q), shape, code_stride(shape.back()));
+}
+
+/// Where the kernel writes code bytes for the rows [first, first + rows): the tensor itself or a zeroed scratch block.
+kernels::Rows<uint8_t> code_rows(const Tensor& codes, int64_t first, uint8_t* block) {
+  if (bits_of(codes.dtype()) == 4) return {block, codes.stride()};
+  return {codes.row<uint8_t>(first), codes.stride()};
+}
+
+/// Pad bytes of code rows must be zero; kernels write only the channels.
+void clear_pad(const kernels::Rows<uint8_t>& rows, int64_t count, int64_t channels) {
+  if (rows.stride == channels) return;
+  for (int64_t r = 0; r < count; ++r)
+    std::memset(rows.data + r * rows.stride + channels, 0, static_cast<size_t>(rows.stride - channels));
+}
+
+Tensor like(const Tensor& y) {
+  return Tensor(DType::bf16, y.shape(), Tensor::round_stride(DType::bf16, y.shape().back()));
+}
+
+kernels::Rows<const bf16> rows_of(const Tensor& t, int64_t first) {
+  if (!t.defined()) return {};
+  return {t.row<bf16>(first), t.stride()};
+}
+
+/// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape.
+template <typename Body>
+void row_blocks(int64_t rows, const Body& body) {
+  parallel_for(tasks_of(rows), [&](int64_t task) {
+    const int64_t end = std::min(rows, (task + 1) * kTaskRows);
+    for (int64_t first = task * kTaskRows; first < end; first += kBlockPixels)
+      body(task, first, std::min(kBlockPixels, end - first));
+  });
+}
+
+/// Raises out[c] to the tasks' maxima.
+void merge_maxima(const Tensor& partial, int64_t tasks, int64_t c, float* out) {
+  for (int64_t t = 0; t < tasks; ++t)
+    for (int64_t i = 0; i < c; ++i) out[i] = std::max(out[i], partial.data<float>()[t * c + i]);
+}
+
+struct Sums {
+  std::vector<double> g, g_xhat;
+};
+
+Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
+  Sums s{std::vector<double>(static_cast<size_t>(c)), std::vector<double>(static_cast<size_t>(c))};
+  for (int64_t t = 0; t < tasks; ++t) {
+    const float* p = partial.data<float>() + t * 2 * c;
+    for (int64_t i = 0; i < c; ++i) {
+      s.g[static_cast<size_t>(i)] += static_cast<double>(p[i]);
+      s.g_xhat[static_cast<size_t>(i)] += static_cast<double>(p[c + i]);
+    }
+  }
+  return s;
+}
+
+/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; adds d_gamma, d_beta.
+Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
+  const Tensor& y = b.y.value();
+  const int64_t c = y.shape().back(), rows = y.rows();
+  std::vector<float> p(static_cast<size_t>(c)), q(p), r(p);
+  const double n = static_cast<double>(rows);
+  for (size_t i = 0; i < p.size(); ++i) {
+    b.d_beta.data<float>()[i] += static_cast<float>(sums.g[i]);
+    b.d_gamma.data<float>()[i] += static_cast<float>(sums.g_xhat[i]);
+    const double scale = b.gradient_scale.empty() ? 1.0 : static_cast<double>(b.gradient_scale[i]);
+    const double inv_std = static_cast<double>(b.statistics.inv_std[i]);
+    const double m = static_cast<double>(b.gamma.data<float>()[i]) * inv_std * scale;
+    const double slope = -m * inv_std * sums.g_xhat[i] / n;
+    p[i] = static_cast<float>(m);
+    q[i] = static_cast<float>(slope);
+    r[i] = static_cast<float>(-m * sums.g[i] / n - slope * static_cast<double>(b.statistics.mean[i]));
+  }
+  const Tensor dy = like(y);
+  const auto& ew = kernels::active().ew;
+  row_blocks(rows, [&](int64_t, int64_t first, int64_t count) {
+    ew.norm_backward_apply(rows_of(g, first), rows_of(y, first), count, c, p.data(), q.data(), r.data(),
+                           {dy.row<bf16>(first), dy.stride()});
+  });
+  return dy;
+}
+
+/// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
+Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out, Sums& sums) {
+  const Tensor& y = args.main.y.value();
+  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
+  const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
+  const Tensor g = like(y);
+  const auto& ew = kernels::active().ew;
+  const Tensor through = out.codes.defined() ? out.codes.grad() : Tensor();
+  const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
+  row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
+    float* sum = partial.row<float>(task);
+    ew.activate_backward({.rows = rows,
+                          .n = c,
+                          .y = rows_of(y, first),
+                          .m = affine.m.data(),
+                          .a = affine.a.data(),
+                          .z = out.z.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
+                          .through_quantizer = rows_of(through, first),
+                          .direct = rows_of(direct, first),
+                          .quantizer = args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{},
+                          .mean = args.main.statistics.mean.data(),
+                          .inv_std = args.main.statistics.inv_std.data(),
+                          .g = {g.row<bf16>(first), g.stride()},
+                          .sum_g = sum,
+                          .sum_g_xhat = sum + c});
+  });
+  sums = total(partial, tasks, c);
+  return g;
+}
+
+void projection_backward(const NormBranch& b, const Tensor& g) {
+  const Tensor& y = b.y.value();
+  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
+  const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
+  const auto& ew = kernels::active().ew;
+  row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
+    float* sum = partial.row<float>(task);
+    ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(),
+                          b.statistics.inv_std.data(), sum, sum + c);
+  });
+  b.y.set_grad(norm_backward(b, g, total(partial, tasks, c)));
+}
+
+}  // namespace
+
+DType code_dtype(const ActivationQuantizer& q) {
+  return q.bits == 4 && !q.is_signed ? DType::u4 : DType::u8;
+}
+
+NormStatistics normalise_sums(const ChannelSums& sums) {
+  NormStatistics s;
+  const double n = static_cast<double>(std::max<int64_t>(1, sums.count));
+  for (size_t c = 0; c < sums.sum.size(); ++c) {
+    const double mean = sums.sum[c] / n, variance = std::max(0.0, sums.sum_sq[c] / n - mean * mean);
+    s.mean.push_back(static_cast<float>(mean));
+    s.variance.push_back(static_cast<float>(variance));
+    s.inv_std.push_back(1.0f / std::sqrt(s.variance.back() + kNormEpsilon));
+  }
+  return s;
+}
+
+NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tensor& beta) {
+  NormAffine f;
+  for (size_t c = 0; c < s.mean.size(); ++c) {
+    f.m.push_back(gamma.data<float>()[c] * s.inv_std[c]);
+    f.a.push_back(beta.data<float>()[c] - s.mean[c] * f.m.back());
+  }
+  return f;
+}
+
+Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
+  const Tensor& y = args.main.y.value();
+  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
+  const NormAffine main = norm_affine(args.main.statistics, args.main.gamma, args.main.beta);
+  NormAffine side;
+  if (args.projection != nullptr)
+    side = norm_affine(args.projection->statistics, args.projection->gamma, args.projection->beta);
+  const Tensor shortcut = args.projection != nullptr  ? args.projection->y.value()
+                          : args.shortcut.defined() ? args.shortcut.value()
+                                                    : Tensor();
+  if (shortcut.defined() && shortcut.shape() != y.shape())
+    throw ShapeError("[norm_activate] shortcut {} does not match {}", shortcut.shape().str(), y.shape().str());
+
+  const Tensor z = args.store_z ? like(y) : Tensor();
+  Tensor codes = args.quantizer != nullptr ? new_codes(y.shape(), *args.quantizer) : Tensor();
+  const Tensor maxima = args.channel_max != nullptr ? Tensor::zeros(DType::f32, {tasks, c}) : Tensor();
+  const auto& ew = kernels::active().ew;
+  row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
+    Scratch scratch;
+    kernels::NormaliseActivateArgs k;
+    k.rows = rows;
+    k.n = c;
+    k.y = rows_of(y, first);
+    k.m = main.m.data();
+    k.a = main.a.data();
+    k.shortcut = rows_of(shortcut, first);
+    if (args.projection != nullptr) {
+      k.m2 = side.m.data();
+      k.a2 = side.a.data();
+    }
+    if (z.defined()) k.z = {z.row<bf16>(first), z.stride()};
+    if (maxima.defined()) k.channel_max = maxima.row<float>(task);
+    uint8_t* block = nullptr;
+    if (codes.defined()) {
+      if (bits_of(codes.dtype()) == 4) block = scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride()));
+      k.quantizer = args.quantizer->kernel();
+      k.through_bf16 = args.store_z;  // block outputs are rounded first, so that z and codes agree (DESIGN 2.3)
+      k.codes = code_rows(codes, first, block);
+      clear_pad(k.codes, rows, c);
+    }
+    ew.normalise_activate(k);
+    if (codes.defined()) store_codes(block, first, rows, codes);
+  });
+  if (maxima.defined()) merge_maxima(maxima, tasks, c, args.channel_max);
+  if (codes.defined() && args.dequantize) codes = dequantize_tensor(codes, *args.quantizer);
+
+  const Grad grad = tape != nullptr ? Grad::kWanted : Grad::kNone;
+  Activated out;
+  if (z.defined()) out.z = Variable(z, grad);
+  if (codes.defined()) out.codes = Variable(codes, grad);
+  if (tape != nullptr) {
+    // v = y*m + a + shortcut; z = relu(v); code = quantize(z)
+    const bool has_projection = args.projection != nullptr;
+    tape->record([args, main, out, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
+      Sums sums;
+      const Tensor g = activate_backward(args, main, out, sums);
+      args.main.y.set_grad(norm_backward(args.main, g, sums));
+      if (has_projection)
+        projection_backward(branch, g);
+      else if (args.shortcut.defined())
+        args.shortcut.accumulate(g);
+      if (out.z.defined()) out.z.release();
+      if (out.codes.defined()) out.codes.release();
+    });
+  }
+  return out;
+}
+
+Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
+  const Tensor codes = new_codes(x.shape(), q);
+  const int64_t c = x.shape().back();
+  const auto& ew = kernels::active().ew;
+  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
+    Scratch scratch;
+    uint8_t* block = bits_of(codes.dtype()) == 4 ? scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride())) : nullptr;
+    const kernels::Rows<uint8_t> to = code_rows(codes, first, block);
+    clear_pad(to, rows, c);
+    ew.quantize_bf16(rows_of(x, first), rows, c, q.kernel(), to);
+    store_codes(block, first, rows, codes);
+  });
+  return codes;
+}
+
+Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
+  const int64_t c = codes.shape().back();
+  Tensor out(DType::bf16, codes.shape(), Tensor::round_stride(DType::bf16, c));
+  const auto& ew = kernels::active().ew;
+  row_blocks(codes.rows(), [&](int64_t, int64_t first, int64_t rows) {
+    Scratch scratch;
+    const uint8_t* from = codes.row<uint8_t>(first);
+    if (bits_of(codes.dtype()) == 4) {
+      uint8_t* block = scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride()));
+      ew.unpack_u4(from, rows * codes.stride(), block);
+      from = block;
+    }
+    ew.dequantize_bf16({from, codes.stride()}, rows, c, q.scale.data(), {out.row<bf16>(first), out.stride()});
+  });
+  return out;
+}
+
+Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
+                         const ActivationQuantizer* quantizer) {
+  const int64_t c = x.shape().back();
+  const std::vector<float> zero(static_cast<size_t>(c));
+  const Tensor g = like(x);
+  const auto& ew = kernels::active().ew;
+  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
+    Scratch scratch;
+    float* unused = scratch.get<float>(static_cast<size_t>(2 * c));
+    std::fill_n(unused, 2 * c, 0.0f);
+    ew.activate_backward({.rows = rows,
+                          .n = c,
+                          .y = rows_of(x, first),
+                          .z = rows_of(x, first),
+                          .through_quantizer = rows_of(through_quantizer, first),
+                          .direct = rows_of(direct, first),
+                          .quantizer = quantizer != nullptr ? quantizer->kernel() : kernels::UnsignedQuantizer{},
+                          .mean = zero.data(),
+                          .inv_std = zero.data(),
+                          .g = {g.row<bf16>(first), g.stride()},
+                          .sum_g = unused,
+                          .sum_g_xhat = unused + c});
+  });
+  return g;
+}
+
+}  // namespace nibble

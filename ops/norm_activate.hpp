@@ -1,0 +1,79 @@
+// Batch norm, shortcut, ReLU and the quantizer behind a convolution in one pass over memory, and their backward.
+#pragma once
+#include <vector>
+
+#include "engine/tape.hpp"
+#include "ops/packed_conv.hpp"
+
+namespace nibble {
+
+inline constexpr float kNormEpsilon = 1e-5f;
+
+/// Batch norm of one shard: statistics of its rows, biased variance (METHOD.md section 1).
+struct NormStatistics {
+  std::vector<float> mean, variance, inv_std;
+};
+/// From sums in double: var = E[y^2] - E[y]^2, clamped at 0.
+NormStatistics normalise_sums(const ChannelSums& sums);
+
+/// v = y*m + a with m = gamma*inv_std, a = beta - mean*m.
+struct NormAffine {
+  std::vector<float> m, a;
+};
+NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tensor& beta);
+
+/// One batch-normed branch: the convolution output and where its gradients go.
+struct NormBranch {
+  Variable y;
+  NormStatistics statistics;
+  Tensor gamma, beta;      // f32 [c]
+  Tensor d_gamma, d_beta;  // f32 [c], added to
+  std::vector<float> gradient_scale;  // y_gradient_scale of the convolution; empty: 1
+};
+
+struct NormActivateArgs {
+  NormBranch main;
+  Variable shortcut;              // bf16 [n,h,w,c]; undefined: none
+  const NormBranch* projection = nullptr;  // the shortcut is this branch instead (bf16 after its own norm)
+  /// Stores z = bf16(max(v, 0)). Needed where z itself is read again (shortcut, pool, bf16 consumers).
+  bool store_z = false;
+  /// Codes for the consumers that read this tensor with the quantizer. 4-bit codes are stored packed.
+  const ActivationQuantizer* quantizer = nullptr;
+  /// fake mode: the quantized output is bf16(code / scale) instead of the code.
+  bool dequantize = false;
+  /// [c], raised to the shard's largest activation per channel (calibration); nullptr: not wanted.
+  float* channel_max = nullptr;
+};
+
+struct Activated {
+  Variable z;      // bf16, defined if store_z
+  Variable codes;  // u8 / u4 codes (bf16 in fake mode), defined if quantizer
+};
+
+/// Forward: two outputs of one pass. Backward: gradient through the quantizer (METHOD.md clip rule, recomputed from the
+/// stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch norm's.
+/// Saves y (and z). Gradients: y, gamma, beta, shortcut or the projection's.
+Activated norm_activate(Tape* tape, const NormActivateArgs& args);
+
+/// Codes of a bf16 tensor: the image pool's and the average pool's quantizer. Packs nibbles for 4 bits.
+Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);
+/// bf16(code / scale) of a code tensor.
+Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q);
+
+/// z [n,h,w,c] bf16 -> max pool 3x3 stride 2 (pad as given) -> pooled z and, with a quantizer, its codes.
+Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
+                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max);
+
+/// z [n,h,w,c] bf16 -> mean over pixels (fp32 sum in row-major order, one multiply, rounded to bf16) -> [n,1,1,c], and
+/// its codes.
+Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
+                                float* channel_max);
+
+/// Gradient of x = bf16 tensor >= 0 that is read through a quantizer and directly; either may be undefined.
+Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
+                         const ActivationQuantizer* quantizer);
+
+/// Converts one-byte code rows to the stored form: u4 packed for 4-bit quantizers.
+DType code_dtype(const ActivationQuantizer& q);
+
+}  // namespace nibble

@@ -1,0 +1,92 @@
+// The convolution of training: integer codes (or bf16) times packed weights forward, bf16 products backward.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/tape.hpp"
+#include "ops/gather_gemm.hpp"
+#include "ops/quantization.hpp"
+
+namespace nibble {
+
+/// Which panels a layer needs.
+enum class Passes { kForward, kForwardAndBackward };
+
+/// The right operands of one layer at one step: made once from the fp32 masters, shared by all shards, read-only.
+struct LayerWeights {
+  std::string name;
+  ConvShape shape;  // n is not used
+  int weight_bits = 16;
+  /// Channels are so few (the image) that a kernel row is one segment; the input then carries its own spatial padding.
+  bool row_folded = false;
+  const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
+  std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
+  std::vector<int32_t> correction;                 // signed input: 128 * sum of codes per output channel, subtracted
+  /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
+  std::vector<float> rescale;
+  const kernels::GemmInt* int_gemm = nullptr;            // set when the input is codes
+  const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and all of backward
+  Panels forward;
+  std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
+  std::vector<Panels> backward;                      // one per class
+
+  bool integer() const { return int_gemm != nullptr; }
+};
+
+struct LayerWeightsArgs {
+  std::string name;
+  ConvShape shape;
+  Tensor weights;  // f32 [oc, kh, kw, ic] masters
+  int weight_bits = 16;  // 16: rounded to bf16
+  const ActivationQuantizer* quantizer = nullptr;  // null: bf16 input. Must outlive the result.
+  /// fake mode: weights enter as bf16(code / scale), inputs as bf16(code / scale); `quantizer` is then null.
+  bool dequantize = false;
+  Passes passes = Passes::kForward;
+  bool first_layer = false;
+};
+/// Quantizes and packs. Cost: one pass over the masters per kind of panel.
+LayerWeights prepare_layer(const LayerWeightsArgs& args);
+/// The same from codes that were quantized before (a served file).
+LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);
+
+/// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
+/// Other layers: u8 or u4 codes, or bf16, [n, h, w, ic], rows `code_stride(ic)` elements apart.
+inline int64_t code_stride(int64_t channels) {
+  return round_up(channels, 64);  // 64 codes: a cache line as bytes, half a line packed
+}
+
+/// Exact accumulators as a tensor [n, oh, ow, oc], dense: s32 for codes, f32 for bf16 inputs.
+Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x);
+
+/// Per-channel sums over all output pixels, in double from fp32 partial sums of about 512 pixels in fixed order.
+struct ChannelSums {
+  std::vector<double> sum, sum_sq;
+  int64_t count = 0;
+};
+
+/// y = bf16(acc * rescale), NHWC with rows rounded to 64 bytes, and its channel sums (of the rounded values).
+/// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
+Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
+
+/// d_x [n, h, w, ic] in bf16, gradient of the dequantized input, from d_y already divided by the weight scale
+/// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
+Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape);
+
+/// Adds d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y to `d_weights`.
+void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y, const Tensor& d_weights);
+
+/// Factor per output channel that the gradient of y must carry: 1/scale[o], so that d_x is a product with bare codes;
+/// nullptr: 1.
+std::vector<float> y_gradient_scale(const LayerWeights& layer);
+
+/// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, zeroed by
+/// the caller, owned by the shard).
+Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
+                     ChannelSums& sums);
+
+/// Taped logits of a linear layer: f32 [n, oc] = acc * rescale + bias. d_bias f32 [oc] is added to.
+Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& bias,
+                       const Tensor& d_weights, const Tensor& d_bias);
+
+}  // namespace nibble

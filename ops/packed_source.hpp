@@ -1,0 +1,60 @@
+// Where a gathered product reads its left operand: bf16 rows as they lie, codes as they lie or expanded per task.
+#pragma once
+#include "ops/gather_gemm.hpp"
+#include "ops/quantization.hpp"
+
+namespace nibble {
+
+/// Codes as the multiplier sees them. Bytes without a shift are read in place; packed nibbles and shifted channels are
+/// expanded once per task into scratch (each code then feeds all taps and output channels).
+class CodeSource {
+ public:
+  CodeSource(const Tensor& x, const ActivationQuantizer* q, const Gather& g) : x_(x), g_(g) {
+    const bool is_signed = q != nullptr && q->is_signed;
+    pad_.assign(static_cast<size_t>(std::max<int64_t>(x.stride(), 64)), is_signed ? kSignedOffset : uint8_t{0});
+    if (q != nullptr && !q->factor.empty()) {
+      factor_ = q->factor;
+      factor_.resize(static_cast<size_t>(x.stride()), 1);
+    }
+  }
+
+  SourceRows<uint8_t> operator()(Scratch& scratch, RowRange range) const {
+    const int64_t pixels = (range.end - range.begin) * g_.sw, stride = x_.stride();
+    const bool packed = bits_of(x_.dtype()) == 4;
+    const uint8_t* from = x_.row<uint8_t>(range.begin * g_.sw);
+    if (!packed && factor_.empty())
+      return {.data = from, .first_row = range.begin, .stride = stride, .pad = pad_.data()};
+    const auto& ew = kernels::active().ew;
+    uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
+    if (packed) {
+      ew.unpack_u4(from, pixels * stride, to);
+      from = to;
+    }
+    if (!factor_.empty())
+      for (int64_t p = 0; p < pixels; ++p)
+        ew.multiply_u8(from + p * stride, factor_.data(), stride, to + p * stride);
+    return {.data = to, .first_row = range.begin, .stride = stride, .pad = pad_.data()};
+  }
+
+ private:
+  const Tensor& x_;
+  const Gather& g_;
+  std::vector<uint8_t> pad_;
+  std::vector<uint8_t> factor_;
+};
+
+class Bf16Source {
+ public:
+  Bf16Source(const Tensor& x, const Gather& g) : x_(x), g_(g), pad_(static_cast<size_t>(std::max<int64_t>(x.stride(), 64))) {}
+
+  SourceRows<bf16> operator()(Scratch&, RowRange range) const {
+    return {.data = x_.row<bf16>(range.begin * g_.sw), .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data()};
+  }
+
+ private:
+  const Tensor& x_;
+  const Gather& g_;
+  std::vector<bf16> pad_;
+};
+
+}  // namespace nibble

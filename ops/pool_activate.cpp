@@ -1,0 +1,128 @@
+// The two pools of the network on bf16 activations, with the quantizer behind them.
+#include <cmath>
+
+#include "ops/norm_activate.hpp"
+
+namespace nibble {
+
+namespace {
+
+constexpr int64_t kWindow = 3, kStride = 2;
+
+int64_t pooled_size(int64_t size, int64_t pad_before, int64_t pad_after) {
+  return (size + pad_before + pad_after - kWindow) / kStride + 1;
+}
+
+/// Packs, quantizes or measures what a pool produced.
+Activated finish(Tape* tape, const Tensor& pooled, const ActivationQuantizer* quantizer, bool dequantize,
+                 float* channel_max) {
+  const int64_t c = pooled.shape().back();
+  if (channel_max != nullptr)
+    for (int64_t r = 0; r < pooled.rows(); ++r)
+      for (int64_t i = 0; i < c; ++i) channel_max[i] = std::max(channel_max[i], to_float(pooled.row<bf16>(r)[i]));
+  const Grad grad = tape != nullptr ? Grad::kWanted : Grad::kNone;
+  Activated out;
+  out.z = Variable(pooled, grad);
+  if (quantizer != nullptr) {
+    const Tensor codes = quantize_tensor(pooled, *quantizer);
+    out.codes = Variable(dequantize ? dequantize_tensor(codes, *quantizer) : codes, grad);
+  }
+  return out;
+}
+
+Tensor pooled_gradient(const Activated& out, const ActivationQuantizer* quantizer) {
+  return combine_gradients(out.z.value(), out.codes.defined() ? out.codes.grad() : Tensor(), out.z.grad(), quantizer);
+}
+
+/// Gradient of the input: every input pixel collects from the windows in which it was the first largest.
+Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape& shape, int64_t pad) {
+  const int64_t h = shape[1], w = shape[2], c = shape[3], oh = d_pooled.dim(1), ow = d_pooled.dim(2);
+  const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, c));
+  parallel_for(shape[0] * h, [&](int64_t row) {
+    const int64_t image = row / h, y = row % h;
+    Scratch scratch;
+    float* sum = scratch.get<float>(static_cast<size_t>(c));
+    for (int64_t x = 0; x < w; ++x) {
+      std::fill_n(sum, c, 0.0f);
+      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride); oy <= (y + pad) / kStride; ++oy) {
+        if (oy >= oh) break;
+        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride); ox <= (x + pad) / kStride; ++ox) {
+          if (ox >= ow) break;
+          const uint8_t mine = static_cast<uint8_t>((y + pad - oy * kStride) * kWindow + x + pad - ox * kStride);
+          const int64_t at = (image * oh + oy) * ow + ox;
+          const bf16* g = d_pooled.row<bf16>(at);
+          const uint8_t* winner = arg.row<uint8_t>(at);
+          for (int64_t i = 0; i < c; ++i) sum[i] += winner[i] == mine ? to_float(g[i]) : 0.0f;
+        }
+      }
+      kernels::active().ew.f32_to_bf16(sum, c, d_z.row<bf16>(row * w + x));
+    }
+  });
+  return d_z;
+}
+
+}  // namespace
+
+Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
+                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max) {
+  const Tensor& x = z.value();
+  const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
+  const int64_t oh = pooled_size(h, pad_before, pad_after), ow = pooled_size(w, pad_before, pad_after);
+  const Tensor pooled(DType::bf16, {n, oh, ow, c}, Tensor::round_stride(DType::bf16, c));
+  const Tensor arg = tape != nullptr ? Tensor(DType::u8, {n, oh, ow, c}) : Tensor();
+  const std::vector<bf16> outside(static_cast<size_t>(c), bf16{0xff80});  // -inf never wins
+  parallel_for(n * oh, [&](int64_t row) {
+    const int64_t image = row / oh, oy = row % oh;
+    for (int64_t ox = 0; ox < ow; ++ox) {
+      const bf16* taps[kWindow * kWindow];
+      for (int64_t k = 0; k < kWindow * kWindow; ++k) {
+        const int64_t y = oy * kStride - pad_before + k / kWindow, xx = ox * kStride - pad_before + k % kWindow;
+        const bool inside = y >= 0 && y < h && xx >= 0 && xx < w;
+        taps[k] = inside ? x.row<bf16>((image * h + y) * w + xx) : outside.data();
+      }
+      const int64_t at = row * ow + ox;
+      kernels::active().ew.max_rows_bf16(taps, kWindow * kWindow, c, pooled.row<bf16>(at),
+                                         arg.defined() ? arg.row<uint8_t>(at) : nullptr);
+    }
+  });
+  const Activated out = finish(tape, pooled, quantizer, dequantize, channel_max);
+  if (tape != nullptr) {
+    tape->record([z, out, arg, quantizer, pad_before, shape = x.shape()] {
+      z.accumulate(max_pool_backward(pooled_gradient(out, quantizer), arg, shape, pad_before));
+    });
+  }
+  return out;
+}
+
+Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
+                                float* channel_max) {
+  const Tensor& x = z.value();
+  const int64_t n = x.dim(0), pixels = x.dim(1) * x.dim(2), c = x.dim(3);
+  const float inverse = 1.0f / static_cast<float>(pixels);
+  const Tensor pooled(DType::bf16, {n, 1, 1, c}, Tensor::round_stride(DType::bf16, c));
+  parallel_for(n, [&](int64_t i) {
+    Scratch scratch;
+    float* sum = scratch.get<float>(static_cast<size_t>(c));
+    kernels::active().ew.sum_rows_bf16({x.row<bf16>(i * pixels), x.stride()}, pixels, c, sum);
+    for (int64_t k = 0; k < c; ++k) pooled.row<bf16>(i)[k] = to_bf16(sum[k] * inverse);
+  });
+  const Activated out = finish(tape, pooled, quantizer, dequantize, channel_max);
+  if (tape != nullptr) {
+    // mean over pixels  =>  every pixel gets d / pixels
+    tape->record([z, out, quantizer, inverse, pixels, shape = x.shape()] {
+      const Tensor d = pooled_gradient(out, quantizer);
+      const int64_t channels = shape[3];
+      const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, channels));
+      parallel_for(shape[0], [&](int64_t i) {
+        for (int64_t k = 0; k < channels; ++k)
+          d_z.row<bf16>(i * pixels)[k] = to_bf16(to_float(d.row<bf16>(i)[k]) * inverse);
+        for (int64_t p = 1; p < pixels; ++p)
+          std::copy_n(d_z.row<bf16>(i * pixels), channels, d_z.row<bf16>(i * pixels + p));
+      });
+      z.accumulate(d_z);
+    });
+  }
+  return out;
+}
+
+}  // namespace nibble
