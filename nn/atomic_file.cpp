@@ -1,0 +1,223 @@
+#include "nn/atomic_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "engine/error.hpp"
+
+namespace nibble {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// "<name>.nibble-tmp-<pid>-<n>": no other program makes such names, so clean-up removes nothing of the user's.
+constexpr std::string_view kTemporaryMark = ".nibble-tmp-";
+
+fs::path temporary_beside(const fs::path& path) {
+  static std::atomic<unsigned> counter{0};
+  fs::path temporary = path;
+  temporary += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), counter++);
+  return temporary;
+}
+
+fs::path directory_of(const fs::path& path) {
+  const fs::path parent = path.parent_path();
+  return parent.empty() ? fs::path(".") : parent;
+}
+
+class OwnedFd {
+ public:
+  explicit OwnedFd(int fd) : fd_(fd) {}
+  ~OwnedFd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  OwnedFd(const OwnedFd&) = delete;
+  OwnedFd& operator=(const OwnedFd&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+DiskCalls& disk_calls() {
+  static DiskCalls calls = {::write, ::fsync, std::rename, ::symlink};
+  return calls;
+}
+
+std::string disk_reason(int error_number) {
+  switch (error_number) {
+    case ENOSPC:
+      return "no space is left on the device; free some and run again";
+    case EDQUOT:
+      return "the disk quota is used up; free some space and run again";
+    case EFBIG:
+      return "the file would exceed the size limit of this process or file system; raise it (ulimit -f) and run again";
+    case EROFS:
+      return "the file system is read-only; choose another place";
+    case EACCES:
+    case EPERM:
+      return "permission is denied; change the permissions or choose another place";
+    case ENOENT:
+      return "the file or its directory does not exist; check the path";
+    case ENOTDIR:
+      return "a part of the path is a file, not a directory; check the path";
+    case EISDIR:
+      return "a directory of that name is in the way; choose another name";
+    case EIO:
+      return "the device reports an input/output error; check the disk";
+    default:
+      return std::generic_category().message(error_number) + "; check the disk and the path";
+  }
+}
+
+int write_all(int fd, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    // Linux moves at most 2 GiB - 4 KiB per call; 1 GiB keeps the return value clear of every limit.
+    const size_t chunk = std::min(bytes.size(), size_t{1} << 30);
+    const ssize_t written = disk_calls().write(fd, bytes.data(), chunk);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (written == 0) return EIO;
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return 0;
+}
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) {
+    const int error_number = errno;
+    throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
+  }
+}
+
+AtomicFile::~AtomicFile() {
+  discard();
+}
+
+void AtomicFile::discard() noexcept {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  temporary_.clear();
+}
+
+void AtomicFile::fail(std::string_view doing, int error_number) {
+  discard();
+  throw DiskError("cannot {} '{}' (an older file of that name is untouched): {}", doing, path_.string(),
+                  disk_reason(error_number));
+}
+
+void AtomicFile::append(std::span<const std::byte> bytes) {
+  if (fd_ < 0) fail("write", EBADF);
+  if (const int error_number = write_all(fd_, bytes); error_number != 0) fail("write", error_number);
+  bytes_ += bytes.size();
+}
+
+void AtomicFile::append(std::string_view text) {
+  append(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+void AtomicFile::commit() {
+  if (fd_ < 0) fail("finish", EBADF);
+  if (disk_calls().fsync(fd_) != 0) fail("flush", errno);
+  if (::close(std::exchange(fd_, -1)) != 0) fail("close", errno);
+  if (disk_calls().rename(temporary_.c_str(), path_.c_str()) != 0) fail("put in place", errno);
+  temporary_.clear();
+  sync_directory(directory_of(path_));
+}
+
+void write_file_atomically(const fs::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.append(text);
+  file.commit();
+}
+
+void replace_symlink(const fs::path& target, const fs::path& link) {
+  const fs::path temporary = temporary_beside(link);
+  if (disk_calls().symlink(target.c_str(), temporary.c_str()) != 0) {
+    const int error_number = errno;
+    throw DiskError("cannot create the link '{}': {}", link.string(), disk_reason(error_number));
+  }
+  if (disk_calls().rename(temporary.c_str(), link.c_str()) != 0) {
+    const int error_number = errno;
+    ::unlink(temporary.c_str());
+    throw DiskError("cannot replace the link '{}' (it is untouched): {}", link.string(), disk_reason(error_number));
+  }
+  sync_directory(directory_of(link));
+}
+
+void sync_directory(const fs::path& directory) {
+  const OwnedFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int error_number = fd.get() < 0 ? errno : 0;
+  // Some file systems cannot sync a directory and say EINVAL; their renames are as durable as they get.
+  if (error_number == 0 && disk_calls().fsync(fd.get()) != 0 && errno != EINVAL) error_number = errno;
+  if (error_number != 0)
+    throw DiskError("cannot make changes in the directory '{}' durable: {}", directory.string(),
+                    disk_reason(error_number));
+}
+
+bool is_temporary_name(std::string_view file_name) {
+  const size_t mark = file_name.rfind(kTemporaryMark);
+  if (mark == std::string_view::npos || mark == 0) return false;
+  const std::string_view numbers = file_name.substr(mark + kTemporaryMark.size());
+  const size_t dash = numbers.find('-');
+  const auto all_digits = [](std::string_view s) {
+    return !s.empty() && s.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return dash != std::string_view::npos && all_digits(numbers.substr(0, dash)) && all_digits(numbers.substr(dash + 1));
+}
+
+int remove_temporary_files(const fs::path& directory) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    std::error_code ignored;
+    const bool removable = !it->is_directory(ignored) || it->is_symlink(ignored);
+    if (removable && is_temporary_name(it->path().filename().native())) leftovers.push_back(it->path());
+  }
+  if (error) throw DiskError("cannot list '{}': {}", directory.string(), disk_reason(error.value()));
+  for (const fs::path& path : leftovers)
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+      const int error_number = errno;
+      throw DiskError("cannot remove the unfinished file '{}': {}", path.string(), disk_reason(error_number));
+    }
+  return static_cast<int>(leftovers.size());
+}
+
+std::string read_text_file(const fs::path& path, uint64_t max_bytes) {
+  const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // non-blocking: a pipe must not hang us
+  if (fd.get() < 0) {
+    const int error_number = errno;
+    throw DiskError("cannot open '{}': {}", path.string(), disk_reason(error_number));
+  }
+  std::string text;
+  std::vector<char> buffer(size_t{1} << 16);
+  while (true) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      const int error_number = errno;
+      throw DiskError("cannot read '{}': {}", path.string(), disk_reason(error_number));
+    }
+    if (got == 0) return text;
+    if (text.size() + static_cast<size_t>(got) > max_bytes)
+      throw DiskError("'{}' is larger than the {} bytes such a file may have; move it away", path.string(), max_bytes);
+    text.append(buffer.data(), static_cast<size_t>(got));
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,78 @@
+// Files that are either complete or not there: temporary name, write, fsync, rename, fsync of the directory.
+#pragma once
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace nibble {
+
+/// The system calls through which this room changes the disk, so that tests can make any one of them fail, write
+/// short, or be the last one before the process dies.
+struct DiskCalls {
+  ssize_t (*write)(int fd, const void* data, size_t bytes);
+  int (*fsync)(int fd);
+  int (*rename)(const char* from, const char* to);
+  int (*symlink)(const char* target, const char* path);
+};
+
+/// The calls in use; the system's own unless a test replaced them. Not for concurrent change.
+DiskCalls& disk_calls();
+
+/// Writes a file under a temporary name beside `path`; only commit() gives it the name. A process killed at any
+/// instant leaves the older file as it was, or the new one complete, and at most one temporary file (see
+/// remove_temporary_files). If the object dies without commit() the temporary file is removed.
+/// Errors: DiskError (no space, I/O error, read-only or missing directory); the older file is then untouched.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void append(std::span<const std::byte> bytes);
+  void append(std::string_view text);
+  /// fsync, rename, fsync of the directory; afterwards the file survives a power cut.
+  void commit();
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  [[noreturn]] void fail(std::string_view doing, int error_number);
+  void discard() noexcept;
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int fd_ = -1;
+  uint64_t bytes_ = 0;
+};
+
+/// A whole small file at once (resolved config, machine description).
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+
+/// Makes `link` a symbolic link to `target` (relative to the link's directory), replacing an older one by rename.
+void replace_symlink(const std::filesystem::path& target, const std::filesystem::path& link);
+
+/// Makes renames and removals in `directory` durable.
+void sync_directory(const std::filesystem::path& directory);
+
+/// True for the names that AtomicFile and replace_symlink use before their rename.
+bool is_temporary_name(std::string_view file_name);
+
+/// Removes what a killed process left in `directory` (not below it); returns how many files. The caller must hold the
+/// lock of the run folder: another process may be writing one of them.
+int remove_temporary_files(const std::filesystem::path& directory);
+
+/// Writes all of `bytes` to `fd`, over short writes and interrupted calls; 0 or the errno.
+int write_all(int fd, std::span<const std::byte> bytes);
+
+/// "no space is left on the device; free some and run again": the reason of a failed disk call and what to do.
+std::string disk_reason(int error_number);
+
+/// A small text file (metrics, links, configs); throws DiskError when it cannot be read or exceeds `max_bytes`.
+std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
+
+}  // namespace nibble

@@ -1,0 +1,252 @@
+// Atomic files: every failing, short or last system call leaves the old file or the new one, never a mixture.
+#include "nn/atomic_file.hpp"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "engine/error.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace {
+
+using namespace nibble;
+namespace fs = std::filesystem;
+
+std::string read(const fs::path& path) {
+  return read_text_file(path, 1 << 20);
+}
+
+int files_in(const fs::path& directory) {
+  int n = 0;
+  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(directory)) ++n;
+  return n;
+}
+
+/// What the replaced calls do: fail call number `fail_at` (0 is the first) with `error_number`, or leave the process.
+struct Fault {
+  int fail_at = -1;
+  int error_number = 0;  // 0: _exit instead of failing, as kill -9 at that instant would
+  size_t longest_write = SIZE_MAX;
+  int calls = 0;
+  std::string trace = {};
+};
+Fault fault;
+
+bool strikes(char letter) {
+  fault.trace += letter;
+  if (fault.calls++ != fault.fail_at) return false;
+  if (fault.error_number == 0) ::_exit(9);
+  errno = fault.error_number;
+  return true;
+}
+ssize_t faulty_write(int fd, const void* data, size_t bytes) {
+  if (strikes('w')) return -1;
+  return ::write(fd, data, std::min(bytes, fault.longest_write));
+}
+int faulty_fsync(int fd) {
+  return strikes('s') ? -1 : ::fsync(fd);
+}
+int faulty_rename(const char* from, const char* to) {
+  return strikes('r') ? -1 : std::rename(from, to);
+}
+int faulty_symlink(const char* target, const char* path) {
+  return strikes('l') ? -1 : ::symlink(target, path);
+}
+
+class WithFault {
+ public:
+  explicit WithFault(const Fault& f) : saved_(disk_calls()) {
+    fault = f;
+    disk_calls() = {faulty_write, faulty_fsync, faulty_rename, faulty_symlink};
+  }
+  ~WithFault() { disk_calls() = saved_; }
+  WithFault(const WithFault&) = delete;
+  WithFault& operator=(const WithFault&) = delete;
+
+ private:
+  DiskCalls saved_;
+};
+
+void write_new(const fs::path& path) {
+  AtomicFile file(path);
+  file.append("new ");
+  file.append("content");
+  file.commit();
+}
+
+/// Runs `body` in a child process; returns its exit code.
+template <typename Body>
+int in_child(Body&& body) {
+  std::fflush(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try {
+      body();
+    } catch (const DiskError&) {
+      ::_exit(7);
+    } catch (...) {
+      ::_exit(100);
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 200;
+}
+
+}  // namespace
+
+TEST_CASE("atomic file: the order is write, fsync of the file, rename, fsync of the directory") {
+  testing::TempDir dir;
+  {
+    WithFault with(Fault{});
+    write_new(dir / "a");
+    CHECK(fault.trace == "wwsrs");
+  }
+  CHECK(read(dir / "a") == "new content");
+  CHECK(files_in(dir.path()) == 1);
+}
+
+TEST_CASE("atomic file: a failure of any call throws DiskError and leaves the older file and no temporary") {
+  testing::TempDir dir;
+  for (int error_number : {ENOSPC, EIO, EROFS, EDQUOT}) {
+    for (int call = 0; call < 5; ++call) {
+      write_file_atomically(dir / "a", "old");
+      {
+        WithFault with(Fault{.fail_at = call, .error_number = error_number});
+        CHECK_THROWS_AS(write_new(dir / "a"), DiskError);
+      }
+      // Behind the rename only the durability is in doubt: the new file is complete.
+      CHECK(read(dir / "a") == (call < 4 ? "old" : "new content"));
+      CHECK(files_in(dir.path()) == 1);
+    }
+  }
+}
+
+TEST_CASE("atomic file: the sentence names the file, the reason and what to do, and the exit code is 7") {
+  testing::TempDir dir;
+  WithFault with(Fault{.fail_at = 0, .error_number = ENOSPC});
+  try {
+    write_new(dir / "checkpoint");
+    FAIL("did not throw");
+  } catch (const DiskError& error) {
+    CHECK(error.code() == ExitCode::kDisk);
+    CHECK(std::string(error.what()) == "cannot write '" + (dir / "checkpoint").string() +
+                                           "' (an older file of that name is untouched): no space is left on the "
+                                           "device; free some and run again");
+  }
+}
+
+TEST_CASE("atomic file: short writes and interrupted calls lose nothing") {
+  testing::TempDir dir;
+  {
+    WithFault with(Fault{.fail_at = 2, .error_number = EINTR, .longest_write = 1});
+    write_new(dir / "a");
+  }
+  CHECK(read(dir / "a") == "new content");
+}
+
+TEST_CASE("atomic file: a process killed at any call leaves the old file or the new, and removable leftovers") {
+  testing::TempDir dir;
+  for (int call = 0; call < 5; ++call) {
+    write_file_atomically(dir / "a", "old");
+    const int code = in_child([&] {
+      WithFault with(Fault{.fail_at = call});
+      write_new(dir / "a");
+    });
+    CHECK(code == 9);
+    CHECK(read(dir / "a") == (call < 4 ? "old" : "new content"));
+    CHECK(remove_temporary_files(dir.path()) == (call < 4 ? 1 : 0));
+    CHECK(files_in(dir.path()) == 1);
+  }
+}
+
+TEST_CASE("atomic file: a real size limit (EFBIG) is a DiskError and the older file stays") {
+  testing::TempDir dir;
+  write_file_atomically(dir / "a", "old");
+  const int code = in_child([&] {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit = {.rlim_cur = 1000, .rlim_max = 1000};
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(101);
+    write_file_atomically(dir / "a", std::string(5000, 'x'));
+  });
+  CHECK(code == 7);
+  CHECK(read(dir / "a") == "old");
+  CHECK(files_in(dir.path()) == 1);
+}
+
+TEST_CASE("atomic file: a full device is a DiskError") {
+  const int fd = ::open("/dev/full", O_WRONLY);
+  if (fd < 0) {
+    MESSAGE("skipped: no /dev/full here");
+    return;
+  }
+  CHECK(write_all(fd, std::vector<std::byte>(10)) == ENOSPC);
+  ::close(fd);
+}
+
+TEST_CASE("atomic file: a missing directory, a file as directory and a directory as file are DiskErrors") {
+  testing::TempDir dir;
+  write_file_atomically(dir / "file", "x");
+  fs::create_directory(dir / "directory");
+  CHECK_THROWS_AS(write_file_atomically(dir / "missing" / "a", "x"), DiskError);
+  CHECK_THROWS_AS(write_file_atomically(dir / "file" / "a", "x"), DiskError);
+  CHECK_THROWS_AS(write_file_atomically(dir / "directory", "x"), DiskError);
+  CHECK(files_in(dir.path()) == 2);
+}
+
+TEST_CASE("atomic file: without commit nothing stays") {
+  testing::TempDir dir;
+  {
+    AtomicFile file(dir / "a");
+    file.append("x");
+    CHECK(files_in(dir.path()) == 1);
+  }
+  CHECK(files_in(dir.path()) == 0);
+}
+
+TEST_CASE("replace_symlink: any failing or last call leaves the old link or the new one") {
+  testing::TempDir dir;
+  for (int error_number : {0, EIO}) {
+    for (int call = 0; call < 3; ++call) {  // symlink, rename, fsync
+      replace_symlink("old", dir / "link");
+      const int code = in_child([&] {
+        WithFault with(Fault{.fail_at = call, .error_number = error_number});
+        replace_symlink("new", dir / "link");
+      });
+      CHECK(code == (error_number == 0 ? 9 : 7));
+      CHECK(fs::read_symlink(dir / "link") == (call < 2 ? "old" : "new"));
+      remove_temporary_files(dir.path());
+      CHECK(files_in(dir.path()) == 1);
+    }
+  }
+}
+
+TEST_CASE("remove_temporary_files removes only names of ours") {
+  testing::TempDir dir;
+  for (const char* name : {"a", "a.tmp", "a.nibble-tmp-", "a.nibble-tmp-1-", "a.nibble-tmp-1-2x", ".nibble-tmp-1-2"})
+    write_file_atomically(dir / name, "keep");
+  write_file_atomically(dir / "a.nibble-tmp-17-0", "remove");
+  fs::create_directory(dir / "d.nibble-tmp-17-0");
+  CHECK(remove_temporary_files(dir.path()) == 1);
+  CHECK(files_in(dir.path()) == 7);
+  CHECK_THROWS_AS(remove_temporary_files(dir / "missing"), DiskError);
+}
+
+TEST_CASE("read_text_file refuses what is missing, too large or no file") {
+  testing::TempDir dir;
+  write_file_atomically(dir / "a", "12345");
+  CHECK(read_text_file(dir / "a", 5) == "12345");
+  CHECK_THROWS_AS(read_text_file(dir / "a", 4), DiskError);
+  CHECK_THROWS_AS(read_text_file(dir / "b", 4), DiskError);
+  CHECK_THROWS_AS(read_text_file(dir.path(), 4), DiskError);
+}

@@ -1,0 +1,30 @@
+// Finds the folder of real images and other large test data that lies beside the source tree, if there is one.
+#pragma once
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+namespace nibble::testing {
+
+/// Root of the source tree: NIBBLE_SOURCE_ROOT when the build defines it (a string), else deduced from this file.
+inline std::filesystem::path source_root() {
+#ifdef NIBBLE_SOURCE_ROOT
+  return NIBBLE_SOURCE_ROOT;
+#else
+  return std::filesystem::absolute(std::filesystem::path(__FILE__)).parent_path().parent_path();
+#endif
+}
+
+/// The data folder: $NIBBLE_TEST_DATA, else ../shared/data beside the source root; nothing when neither exists.
+/// A test that gets nothing says MESSAGE("skipped: ...") and returns.
+inline std::optional<std::filesystem::path> shared_data() {
+  const char* chosen = std::getenv("NIBBLE_TEST_DATA");
+  const std::filesystem::path root =
+      chosen != nullptr && *chosen != '\0' ? std::filesystem::path(chosen) : source_root() / ".." / "shared" / "data";
+  std::error_code error;
+  if (!std::filesystem::is_directory(root, error)) return std::nullopt;
+  return std::filesystem::weakly_canonical(root);
+}
+
+}  // namespace nibble::testing
