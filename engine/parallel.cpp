@@ -65,7 +65,7 @@ void set_float_mode() {
 #endif
 }
 
-void parallel_for(int64_t count, const std::function<void(int64_t)>& body) {
+void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
   if (count <= 0) return;
   if (count == 1 || threads() == 1) {
     set_float_mode();

@@ -1,7 +1,8 @@
 // Threads: the only door to TBB. Results never depend on the number of threads, because work is cut by shape alone.
 #pragma once
 #include <cstdint>
-#include <functional>
+
+#include "engine/function_ref.hpp"
 
 namespace nibble {
 
@@ -14,7 +15,7 @@ int available_cores();
 /// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are
 /// done. May be nested. The first exception thrown by a body is rethrown here. Each thread runs with denormals flushed
 /// to zero and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode.
-void parallel_for(int64_t count, const std::function<void(int64_t)>& body);
+void parallel_for(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// Sets this thread's MXCSR as parallel_for does; for code that runs outside it.
 void set_float_mode();

@@ -108,4 +108,17 @@ std::string precision_text(const Precision& p);
 /// (width 0.05 to 8, image size 32 to 1024, classes 2 to 100000) and for overrides that name no layer.
 Network build_resnet(const NetworkOptions& options);
 
+/// Quantizers (indices) through which the value is read, unsigned ones first.
+std::vector<int> quantizers_of(const Network& network, int value);
+
+/// True if the value exists as bf16 and its codes are made from the rounded number (block outputs, the stem, values
+/// with several quantizers); otherwise the single consumer's code is made from the fp32 value (DESIGN 2.3).
+bool rounded_before_codes(const Network& network, int value);
+
+/// Padding before the stem's max pool (3x3, stride 2; 1 after) on a map of `size` pixels a side: 1, or 0 with
+/// same_padding on an even map.
+inline int64_t stem_pool_pad(const NetworkOptions& options, int64_t size) {
+  return options.same_padding && size % 2 == 0 ? 0 : 1;
+}
+
 }  // namespace nibble

@@ -241,7 +241,41 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   return out;
 }
 
+namespace {
+
+/// The signed form on x >= 0: floor(min(x*s, Q) + 0.5) + 128. Only a named quirk uses it, so it has no kernel.
+Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
+  const Tensor codes = new_codes(x.shape(), q);
+  const int64_t c = x.shape().back();
+  parallel_for(x.rows(), [&](int64_t r) {
+    uint8_t* to = codes.row<uint8_t>(r);
+    std::fill_n(to, codes.stride(), kSignedOffset);
+    for (int64_t i = 0; i < c; ++i) {
+      const float t = std::min(to_float(x.row<bf16>(r)[i]) * q.scale[static_cast<size_t>(i)], q.top());
+      to[i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
+    }
+  });
+  return codes;
+}
+
+/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2).
+Tensor signed_gradient(const Tensor& x, const Tensor& through, const ActivationQuantizer& q) {
+  const Tensor g = like(x);
+  const int64_t c = x.shape().back();
+  parallel_for(x.rows(), [&](int64_t r) {
+    for (int64_t i = 0; i < c; ++i) {
+      const float v = to_float(x.row<bf16>(r)[i]), t = v * q.scale[static_cast<size_t>(i)];
+      const float slope = !(v > 0) || t > q.top() ? 0.0f : t == q.top() ? 0.5f : 1.0f;
+      g.row<bf16>(r)[i] = to_bf16(to_float(through.row<bf16>(r)[i]) * slope);
+    }
+  });
+  return g;
+}
+
+}  // namespace
+
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
+  if (q.is_signed) return quantize_signed(x, q);
   const Tensor codes = new_codes(x.shape(), q);
   const int64_t c = x.shape().back();
   const auto& ew = kernels::active().ew;
@@ -259,6 +293,12 @@ Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
 Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
   const int64_t c = codes.shape().back();
   Tensor out(DType::bf16, codes.shape(), Tensor::round_stride(DType::bf16, c));
+  if (q.is_signed) {
+    for (int64_t r = 0; r < codes.rows(); ++r)
+      for (int64_t i = 0; i < c; ++i)
+        out.row<bf16>(r)[i] = to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
+    return out;
+  }
   const auto& ew = kernels::active().ew;
   row_blocks(codes.rows(), [&](int64_t, int64_t first, int64_t rows) {
     Scratch scratch;
@@ -276,6 +316,8 @@ Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
 Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
                          const ActivationQuantizer* quantizer) {
   const int64_t c = x.shape().back();
+  if (quantizer != nullptr && quantizer->is_signed && !direct.defined())
+    return signed_gradient(x, through_quantizer, *quantizer);
   const std::vector<float> zero(static_cast<size_t>(c));
   const Tensor g = like(x);
   const auto& ew = kernels::active().ew;

@@ -55,7 +55,8 @@ struct Activated {
 /// Saves y (and z). Gradients: y, gamma, beta, shortcut or the projection's.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
-/// Codes of a bf16 tensor: the image pool's and the average pool's quantizer. Packs nibbles for 4 bits.
+/// Codes of a non-negative bf16 tensor; packs nibbles for unsigned 4 bits. A signed quantizer (the published conv1 of
+/// projection blocks) stores code + 128.
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);
 /// bf16(code / scale) of a code tensor.
 Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q);

@@ -1,0 +1,152 @@
+// Evaluation module by module: the plain path that the served executor is checked against.
+#include "nn/passes.hpp"
+
+namespace nibble {
+
+namespace {
+
+class ModulePass {
+ public:
+  ModulePass(const Model& model, const StepWeights& weights, const UnitObserver& observer)
+      : model_(model), net_(model.network), weights_(weights), observer_(observer) {
+    plain_.resize(net_.units.size() + 1);
+    codes_.resize(net_.quantizers.size());
+  }
+
+  Tensor run(const Tensor& images) {
+    plain_[kImageValue] = first_layer_input(model_, images);
+    if (net_.units.front().quantizer >= 0) codes_[static_cast<size_t>(net_.units.front().quantizer)] = plain_[kImageValue];
+    for (size_t u = 0; u < net_.units.size(); ++u) {
+      const UnitSpec& unit = net_.units[u];
+      if (unit.average_pool) pool(unit);
+      const Tensor acc = conv_accumulators(weights_.layers[u], input_of(unit));
+      const ServedAffine f = served_affine(unit, model_.units[u], weights_.layers[u]);
+      if (unit.kind == UnitKind::kLinear) {
+        const Tensor logits(DType::f32, {images.dim(0), unit.shape.oc});
+        affine_f32(acc, f, logits);
+        if (observer_) observer_(unit, acc, Tensor());
+        return logits;
+      }
+      const Tensor output = finish(u, acc, f);
+      if (observer_) observer_(unit, acc, output);
+    }
+    throw ShapeError("[evaluate] the network has no linear layer");
+  }
+
+ private:
+  bool fake() const { return net_.options.mode == QuantMode::kFake; }
+  bool quantized(int q) const { return q >= 0 && model_.calibrated(); }
+  const ActivationQuantizer& quantizer(int q) const { return model_.quantizers[static_cast<size_t>(q)]; }
+
+  Tensor input_of(const UnitSpec& unit) const {
+    return quantized(unit.quantizer) ? codes_[static_cast<size_t>(unit.quantizer)] : plain_[static_cast<size_t>(unit.input)];
+  }
+
+  void pool(const UnitSpec& unit) {
+    const ActivationQuantizer* q = quantized(unit.quantizer) ? &quantizer(unit.quantizer) : nullptr;
+    const Activated out =
+        average_pool_activate(nullptr, Variable(plain_[static_cast<size_t>(unit.input)]), q, fake(), nullptr);
+    plain_[static_cast<size_t>(unit.input)] = out.z.value();
+    if (q != nullptr) codes_[static_cast<size_t>(unit.quantizer)] = out.codes.value();
+  }
+
+  /// The unit's output: bf16, or the codes of its single consumer.
+  Tensor finish(size_t u, const Tensor& acc, const ServedAffine& f) {
+    const UnitSpec& unit = net_.units[u];
+    const int value = static_cast<int>(u) + 1;
+    const std::vector<int> readers = quantizers_of(net_, value);
+    Tensor& plain = plain_[static_cast<size_t>(value)];
+    if (!unit.relu) return plain = affine_bf16(acc, f);
+    const bool direct_codes = !rounded_before_codes(net_, value) && !readers.empty() && quantized(readers.front());
+    if (direct_codes) {
+      const int q = readers.front();
+      Tensor codes = affine_codes(acc, f, quantizer(q));
+      if (fake()) codes = dequantize_tensor(codes, quantizer(q));
+      return codes_[static_cast<size_t>(q)] = codes;
+    }
+    const Tensor shortcut = unit.shortcut == kNoValue ? Tensor() : plain_[static_cast<size_t>(unit.shortcut)];
+    plain = affine_relu(acc, f, shortcut);
+    if (unit.max_pool)
+      plain = max_pool_activate(nullptr, Variable(plain), stem_pool_pad(net_.options, unit.shape.oh()), 1, nullptr, false,
+                                nullptr).z.value();
+    for (const UnitSpec& reader : net_.units) {
+      if (reader.input != value || reader.average_pool || !quantized(reader.quantizer)) continue;
+      Tensor codes = quantize_tensor(plain, quantizer(reader.quantizer));
+      if (fake()) codes = dequantize_tensor(codes, quantizer(reader.quantizer));
+      codes_[static_cast<size_t>(reader.quantizer)] = codes;
+    }
+    return plain;
+  }
+
+  static Tensor new_plain(const Tensor& acc) {
+    return Tensor(DType::bf16, acc.shape(), Tensor::round_stride(DType::bf16, acc.shape().back()));
+  }
+
+  static Tensor affine_bf16(const Tensor& acc, const ServedAffine& f) {
+    const Tensor out = new_plain(acc);
+    const int64_t n = acc.shape().back();
+    const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
+    const auto& ew = kernels::active().ew;
+    set_float_mode();
+    if (acc.dtype() == DType::s32)
+      ew.affine_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+    else
+      ew.affine_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+    return out;
+  }
+
+  static Tensor affine_relu(const Tensor& acc, const ServedAffine& f, const Tensor& shortcut) {
+    const Tensor out = new_plain(acc);
+    const int64_t n = acc.shape().back();
+    kernels::Rows<const bf16> side;
+    if (shortcut.defined()) side = {shortcut.data<bf16>(), shortcut.stride()};
+    const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
+    const auto& ew = kernels::active().ew;
+    set_float_mode();
+    if (acc.dtype() == DType::s32)
+      ew.affine_add_relu_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), side, to);
+    else
+      ew.affine_add_relu_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), side, to);
+    return out;
+  }
+
+  static Tensor affine_codes(const Tensor& acc, const ServedAffine& f, const ActivationQuantizer& q) {
+    const int64_t n = acc.shape().back();
+    const Tensor codes = Tensor::zeros(DType::u8, acc.shape(), code_stride(n));
+    const kernels::Rows<uint8_t> to{codes.data<uint8_t>(), codes.stride()};
+    const auto& ew = kernels::active().ew;
+    set_float_mode();
+    if (acc.dtype() == DType::s32)
+      ew.affine_quantize_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), q.kernel(), to);
+    else
+      ew.affine_quantize_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), q.kernel(), to);
+    return codes;
+  }
+
+  static void affine_f32(const Tensor& acc, const ServedAffine& f, const Tensor& logits) {
+    const int64_t n = acc.shape().back();
+    const kernels::Rows<float> to{logits.data<float>(), n};
+    const auto& ew = kernels::active().ew;
+    set_float_mode();
+    if (acc.dtype() == DType::s32)
+      ew.affine_f32_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+    else
+      ew.affine_f32_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+  }
+
+  const Model& model_;
+  const Network& net_;
+  const StepWeights& weights_;
+  const UnitObserver& observer_;
+  std::vector<Tensor> plain_;  // per value
+  std::vector<Tensor> codes_;  // per quantizer
+};
+
+}  // namespace
+
+Tensor evaluate_modules(const Model& model, const StepWeights& weights, const Tensor& images,
+                        const UnitObserver& observer) {
+  return ModulePass(model, weights, observer).run(images);
+}
+
+}  // namespace nibble

@@ -1,0 +1,142 @@
+#include "nn/model.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/math.hpp"
+#include "engine/parallel.hpp"
+#include "engine/rng.hpp"
+
+namespace nibble {
+
+namespace {
+
+constexpr float kEma = 0.1f;  // ema_coeff of the paper's configurations
+
+Tensor filled(int64_t n, float value) {
+  Tensor t(DType::f32, {n});
+  std::fill_n(t.data<float>(), n, value);
+  return t;
+}
+
+/// Truncated at two standard deviations; 0.87962566 is the standard deviation of the unit normal so truncated.
+void lecun_normal(const Tensor& w, uint64_t seed, uint32_t unit) {
+  const int64_t oc = w.dim(0), fan_in = w.size() / std::max<int64_t>(1, oc);
+  const float deviation = sqrt_exact(1.0f / static_cast<float>(fan_in)) / 0.87962566f;
+  parallel_for(oc, [&](int64_t o) {
+    Rng rng(seed, rng_purpose::kInit, static_cast<uint64_t>(o), unit);
+    float* row = w.data<float>() + o * fan_in;
+    for (int64_t i = 0; i < fan_in; ++i) {
+      float z = rng.normal();
+      while (z < -2.0f || z > 2.0f) z = rng.normal();
+      row[i] = z * deviation;
+    }
+  });
+}
+
+}  // namespace
+
+Model make_model(const Network& network, const InitOptions& options) {
+  Model model{.network = network, .units = {}, .calibration = {}, .quantizers = {}};
+  for (size_t u = 0; u < network.units.size(); ++u) {
+    const UnitSpec& spec = network.units[u];
+    const ConvShape& s = spec.shape;
+    UnitParameters p;
+    p.weights = Tensor(DType::f32, {s.oc, s.kh, s.kw, s.ic});
+    lecun_normal(p.weights, options.seed, static_cast<uint32_t>(u));
+    if (spec.norm_name.empty()) {
+      p.bias = filled(s.oc, 0.0f);
+    } else {
+      const bool zero = options.zero_last_gamma && spec.shortcut != kNoValue;
+      p.gamma = filled(s.oc, zero ? 0.0f : 1.0f);
+      p.beta = filled(s.oc, 0.0f);
+      p.running_mean = filled(s.oc, 0.0f);
+      p.running_variance = filled(s.oc, 1.0f);
+    }
+    model.units.push_back(std::move(p));
+  }
+  for (const QuantizerSpec& q : network.quantizers) {
+    Calibration c;
+    c.mean_of_max.assign(static_cast<size_t>(q.channels), 0.0f);
+    c.weight.assign(static_cast<size_t>(q.channels), 0.0f);
+    model.calibration.push_back(std::move(c));
+  }
+  return model;
+}
+
+int64_t parameter_count(const Model& model) {
+  int64_t n = 0;
+  for (const UnitParameters& p : model.units)
+    for (const Tensor& t : {p.weights, p.gamma, p.beta, p.bias})
+      if (t.defined()) n += t.size();
+  return n;
+}
+
+void update_calibration(Calibration& c, const std::vector<std::vector<float>>& shard_max) {
+  for (size_t i = 0; i < c.mean_of_max.size(); ++i) {
+    double sum = 0;
+    int fired = 0;
+    for (const std::vector<float>& m : shard_max) {
+      if (!(m[i] > 0) || !std::isfinite(m[i])) continue;  // zeros are excluded from the statistics (METHOD.md section 3)
+      sum += static_cast<double>(m[i]);
+      ++fired;
+    }
+    if (fired == 0) continue;
+    c.mean_of_max[i] += kEma * (static_cast<float>(sum / fired) - c.mean_of_max[i]);
+    c.weight[i] += kEma * (1.0f - c.weight[i]);
+  }
+}
+
+FactorForm factor_form(const QuantizerSpec& spec) {
+  if (spec.granularity == Granularity::kPerTensor) return FactorForm::kNone;
+  switch (spec.by) {
+    case PerChannelBy::kFold:
+      return FactorForm::kFold;
+    case PerChannelBy::kShift:
+      return FactorForm::kShift;
+    case PerChannelBy::kShiftFold:
+      return FactorForm::kShiftFold;
+  }
+  return FactorForm::kFold;
+}
+
+void calibrate(Model& model) {
+  for (size_t q = 0; q < model.calibration.size(); ++q) {
+    Calibration& c = model.calibration[q];
+    float smallest = 0;
+    for (size_t i = 0; i < c.weight.size(); ++i) {
+      if (c.weight[i] <= 0) continue;
+      const float bound = c.mean_of_max[i] / c.weight[i];
+      if (bound > 0 && (smallest == 0 || bound < smallest)) smallest = bound;
+    }
+    if (smallest == 0)
+      throw ModelError("{} has no activation statistics to calibrate from: no training step has seen a value above zero "
+                       "there; train longer before --calibrate-at",
+                       model.network.quantizers[q].name);
+    c.bound.resize(c.weight.size());
+    for (size_t i = 0; i < c.bound.size(); ++i) {
+      const float bound = c.weight[i] > 0 ? c.mean_of_max[i] / c.weight[i] : 0.0f;
+      c.bound[i] = bound > 0 ? bound : smallest;
+    }
+  }
+  rebuild_quantizers(model);
+}
+
+void rebuild_quantizers(Model& model) {
+  model.quantizers.clear();
+  std::vector<ActivationQuantizer> built;
+  for (size_t q = 0; q < model.calibration.size(); ++q) {
+    if (model.calibration[q].bound.empty()) return;
+    const QuantizerSpec& spec = model.network.quantizers[q];
+    // fake mode multiplies dequantized values: no factor has to get through an integer sum, but folding is harmless
+    // there too, so scales are kept per channel and the fold is dropped.
+    built.push_back(make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec)));
+    if (model.network.options.mode == QuantMode::kFake) {
+      built.back().fold.clear();
+      built.back().factor.clear();
+    }
+  }
+  model.quantizers = std::move(built);
+}
+
+}  // namespace nibble

@@ -1,0 +1,319 @@
+#include "nn/passes.hpp"
+
+#include <cmath>
+
+namespace nibble {
+
+namespace {
+
+bool is_fake(const Model& model) {
+  return model.network.options.mode == QuantMode::kFake;
+}
+
+/// The quantizer a unit's input codes carry, if activations are quantized by now.
+const ActivationQuantizer* input_quantizer(const Model& model, const UnitSpec& unit) {
+  if (unit.quantizer < 0 || !model.calibrated()) return nullptr;
+  return &model.quantizers[static_cast<size_t>(unit.quantizer)];
+}
+
+/// The values a pass carries between units: bf16 and, per quantizer, codes.
+struct Flow {
+  std::vector<Variable> plain;                 // per value
+  std::vector<Variable> codes;                 // per quantizer
+};
+
+/// True if value v is read as bf16: as a shortcut, by a pool, or by a consumer that is not quantized (yet).
+bool read_plain(const Model& model, int value) {
+  for (const UnitSpec& u : model.network.units) {
+    if (u.shortcut == value) return true;
+    if (u.input == value && (u.average_pool || input_quantizer(model, u) == nullptr)) return true;
+  }
+  return false;
+}
+
+const UnitSpec* average_pool_reader(const Network& net, int value) {
+  for (const UnitSpec& u : net.units)
+    if (u.input == value && u.average_pool) return &u;
+  return nullptr;
+}
+
+int64_t code_channels(const Model& model, int quantizer) {
+  return model.network.quantizers[static_cast<size_t>(quantizer)].channels;
+}
+
+/// Largest |normalised byte| per colour over the shard's images: the statistic of the image quantizer.
+std::vector<float> image_maxima(const Tensor& images) {
+  std::vector<float> largest(3, 0.0f);
+  bool seen[3][256] = {};
+  const uint8_t* p = images.data<uint8_t>();
+  for (int64_t i = 0; i < images.size(); ++i) seen[i % 3][p[i]] = true;
+  for (int c = 0; c < 3; ++c)
+    for (int b = 0; b < 256; ++b)
+      if (seen[c][b]) largest[static_cast<size_t>(c)] = std::max(largest[static_cast<size_t>(c)], std::fabs(normalised(b, c)));
+  return largest;
+}
+
+class TrainingPass {
+ public:
+  TrainingPass(Tape& tape, const Model& model, const StepWeights& weights, const Gradients& gradients,
+               ShardStatistics& statistics)
+      : tape_(tape), model_(model), net_(model.network), weights_(weights), gradients_(gradients), stats_(statistics) {
+    flow_.plain.resize(net_.units.size() + 1);
+    flow_.codes.resize(net_.quantizers.size());
+    stats_.norms.resize(net_.units.size());
+    stats_.channel_max.assign(net_.quantizers.size(), {});
+    branches_.resize(net_.units.size());
+  }
+
+  Variable run(const Tensor& images) {
+    start(images);
+    for (size_t u = 0; u < net_.units.size(); ++u) {
+      const UnitSpec& unit = net_.units[u];
+      if (unit.kind == UnitKind::kLinear) return linear(u);
+      convolve(u);
+      // The projection's norm is applied together with the block's last unit, in the same pass over memory.
+      if (unit.relu) activate(u);
+    }
+    throw ShapeError("[training_forward] the network has no linear layer");
+  }
+
+ private:
+  void start(const Tensor& images) {
+    const UnitSpec& first = net_.units.front();
+    const Variable input(first_layer_input(model_, images));
+    flow_.plain[kImageValue] = input;
+    if (first.quantizer < 0) return;
+    if (model_.calibrated())
+      flow_.codes[static_cast<size_t>(first.quantizer)] = input;
+    else
+      stats_.channel_max[static_cast<size_t>(first.quantizer)] = image_maxima(images);
+  }
+
+  Variable input_of(const UnitSpec& unit) const {
+    if (unit.quantizer >= 0 && model_.calibrated()) return flow_.codes[static_cast<size_t>(unit.quantizer)];
+    return flow_.plain[static_cast<size_t>(unit.input)];
+  }
+
+  void convolve(size_t u) {
+    ChannelSums sums;
+    const LayerWeights& layer = weights_.layers[u];
+    NormBranch& b = branches_[u];
+    b.y = packed_conv(&tape_, input_of(net_.units[u]), layer, gradients_.units[u].weights, sums);
+    b.statistics = normalise_sums(sums);
+    b.gamma = model_.units[u].gamma;
+    b.beta = model_.units[u].beta;
+    b.d_gamma = gradients_.units[u].gamma;
+    b.d_beta = gradients_.units[u].beta;
+    b.gradient_scale = y_gradient_scale(layer);
+    stats_.norms[u] = b.statistics;
+  }
+
+  /// Statistics slot of quantizer q while they are collected.
+  float* maxima(int q) {
+    if (model_.calibrated()) return nullptr;
+    std::vector<float>& m = stats_.channel_max[static_cast<size_t>(q)];
+    m.assign(static_cast<size_t>(code_channels(model_, q)), 0.0f);
+    return m.data();
+  }
+
+  void activate(size_t u) {
+    const UnitSpec& unit = net_.units[u];
+    const int value = static_cast<int>(u) + 1;
+    const std::vector<int> quantizers = quantizers_of(net_, value);
+    const bool pooled = unit.max_pool || average_pool_reader(net_, value) != nullptr;
+    NormActivateArgs args;
+    args.main = branches_[u];
+    args.store_z = pooled || rounded_before_codes(net_, value) || read_plain(model_, value);
+    args.dequantize = is_fake(model_);
+    if (unit.shortcut != kNoValue) {
+      const NormBranch& side = branches_[static_cast<size_t>(std::max(0, unit.shortcut - 1))];
+      const bool projection = unit.shortcut > 0 && !net_.units[static_cast<size_t>(unit.shortcut - 1)].relu;
+      if (projection)
+        args.projection = &side;
+      else
+        args.shortcut = flow_.plain[static_cast<size_t>(unit.shortcut)];
+    }
+    if (!pooled && !quantizers.empty()) {
+      if (model_.calibrated()) args.quantizer = &model_.quantizers[static_cast<size_t>(quantizers.front())];
+      args.channel_max = maxima(quantizers.front());
+    }
+    Activated out = norm_activate(&tape_, args);
+    if (unit.max_pool) out = max_pool(u, out.z, quantizers);
+    flow_.plain[static_cast<size_t>(value)] = out.z;
+    if (quantizers.empty() || (pooled && !unit.max_pool)) return;
+    flow_.codes[static_cast<size_t>(quantizers.front())] = out.codes;
+    share(quantizers, out.z);
+  }
+
+  /// Further quantizers of the same value (a per-layer override, the signed quirk): a pass of their own.
+  void share(const std::vector<int>& quantizers, const Variable& z) {
+    for (size_t i = 1; i < quantizers.size(); ++i) {
+      const int q = quantizers[i];
+      if (!model_.calibrated()) {
+        stats_.channel_max[static_cast<size_t>(q)] = stats_.channel_max[static_cast<size_t>(quantizers.front())];
+        continue;
+      }
+      const ActivationQuantizer& quantizer = model_.quantizers[static_cast<size_t>(q)];
+      Tensor codes = quantize_tensor(z.value(), quantizer);
+      if (is_fake(model_)) codes = dequantize_tensor(codes, quantizer);
+      const Variable shared(codes, Grad::kWanted);
+      flow_.codes[static_cast<size_t>(q)] = shared;
+      tape_.record([z, shared, &quantizer] {
+        z.accumulate(combine_gradients(z.value(), shared.grad(), Tensor(), &quantizer));
+      });
+    }
+  }
+
+  Activated max_pool(size_t u, const Variable& z, const std::vector<int>& quantizers) {
+    const ActivationQuantizer* q = nullptr;
+    float* m = nullptr;
+    if (!quantizers.empty()) {
+      if (model_.calibrated()) q = &model_.quantizers[static_cast<size_t>(quantizers.front())];
+      m = maxima(quantizers.front());
+    }
+    const int64_t before = stem_pool_pad(net_.options, net_.units[u].shape.oh());
+    return max_pool_activate(&tape_, z, before, 1, q, is_fake(model_), m);
+  }
+
+  Variable linear(size_t u) {
+    const UnitSpec& unit = net_.units[u];
+    const ActivationQuantizer* q = input_quantizer(model_, unit);
+    float* m = unit.quantizer >= 0 ? maxima(unit.quantizer) : nullptr;
+    const Activated pooled =
+        average_pool_activate(&tape_, flow_.plain[static_cast<size_t>(unit.input)], q, is_fake(model_), m);
+    return packed_linear(&tape_, q != nullptr ? pooled.codes : pooled.z, weights_.layers[u], model_.units[u].bias,
+                         gradients_.units[u].weights, gradients_.units[u].bias);
+  }
+
+  Tape& tape_;
+  const Model& model_;
+  const Network& net_;
+  const StepWeights& weights_;
+  const Gradients& gradients_;
+  ShardStatistics& stats_;
+  Flow flow_;
+  std::vector<NormBranch> branches_;
+};
+
+}  // namespace
+
+StepWeights prepare_weights(const Model& model, Passes passes) {
+  StepWeights w;
+  const size_t count = model.network.units.size();
+  w.layers.resize(count);
+  parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
+    const size_t u = static_cast<size_t>(i);
+    const UnitSpec& unit = model.network.units[u];
+    LayerWeightsArgs args;
+    args.name = unit.name;
+    args.shape = unit.shape;
+    args.weights = model.units[u].weights;
+    args.weight_bits = unit.precision.weight_bits;
+    args.quantizer = is_fake(model) ? nullptr : input_quantizer(model, unit);
+    args.dequantize = is_fake(model);
+    args.passes = passes;
+    args.first_layer = u == 0;
+    w.layers[u] = prepare_layer(args);
+  });
+  return w;
+}
+
+Gradients make_gradients(const Model& model) {
+  Gradients g;
+  for (const UnitParameters& p : model.units) {
+    UnitParameters d;
+    d.weights = Tensor::zeros(DType::f32, p.weights.shape());
+    if (p.gamma.defined()) d.gamma = Tensor::zeros(DType::f32, p.gamma.shape());
+    if (p.beta.defined()) d.beta = Tensor::zeros(DType::f32, p.beta.shape());
+    if (p.bias.defined()) d.bias = Tensor::zeros(DType::f32, p.bias.shape());
+    g.units.push_back(std::move(d));
+  }
+  return g;
+}
+
+void Gradients::zero() const {
+  parallel_for(static_cast<int64_t>(units.size()), [&](int64_t u) {
+    const UnitParameters& p = units[static_cast<size_t>(u)];
+    for (const Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.bias})
+      if (t->defined()) t->zero();
+  });
+}
+
+void Gradients::add(const Gradients& other) const {
+  parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i) {
+    const UnitParameters &mine = units[static_cast<size_t>(i)], &theirs = other.units[static_cast<size_t>(i)];
+    const auto sum = [](const Tensor& a, const Tensor& b) {
+      if (a.defined()) kernels::active().ew.add_f32(b.data<float>(), a.size(), a.data<float>());
+    };
+    sum(mine.weights, theirs.weights);
+    sum(mine.gamma, theirs.gamma);
+    sum(mine.beta, theirs.beta);
+    sum(mine.bias, theirs.bias);
+  });
+}
+
+Tensor first_layer_input(const Model& model, const Tensor& images) {
+  const UnitSpec& unit = model.network.units.front();
+  const ConvShape& s = unit.shape;
+  if (images.shape().rank() != 4 || images.dim(1) != s.h || images.dim(2) != s.w || images.dim(3) != 3)
+    throw ShapeError("[first_layer_input] the network reads {}x{} RGB images, got {}", s.h, s.w, images.shape().str());
+  const bool codes = unit.quantizer >= 0 && model.calibrated() && !is_fake(model);
+  std::vector<uint8_t> code_table;
+  std::vector<bf16> value_table(3 * 256);
+  if (unit.quantizer >= 0 && model.calibrated()) code_table = image_code_table(model.quantizers[static_cast<size_t>(unit.quantizer)]);
+  for (int c = 0; c < 3; ++c) {
+    for (int b = 0; b < 256; ++b) {
+      const size_t i = static_cast<size_t>(c * 256 + b);
+      float v = normalised(b, c);
+      if (!code_table.empty())
+        v = static_cast<float>(code_table[i] - kSignedOffset) /
+            model.quantizers[static_cast<size_t>(unit.quantizer)].scale[static_cast<size_t>(c)];
+      value_table[i] = to_bf16(v);
+    }
+  }
+  const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
+  const Tensor out(codes ? DType::u8 : DType::bf16, {images.dim(0), ph, pw, 3});
+  const auto fill = [&](auto* to, const auto& table, auto pad) {
+    parallel_for(images.dim(0) * ph, [&](int64_t row) {
+      const int64_t image = row / ph, y = row % ph - s.pad_before;
+      auto* line = to + row * pw * 3;
+      std::fill_n(line, pw * 3, pad);
+      if (y < 0 || y >= s.h) return;
+      const uint8_t* from = images.data<uint8_t>() + (image * s.h + y) * s.w * 3;
+      line += s.pad_before * 3;
+      for (int64_t x = 0; x < s.w * 3; x += 3) {
+        line[x] = table[from[x]];
+        line[x + 1] = table[256 + static_cast<size_t>(from[x + 1])];
+        line[x + 2] = table[512 + static_cast<size_t>(from[x + 2])];
+      }
+    });
+  };
+  if (codes)
+    fill(out.data<uint8_t>(), code_table, kSignedOffset);
+  else
+    fill(out.data<bf16>(), value_table, bf16{});
+  return out;
+}
+
+Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
+                          const Gradients& gradients, ShardStatistics& statistics) {
+  return TrainingPass(tape, model, weights, gradients, statistics).run(images);
+}
+
+ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const LayerWeights& layer) {
+  ServedAffine out;
+  for (int64_t o = 0; o < unit.shape.oc; ++o) {
+    const float rescale = layer.rescale.empty() ? 1.0f : layer.rescale[static_cast<size_t>(o)];
+    if (unit.norm_name.empty()) {
+      out.m.push_back(rescale);
+      out.a.push_back(p.bias.data<float>()[o]);
+      continue;
+    }
+    const float slope = p.gamma.data<float>()[o] / std::sqrt(p.running_variance.data<float>()[o] + kNormEpsilon);
+    out.m.push_back(slope * rescale);
+    out.a.push_back(p.beta.data<float>()[o] - p.running_mean.data<float>()[o] * slope);
+  }
+  return out;
+}
+
+}  // namespace nibble

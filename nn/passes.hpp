@@ -1,0 +1,59 @@
+// The network's passes over one shard: training forward (taped) and evaluation through the same modules.
+#pragma once
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/tape.hpp"
+#include "nn/model.hpp"
+#include "ops/norm_activate.hpp"
+#include "ops/packed_conv.hpp"
+
+namespace nibble {
+
+/// Right operands of all units at one step, shared by the shards. Points into the model's quantizers.
+struct StepWeights {
+  std::vector<LayerWeights> layers;
+};
+StepWeights prepare_weights(const Model& model, Passes passes);
+
+/// Gradients of one shard (or a sum of shards), laid out as the parameters.
+struct Gradients {
+  std::vector<UnitParameters> units;  // weights, gamma, beta, bias; running statistics stay undefined
+  void zero() const;
+  /// Adds `other`, tensor by tensor.
+  void add(const Gradients& other) const;
+};
+Gradients make_gradients(const Model& model);
+
+/// What one shard hands back besides gradients.
+struct ShardStatistics {
+  std::vector<NormStatistics> norms;             // per unit; empty where there is no batch norm
+  std::vector<std::vector<float>> channel_max;   // per quantizer; empty once calibrated
+};
+
+/// Turns uint8 NHWC images [n, h, w, 3] into the first layer's input: codes (or bf16) with the padding written around.
+Tensor first_layer_input(const Model& model, const Tensor& images);
+
+/// Logits f32 [n, classes] on the tape; saves what backward needs, which adds into `gradients`.
+Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
+                          const Gradients& gradients, ShardStatistics& statistics);
+
+/// Called by evaluation after each unit: accumulators (s32 or f32, [n, oh, ow, oc]) and what the unit hands on
+/// (bf16 or codes; undefined for fc, whose result is the logits).
+using UnitObserver = std::function<void(const UnitSpec&, const Tensor& accumulators, const Tensor& output)>;
+
+/// Logits f32 [n, classes] with running statistics, module by module through full-size tensors: the slow, plain path that
+/// the served executor is compared with.
+Tensor evaluate_modules(const Model& model, const StepWeights& weights, const Tensor& images,
+                        const UnitObserver& observer = {});
+
+/// v = acc*M + A of one unit in evaluation (DESIGN 2.3): M = gamma/sqrt(var + eps) * rescale, A = beta - mean*gamma/sqrt.
+/// For fc: M = rescale, A = bias. The one place where this is computed.
+struct ServedAffine {
+  std::vector<float> m, a;
+};
+ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const LayerWeights& layer);
+
+}  // namespace nibble
