@@ -10,8 +10,8 @@ namespace nibble {
 
 using Sha256Digest = std::array<std::byte, 32>;
 
-/// Incremental hash: any split of the same bytes over update() calls gives the same digest. Portable code, about
-/// 200-300 MB/s per core.
+/// Incremental hash: any split of the same bytes over update() calls gives the same digest. Portable code, 170 to
+/// 190 MB/s on a server core of 2 GHz.
 class Sha256 {
  public:
   void update(std::span<const std::byte> bytes);

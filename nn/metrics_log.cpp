@@ -1,0 +1,112 @@
+#include "nn/metrics_log.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <utility>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr uint64_t kLongestLog = uint64_t{1} << 30;  // 5 million lines of 200 bytes
+constexpr size_t kLongestLine = size_t{1} << 20;     // ours have some hundred bytes
+
+std::string json_string(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Does the line stay when the log is cut back to `step`?
+bool stays(std::string_view line, int64_t step) {
+  if (line.size() > kLongestLine) return false;
+  const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return false;
+  const auto found = object.find("step");
+  if (found == object.end() || !found->is_number()) return true;
+  return found->get<double>() <= static_cast<double>(step);
+}
+
+/// The lines that stay, and how many do not.
+std::pair<std::string, int64_t> cut(std::string_view text, std::optional<int64_t> keep_to_step) {
+  std::pair<std::string, int64_t> result{{}, 0};
+  while (!text.empty()) {
+    const size_t newline = text.find('\n');
+    const bool whole = newline != std::string_view::npos;
+    const size_t length = whole ? newline + 1 : text.size();
+    if (whole && (!keep_to_step || stays(text.substr(0, newline), *keep_to_step)))
+      result.first += text.substr(0, length);
+    else
+      ++result.second;
+    text.remove_prefix(length);
+  }
+  return result;
+}
+
+}  // namespace
+
+MetricsRecord& MetricsRecord::add(std::string_view key, std::string_view text) {
+  return add_literal(key, json_string(text));
+}
+
+std::string MetricsRecord::shortest(float value) {
+  return fmt::format("{}", value);
+}
+
+std::string MetricsRecord::shortest(double value) {
+  return fmt::format("{}", value);
+}
+
+MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view json) {
+  const std::string name = json_string(key) + ":";
+  if (members_.starts_with(name) || members_.find("," + name) != std::string::npos)
+    throw Error(ExitCode::kFailed, fmt::format("[metrics] the key {} was added twice to one line", name));
+  members_ += fmt::format("{}{}{}", members_.empty() ? "" : ",", name, json);
+  return *this;
+}
+
+MetricsLog::MetricsLog(fs::path path, const MetricsLogArgs& args) : path_(std::move(path)) {
+  std::error_code error;
+  if (fs::exists(path_, error)) {
+    const std::string text = read_text_file(path_, kLongestLog);
+    auto [kept, removed] = cut(text, args.keep_to_step);
+    if (removed > 0) write_file_atomically(path_, kept);
+    lines_removed_ = removed;
+  }
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd_ < 0) {
+    const int error_number = errno;
+    throw DiskError("cannot open the metrics log '{}': {}", path_.string(), disk_reason(error_number));
+  }
+}
+
+MetricsLog::~MetricsLog() {
+  ::close(fd_);
+}
+
+void MetricsLog::write(const MetricsRecord& record) {
+  const std::string line = record.text() + "\n";
+  struct stat before {};
+  const bool known = ::fstat(fd_, &before) == 0 && S_ISREG(before.st_mode);
+  const int error_number = write_all(fd_, std::as_bytes(std::span(line.data(), line.size())));
+  if (error_number == 0) return;
+  // Should even this fail, the partial line is removed when the log is opened next.
+  [[maybe_unused]] const int ignored = known ? ::ftruncate(fd_, before.st_size) : 0;
+  throw DiskError("cannot append to the metrics log '{}': {}", path_.string(), disk_reason(error_number));
+}
+
+void MetricsLog::sync() {
+  if (disk_calls().fsync(fd_) == 0) return;
+  const int error_number = errno;
+  throw DiskError("cannot flush the metrics log '{}': {}", path_.string(), disk_reason(error_number));
+}
+
+}  // namespace nibble

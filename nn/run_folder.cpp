@@ -1,0 +1,201 @@
+#include "nn/run_folder.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+#include "nn/safetensors.hpp"
+
+namespace nibble {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kCheckpoints = "checkpoints";
+constexpr const char* kLatest = "latest";
+constexpr const char* kBest = "best";
+
+std::string file_name_for(int64_t step) {
+  return fmt::format("step-{:06}.safetensors", step);
+}
+
+/// The step in a checkpoint's name; nothing for names that file_name_for does not make.
+std::optional<int64_t> step_of(const std::string& file_name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!file_name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = -1;
+  const char* end = file_name.data() + file_name.size();
+  const auto [stop, error] = std::from_chars(file_name.data() + kPrefix.size(), end, step);
+  if (error != std::errc() || step < 0 || file_name_for(step) != file_name) return std::nullopt;
+  return step;
+}
+
+void make_directories(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (!error && !fs::is_directory(path, error)) error = std::make_error_code(std::errc::not_a_directory);
+  if (error) throw DiskError("cannot make the directory '{}': {}", path.string(), disk_reason(error.value()));
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+}  // namespace
+
+CheckpointStore::CheckpointStore(fs::path run, int keep) : run_(std::move(run)), keep_(keep) {
+  if (keep < 1) throw UsageError("{} checkpoints cannot be kept; keep at least 1", keep);
+}
+
+fs::path CheckpointStore::path_for(int64_t step) const {
+  if (step < 0) throw UsageError("a checkpoint of step {} cannot be named; steps start at 0", step);
+  return run_ / kCheckpoints / file_name_for(step);
+}
+
+void CheckpointStore::publish(int64_t step) const {
+  replace_symlink(fs::path(kCheckpoints) / path_for(step).filename(), run_ / kLatest);
+  prune(step);
+}
+
+void CheckpointStore::mark_best(int64_t step) const {
+  replace_symlink(fs::path(kCheckpoints) / path_for(step).filename(), run_ / kBest);
+}
+
+void CheckpointStore::prune(int64_t newest) const {
+  const std::vector<int64_t> all = steps();
+  const std::optional<int64_t> best = best_step();
+  int kept = 0;
+  for (auto step = all.rbegin(); step != all.rend(); ++step) {
+    const bool recent = *step <= newest && kept < keep_;
+    if (recent) ++kept;
+    if (recent || best == *step) continue;
+    if (::unlink(path_for(*step).c_str()) != 0 && errno != ENOENT) {
+      const int error_number = errno;
+      throw DiskError("cannot remove the old checkpoint '{}': {}", path_for(*step).string(), disk_reason(error_number));
+    }
+  }
+}
+
+std::vector<int64_t> CheckpointStore::steps() const {
+  std::vector<int64_t> result;
+  std::error_code error;
+  const fs::path directory = run_ / kCheckpoints;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    std::error_code ignored;
+    const std::optional<int64_t> step = step_of(it->path().filename().string());
+    if (step && !it->is_directory(ignored)) result.push_back(*step);
+  }
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw DiskError("cannot list '{}': {}", directory.string(), disk_reason(error.value()));
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+std::optional<int64_t> CheckpointStore::linked_step(const char* link) const {
+  std::error_code error;
+  const fs::path target = fs::read_symlink(run_ / link, error);
+  if (error || !is_there(run_ / link)) return std::nullopt;
+  return step_of(target.filename().string());
+}
+
+std::optional<int64_t> CheckpointStore::best_step() const {
+  return linked_step(kBest);
+}
+
+void CheckpointStore::verify(const fs::path& checkpoint) {
+  SafetensorsFile::open(checkpoint, {.require_integrity = true});
+}
+
+FoundCheckpoint CheckpointStore::find_latest(const std::function<void(const fs::path&)>& check) const {
+  FoundCheckpoint result;
+  std::error_code error;
+  const fs::path target = fs::read_symlink(run_ / kLatest, error);
+  if (!error && !is_there(run_ / kLatest))
+    result.skipped.push_back({run_ / kLatest, fmt::format("it points to '{}', which is not there", target.string())});
+  const std::vector<int64_t> all = steps();
+  for (auto step = all.rbegin(); step != all.rend(); ++step) {
+    try {
+      check(path_for(*step));
+    } catch (const Error& refusal) {
+      result.skipped.push_back({path_for(*step), refusal.what()});
+      continue;
+    }
+    result.path = path_for(*step);
+    result.step = *step;
+    return result;
+  }
+  return result;
+}
+
+/// flock on RUN/.lock. The file is never removed: another process could then lock a new one beside us.
+class RunFolder::Lock {
+ public:
+  explicit Lock(const fs::path& run) {
+    const fs::path path = run / ".lock";
+    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int error_number = fd_ < 0 ? errno : 0;
+    if (error_number == 0 && ::flock(fd_, LOCK_EX | LOCK_NB) != 0) error_number = errno;
+    if (error_number == 0) return;
+    if (fd_ >= 0) ::close(fd_);
+    if (error_number == EWOULDBLOCK)
+      throw UsageError("another process is training in '{}'; wait until it ends or choose another folder",
+                       run.string());
+    throw DiskError("cannot lock '{}': {}", path.string(), disk_reason(error_number));
+  }
+  ~Lock() { ::close(fd_); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+RunFolder::RunFolder(fs::path path, std::shared_ptr<Lock> lock) : path_(std::move(path)), lock_(std::move(lock)) {
+  make_directories(path_ / kCheckpoints);
+  leftovers_removed_ = remove_temporary_files(path_) + remove_temporary_files(path_ / kCheckpoints);
+}
+
+RunFolder RunFolder::create(const fs::path& path) {
+  make_directories(path);
+  RunFolder run(path, std::make_shared<Lock>(path));
+  if (is_there(run.config_path()) || !CheckpointStore(path, 1).steps().empty())
+    throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
+  const fs::path absolute = fs::absolute(path).lexically_normal();
+  sync_directory(absolute);
+  sync_directory(absolute.parent_path());
+  return run;
+}
+
+RunFolder RunFolder::resume(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored))
+    throw UsageError("'{}' is not a run folder, there is no such directory; check the path", path.string());
+  if (!is_there(path / "config.resolved.toml"))
+    throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", path.string());
+  return RunFolder(path, std::make_shared<Lock>(path));
+}
+
+fs::path resolve_model_path(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) {
+    if (is_there(path)) return path;
+    throw ModelError("'{}' does not exist; check the path of the model or checkpoint", path.string());
+  }
+  for (const char* link : {kBest, kLatest})
+    if (is_there(path / link)) return path / link;
+  throw ModelError("'{}' is a directory without a checkpoint (best or latest); give a model file or a run folder",
+                   path.string());
+}
+
+}  // namespace nibble
