@@ -1,0 +1,134 @@
+// Zones: what is counted, how self time is split, what the trace file holds.
+#include "engine/profiler.hpp"
+
+#include <doctest/doctest.h>
+
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "engine/error.hpp"
+#include "engine/parallel.hpp"
+
+namespace {
+
+using namespace nibble;
+using namespace std::chrono_literals;
+
+std::optional<ZoneTotal> find(const std::string& name) {
+  for (const ZoneTotal& total : zone_table())
+    if (total.name == name) return total;
+  return std::nullopt;
+}
+
+struct Running {
+  Running() { start_profiler(); }
+  ~Running() { stop_profiler(); }
+};
+
+std::string temporary(const std::string& name) {
+  return (std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()))).string();
+}
+
+}  // namespace
+
+TEST_CASE("zones record nothing while the profiler is off") {
+  start_profiler();
+  stop_profiler();
+  { Zone zone("off"); }
+  CHECK(zone_table().empty());
+}
+
+TEST_CASE("zones count calls and split self time from the zones inside") {
+  const Running running;
+  for (int i = 0; i < 3; ++i) {
+    Zone outer("outer");
+    std::this_thread::sleep_for(2ms);
+    Zone inner("inner");
+    std::this_thread::sleep_for(4ms);
+  }
+  const auto outer = find("outer"), inner = find("inner");
+  REQUIRE(outer);
+  REQUIRE(inner);
+  CHECK(outer->count == 3);
+  CHECK(inner->count == 3);
+  CHECK(inner->seconds >= 0.012);
+  CHECK(inner->self_seconds == inner->seconds);
+  CHECK(outer->seconds >= 0.018);
+  CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
+}
+
+TEST_CASE("starting anew forgets old zones and drops those still open") {
+  start_profiler();
+  { Zone zone("old"); }
+  {
+    Zone zone("open across the start");
+    start_profiler();
+  }
+  { Zone zone("new"); }
+  stop_profiler();
+  const auto table = zone_table();
+  REQUIRE(table.size() == 1);
+  CHECK(table[0].name == "new");
+}
+
+TEST_CASE("zones of all threads are summed, those of ended threads too") {
+  set_threads(3);
+  const Running running;
+  parallel_for(100, [](int64_t) { Zone zone("pool"); });
+  std::thread([] { Zone zone("ended"); }).join();
+  REQUIRE(find("pool"));
+  CHECK(find("pool")->count == 100);
+  REQUIRE(find("ended"));
+  CHECK(find("ended")->count == 1);
+  set_threads(0);
+}
+
+TEST_CASE("the Chrome trace is JSON with one complete event per zone, inner zones inside outer ones") {
+  const std::string path = temporary("nibble_trace_");
+  start_profiler();
+  {
+    Zone outer("outer \"quoted\\\n");
+    Zone inner("inner");
+    std::this_thread::sleep_for(1ms);
+  }
+  std::thread([] { Zone zone("elsewhere"); }).join();
+  stop_profiler();
+  write_chrome_trace(path);
+  const auto trace = nlohmann::json::parse(std::ifstream(path));
+  std::filesystem::remove(path);
+  const auto& events = trace.at("traceEvents");
+  REQUIRE(events.size() == 3);
+  std::set<int> rows;
+  nlohmann::json outer, inner;
+  for (const auto& event : events) {
+    CHECK(event.at("ph") == "X");
+    rows.insert(event.at("tid").get<int>());
+    if (event.at("name") == "outer \"quoted\\\n") outer = event;
+    if (event.at("name") == "inner") inner = event;
+  }
+  CHECK(rows.size() == 2);
+  REQUIRE(!outer.is_null());
+  REQUIRE(!inner.is_null());
+  const double begin = outer.at("ts"), end = begin + outer.at("dur").get<double>();
+  constexpr double kRounding = 0.002;  // two values of three decimals each
+  CHECK(inner.at("ts").get<double>() >= begin);
+  CHECK(inner.at("ts").get<double>() + inner.at("dur").get<double>() <= end + kRounding);
+  CHECK(inner.at("dur").get<double>() >= 1000);
+  CHECK(trace.at("otherData").at("droppedZones") == 0);
+}
+
+TEST_CASE("a trace that cannot be written is a DiskError that names the file") {
+  try {
+    write_chrome_trace("/nonexistent-folder/trace.json");
+    FAIL("no error");
+  } catch (const DiskError& error) {
+    CHECK(std::string(error.what()).find("/nonexistent-folder/trace.json") != std::string::npos);
+  }
+}
