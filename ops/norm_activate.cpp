@@ -243,17 +243,11 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
 
 namespace {
 
-/// The signed form on x >= 0: floor(min(x*s, Q) + 0.5) + 128. Only a named quirk uses it, so it has no kernel.
 Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
   const Tensor codes = new_codes(x.shape(), q);
-  const int64_t c = x.shape().back();
-  parallel_for(x.rows(), [&](int64_t r) {
-    uint8_t* to = codes.row<uint8_t>(r);
-    std::fill_n(to, codes.stride(), kSignedOffset);
-    for (int64_t i = 0; i < c; ++i) {
-      const float t = std::min(to_float(x.row<bf16>(r)[i]) * q.scale[static_cast<size_t>(i)], q.top());
-      to[i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
-    }
+  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
+    std::fill_n(codes.row<uint8_t>(first), rows * codes.stride(), kSignedOffset);
+    quantize_signed_rows(rows_of(x, first), rows, x.shape().back(), q, {codes.row<uint8_t>(first), codes.stride()});
   });
   return codes;
 }
@@ -273,6 +267,16 @@ Tensor signed_gradient(const Tensor& x, const Tensor& through, const ActivationQ
 }
 
 }  // namespace
+
+void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t n, const ActivationQuantizer& q,
+                          kernels::Rows<uint8_t> codes) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float t = std::min(to_float(x.data[r * x.stride + i]) * q.scale[static_cast<size_t>(i)], q.top());
+      codes.data[r * codes.stride + i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
+    }
+  }
+}
 
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
   if (q.is_signed) return quantize_signed(x, q);

@@ -1,0 +1,96 @@
+#include "nn/optimizer.hpp"
+
+#include <cmath>
+
+namespace nibble {
+
+namespace {
+
+/// One parameter tensor with what belongs to it.
+struct Slot {
+  Tensor parameter, gradient, momentum;
+  bool kernel = false;
+  const char* what = "";
+  double square = 0;  // sum of squared gradients
+};
+
+double square_sum(const Tensor& t) {
+  constexpr int64_t kBlock = 1 << 14;
+  const int64_t n = t.size(), blocks = (n + kBlock - 1) / kBlock;
+  std::vector<double> partial(static_cast<size_t>(blocks));
+  const float* p = t.data<float>();
+  parallel_for(blocks, [&](int64_t b) {
+    // Four running sums: the compiler may not reorder one.
+    double s[4] = {};
+    const int64_t end = std::min(n, (b + 1) * kBlock);
+    for (int64_t i = b * kBlock; i < end; ++i) s[i & 3] += static_cast<double>(p[i]) * static_cast<double>(p[i]);
+    partial[static_cast<size_t>(b)] = (s[0] + s[1]) + (s[2] + s[3]);
+  });
+  double sum = 0;
+  for (double v : partial) sum += v;
+  return sum;
+}
+
+std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& m) {
+  std::vector<Slot> slots;
+  const auto push = [&](const Tensor& a, const Tensor& b, const Tensor& c, bool kernel, const char* what) {
+    if (a.defined()) slots.push_back({a, b, c, kernel, what});
+  };
+  push(p.weights, g.weights, m.weights, true, "weights");
+  push(p.gamma, g.gamma, m.gamma, false, "batch norm scale");
+  push(p.beta, g.beta, m.beta, false, "batch norm shift");
+  push(p.bias, g.bias, m.bias, false, "bias");
+  return slots;
+}
+
+}  // namespace
+
+OptimizerKind optimizer_kind(const std::string& name) {
+  if (name == "sgd") return OptimizerKind::kSgd;
+  if (name == "lars") return OptimizerKind::kLars;
+  throw UsageError("--optimizer is '{}'; use sgd or lars", name);
+}
+
+double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
+                      const OptimizerOptions& options, int64_t step) {
+  std::vector<Slot> slots;
+  double total = 0;
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    for (Slot& slot : slots_of(model.units[u], gradients.units[u], momentum.units[u])) {
+      slot.square = square_sum(slot.gradient);
+      if (!std::isfinite(slot.square))
+        throw DivergedError("the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or "
+                            "set --clip-grad-norm",
+                            model.network.units[u].name, slot.what, step);
+      total += slot.square;
+      slots.push_back(slot);
+    }
+  }
+  const double norm = std::sqrt(total);
+  const float clip = options.clip_norm > 0 && norm > static_cast<double>(options.clip_norm)
+                         ? static_cast<float>(static_cast<double>(options.clip_norm) / norm)
+                         : 1.0f;
+  constexpr int64_t kBlock = 1 << 16;
+  for (const Slot& s : slots) {
+    const float decay = s.kernel ? options.weight_decay : 0.0f;
+    float slot_rate = rate;
+    if (options.kind == OptimizerKind::kLars && s.kernel) {
+      const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
+      const double denominator = g + static_cast<double>(decay) * w;
+      if (w > 0 && denominator > 0)
+        slot_rate = static_cast<float>(static_cast<double>(rate) * static_cast<double>(options.lars_coefficient) * w / denominator);
+    }
+    const int64_t n = s.parameter.size();
+    parallel_for((n + kBlock - 1) / kBlock, [&](int64_t b) {
+      const int64_t first = b * kBlock, count = std::min(kBlock, n - first);
+      float* g = s.gradient.data<float>() + first;
+      if (clip != 1.0f)
+        for (int64_t i = 0; i < count; ++i) g[i] *= clip;
+      kernels::active().ew.sgd_step(s.parameter.data<float>() + first, s.momentum.data<float>() + first, g, count,
+                                    slot_rate, options.momentum, decay, options.nesterov);
+    });
+  }
+  return norm;
+}
+
+}  // namespace nibble

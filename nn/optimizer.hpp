@@ -1,0 +1,28 @@
+// SGD with (Nesterov) momentum, LARS, weight decay on kernels only, clipping by global norm.
+#pragma once
+#include <string>
+
+#include "nn/passes.hpp"
+
+namespace nibble {
+
+enum class OptimizerKind { kSgd, kLars };
+/// Parses "sgd", "lars"; throws UsageError.
+OptimizerKind optimizer_kind(const std::string& name);
+
+struct OptimizerOptions {
+  OptimizerKind kind = OptimizerKind::kSgd;
+  float momentum = 0.9f;
+  bool nesterov = true;
+  float weight_decay = 1e-4f;   // convolution and linear kernels; not batch norm, not bias
+  float clip_norm = 0;          // 0: off
+  float lars_coefficient = 0.001f;  // You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", section 4
+};
+
+/// Updates the masters in place. `momentum` is laid out as the gradients. Returns the global gradient norm (before
+/// clipping). Throws DivergedError naming the first layer (in execution order) whose gradient is not finite; nothing is
+/// changed then. Deterministic: sums run in double over fixed blocks.
+double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
+                      const OptimizerOptions& options, int64_t step);
+
+}  // namespace nibble

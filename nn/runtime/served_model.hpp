@@ -1,0 +1,38 @@
+// The served model: what inference needs and nothing else, independent of the machine.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "nn/model.hpp"
+#include "nn/passes.hpp"
+#include "nn/unit.hpp"
+
+namespace nibble {
+
+/// One unit with its final numbers: v = acc*m[o] + a[o] (DESIGN 2.3).
+struct ServedLayer {
+  WeightCodes codes;     // weight_bits 4 or 8; undefined tensor otherwise
+  Tensor weights;        // f32 masters' bf16 values as f32, when the layer's weights are bf16
+  std::vector<float> m, a;  // [oc]
+};
+
+struct ServedModel {
+  Network network;
+  std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty: activations are bf16
+  std::vector<ServedLayer> layers;              // as network.units
+  std::vector<std::string> class_names;
+  /// Where it comes from and what evaluation found ("steps", "decoder", ...): strings, not used in arithmetic.
+  std::map<std::string, std::string> notes;
+
+  bool calibrated() const { return !quantizers.empty(); }
+};
+
+/// Final numbers from a trained model, through the same quantizer and affine functions as the modules.
+/// Throws UnsupportedError for fake mode, whose arithmetic is not served.
+ServedModel make_served(const Model& model);
+
+/// The right operands for the kernels of this machine; points into `model`, which must outlive it.
+std::vector<LayerWeights> pack_served(const ServedModel& model);
+
+}  // namespace nibble

@@ -1,0 +1,25 @@
+// Learning rate per step.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace nibble {
+
+enum class ScheduleKind { kCosine, kStep, kPaper };
+/// Parses "cosine", "step", "paper"; throws UsageError.
+ScheduleKind schedule_kind(const std::string& name);
+
+struct Schedule {
+  ScheduleKind kind = ScheduleKind::kCosine;
+  double peak = 0.05;
+  int64_t warmup_steps = 0;
+  int64_t total_steps = 1;
+
+  /// cosine: linear warm-up to `peak`, then half a cosine to 0.
+  /// step: warm-up, then a tenth at each third of the run (torchvision's 30/60/90 rule).
+  /// paper (METHOD.md section 4): factor min(1, step/warmup); cosine over 78 % of the run down to peak/1000; times a
+  /// linear cooldown to 0 over the last 20 %.
+  float rate(int64_t step) const;
+};
+
+}  // namespace nibble

@@ -1,0 +1,157 @@
+#include "nn/trainer.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "engine/parallel.hpp"
+#include "ops/softmax_cross_entropy.hpp"
+
+namespace nibble {
+
+namespace {
+
+constexpr float kRunningMomentum = 0.1f;  // new = 0.9 old + 0.1 batch (METHOD.md section 1)
+
+/// Images [first, first + count) as a tensor of their own.
+Tensor slice(const Tensor& images, int64_t first, int64_t count) {
+  const Tensor out(DType::u8, {count, images.dim(1), images.dim(2), images.dim(3)});
+  const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
+  std::memcpy(out.raw(), images.raw() + static_cast<size_t>(first) * per_image, out.bytes());
+  return out;
+}
+
+void check_finite(double loss, int64_t step, const Model& model, const ShardStatistics& statistics) {
+  if (std::isfinite(loss)) return;
+  for (size_t u = 0; u < statistics.norms.size(); ++u)
+    for (float v : statistics.norms[u].variance)
+      if (!std::isfinite(v))
+        throw DivergedError("the loss is not finite at step {}: {} is the first layer whose output is not; lower --lr, "
+                            "lengthen --warmup-epochs or set --clip-grad-norm",
+                            step, model.network.units[u].name);
+  throw DivergedError("the loss is not finite at step {} although every convolution's output is (fc); lower --lr, "
+                      "lengthen --warmup-epochs or set --clip-grad-norm",
+                      step);
+}
+
+}  // namespace
+
+Trainer::Trainer(Model model, const TrainerOptions& options)
+    : model_(std::move(model)), options_(options), momentum_(make_gradients(model_)) {
+  const bool quantizes = !model_.network.quantizers.empty();
+  if (quantizes && !model_.calibrated() && options_.calibrate_step < 1)
+    throw UsageError("--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
+                     "a larger fraction",
+                     options_.calibrate_step);
+  if (options_.shard < 1) throw UsageError("--shard is {}; use at least 1", options_.shard);
+}
+
+StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) {
+  const int64_t n = images.dim(0);
+  if (n < 1 || n % options_.shard != 0 || static_cast<int64_t>(labels.size()) != n)
+    throw ShapeError("[train step] the batch of {} images and {} labels is not a multiple of the shard size {}", n,
+                     labels.size(), options_.shard);
+  const int64_t shards = n / options_.shard;
+  set_float_mode();
+  const StepWeights weights = prepare_weights(model_, Passes::kForwardAndBackward);
+  std::vector<ShardOutcome> outcomes(static_cast<size_t>(shards));
+  Gradients gradients = run_shards(weights, images, labels, 0, shards, outcomes);
+
+  StepResult result{.images = n, .rate = options_.schedule.rate(steps_done_)};
+  for (const ShardOutcome& o : outcomes) {
+    result.loss += o.loss / static_cast<double>(shards);
+    result.top1 += o.top1;
+    result.top5 += o.top5;
+    check_finite(o.loss, steps_done_, model_, o.statistics);
+  }
+  result.gradient_norm =
+      optimizer_step(model_, gradients, momentum_, result.rate, options_.optimizer, steps_done_);
+  return_buffer(std::move(gradients));
+  update_statistics(outcomes);
+  ++steps_done_;
+  // Bounds are written once, at the end of step N-1: step N is the first quantized one.
+  if (!model_.network.quantizers.empty() && !model_.calibrated() && steps_done_ >= options_.calibrate_step)
+    calibrate(model_);
+  return result;
+}
+
+/// Sums the shards' gradients in a fixed binary tree over the shard index; at most threads + log2(shards) sums live.
+Gradients Trainer::run_shards(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels,
+                              int64_t first, int64_t last, std::vector<ShardOutcome>& outcomes) {
+  const int64_t shards = static_cast<int64_t>(outcomes.size());
+  if (last - first == 1)
+    return run_shard(weights, images, labels, first, shards, outcomes[static_cast<size_t>(first)]);
+  const int64_t middle = first + (last - first + 1) / 2;
+  Gradients halves[2];
+  parallel_for(2, [&](int64_t half) {
+    halves[half] = half == 0 ? run_shards(weights, images, labels, first, middle, outcomes)
+                             : run_shards(weights, images, labels, middle, last, outcomes);
+  });
+  halves[0].add(halves[1]);
+  return_buffer(std::move(halves[1]));
+  return std::move(halves[0]);
+}
+
+Gradients Trainer::run_shard(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels,
+                             int64_t shard, int64_t shards, ShardOutcome& outcome) {
+  const int64_t first = shard * options_.shard;
+  Gradients gradients = take_buffer();
+  Tape tape;
+  const Variable logits = training_forward(tape, model_, weights, slice(images, first, options_.shard), gradients,
+                                           outcome.statistics);
+  const SoftmaxCrossEntropyResult result = softmax_cross_entropy(
+      &tape, logits, labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
+      {.label_smoothing = options_.label_smoothing});
+  outcome.loss = static_cast<double>(*result.loss.value().data<float>());
+  outcome.top1 = result.top1;
+  outcome.top5 = result.top5;
+  // The batch's loss is the mean of the shards' means.
+  const Tensor seed(DType::f32, result.loss.shape());
+  *seed.data<float>() = 1.0f / static_cast<float>(shards);
+  tape.backward(result.loss, seed);
+  return gradients;
+}
+
+void Trainer::update_statistics(const std::vector<ShardOutcome>& outcomes) {
+  const float inverse = 1.0f / static_cast<float>(outcomes.size());
+  for (size_t u = 0; u < model_.units.size(); ++u) {
+    UnitParameters& p = model_.units[u];
+    if (!p.running_mean.defined()) continue;
+    for (int64_t c = 0; c < p.running_mean.size(); ++c) {
+      float mean = 0, variance = 0;
+      for (const ShardOutcome& o : outcomes) {
+        mean += o.statistics.norms[u].mean[static_cast<size_t>(c)];
+        variance += o.statistics.norms[u].variance[static_cast<size_t>(c)];
+      }
+      float& rm = p.running_mean.data<float>()[c];
+      float& rv = p.running_variance.data<float>()[c];
+      rm += kRunningMomentum * (mean * inverse - rm);
+      rv += kRunningMomentum * (variance * inverse - rv);
+    }
+  }
+  if (model_.calibrated()) return;
+  for (size_t q = 0; q < model_.calibration.size(); ++q) {
+    std::vector<std::vector<float>> maxima;
+    for (const ShardOutcome& o : outcomes) maxima.push_back(o.statistics.channel_max[q]);
+    update_calibration(model_.calibration[q], maxima);
+  }
+}
+
+Gradients Trainer::take_buffer() {
+  {
+    const std::lock_guard lock(buffers_mutex_);
+    if (!buffers_.empty()) {
+      Gradients g = std::move(buffers_.back());
+      buffers_.pop_back();
+      g.zero();
+      return g;
+    }
+  }
+  return make_gradients(model_);
+}
+
+void Trainer::return_buffer(Gradients gradients) {
+  const std::lock_guard lock(buffers_mutex_);
+  buffers_.push_back(std::move(gradients));
+}
+
+}  // namespace nibble

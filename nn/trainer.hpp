@@ -1,0 +1,72 @@
+// The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility (DESIGN 2.4).
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "nn/model.hpp"
+#include "nn/optimizer.hpp"
+#include "nn/passes.hpp"
+#include "nn/schedule.hpp"
+
+namespace nibble {
+
+struct TrainerOptions {
+  int64_t shard = 32;
+  float label_smoothing = 0.1f;
+  Schedule schedule;
+  OptimizerOptions optimizer;
+  int64_t calibrate_step = 0;  // first quantized step; ignored for bf16 networks
+};
+
+struct StepResult {
+  double loss = 0;  // mean over the batch, with label smoothing, without weight decay
+  int64_t top1 = 0, top5 = 0;  // correct answers in the batch
+  int64_t images = 0;
+  float rate = 0;
+  double gradient_norm = 0;
+};
+
+/// Owns the model, the momentum and the step counter: everything a checkpoint holds.
+class Trainer {
+ public:
+  Trainer(Model model, const TrainerOptions& options);
+
+  /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
+  /// kernel level and the shards, never on the number of threads.
+  /// Throws DivergedError (non-finite loss or gradient, named layer) before any parameter changes; ShapeError.
+  StepResult step(const Tensor& images, std::span<const int32_t> labels);
+
+  const Model& model() const { return model_; }
+  Model& model() { return model_; }
+  const Gradients& momentum() const { return momentum_; }
+  int64_t steps_done() const { return steps_done_; }
+  const TrainerOptions& options() const { return options_; }
+  /// Continues from a checkpoint's state.
+  void restore(int64_t steps_done) { steps_done_ = steps_done; }
+
+ private:
+  struct ShardOutcome {
+    double loss = 0;
+    int64_t top1 = 0, top5 = 0;
+    ShardStatistics statistics;
+  };
+  Gradients run_shards(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels, int64_t first,
+                       int64_t last, std::vector<ShardOutcome>& outcomes);
+  Gradients run_shard(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels, int64_t shard,
+                      int64_t shards, ShardOutcome& outcome);
+  void update_statistics(const std::vector<ShardOutcome>& outcomes);
+  Gradients take_buffer();
+  void return_buffer(Gradients gradients);
+
+  Model model_;
+  TrainerOptions options_;
+  Gradients momentum_;
+  int64_t steps_done_ = 0;
+  std::mutex buffers_mutex_;
+  std::vector<Gradients> buffers_;  // free gradient buffers, reused from step to step
+};
+
+}  // namespace nibble
