@@ -1,0 +1,246 @@
+#include "nn/checkpoint.hpp"
+
+#include <charconv>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <unordered_set>
+
+#include "nn/network_json.hpp"
+
+namespace nibble {
+
+namespace {
+
+/// [oc, kh, kw, ic] -> [oc, ic, kh, kw]; a linear layer becomes [oc, ic].
+Tensor to_oihw(const Tensor& w, bool linear) {
+  const int64_t oc = w.dim(0), kh = w.dim(1), kw = w.dim(2), ic = w.dim(3);
+  if (linear) return w.reshape({oc, ic});
+  const Tensor out(DType::f32, {oc, ic, kh, kw});
+  parallel_for(oc, [&](int64_t o) {
+    const float* from = w.data<float>() + o * kh * kw * ic;
+    float* to = out.data<float>() + o * kh * kw * ic;
+    for (int64_t t = 0; t < kh * kw; ++t)
+      for (int64_t i = 0; i < ic; ++i) to[i * kh * kw + t] = from[t * ic + i];
+  });
+  return out;
+}
+
+Tensor to_ohwi(const Tensor& w, const ConvShape& s) {
+  const Tensor out(DType::f32, {s.oc, s.kh, s.kw, s.ic});
+  const int64_t taps = s.taps();
+  parallel_for(s.oc, [&](int64_t o) {
+    const float* from = w.data<float>() + o * taps * s.ic;
+    float* to = out.data<float>() + o * taps * s.ic;
+    for (int64_t t = 0; t < taps; ++t)
+      for (int64_t i = 0; i < s.ic; ++i) to[t * s.ic + i] = from[i * taps + t];
+  });
+  return out;
+}
+
+Tensor vector_tensor(const std::vector<float>& v) {
+  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
+  std::copy(v.begin(), v.end(), t.data<float>());
+  return t;
+}
+
+/// Calls visit(name, tensor, is_kernel) for every parameter of a unit, in file names.
+template <typename Parameters, typename Visit>
+void each_parameter(const UnitSpec& unit, Parameters& p, const Visit& visit) {
+  visit(unit.name + ".weight", p.weights, true);
+  if (unit.norm_name.empty()) {
+    visit(unit.name + ".bias", p.bias, false);
+  } else {
+    visit(unit.norm_name + ".weight", p.gamma, false);
+    visit(unit.norm_name + ".bias", p.beta, false);
+  }
+}
+
+template <typename Parameters, typename Visit>
+void each_statistic(const UnitSpec& unit, Parameters& p, const Visit& visit) {
+  if (unit.norm_name.empty()) return;
+  visit(unit.norm_name + ".running_mean", p.running_mean);
+  visit(unit.norm_name + ".running_var", p.running_variance);
+}
+
+/// Reads tensors of one file and checks their shapes against the network's.
+class Reader {
+ public:
+  explicit Reader(const SafetensorsFile& file) : file_(file) {}
+
+  Tensor vector(const std::string& name, int64_t n) {
+    const TensorEntry& e = file_.entry(name);
+    if (e.shape != std::vector<int64_t>{n})
+      throw ModelError("{}: tensor {} is {}, the network needs [{}]", file_.source(), name, e.shape_text(), n);
+    seen_.insert(name);
+    return file_.finite_tensor_f32(name);
+  }
+
+  Tensor kernel(const std::string& name, const UnitSpec& unit) {
+    const ConvShape& s = unit.shape;
+    const std::vector<int64_t> expected = unit.kind == UnitKind::kLinear ? std::vector<int64_t>{s.oc, s.ic}
+                                                                         : std::vector<int64_t>{s.oc, s.ic, s.kh, s.kw};
+    const TensorEntry& e = file_.entry(name);
+    if (e.shape != expected)
+      throw ModelError("{}: tensor {} is {}, the network needs [{}]; was it made with another arch or width?",
+                       file_.source(), name, e.shape_text(), fmt::join(expected, ","));
+    seen_.insert(name);
+    return to_ohwi(file_.finite_tensor_f32(name), s);
+  }
+
+  std::vector<float> floats(const std::string& name, int64_t n) {
+    const Tensor t = vector(name, n);
+    return {t.data<float>(), t.data<float>() + n};
+  }
+
+  void require_all_seen() const {
+    for (const TensorEntry& e : file_.entries())
+      if (!seen_.contains(e.name))
+        throw ModelError("{}: tensor {} belongs to no part of the network; the file was made by another version",
+                         file_.source(), e.name);
+  }
+
+ private:
+  const SafetensorsFile& file_;
+  std::unordered_set<std::string> seen_;
+};
+
+void read_unit(Reader& reader, const UnitSpec& unit, const std::string& prefix, UnitParameters& p) {
+  each_parameter(unit, p, [&](const std::string& name, Tensor& t, bool is_kernel) {
+    t = is_kernel ? reader.kernel(prefix + name, unit) : reader.vector(prefix + name, unit.shape.oc);
+  });
+}
+
+void read_calibration(Reader& reader, const SafetensorsFile& file, const QuantizerSpec& spec, Calibration& c) {
+  c.mean_of_max = reader.floats(spec.name + ".mean_of_max", spec.channels);
+  c.weight = reader.floats(spec.name + ".ema_weight", spec.channels);
+  if (file.find(spec.name + ".bound") == nullptr) return;
+  c.bound = reader.floats(spec.name + ".bound", spec.channels);
+  for (float b : c.bound)
+    if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
+}
+
+int64_t parse_steps(const SafetensorsFile& file) {
+  const std::string& text = file.metadata_value("nibble.steps");
+  int64_t steps = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
+  if (error != std::errc() || end != text.data() + text.size() || steps < 0)
+    throw ModelError("{}: nibble.steps is '{}', not a step number", file.source(), text);
+  return steps;
+}
+
+}  // namespace
+
+std::string strings_to_json(const std::vector<std::string>& strings) {
+  return nlohmann::json(strings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::vector<std::string> strings_from_json(const std::string& text, const std::string& source) {
+  try {
+    return nlohmann::json::parse(text).get<std::vector<std::string>>();
+  } catch (const nlohmann::json::exception& e) {
+    throw ModelError("{}: a list of names in its header cannot be read ({})", source, e.what());
+  }
+}
+
+ModelFileKind kind_of(const SafetensorsFile& file) {
+  const auto found = file.metadata().find("nibble.format");
+  if (found == file.metadata().end()) return ModelFileKind::kForeign;
+  if (found->second == "checkpoint") return ModelFileKind::kCheckpoint;
+  if (found->second == "served") return ModelFileKind::kServed;
+  throw ModelError("{}: nibble.format is '{}'; this program reads 'checkpoint' and 'served'", file.source(), found->second);
+}
+
+void require_version(const SafetensorsFile& file) {
+  const std::string& version = file.metadata_value("nibble.version");
+  if (version != kFormatVersion)
+    throw ModelError("{}: format version {} is not readable by this program, which reads version {}; use the nibble "
+                     "that made it",
+                     file.source(), version, kFormatVersion);
+  if (!file.integrity())
+    throw ModelError("{}: the checksums of its tensors are missing; the file was rewritten by another program",
+                     file.source());
+}
+
+uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, const Gradients& momentum,
+                         int64_t steps_done, const std::string& run, const std::vector<std::string>& class_names) {
+  SafetensorsWriter writer;
+  writer.set_metadata("nibble.format", "checkpoint");
+  writer.set_metadata("nibble.version", kFormatVersion);
+  writer.set_metadata("nibble.network", network_options_to_json(model.network.options));
+  writer.set_metadata("nibble.steps", std::to_string(steps_done));
+  writer.set_metadata("nibble.run", run);
+  writer.set_metadata("nibble.classes", strings_to_json(class_names));
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    const UnitSpec& unit = model.network.units[u];
+    const bool linear = unit.kind == UnitKind::kLinear;
+    for (const bool is_momentum : {false, true}) {
+      each_parameter(unit, is_momentum ? momentum.units[u] : model.units[u],
+                     [&](const std::string& name, const Tensor& t, bool is_kernel) {
+                       writer.add((is_momentum ? "momentum." : "") + name, is_kernel ? to_oihw(t, linear) : t);
+                     });
+    }
+    each_statistic(unit, model.units[u], [&](const std::string& name, const Tensor& t) { writer.add(name, t); });
+  }
+  for (size_t q = 0; q < model.calibration.size(); ++q) {
+    const std::string& name = model.network.quantizers[q].name;
+    const Calibration& c = model.calibration[q];
+    writer.add(name + ".mean_of_max", vector_tensor(c.mean_of_max));
+    writer.add(name + ".ema_weight", vector_tensor(c.weight));
+    if (!c.bound.empty()) writer.add(name + ".bound", vector_tensor(c.bound));
+  }
+  return writer.write(path);
+}
+
+Checkpoint load_checkpoint(const std::filesystem::path& path) {
+  return load_checkpoint(SafetensorsFile::open(path));
+}
+
+Checkpoint load_checkpoint(const SafetensorsFile& file) {
+  if (kind_of(file) != ModelFileKind::kCheckpoint)
+    throw ModelError("{} is no checkpoint; give a file from a run's checkpoints folder", file.source());
+  require_version(file);
+  Checkpoint c;
+  try {
+    c.model.network = build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));
+  } catch (const UsageError& e) {
+    throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
+  }
+  c.steps_done = parse_steps(file);
+  c.run = file.metadata_value("nibble.run");
+  c.class_names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  Reader reader(file);
+  for (const UnitSpec& unit : c.model.network.units) {
+    UnitParameters p, m;
+    read_unit(reader, unit, "", p);
+    read_unit(reader, unit, "momentum.", m);
+    each_statistic(unit, p, [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+    c.model.units.push_back(std::move(p));
+    c.momentum.units.push_back(std::move(m));
+  }
+  for (const QuantizerSpec& spec : c.model.network.quantizers)
+    read_calibration(reader, file, spec, c.model.calibration.emplace_back());
+  reader.require_all_seen();
+  rebuild_quantizers(c.model);
+  return c;
+}
+
+std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  Reader reader(file);
+  std::vector<std::string> fresh;
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    const UnitSpec& unit = model.network.units[u];
+    if (unit.kind == UnitKind::kLinear) {
+      const TensorEntry* e = file.find(unit.name + ".weight");
+      if (e == nullptr || e->shape.empty() || e->shape.front() != unit.shape.oc) {
+        fresh.push_back(unit.name);
+        continue;
+      }
+    }
+    read_unit(reader, unit, "", model.units[u]);
+    each_statistic(unit, model.units[u], [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+  }
+  return fresh;
+}
+
+}  // namespace nibble

@@ -1,0 +1,50 @@
+// Checkpoints: the trainer's whole state as one safetensors file, masters under torchvision's names.
+//
+// Tensors: <layer>.weight F32 OIHW (fc: [classes, features]), <norm>.{weight,bias,running_mean,running_var}, fc.bias,
+// momentum.<the same names>, <quantizer>.{mean_of_max,ema_weight,bound}. Metadata: nibble.format = "checkpoint",
+// nibble.version, nibble.network (JSON), nibble.steps, nibble.run (JSON of the caller), nibble.classes (JSON).
+// Nothing about the machine, the time or the number of threads enters, so equal training gives equal bytes.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "nn/passes.hpp"
+#include "nn/safetensors.hpp"
+
+namespace nibble {
+
+inline constexpr const char* kFormatVersion = "1";
+
+struct Checkpoint {
+  Model model;
+  Gradients momentum;
+  int64_t steps_done = 0;
+  std::string run;  // JSON text of the caller: options, data order, decoder
+  std::vector<std::string> class_names;
+};
+
+/// Writes atomically; returns the bytes. DiskError when it cannot, older files untouched.
+uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, const Gradients& momentum,
+                         int64_t steps_done, const std::string& run, const std::vector<std::string>& class_names);
+
+/// Throws ModelError that names the file and the section when anything is wrong: damage, another version, missing or
+/// surplus tensors, shapes that do not match the network, values that are not finite.
+Checkpoint load_checkpoint(const std::filesystem::path& path);
+Checkpoint load_checkpoint(const SafetensorsFile& file);
+
+enum class ModelFileKind { kCheckpoint, kServed, kForeign };
+/// By content: nibble.format in the metadata.
+ModelFileKind kind_of(const SafetensorsFile& file);
+/// Throws ModelError unless the file is of this format's version.
+void require_version(const SafetensorsFile& file);
+
+/// Starts from any safetensors file with torchvision's names: kernels, batch norm and, when the number of classes is the
+/// same, fc. Returns the names left fresh (fc). ModelError names the first missing tensor or wrong shape.
+std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model);
+
+/// JSON array of strings and back; ModelError naming `source`.
+std::string strings_to_json(const std::vector<std::string>& strings);
+std::vector<std::string> strings_from_json(const std::string& text, const std::string& source);
+
+}  // namespace nibble

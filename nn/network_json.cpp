@@ -1,0 +1,78 @@
+#include "nn/network_json.hpp"
+
+#include <nlohmann/json.hpp>
+
+namespace nibble {
+
+std::string name_of(Granularity g) {
+  return g == Granularity::kPerTensor ? "per_tensor" : "per_channel";
+}
+std::string name_of(PerChannelBy by) {
+  return by == PerChannelBy::kFold ? "fold" : by == PerChannelBy::kShift ? "shift" : "shift+fold";
+}
+std::string name_of(QuantMode mode) {
+  return mode == QuantMode::kInteger ? "integer" : "fake";
+}
+
+Granularity granularity_from(const std::string& name) {
+  if (name == "per_tensor") return Granularity::kPerTensor;
+  if (name == "per_channel") return Granularity::kPerChannel;
+  throw UsageError("the granularity is '{}'; use per_channel or per_tensor", name);
+}
+PerChannelBy per_channel_by_from(const std::string& name) {
+  if (name == "fold") return PerChannelBy::kFold;
+  if (name == "shift") return PerChannelBy::kShift;
+  if (name == "shift+fold") return PerChannelBy::kShiftFold;
+  throw UsageError("per-channel-by is '{}'; use fold, shift or shift+fold", name);
+}
+QuantMode quant_mode_from(const std::string& name) {
+  if (name == "integer") return QuantMode::kInteger;
+  if (name == "fake") return QuantMode::kFake;
+  throw UsageError("the quantization mode is '{}'; use integer or fake", name);
+}
+
+std::string network_options_to_json(const NetworkOptions& o) {
+  nlohmann::ordered_json j;
+  j["arch"] = o.arch;
+  j["width"] = o.width;
+  j["precision"] = o.precision;
+  j["granularity"] = name_of(o.granularity);
+  j["per_channel_by"] = name_of(o.per_channel_by);
+  j["quant_mode"] = name_of(o.mode);
+  j["image_size"] = o.image_size;
+  j["classes"] = o.classes;
+  j["same_padding"] = o.same_padding;
+  j["signed_block_input"] = o.signed_block_input;
+  j["overrides"] = nlohmann::ordered_json::array();
+  for (const PrecisionOverride& p : o.overrides)
+    j["overrides"].push_back({{"layer", p.layer}, {"precision", precision_text(p.precision)}});
+  return j.dump();
+}
+
+NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
+  try {
+    const nlohmann::json j = nlohmann::json::parse(text);
+    NetworkOptions o;
+    o.arch = j.at("arch").get<std::string>();
+    o.width = j.at("width").get<double>();
+    o.precision = j.at("precision").get<std::string>();
+    o.granularity = granularity_from(j.at("granularity").get<std::string>());
+    o.per_channel_by = per_channel_by_from(j.at("per_channel_by").get<std::string>());
+    o.mode = quant_mode_from(j.at("quant_mode").get<std::string>());
+    o.image_size = j.at("image_size").get<int64_t>();
+    o.classes = j.at("classes").get<int64_t>();
+    o.same_padding = j.at("same_padding").get<bool>();
+    o.signed_block_input = j.at("signed_block_input").get<bool>();
+    for (const auto& p : j.at("overrides"))
+      o.overrides.push_back({p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});
+    return o;
+  } catch (const nlohmann::json::exception& e) {
+    throw ModelError("{}: the network description in its header cannot be read ({}); the file was made by another "
+                     "program or version",
+                     source, e.what());
+  } catch (const UsageError& e) {
+    throw ModelError("{}: {}", source, e.what());
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,176 @@
+#include "nn/runtime/served_file.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "nn/network_json.hpp"
+
+namespace nibble {
+
+namespace {
+
+Tensor vector_tensor(const std::vector<float>& v) {
+  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
+  std::copy(v.begin(), v.end(), t.data<float>());
+  return t;
+}
+
+std::string packing_note(const UnitSpec& unit) {
+  const ConvShape& s = unit.shape;
+  nlohmann::ordered_json j;
+  j["q"] = unit.precision.weight_bits == 4 ? "s4" : "s8";
+  j["order"] = "OHWI";
+  if (unit.precision.weight_bits == 4) j["pack"] = "lo-first";
+  j["shape"] = {s.oc, s.kh, s.kw, s.ic};
+  return j.dump();
+}
+
+/// Rows of k codes -> rows of ceil(k/2) bytes.
+Tensor pack_rows(const Tensor& codes, int64_t oc, int64_t k) {
+  const Tensor out(DType::u8, {oc, (k + 1) / 2});
+  parallel_for(oc, [&](int64_t o) {
+    kernels::active().ew.pack_s4(codes.data<int8_t>() + o * k, k, out.row<uint8_t>(o));
+  });
+  return out;
+}
+
+Tensor unpack_rows(const Tensor& packed, const ConvShape& s) {
+  const Tensor out(DType::s8, {s.oc, s.kh, s.kw, s.ic});
+  const int64_t k = s.k();
+  parallel_for(s.oc, [&](int64_t o) {
+    kernels::active().ew.unpack_s4(packed.row<uint8_t>(o), k, out.data<int8_t>() + o * k);
+  });
+  return out;
+}
+
+Tensor to_bf16_tensor(const Tensor& w) {
+  const Tensor out(DType::bf16, w.shape());
+  for (int64_t i = 0; i < w.size(); ++i) out.data<bf16>()[i] = to_bf16(w.data<float>()[i]);
+  return out;
+}
+
+class ServedReader {
+ public:
+  explicit ServedReader(const SafetensorsFile& file) : file_(file) {}
+
+  std::vector<float> floats(const std::string& name, int64_t n) const {
+    expect(name, "F32", {n});
+    const Tensor t = file_.finite_tensor_f32(name);
+    return {t.data<float>(), t.data<float>() + n};
+  }
+
+  void weights(const UnitSpec& unit, ServedLayer& layer) const {
+    const ConvShape& s = unit.shape;
+    const std::string name = unit.name + ".weight";
+    if (unit.precision.weight_bits == 16) {
+      expect(name, "BF16", {s.oc, s.kh, s.kw, s.ic});
+      layer.weights = file_.finite_tensor_f32(name);
+      return;
+    }
+    layer.codes.bits = unit.precision.weight_bits;
+    if (file_.metadata_value("nibble." + name) != packing_note(unit))
+      throw ModelError("{}: nibble.{} is {}, the network needs {}", file_.source(), name,
+                       file_.metadata_value("nibble." + name), packing_note(unit));
+    if (unit.precision.weight_bits == 4) {
+      expect(name, "U8", {s.oc, (s.k() + 1) / 2});
+      layer.codes.codes = unpack_rows(file_.tensor(name), s);
+    } else {
+      expect(name, "I8", {s.oc, s.kh, s.kw, s.ic});
+      layer.codes.codes = file_.tensor(name);
+    }
+    layer.codes.scale = floats(unit.name + ".weight_scale", s.oc);
+    for (float v : layer.codes.scale)
+      if (!(v > 0)) throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file_.source(), unit.name, v);
+  }
+
+ private:
+  void expect(const std::string& name, const char* dtype, const std::vector<int64_t>& shape) const {
+    const TensorEntry& e = file_.entry(name);
+    if (e.dtype != dtype || e.shape != shape)
+      throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", file_.source(), name, e.dtype, e.shape_text(),
+                       dtype, fmt::join(shape, ","));
+  }
+  const SafetensorsFile& file_;
+};
+
+}  // namespace
+
+uint64_t served_weight_bytes(const UnitSpec& unit) {
+  const uint64_t oc = static_cast<uint64_t>(unit.shape.oc), k = static_cast<uint64_t>(unit.shape.k());
+  if (unit.precision.weight_bits == 4) return oc * ((k + 1) / 2);
+  return oc * k * (unit.precision.weight_bits == 8 ? 1 : 2);
+}
+
+ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model) {
+  const Network& net = model.network;
+  if (!net.quantizers.empty() && !model.calibrated())
+    throw ModelError("the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
+                     "export; train past --calibrate-at first");
+  SafetensorsWriter writer;
+  writer.set_metadata("nibble.format", "served");
+  writer.set_metadata("nibble.version", kFormatVersion);
+  writer.set_metadata("nibble.network", network_options_to_json(net.options));
+  writer.set_metadata("nibble.classes", strings_to_json(model.class_names));
+  writer.set_metadata("nibble.notes", nlohmann::json(model.notes).dump());
+  ServedFileSizes sizes;
+  for (size_t u = 0; u < net.units.size(); ++u) {
+    const UnitSpec& unit = net.units[u];
+    const ServedLayer& layer = model.layers[u];
+    const std::string name = unit.name + ".weight";
+    if (unit.precision.weight_bits == 16) {
+      writer.add(name, to_bf16_tensor(layer.weights));
+    } else {
+      writer.set_metadata("nibble." + name, packing_note(unit));
+      writer.add(unit.name + ".weight_scale", vector_tensor(layer.codes.scale));
+      writer.add(name, unit.precision.weight_bits == 4 ? pack_rows(layer.codes.codes, unit.shape.oc, unit.shape.k())
+                                                       : layer.codes.codes);
+    }
+    writer.add(unit.name + ".m", vector_tensor(layer.m));
+    writer.add(unit.name + ".a", vector_tensor(layer.a));
+    sizes.layer_bytes.push_back(served_weight_bytes(unit));
+    sizes.weight_bytes += sizes.layer_bytes.back();
+  }
+  for (size_t q = 0; q < model.quantizers.size(); ++q)
+    writer.add(net.quantizers[q].name + ".bound", vector_tensor(model.quantizers[q].bound));
+  sizes.file_bytes = writer.write(path);
+  return sizes;
+}
+
+ServedModel load_served(const std::filesystem::path& path) {
+  return load_served(SafetensorsFile::open(path));
+}
+
+ServedModel load_served(const SafetensorsFile& file) {
+  if (kind_of(file) != ModelFileKind::kServed)
+    throw ModelError("{} is no served model; make one with nibble export", file.source());
+  require_version(file);
+  ServedModel model;
+  try {
+    model.network = build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));
+  } catch (const UsageError& e) {
+    throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
+  }
+  model.class_names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  try {
+    model.notes = nlohmann::json::parse(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
+  } catch (const nlohmann::json::exception& e) {
+    throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), e.what());
+  }
+  const ServedReader reader(file);
+  for (const UnitSpec& unit : model.network.units) {
+    ServedLayer& layer = model.layers.emplace_back();
+    reader.weights(unit, layer);
+    layer.m = reader.floats(unit.name + ".m", unit.shape.oc);
+    layer.a = reader.floats(unit.name + ".a", unit.shape.oc);
+  }
+  for (const QuantizerSpec& spec : model.network.quantizers) {
+    const std::vector<float> bound = reader.floats(spec.name + ".bound", spec.channels);
+    for (float b : bound)
+      if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
+    model.quantizers.push_back(make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec)));
+  }
+  return model;
+}
+
+}  // namespace nibble
