@@ -1,0 +1,120 @@
+// After the product: v = float(acc)*m[c] + a[c] and what becomes of it; rescaling with statistics for training.
+#pragma once
+#include "ops/kernels/generic/elementwise_blocks.inl.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+template <typename Acc>
+void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                     UnsignedQuantizer q, Rows<uint8_t> codes) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(m + c), add(a + c), scale(q.scale + c);
+    const auto top = V::splat(q.top);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        const auto v = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
+        V::store_u8(at(codes, r, k), clamped<V>(v, scale.v[i], top));
+      }
+    }
+  });
+}
+
+template <typename Acc>
+void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<bf16> out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(m + c), add(a + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        V::store_upper(at(out, r, k), round_bf16<V>(V::load(acc + r * ld + k) * mul.v[i] + add.v[i]));
+      }
+    }
+  });
+}
+
+template <typename Acc>
+void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
+                          Rows<const bf16> shortcut, Rows<bf16> out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(m + c), add(a + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        auto v = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
+        if (shortcut.data != nullptr) v = v + V::load(at(shortcut, r, k));
+        V::store_upper(at(out, r, k), round_bf16<V>(relu<V>(v)));
+      }
+    }
+  });
+}
+
+template <typename Acc>
+void affine_f32(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<float> out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(m + c), add(a + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        V::store(at(out, r, k), V::load(acc + r * ld + k) * mul.v[i] + add.v[i]);
+      }
+    }
+  });
+}
+
+template <typename Acc>
+void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y, float* sum,
+                   float* sum_sq) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(offset(scale, c), 1.0f);
+    PerChannel<B> total(sum + c), squares(sum_sq + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        const auto v = round_bf16<V>(V::load(acc + r * ld + k) * mul.v[i]);
+        V::store_upper(at(y, r, k), v);
+        total.v[i] = total.v[i] + v;
+        squares.v[i] = squares.v[i] + v * v;
+      }
+    }
+    total.store(sum + c);
+    squares.store(sum_sq + c);
+  });
+}
+
+void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
+                    Into into) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> mul(offset(scale, c), 1.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        auto v = V::load(acc + r * ld + k) * mul.v[i];
+        if (into == Into::kAccumulate) v = V::load(at(out, r, k)) + v;
+        V::store_upper(at(out, r, k), round_bf16<V>(v));
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,101 @@
+// Activation codes: quantizing, dequantizing, packing two to a byte, power-of-two factors; float conversions.
+#pragma once
+#include "ops/kernels/generic/elementwise_blocks.inl.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantizer q, Rows<uint8_t> codes) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> scale(q.scale + c);
+    const auto top = V::splat(q.top);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        V::store_u8(at(codes, r, k), clamped<V>(V::load(at(x, r, k)), scale.v[i], top));
+      }
+    }
+  });
+}
+
+void dequantize_bf16(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale, Rows<bf16> out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> divisor(scale + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        V::store_upper(at(out, r, k), round_bf16<V>(V::load(at(codes, r, k)) / divisor.v[i]));
+      }
+    }
+  });
+}
+
+void pack_codes(const uint8_t* codes, int64_t n, uint8_t* packed) {
+  int64_t i = 0;
+  for (; i + Wide::kCodes <= n; i += Wide::kCodes) Wide::pack_nibbles(codes + i, packed + i / 2);
+  for (; i + 2 <= n; i += 2) One::pack_nibbles(codes + i, packed + i / 2);
+  if (i < n) packed[i / 2] = static_cast<uint8_t>(codes[i] & 15);
+}
+
+void unpack_codes(const uint8_t* packed, int64_t n, uint8_t* codes, int8_t flip) {
+  int64_t i = 0;
+  for (; i + Wide::kCodes <= n; i += Wide::kCodes) Wide::unpack_nibbles(packed + i / 2, codes + i, flip);
+  for (; i + 2 <= n; i += 2) One::unpack_nibbles(packed + i / 2, codes + i, flip);
+  if (i < n) {
+    uint8_t pair[2];
+    One::unpack_nibbles(packed + i / 2, pair, flip);
+    codes[i] = pair[0];
+  }
+}
+
+void pack_u4(const uint8_t* codes, int64_t n, uint8_t* packed) {
+  pack_codes(codes, n, packed);
+}
+
+void unpack_u4(const uint8_t* packed, int64_t n, uint8_t* codes) {
+  unpack_codes(packed, n, codes, 0);
+}
+
+void pack_s4(const int8_t* codes, int64_t n, uint8_t* packed) {
+  pack_codes(reinterpret_cast<const uint8_t*>(codes), n, packed);
+}
+
+void unpack_s4(const uint8_t* packed, int64_t n, int8_t* codes) {
+  unpack_codes(packed, n, reinterpret_cast<uint8_t*>(codes), 8);
+}
+
+void multiply_u8(const uint8_t* codes, const uint8_t* factor, int64_t n, uint8_t* out) {
+  int64_t i = 0;
+  for (; i + Wide::kBytes <= n; i += Wide::kBytes) Wide::multiply_bytes(codes + i, factor + i, out + i);
+  for (; i < n; ++i) One::multiply_bytes(codes + i, factor + i, out + i);
+}
+
+void f32_to_bf16(const float* x, int64_t n, bf16* out) {
+  over_channels<1>(n, [&](auto block, int64_t i) {
+    using V = typename decltype(block)::V;
+    V::store_upper(out + i, round_bf16<V>(V::load(x + i)));
+  });
+}
+
+void bf16_to_f32(const bf16* x, int64_t n, float* out) {
+  over_channels<1>(n, [&](auto block, int64_t i) {
+    using V = typename decltype(block)::V;
+    V::store(out + i, V::load(x + i));
+  });
+}
+
+void s8_to_bf16(const int8_t* x, int64_t n, bf16* out) {
+  over_channels<1>(n, [&](auto block, int64_t i) {
+    using V = typename decltype(block)::V;
+    V::store_upper(out + i, V::load(x + i));
+  });
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

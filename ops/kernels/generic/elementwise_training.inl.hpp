@@ -1,0 +1,197 @@
+// Training passes over rows of bf16: normalise and activate, its backward, batch norm's backward, pooling sums.
+#pragma once
+#include "ops/kernels/generic/elementwise_blocks.inl.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+enum class Shortcut { kNone, kPlain, kProjected };
+
+/// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per vector by
+/// branches that always go one way.
+template <Shortcut kShortcut>
+void normalise_activate_as(const NormaliseActivateArgs& args) {
+  const Rows<bf16> z = args.z;
+  const Rows<uint8_t> codes = args.codes;
+  const float* const scales = args.quantizer.scale;
+  const bool wants_rounded = z.data != nullptr || args.channel_max != nullptr || args.through_bf16;
+  over_channels(args.n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> m(args.m + c), a(args.a + c), scale(offset(scales, c), 0.0f);
+    const PerChannel<B> m2(offset(args.m2, c), 0.0f), a2(offset(args.a2, c), 0.0f);
+    const auto top = V::splat(args.quantizer.top);
+    PerChannel<B> largest(offset(args.channel_max, c), 0.0f);
+    for (int64_t r = 0; r < args.rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        auto v = V::load(at(args.y, r, k)) * m.v[i] + a.v[i];
+        if constexpr (kShortcut == Shortcut::kPlain) v = v + V::load(at(args.shortcut, r, k));
+        if constexpr (kShortcut == Shortcut::kProjected)
+          v = v + round_bf16<V>(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
+        v = relu<V>(v);
+        const auto rounded = wants_rounded ? round_bf16<V>(v) : v;
+        if (z.data != nullptr) V::store_upper(at(z, r, k), rounded);
+        largest.v[i] = V::max(rounded, largest.v[i]);
+        if (scales != nullptr)
+          V::store_u8(at(codes, r, k), clamped<V>(args.through_bf16 ? rounded : v, scale.v[i], top));
+      }
+    }
+    if (args.channel_max != nullptr) largest.store(args.channel_max + c);
+  });
+}
+
+void normalise_activate(const NormaliseActivateArgs& args) {
+  if (args.shortcut.data == nullptr)
+    normalise_activate_as<Shortcut::kNone>(args);
+  else if (args.m2 == nullptr)
+    normalise_activate_as<Shortcut::kPlain>(args);
+  else
+    normalise_activate_as<Shortcut::kProjected>(args);
+}
+
+/// The quantizer's derivative at t = v * scale: 0.5 below 1, 1 below top, 0.5 below top + 1, else 0.
+template <typename V>
+NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F top, typename V::F end) {
+  const auto half = V::splat(0.5f);
+  auto slope = V::less(t, end, half, V::splat(0.0f));
+  slope = V::less(t, top, V::splat(1.0f), slope);
+  return V::less(t, V::splat(1.0f), half, slope);
+}
+
+/// kStoredZ: v is the stored block output, else it is computed again from y.
+template <bool kStoredZ>
+void activate_backward_as(const ActivateBackwardArgs& args) {
+  const Rows<const bf16> through = args.through_quantizer, direct = args.direct;
+  const float* const scales = args.quantizer.scale;
+  over_channels<(kBlockVectors + 1) / 2>(args.n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> m(kStoredZ ? nullptr : args.m + c, 0.0f), a(kStoredZ ? nullptr : args.a + c, 0.0f);
+    const PerChannel<B> scale(offset(scales, c), 0.0f), mean(args.mean + c), inv_std(args.inv_std + c);
+    const auto top = V::splat(args.quantizer.top), end = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
+    PerChannel<B> sum(args.sum_g + c), sum_xhat(args.sum_g_xhat + c);
+    for (int64_t r = 0; r < args.rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        const auto y = V::load(at(args.y, r, k));
+        typename B::F v;
+        if constexpr (kStoredZ)
+          v = V::load(at(args.z, r, k));
+        else
+          v = y * m.v[i] + a.v[i];
+        auto g = zero;
+        if (through.data != nullptr) {
+          g = V::load(at(through, r, k));
+          if (scales != nullptr) g = clip_slope<V>(v * scale.v[i], top, end) * g;
+          if (direct.data != nullptr) g = g + V::load(at(direct, r, k));
+        } else if (direct.data != nullptr) {
+          g = V::load(at(direct, r, k));
+        }
+        g = round_bf16<V>(V::less(zero, v, g, zero));
+        V::store_upper(at(args.g, r, k), g);
+        sum.v[i] = sum.v[i] + g;
+        sum_xhat.v[i] = sum_xhat.v[i] + g * (y - mean.v[i]) * inv_std.v[i];
+      }
+    }
+    sum.store(args.sum_g + c);
+    sum_xhat.store(args.sum_g_xhat + c);
+  });
+}
+
+void activate_backward(const ActivateBackwardArgs& args) {
+  if (args.z.data != nullptr)
+    activate_backward_as<true>(args);
+  else
+    activate_backward_as<false>(args);
+}
+
+void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
+                        const float* inv_std, float* sum_g, float* sum_g_xhat) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> centre(mean + c), scale(inv_std + c);
+    PerChannel<B> sum(sum_g + c), sum_xhat(sum_g_xhat + c);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        const auto v = V::load(at(g, r, k));
+        sum.v[i] = sum.v[i] + v;
+        sum_xhat.v[i] = sum_xhat.v[i] + v * (V::load(at(y, r, k)) - centre.v[i]) * scale.v[i];
+      }
+    }
+    sum.store(sum_g + c);
+    sum_xhat.store(sum_g_xhat + c);
+  });
+}
+
+void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
+                         const float* q, const float* r, Rows<bf16> dy) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> of_g(p + c), of_y(q + c), constant(r + c);
+    for (int64_t row = 0; row < rows; ++row) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        const auto v = of_g.v[i] * V::load(at(g, row, k)) + of_y.v[i] * V::load(at(y, row, k)) + constant.v[i];
+        V::store_upper(at(dy, row, k), round_bf16<V>(v));
+      }
+    }
+  });
+}
+
+void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t k = c + i * V::kLanes;
+        V::store_upper(at(out, r, k), round_bf16<V>(V::load(at(a, r, k)) + V::load(at(b, r, k))));
+      }
+    }
+  });
+}
+
+void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    NIBBLE_UNROLL
+    for (int i = 0; i < B::kVectors; ++i) {
+      const int64_t k = c + i * V::kLanes;
+      auto best = V::load(rows[0] + k);
+      auto index = V::splat(0.0f);  // counts to 255 are exact
+      for (int r = 1; r < count; ++r) {
+        const auto v = V::load(rows[r] + k);
+        index = V::less(best, v, V::splat(static_cast<float>(r)), index);
+        best = V::less(best, v, v, best);
+      }
+      V::store_upper(out + k, best);
+      if (arg != nullptr) V::store_u8(arg + k, index);
+    }
+  });
+}
+
+void sum_rows_bf16(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    PerChannel<B> total(nullptr, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) total.v[i] = total.v[i] + V::load(at(x, r, c + i * V::kLanes));
+    }
+    total.store(sum + c);
+  });
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

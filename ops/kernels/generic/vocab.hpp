@@ -1,0 +1,90 @@
+// The vocabulary of the element-wise kernels: lanes of floats and 32-bit words, one lane or one xsimd batch at a time.
+//
+// A vocabulary V has kLanes, the types F (floats) and U (32-bit words), the operators of F (+ - * /) and of U
+// (+ & | >> << with unsigned meaning of what is kept), and these functions:
+//   splat, splat_u            the same value in every lane
+//   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
+//                             int8_t (all exact)
+//   store(float*, F), store_upper(bf16*, F)  (the upper half of each lane), store_u8, store_s8 (integral values in
+//   range) bits, from_bits           the same lanes as words, as floats max(a, b) = a > b ? a : b, min(a, b) = a < b ?
+//   a : b: with a NaN on either side the answer is b, as the x86
+//                             instructions have it; code that must drop a NaN puts the bound into b
+//   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN); less_u for words below 2^31
+//   max_u(a, b)               the larger word, both below 2^31
+//   truncate(F)               towards zero, as floats with integral values; |x| < 2^31
+//   pack_nibbles, unpack_nibbles   kCodes codes to and from kCodes / 2 bytes, low nibble first; the upper four bits of
+//   a
+//                             code are dropped; (nibble ^ flip) - flip: flip 8 extends the sign, 0 keeps the nibble
+//   multiply_bytes            the low eight bits of kBytes products
+// `One` is the plain form: the scalar level runs on it, the others use it for the last channels, so a tail has the bits
+// of the body. NIBBLE_KERNEL_LEVEL and NIBBLE_KERNEL_LANES are explained in elementwise.inl.hpp.
+#pragma once
+#include <cstdint>
+
+#include "ops/kernels/table.hpp"
+
+#if !defined(NIBBLE_KERNEL_LEVEL) || !defined(NIBBLE_KERNEL_LANES)
+#error "define NIBBLE_KERNEL_LEVEL and NIBBLE_KERNEL_LANES before including the element-wise kernels"
+#endif
+
+#define NIBBLE_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define NIBBLE_UNROLL _Pragma("unroll")
+#else
+#define NIBBLE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+struct One {
+  static constexpr int kLanes = 1;
+  using F = float;
+  using U = uint32_t;
+
+  static NIBBLE_INLINE F splat(float v) { return v; }
+  static NIBBLE_INLINE U splat_u(uint32_t v) { return v; }
+  static NIBBLE_INLINE F load(const float* p) { return *p; }
+  static NIBBLE_INLINE F load(const int32_t* p) { return static_cast<float>(*p); }
+  static NIBBLE_INLINE F load(const bf16* p) { return from_bits(static_cast<uint32_t>(p->bits) << 16); }
+  static NIBBLE_INLINE F load(const uint8_t* p) { return static_cast<float>(*p); }
+  static NIBBLE_INLINE F load(const int8_t* p) { return static_cast<float>(*p); }
+  static NIBBLE_INLINE void store(float* p, F v) { *p = v; }
+  static NIBBLE_INLINE void store_upper(bf16* p, F v) { p->bits = static_cast<uint16_t>(bits(v) >> 16); }
+  static NIBBLE_INLINE void store_u8(uint8_t* p, F v) { *p = static_cast<uint8_t>(static_cast<int32_t>(v)); }
+  static NIBBLE_INLINE void store_s8(int8_t* p, F v) { *p = static_cast<int8_t>(static_cast<int32_t>(v)); }
+  static NIBBLE_INLINE U bits(F v) { return __builtin_bit_cast(uint32_t, v); }
+  static NIBBLE_INLINE F from_bits(U v) { return __builtin_bit_cast(float, v); }
+  static NIBBLE_INLINE F max(F a, F b) { return a > b ? a : b; }
+  static NIBBLE_INLINE F min(F a, F b) { return a < b ? a : b; }
+  static NIBBLE_INLINE F less(F a, F b, F x, F y) { return a < b ? x : y; }
+  static NIBBLE_INLINE U less_u(U a, U b, U x, U y) { return a < b ? x : y; }
+  static NIBBLE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
+  static NIBBLE_INLINE F truncate(F v) { return static_cast<float>(static_cast<int32_t>(v)); }
+
+  static constexpr int kCodes = 2;
+  static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {
+    *packed = static_cast<uint8_t>((codes[0] & 15) | ((codes[1] & 15) << 4));
+  }
+  static NIBBLE_INLINE void unpack_nibbles(const uint8_t* packed, uint8_t* codes, int8_t flip) {
+    codes[0] = static_cast<uint8_t>(((*packed & 15) ^ flip) - flip);
+    codes[1] = static_cast<uint8_t>(((*packed >> 4) ^ flip) - flip);
+  }
+  static constexpr int kBytes = 1;
+  static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
+    *out = static_cast<uint8_t>(*x * *y);
+  }
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL
+
+#if NIBBLE_KERNEL_LANES > 1
+#include "ops/kernels/generic/vocab_xsimd.hpp"
+#else
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+using Wide = One;
+}
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL
+#endif

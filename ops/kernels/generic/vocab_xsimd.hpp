@@ -1,0 +1,101 @@
+// The vocabulary over xsimd batches (see vocab.hpp). What xsimd 8.1 lacks, width conversions and work on packed bytes,
+// comes from the level family's convert.hpp.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the undefined operand inside its own AVX-512 intrinsics for a mistake, wherever they are inlined.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+// Every level gets an xsimd namespace of its own: two levels instantiate the same batch functions with different
+// compiler flags, and a linker that merged them would run one level's instructions on another level's CPU.
+#define NIBBLE_JOIN_NOW(a, b) a##b
+#define NIBBLE_JOIN(a, b) NIBBLE_JOIN_NOW(a, b)
+#define xsimd NIBBLE_JOIN(nibble_xsimd_, NIBBLE_KERNEL_LEVEL)
+#include <xsimd/xsimd.hpp>
+
+#if NIBBLE_KERNEL_LANES == 8
+#include "ops/kernels/isa/avx2/convert.hpp"
+#elif NIBBLE_KERNEL_LANES == 16
+#include "ops/kernels/isa/avx512/convert.hpp"
+#else
+#error "NIBBLE_KERNEL_LANES is 1, 8 (AVX2) or 16 (AVX-512)"
+#endif
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+struct Wide : Convert {
+  // Never an fma architecture: products are rounded before they are added, on every level.
+#if NIBBLE_KERNEL_LANES == 8
+  using Arch = xsimd::avx2;
+#else
+  using Arch = xsimd::avx512bw;
+#endif
+  using F = xsimd::batch<float, Arch>;
+  using U = xsimd::batch<int32_t, Arch>;
+  static constexpr int kLanes = NIBBLE_KERNEL_LANES;
+  static_assert(F::size == kLanes);
+
+  static NIBBLE_INLINE F splat(float v) {
+    return F(v);
+  }
+  static NIBBLE_INLINE U splat_u(uint32_t v) {
+    return U(static_cast<int32_t>(v));
+  }
+  static NIBBLE_INLINE F load(const float* p) {
+    return F::load_unaligned(p);
+  }
+  static NIBBLE_INLINE F load(const int32_t* p) {
+    return from_s32(U::load_unaligned(p));
+  }
+  static NIBBLE_INLINE F load(const bf16* p) {
+    return load_bf16(p);
+  }
+  static NIBBLE_INLINE F load(const uint8_t* p) {
+    return from_s32(load_u8(p));
+  }
+  static NIBBLE_INLINE F load(const int8_t* p) {
+    return from_s32(load_s8(p));
+  }
+  static NIBBLE_INLINE void store(float* p, F v) {
+    v.store_unaligned(p);
+  }
+  static NIBBLE_INLINE void store_upper(bf16* p, F v) {
+    Convert::store_upper(p, v);
+  }
+  static NIBBLE_INLINE void store_u8(uint8_t* p, F v) {
+    Convert::store_u8(p, to_s32(v));
+  }
+  static NIBBLE_INLINE void store_s8(int8_t* p, F v) {
+    Convert::store_s8(p, to_s32(v));
+  }
+  static NIBBLE_INLINE U bits(F v) {
+    return xsimd::bitwise_cast<U>(v);
+  }
+  static NIBBLE_INLINE F from_bits(U v) {
+    return xsimd::bitwise_cast<F>(v);
+  }
+  static NIBBLE_INLINE F max(F a, F b) {
+    return xsimd::max(a, b);
+  }
+  static NIBBLE_INLINE F min(F a, F b) {
+    return xsimd::min(a, b);
+  }
+  static NIBBLE_INLINE F less(F a, F b, F x, F y) {
+    return xsimd::select(a < b, x, y);
+  }
+  static NIBBLE_INLINE U less_u(U a, U b, U x, U y) {
+    return select_less(a, b, x, y);
+  }
+  static NIBBLE_INLINE U max_u(U a, U b) {
+    return xsimd::max(a, b);
+  }
+  static NIBBLE_INLINE F truncate(F v) {
+    return from_s32(to_s32(v));
+  }
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,77 @@
+// Width conversions and packed-byte helpers of the AVX2 levels, for the element-wise vocabulary (vocab_xsimd.hpp).
+#pragma once
+#include <immintrin.h>
+
+#include "ops/kernels/generic/vocab.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+struct Convert {
+  static NIBBLE_INLINE __m256 from_s32(__m256i v) { return _mm256_cvtepi32_ps(v); }
+  static NIBBLE_INLINE __m256i to_s32(__m256 v) { return _mm256_cvttps_epi32(v); }
+  static NIBBLE_INLINE __m256i select_less(__m256i a, __m256i b, __m256i x, __m256i y) {
+    return _mm256_blendv_epi8(y, x, _mm256_cmpgt_epi32(b, a));
+  }
+
+  static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+  static NIBBLE_INLINE __m256i load_u8(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static NIBBLE_INLINE __m256i load_s8(const int8_t* p) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+
+  static NIBBLE_INLINE void store_upper(bf16* p, __m256 v) {
+    const __m256i upper = _mm256_srli_epi32(_mm256_castps_si256(v), 16);
+    const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  }
+  static NIBBLE_INLINE void store_u8(uint8_t* p, __m256i v) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  }
+  static NIBBLE_INLINE void store_s8(int8_t* p, __m256i v) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+  }
+
+  static constexpr int kCodes = 64;  // codes one step of pack and unpack takes
+  /// 64 codes to 32 bytes, low nibble first; the upper four bits of a code are dropped.
+  static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {
+    const __m256i low = _mm256_set1_epi8(15), weights = _mm256_set1_epi16(0x1001);  // even code + 16 * odd code
+    const __m256i* from = reinterpret_cast<const __m256i*>(codes);
+    const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_loadu_si256(from), low), weights);
+    const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_loadu_si256(from + 1), low), weights);
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(a, b), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(packed), bytes);
+  }
+  /// 32 bytes to 64 codes; (nibble ^ flip) - flip: flip 8 extends the sign, flip 0 keeps the nibble.
+  static NIBBLE_INLINE void unpack_nibbles(const uint8_t* packed, uint8_t* codes, int8_t flip) {
+    const __m256i low = _mm256_set1_epi8(15), bit = _mm256_set1_epi8(flip);
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
+    const __m256i even = _mm256_and_si256(bytes, low), odd = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+    const __m256i x = _mm256_sub_epi8(_mm256_xor_si256(even, bit), bit);
+    const __m256i y = _mm256_sub_epi8(_mm256_xor_si256(odd, bit), bit);
+    const __m256i a = _mm256_unpacklo_epi8(x, y), b = _mm256_unpackhi_epi8(x, y);
+    __m256i* to = reinterpret_cast<__m256i*>(codes);
+    _mm256_storeu_si256(to, _mm256_permute2x128_si256(a, b, 0x20));
+    _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(a, b, 0x31));
+  }
+
+  static constexpr int kBytes = 32;  // bytes one step of multiply takes
+  /// The low eight bits of 32 products.
+  static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(y));
+    const __m256i even = _mm256_and_si256(_mm256_mullo_epi16(a, b), _mm256_set1_epi16(0x00ff));
+    const __m256i odd = _mm256_mullo_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
+  }
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,67 @@
+// Width conversions and packed-byte helpers of the AVX-512 levels (F, BW), for the element-wise vocabulary
+// (vocab_xsimd.hpp).
+#pragma once
+#include <immintrin.h>
+
+#include "ops/kernels/generic/vocab.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+struct Convert {
+  static NIBBLE_INLINE __m512 from_s32(__m512i v) { return _mm512_cvtepi32_ps(v); }
+  static NIBBLE_INLINE __m512i to_s32(__m512 v) { return _mm512_cvttps_epi32(v); }
+  // xsimd 8.1's select of words does not compile without optimisation.
+  static NIBBLE_INLINE __m512i select_less(__m512i a, __m512i b, __m512i x, __m512i y) {
+    return _mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(a, b), y, x);
+  }
+
+  static NIBBLE_INLINE __m512 load_bf16(const bf16* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+  static NIBBLE_INLINE __m512i load_u8(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static NIBBLE_INLINE __m512i load_s8(const int8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+
+  static NIBBLE_INLINE void store_upper(bf16* p, __m512 v) {
+    const __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(v), 16));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), upper);
+  }
+  static NIBBLE_INLINE void store_u8(uint8_t* p, __m512i v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+  }
+  static NIBBLE_INLINE void store_s8(int8_t* p, __m512i v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+  }
+
+  static constexpr int kCodes = 64;  // codes one step of pack and unpack takes
+  /// 64 codes to 32 bytes, low nibble first; the upper four bits of a code are dropped.
+  static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {
+    const __m512i low = _mm512_set1_epi8(15), weights = _mm512_set1_epi16(0x1001);  // even code + 16 * odd code
+    const __m512i words = _mm512_maddubs_epi16(_mm512_and_si512(_mm512_loadu_si512(codes), low), weights);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(packed), _mm512_cvtepi16_epi8(words));
+  }
+  /// 32 bytes to 64 codes; (nibble ^ flip) - flip: flip 8 extends the sign, flip 0 keeps the nibble.
+  static NIBBLE_INLINE void unpack_nibbles(const uint8_t* packed, uint8_t* codes, int8_t flip) {
+    const __m512i low = _mm512_set1_epi8(15), bit = _mm512_set1_epi8(flip);
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)));
+    const __m512i nibbles = _mm512_and_si512(_mm512_or_si512(words, _mm512_slli_epi16(words, 4)), low);
+    _mm512_storeu_si512(codes, _mm512_sub_epi8(_mm512_xor_si512(nibbles, bit), bit));
+  }
+
+  static constexpr int kBytes = 64;  // bytes one step of multiply takes
+  /// The low eight bits of 64 products.
+  static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
+    const __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(y);
+    const __m512i even = _mm512_and_si512(_mm512_mullo_epi16(a, b), _mm512_set1_epi16(0x00ff));
+    const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
+    _mm512_storeu_si512(out, _mm512_or_si512(even, _mm512_slli_epi16(odd, 8)));
+  }
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL
