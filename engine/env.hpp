@@ -11,7 +11,8 @@ namespace nibble {
 /// NIBBLE_PROFILE  path of a Chrome trace to write at exit; read by the program at start.
 /// NO_COLOR        any non-empty value: no colour.
 /// TERM            "dumb": no colour, no redrawn line.
-enum class EnvVar { kIsa, kThreads, kLog, kProfile, kNoColor, kTerm };
+/// NIBBLE_TEST_DATA  folder of the large test data; read by the tests that need it.
+enum class EnvVar { kIsa, kThreads, kLog, kProfile, kNoColor, kTerm, kTestData };
 
 std::optional<std::string> env(EnvVar variable);
 

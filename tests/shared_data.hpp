@@ -1,9 +1,11 @@
 // Finds the folder of real images and other large test data that lies beside the source tree, if there is one.
 #pragma once
-#include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <system_error>
+
+#include "engine/env.hpp"
 
 namespace nibble::testing {
 
@@ -19,9 +21,8 @@ inline std::filesystem::path source_root() {
 /// The data folder: $NIBBLE_TEST_DATA, else ../shared/data beside the source root; nothing when neither exists.
 /// A test that gets nothing says MESSAGE("skipped: ...") and returns.
 inline std::optional<std::filesystem::path> shared_data() {
-  const char* chosen = std::getenv("NIBBLE_TEST_DATA");
-  const std::filesystem::path root =
-      chosen != nullptr && *chosen != '\0' ? std::filesystem::path(chosen) : source_root() / ".." / "shared" / "data";
+  const std::optional<std::string> chosen = env(EnvVar::kTestData);
+  const std::filesystem::path root = chosen ? std::filesystem::path(*chosen) : source_root() / ".." / "shared" / "data";
   std::error_code error;
   if (!std::filesystem::is_directory(root, error)) return std::nullopt;
   return std::filesystem::weakly_canonical(root);
