@@ -1,0 +1,150 @@
+#include "data/decode.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "data/image_stream.hpp"
+#include "data/stb_image.hpp"
+#include "data/turbo_jpeg.hpp"
+
+namespace nibble {
+
+namespace data_detail {
+
+void reject(const std::string& path, const std::string& why) {
+  throw DataError("cannot decode {}: {}; replace or remove the file", path, why);
+}
+
+void check_limits(const std::string& path, int64_t width, int64_t height) {
+  if (width == 0 || height == 0) reject(path, fmt::format("the header says {}x{} pixels", width, height));
+  if (width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
+    reject(path, fmt::format("the header says {}x{} pixels, over the limit of {} a side and {} Mpx in all", width,
+                             height, kMaxSide, kMaxPixels >> 20));
+}
+
+void check_memory(const std::string& path, int64_t peak_bytes) {
+  if (peak_bytes > kMaxDecodeBytes)
+    reject(path, fmt::format("decoding would take {} MiB, over the limit of {} MiB", peak_bytes >> 20,
+                             kMaxDecodeBytes >> 20));
+}
+
+}  // namespace data_detail
+
+namespace {
+
+using data_detail::reject;
+
+constexpr uint8_t kPngSignature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+
+bool starts_with(std::span<const uint8_t> file, std::span<const uint8_t> magic) {
+  return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
+}
+
+Image decode_with_stb(std::span<const uint8_t> stream, int64_t budget, const std::string& path) {
+  data_detail::StbImage stb = data_detail::stb_decode(stream, budget);
+  if (!stb.rgb) reject(path, fmt::format("its data is damaged ({})", stb.error));
+  return {.width = stb.width, .height = stb.height, .pixels = std::move(stb.rgb), .warning = {}};
+}
+
+Image decode_jpeg(std::span<const uint8_t> file, Decoder decoder, const std::string& path) {
+  const data_detail::JpegStream stream = data_detail::check_jpeg(file, path);
+  Image image;
+  if (resolve(decoder) == Decoder::turbo) {
+    data_detail::TurboImage turbo = data_detail::turbo_decode(stream);
+    if (!turbo.rgb) reject(path, fmt::format("its data is damaged ({})", turbo.error));
+    image = {.width = stream.width, .height = stream.height, .pixels = std::move(turbo.rgb), .warning = turbo.error};
+  } else {
+    // What libjpeg-turbo handles and stb_image would get wrong without saying so.
+    if (!stream.standard_tables) reject(path, "its Huffman tables are missing, which stb_image does not support");
+    if (stream.components == 4 && stream.adobe_transform != 0 && stream.adobe_transform != 2)
+      reject(path, "it has four channels without Adobe's marker, which stb_image does not support");
+    image = decode_with_stb(stream.bytes, kMaxDecodeBytes, path);
+  }
+  if (stream.truncated && image.warning.empty()) image.warning = "the file breaks off before its end";
+  return image;
+}
+
+struct File {
+  explicit File(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC)) {}
+  ~File() {
+    if (fd >= 0) ::close(fd);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int fd;
+};
+
+}  // namespace
+
+Decoder resolve(Decoder decoder) {
+  if (decoder == Decoder::auto_) return data_detail::have_turbo() ? Decoder::turbo : Decoder::stb;
+  if (decoder == Decoder::turbo && !data_detail::have_turbo())
+    throw UnsupportedError(
+        "decoder turbo was asked for, but this build has no libjpeg-turbo: build with libturbojpeg0-dev installed, or "
+        "use --decoder stb");
+  return decoder;
+}
+
+std::string_view name_of(Decoder decoder) {
+  constexpr std::string_view kNames[] = {"auto", "turbo", "stb"};
+  return kNames[static_cast<size_t>(decoder)];
+}
+
+Decoder decoder_from_name(std::string_view name) {
+  for (const Decoder d : {Decoder::auto_, Decoder::turbo, Decoder::stb})
+    if (name_of(d) == name) return d;
+  throw UsageError("there is no decoder '{}': use auto, turbo or stb", name);
+}
+
+Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& path) {
+  constexpr uint8_t kJpegSignature[3] = {0xFF, 0xD8, 0xFF};
+  if (file.empty()) reject(path, "the file is empty");
+  if (static_cast<int64_t>(file.size()) > kMaxFileBytes)
+    reject(path, fmt::format("the file has {} MiB, over the limit of {} MiB", file.size() >> 20, kMaxFileBytes >> 20));
+  try {
+    if (starts_with(file, kJpegSignature)) return decode_jpeg(file, decoder, path);
+    if (starts_with(file, kPngSignature)) {
+      const data_detail::PngStream stream = data_detail::check_png(file, path);
+      return decode_with_stb(stream.bytes, stream.budget, path);
+    }
+  } catch (const std::bad_alloc&) {
+    reject(path, "there is not enough memory for it");
+  }
+  reject(path, fmt::format("it starts with 0x{:02x}{:02x} and is neither JPEG nor PNG", file[0],
+                           file.size() > 1 ? file[1] : 0));
+}
+
+std::vector<uint8_t> read_file(const std::filesystem::path& path) {
+  const auto fail = [&](const char* verb) {
+    throw DiskError("cannot {} {}: {}; check the file, its permissions and the disk", verb, path.string(),
+                    std::strerror(errno));
+  };
+  const File file(path.c_str());
+  struct stat status {};
+  if (file.fd < 0 || ::fstat(file.fd, &status) != 0) fail("open");
+  if (!S_ISREG(status.st_mode)) reject(path.string(), "it is not a regular file");
+  if (status.st_size > kMaxFileBytes)
+    reject(path.string(),
+           fmt::format("the file has {} MiB, over the limit of {} MiB", status.st_size >> 20, kMaxFileBytes >> 20));
+  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::read(file.fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("read");
+    if (n == 0) break;  // shortened meanwhile: decoded as far as it goes
+    done += static_cast<size_t>(n);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
+Image load_image(const std::filesystem::path& path, Decoder decoder) {
+  return decode(read_file(path), decoder, path.string());
+}
+
+}  // namespace nibble

@@ -1,0 +1,54 @@
+// Decoding: a JPEG or PNG file, recognised by its content, becomes interleaved RGB bytes.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble {
+
+/// Which library decodes JPEG (their pixels differ by a unit here and there, so runs record it). PNG is always stb.
+enum class Decoder { auto_, turbo, stb };
+
+/// auto_ becomes turbo where this build has libjpeg-turbo, else stb; throws UnsupportedError for turbo without it.
+Decoder resolve(Decoder decoder);
+std::string_view name_of(Decoder decoder);
+/// "auto", "turbo" or "stb"; throws UsageError that lists the names.
+Decoder decoder_from_name(std::string_view name);
+
+/// Limits, all checked from the header before any pixel memory is allocated. They bound every file, hostile or not, to
+/// two seconds and 512 MiB.
+inline constexpr int64_t kMaxFileBytes = int64_t{64} << 20;     // the largest of ImageNet's files has 15 MB
+inline constexpr int64_t kMaxPixels = int64_t{64} << 20;        // the largest of ImageNet's images has 57 Mpx
+inline constexpr int kMaxSide = 16384;                          // above it a 4-channel row times a side nears 2^30
+inline constexpr int64_t kMaxDecodeBytes = int64_t{400} << 20;  // planes, coefficients and result together
+inline constexpr int kMaxJpegScans = 256;                       // real progressive files have 6 to 14
+inline constexpr int64_t kMaxJpegBlockVisits = 16 << 20;        // 8x8 blocks times the scans that visit them
+
+/// Pixels are height x width x 3 bytes, row-major, without padding; copies share them.
+struct Image {
+  int width = 0;
+  int height = 0;
+  std::shared_ptr<const uint8_t[]> pixels;
+  std::string warning;  // not empty: the file was damaged and its pixels are partly made up
+  size_t bytes() const { return size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height); }
+};
+
+/// Decodes `file`, the whole content of `path` (the path is only named in errors). Grayscale is replicated, CMYK and
+/// YCCK are multiplied out, alpha is dropped, 16 bits are cut to 8; EXIF orientation is ignored, as PIL's decoder and
+/// therefore torchvision's ImageFolder do. A JPEG whose scan breaks off or holds errors decodes with `warning` set.
+/// Errors   DataError with the path: no image, unsupported kind, damaged header, over a limit.
+/// Threads  safe to call concurrently.
+/// Cost     about 8 ns (turbo) or 12 ns (stb) a pixel.
+Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& path);
+
+/// The whole file. Throws DiskError when it cannot be opened or read, DataError above kMaxFileBytes.
+std::vector<uint8_t> read_file(const std::filesystem::path& path);
+
+/// decode(read_file(path)).
+Image load_image(const std::filesystem::path& path, Decoder decoder);
+
+}  // namespace nibble

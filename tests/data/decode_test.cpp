@@ -1,0 +1,272 @@
+// Decoding: every kind of file the manifest of hostile images names, plus properties of both JPEG backends.
+#include "data/decode.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "data/image_stream.hpp"
+#include "data/turbo_jpeg.hpp"
+#include "engine/error.hpp"
+#include "engine/rng.hpp"
+#include "tests/shared_data.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<Decoder> decoders() {
+  std::vector<Decoder> all = {Decoder::stb};
+  if (data_detail::have_turbo()) all.push_back(Decoder::turbo);
+  return all;
+}
+
+// An 8x8 gray baseline JPEG whose one block holds a DC of zero: (code 0 = size 0), then end of block (code 0).
+std::vector<uint8_t> tiny_jpeg(int width = 8, int height = 8) {
+  std::vector<uint8_t> f = {0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0};
+  f.insert(f.end(), 64, 1);
+  const auto high = [](int v) { return static_cast<uint8_t>(v >> 8); };
+  const auto low = [](int v) { return static_cast<uint8_t>(v & 255); };
+  const std::vector<uint8_t> sof = {0xFF,       0xC0, 0, 11,   8, high(height), low(height), high(width),
+                                    low(width), 1,    1, 0x11, 0};
+  f.insert(f.end(), sof.begin(), sof.end());
+  for (const uint8_t kind : {uint8_t{0x00}, uint8_t{0x10}}) {
+    const std::vector<uint8_t> dht = {0xFF, 0xC4, 0, 20, kind, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    f.insert(f.end(), dht.begin(), dht.end());
+  }
+  const std::vector<uint8_t> sos = {0xFF, 0xDA, 0, 8, 1, 1, 0x00, 0, 63, 0, 0x3F, 0xFF, 0xD9};
+  f.insert(f.end(), sos.begin(), sos.end());
+  return f;
+}
+
+std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
+  try {
+    decode(file, decoder, "some.jpg");
+  } catch (const DataError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+std::vector<uint8_t> slurp(const fs::path& path) {
+  return read_file(path);
+}
+
+struct Row {
+  std::string file, expected;
+};
+
+std::vector<Row> manifest(const fs::path& folder) {
+  std::ifstream in(folder / "MANIFEST.tsv");
+  std::vector<Row> rows;
+  std::string line;
+  std::getline(in, line);
+  while (std::getline(in, line)) {
+    std::stringstream fields(line);
+    std::string file, bytes, sha, what, expected;
+    std::getline(fields, file, '\t');
+    std::getline(fields, bytes, '\t');
+    std::getline(fields, sha, '\t');
+    std::getline(fields, what, '\t');
+    std::getline(fields, expected, '\t');
+    rows.push_back({file, expected});
+  }
+  return rows;
+}
+
+TEST_CASE("a minimal JPEG decodes to mid gray with every backend") {
+  for (const Decoder d : decoders()) {
+    const Image image = decode(tiny_jpeg(), d, "tiny.jpg");
+    CHECK(image.width == 8);
+    CHECK(image.height == 8);
+    CHECK(image.warning.empty());
+    CHECK(std::all_of(image.pixels.get(), image.pixels.get() + image.bytes(), [](uint8_t v) { return v == 128; }));
+  }
+}
+
+TEST_CASE("errors name the file, the reason and what to do") {
+  for (const Decoder d : decoders()) {
+    CHECK(error_of({}, d) == "cannot decode some.jpg: the file is empty; replace or remove the file");
+    const std::vector<uint8_t> text = {'h', 'e', 'l', 'l', 'o'};
+    CHECK(error_of(text, d).find("starts with 0x6865 and is neither JPEG nor PNG") != std::string::npos);
+    CHECK(error_of(tiny_jpeg(0, 8), d).find("the header says 0x8 pixels") != std::string::npos);
+    CHECK(error_of(tiny_jpeg(16385, 8), d).find("16385x8 pixels, over the limit of 16384") != std::string::npos);
+    CHECK(error_of(tiny_jpeg(9000, 9000), d).find("over the limit of 16384 a side and 64 Mpx") != std::string::npos);
+  }
+}
+
+TEST_CASE("damaged JPEG tables and headers are refused before a decoder sees them") {
+  const std::vector<uint8_t> good = tiny_jpeg();
+  struct Damage {
+    size_t offset;
+    uint8_t value;
+    const char* reason;
+  };
+  // Offsets: DQT body 6, SOF body 75, first DHT body 88, second DHT body 110, SOS body 132.
+  const Damage damages[] = {
+      {6, 0x24, "invalid quantization table"},
+      {75, 12, "12 bits a sample"},
+      {80, 2, "2 components"},
+      {82, 0x51, "invalid sampling factors"},
+      {88, 0x25, "invalid Huffman table"},
+      {89, 3, "invalid Huffman table"},  // three codes of one bit
+      {105, 16, "impossible DC sizes"},
+      {132, 2, "invalid scan header"},
+      {133, 9, "names a component that the frame does not have"},
+      {134, 0x50, "impossible Huffman table"},
+      {137, 0x11, "progressive scan in a sequential frame"},
+  };
+  for (const Damage& damage : damages) {
+    std::vector<uint8_t> bad = good;
+    bad[damage.offset] = damage.value;
+    for (const Decoder d : decoders()) {
+      INFO(damage.offset);
+      CHECK(error_of(bad, d).find(damage.reason) != std::string::npos);
+    }
+  }
+  std::vector<uint8_t> arithmetic = good;
+  arithmetic[72] = 0xC9;
+  CHECK(error_of(arithmetic, Decoder::stb).find("arithmetic") != std::string::npos);
+}
+
+TEST_CASE("a JPEG with more scans than any real one is refused quickly") {
+  std::vector<uint8_t> bomb = tiny_jpeg();
+  const std::vector<uint8_t> scan(bomb.end() - 13, bomb.end() - 2);
+  bomb.resize(bomb.size() - 2);
+  for (int i = 0; i < 300; ++i) bomb.insert(bomb.end(), scan.begin(), scan.end());
+  for (const Decoder d : decoders()) CHECK(error_of(bomb, d).find("more than 256 scans") != std::string::npos);
+  std::vector<uint8_t> wide = tiny_jpeg(8000, 8000);
+  wide.resize(wide.size() - 2);
+  for (int i = 0; i < 20; ++i) wide.insert(wide.end(), scan.begin(), scan.end());
+  for (const Decoder d : decoders()) CHECK(error_of(wide, d).find("would take too long") != std::string::npos);
+}
+
+TEST_CASE("the rewritten JPEG stream holds no metadata and ends with its end marker") {
+  std::vector<uint8_t> file = tiny_jpeg();
+  const std::vector<uint8_t> comment = {0xFF, 0xFE, 0, 6, 'a', 'b', 'c', 'd', 0x12, 0x34};  // and two bytes of garbage
+  file.insert(file.begin() + 2, comment.begin(), comment.end());
+  file.resize(file.size() - 2);
+  const data_detail::JpegStream stream = data_detail::check_jpeg(file, "x");
+  CHECK(stream.bytes == tiny_jpeg());
+  CHECK(stream.truncated);
+  CHECK(!decode(file, Decoder::stb, "x").warning.empty());
+}
+
+TEST_CASE("decoder names round-trip and an unknown one is a usage error") {
+  for (const Decoder d : {Decoder::auto_, Decoder::turbo, Decoder::stb}) CHECK(decoder_from_name(name_of(d)) == d);
+  CHECK_THROWS_AS(decoder_from_name("libpng"), UsageError);
+  CHECK(resolve(Decoder::stb) == Decoder::stb);
+  CHECK(resolve(Decoder::auto_) == (data_detail::have_turbo() ? Decoder::turbo : Decoder::stb));
+  if (!data_detail::have_turbo()) CHECK_THROWS_AS(resolve(Decoder::turbo), UnsupportedError);
+}
+
+TEST_CASE("a missing file is a disk error, a folder a data error") {
+  const testing::TempDir dir;
+  CHECK_THROWS_AS(read_file(dir / "absent.jpg"), DiskError);
+  CHECK_THROWS_AS(read_file(dir.path()), DataError);
+}
+
+TEST_CASE("every hostile image decodes or is refused as its manifest says, within two seconds") {
+  const auto shared = testing::shared_data();
+  if (!shared) {
+    MESSAGE("skipped: no shared test data");
+    return;
+  }
+  const fs::path folder = *shared / "hostile-images";
+  // One component but data of three: stb_image gives up at the first restart, libjpeg-turbo resynchronises.
+  const std::set<std::string> beyond_stb = {"jpeg/hopper_bad_exif.jpg"};
+  int checked = 0;
+  for (const Row& row : manifest(folder)) {
+    const bool may_refuse = row.expected.find("reject") != std::string::npos || row.expected.starts_with("either") ||
+                            row.expected.starts_with("skip");
+    const bool may_decode = row.expected.starts_with("decode") || row.expected.starts_with("either");
+    const bool must_decode = row.expected.starts_with("decode") && !may_refuse;
+    for (const Decoder d : decoders()) {
+      INFO(row.file << " with " << name_of(d) << ", expected: " << row.expected);
+      const auto start = std::chrono::steady_clock::now();
+      bool decoded = false;
+      try {
+        const Image image = load_image(folder / row.file, d);
+        decoded = image.width > 0 && image.height > 0 && image.pixels != nullptr;
+      } catch (const DataError& e) {
+        CHECK(std::string(e.what()).find(row.file) != std::string::npos);
+      }
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      CHECK(took.count() < 2.0);
+      if (!may_decode && !row.expected.starts_with("reject unless")) CHECK_FALSE(decoded);
+      if (must_decode && !(d == Decoder::stb && beyond_stb.contains(row.file))) CHECK(decoded);
+      ++checked;
+    }
+  }
+  CHECK(checked >= 121);
+}
+
+TEST_CASE("equal pictures in different JPEG forms give equal pixels") {
+  const auto shared = testing::shared_data();
+  if (!shared) {
+    MESSAGE("skipped: no shared test data");
+    return;
+  }
+  const fs::path made = *shared / "hostile-images" / "made";
+  for (const Decoder d : decoders()) {
+    const Image good = load_image(made / "good.JPEG", d);
+    for (const char* name : {"optimized.JPEG", "progressive.JPEG", "restart.JPEG", "trailing_garbage.JPEG",
+                             "two_images.JPEG", "no_eoi.JPEG"}) {
+      INFO(name);
+      const Image other = load_image(made / name, d);
+      CHECK(std::equal(good.pixels.get(), good.pixels.get() + good.bytes(), other.pixels.get()));
+    }
+    const Image gray = load_image(made / "gray.JPEG", d);
+    for (size_t i = 0; i < gray.bytes(); i += 3) REQUIRE(gray.pixels[i] == gray.pixels[i + 2]);
+  }
+}
+
+TEST_CASE("both backends agree within three units on intact photographs, also from CMYK") {
+  const auto shared = testing::shared_data();
+  if (!shared || !data_detail::have_turbo()) {
+    MESSAGE("skipped: no shared test data or no libjpeg-turbo");
+    return;
+  }
+  for (const char* name : {"made/good.JPEG", "made/cmyk.JPEG", "made/subsampling_1x1.JPEG", "jpeg/pil_sample_cmyk.jpg",
+                           "jpeg/cat.jpg", "jpeg/rgb.jpg", "jpeg/Portrait_3.jpg"}) {
+    const std::vector<uint8_t> file = slurp(*shared / "hostile-images" / name);
+    const Image a = decode(file, Decoder::turbo, name), b = decode(file, Decoder::stb, name);
+    REQUIRE(a.bytes() == b.bytes());
+    int worst = 0;
+    for (size_t i = 0; i < a.bytes(); ++i) worst = std::max(worst, std::abs(a.pixels[i] - b.pixels[i]));
+    INFO(name);
+    CHECK(worst <= 3);
+  }
+}
+
+TEST_CASE("randomly damaged images end in pixels or in one data error") {
+  const auto shared = testing::shared_data();
+  std::vector<std::vector<uint8_t>> corpus = {tiny_jpeg()};
+  if (shared)
+    for (const char* name : {"made/dim_17x13.JPEG", "jpeg/test.jpg", "png/basi6a16.png", "png/basn3p08.png",
+                             "jpeg/testorig_rot270_420_fastdct_q75_prog_rst100.jpg", "jpeg/pil_sample_cmyk.jpg"})
+      corpus.push_back(slurp(*shared / "hostile-images" / name));
+  int decoded = 0, refused = 0;
+  for (uint64_t round = 0; round < 2000; ++round) {
+    Rng rng(1, rng_purpose::kTest, round);
+    std::vector<uint8_t> file = corpus[rng.below(static_cast<uint32_t>(corpus.size()))];
+    for (uint32_t i = 0, n = 1 + rng.below(4); i < n; ++i)
+      file[rng.below(static_cast<uint32_t>(file.size()))] = static_cast<uint8_t>(rng.next_u32());
+    if (rng.below(4) == 0) file.resize(rng.below(static_cast<uint32_t>(file.size())));
+    for (const Decoder d : decoders()) {
+      INFO("round " << round);
+      error_of(file, d).empty() ? ++decoded : ++refused;
+    }
+  }
+  CHECK(decoded > 100);
+  CHECK(refused > 100);
+}
+
+}  // namespace
+}  // namespace nibble
