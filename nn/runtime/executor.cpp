@@ -35,6 +35,8 @@ Executor::Executor(ServedModel model) : model_(std::make_unique<const ServedMode
     for (int b = 0; b < 256; ++b) image_values_[static_cast<size_t>(c * 256 + b)] = to_bf16(normalised(b, c));
 }
 
+Executor::~Executor() = default;
+
 std::unique_ptr<Executor::Context> Executor::take(int64_t images) {
   {
     const std::lock_guard lock(mutex_);

@@ -36,6 +36,7 @@ class Executor {
  public:
   /// Packs the weights for this machine. The model must not change afterwards.
   explicit Executor(ServedModel model);
+  ~Executor();
 
   /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image alone.
   /// Threads: groups of images in parallel, each split further by shape. Safe to call concurrently.

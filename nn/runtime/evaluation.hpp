@@ -1,0 +1,36 @@
+// Evaluation: accuracy, loss and the hash of the logits over a stream of batches.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "engine/tensor.hpp"
+#include "nn/sha256.hpp"
+
+namespace nibble {
+
+struct EvaluationResult {
+  int64_t images = 0, top1 = 0, top5 = 0;
+  double loss = 0;            // mean cross entropy without label smoothing
+  std::string logits_sha256;  // over fp32 little-endian logits in the order given
+
+  double top1_percent() const { return images > 0 ? 100.0 * static_cast<double>(top1) / static_cast<double>(images) : 0; }
+  double top5_percent() const { return images > 0 ? 100.0 * static_cast<double>(top5) / static_cast<double>(images) : 0; }
+};
+
+/// Feed batches in order; the result does not depend on how the images were cut into batches.
+class Evaluation {
+ public:
+  /// logits f32 [n, classes], labels [n] in [0, classes).
+  void add(const Tensor& logits, std::span<const int32_t> labels);
+  EvaluationResult result() const;
+
+ private:
+  Sha256 hash_;
+  EvaluationResult sums_;
+};
+
+/// Softmax probabilities of one row of logits, by the project's own exp.
+void softmax_row(const float* logits, int64_t classes, float* probabilities);
+
+}  // namespace nibble
