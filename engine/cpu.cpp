@@ -31,7 +31,8 @@ struct Regs {
 };
 Regs cpuid(uint32_t leaf, uint32_t sub) {
   Regs r;
-  if (__get_cpuid_max(leaf & 0x80000000u, nullptr) >= leaf) __cpuid_count(leaf, sub, r.a, r.b, r.c, r.d);
+  const auto highest = static_cast<uint32_t>(__get_cpuid_max(leaf & 0x80000000u, nullptr));  // clang's returns int
+  if (highest >= leaf) __cpuid_count(leaf, sub, r.a, r.b, r.c, r.d);
   return r;
 }
 uint64_t xcr0() {

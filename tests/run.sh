@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Installs what is needed, builds with gcc and clang, and runs every test on every kernel level of this machine.
+#
+#   tests/run.sh            everything; the last line is `N passed, N failed`
+#   tests/run.sh --quick    gcc build, its tests and the format check only
+#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels-debug clang sanitize format
+#   tests/run.sh --no-install                as asked, but leave the system's packages alone
+#
+# Builds go to build/test-*; a second run rebuilds only what changed. NIBBLE_TEST_JOBS limits compile jobs.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+root=$PWD
+
+stages="packages gcc levels-debug clang sanitize format"
+install=yes
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) stages="packages gcc format" ;;
+    --only)
+      [ $# -ge 2 ] || { echo "tests/run.sh: --only needs a list of stages: ${stages// /,}" >&2; exit 2; }
+      stages=${2//,/ }
+      shift
+      ;;
+    --no-install) install=no ;;
+    *)
+      echo "tests/run.sh: unknown option $1; known are --quick, --only STAGE[,STAGE...] and --no-install" >&2
+      exit 2
+      ;;
+  esac
+  shift
+done
+for stage in $stages; do
+  case $stage in
+    packages | gcc | levels-debug | clang | sanitize | format) ;;
+    *)
+      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels-debug, clang, sanitize and format" >&2
+      exit 2
+      ;;
+  esac
+done
+
+jobs=${NIBBLE_TEST_JOBS:-$(nproc)}
+out=$root/build/test-results
+rm -rf "$out"
+mkdir -p "$out"
+started=$SECONDS
+
+say() { printf '\n== %s\n' "$*"; }
+
+# result STAGE SUITE PASSED FAILED SKIPPED: one line of the tally.
+result() { printf '%s\t%s\t%s\t%s\t%s\n' "$@" >>"$out/tally.tsv"; }
+
+# step STAGE NAME COMMAND...: one thing that passes or fails; its output is kept and shown only when it fails.
+step() {
+  local stage=$1 name=$2 log
+  shift 2
+  log=$out/$stage-${name// /-}.log
+  local begin=$SECONDS
+  if "$@" >"$log" 2>&1; then
+    echo "ok    $stage: $name ($((SECONDS - begin)) s)"
+    result "$stage" "$name" 1 0 0
+  else
+    echo "FAIL  $stage: $name ($((SECONDS - begin)) s); the end of its output:"
+    tail -n 60 "$log"
+    result "$stage" "$name" 0 1 0
+    return 1
+  fi
+}
+
+# setup_dir DIR MESON-OPTION...: configures, or reconfigures what an earlier run left.
+setup_dir() {
+  local dir=$1
+  shift
+  if [ -f "$dir/build.ninja" ]; then
+    meson setup --reconfigure "$dir" "$root" "$@"
+  else
+    rm -rf "$dir"
+    meson setup "$dir" "$root" "$@"
+  fi
+}
+
+# build STAGE MESON-OPTION...: configures and compiles everything in build/test-STAGE.
+build() {
+  local stage=$1 dir=$root/build/test-$1
+  shift
+  step "$stage" configure setup_dir "$dir" "$@" || return 1
+  step "$stage" compile meson compile -C "$dir" -j "$jobs"
+}
+
+# run_tests STAGE DIR MESON-TEST-OPTION...: runs tests and adds every test case to the tally.
+run_tests() {
+  local stage=$1 dir=$root/build/test-$2 log=$out/$1-tests.log
+  shift 2
+  local begin=$SECONDS
+  rm -f "$dir"/meson-logs/testlog*.json
+  meson test -C "$dir" --no-rebuild --num-processes "$jobs" "$@" >"$log" 2>&1
+  local code=$?
+  grep -E '^ *[0-9]+/[0-9]+ ' "$log" | sed 's/ *$//'
+  python3 -B "$root/tests/tally.py" add "$stage" "$out/tally.tsv" "$dir"/meson-logs/testlog*.json
+  local counted=$?
+  if [ $counted -ne 0 ]; then  # meson could not even start the tests
+    tail -n 60 "$log"
+    result "$stage" "test run" 0 1 0
+  elif [ $code -ne 0 ]; then
+    echo "(all of the output: $log)"
+  fi
+  echo "($stage tests took $((SECONDS - begin)) s)"
+}
+
+stage_packages() {
+  local needed="g++ clang clang-format meson ninja-build pkg-config python3 libxsimd-dev libtbb-dev libstb-dev
+    doctest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libfmt-dev libturbojpeg0-dev"
+  # shellcheck disable=SC2086  # a list of words
+  step packages install bash apps/install_packages.sh $needed
+}
+
+stage_gcc() {
+  CXX=g++ build gcc --buildtype=release -Dwerror=true || return
+  run_tests gcc gcc
+}
+
+# Unoptimised, so that inline functions leave symbols: what a release build merely happens to inline shows here.
+stage_levels_debug() {
+  local dir=$root/build/test-levels rules
+  CXX=g++ step levels-debug configure setup_dir "$dir" --buildtype=debug -Dbench=disabled || return
+  rules=$(meson test -C "$dir" --list 2>/dev/null | grep -o 'isa_symbols/[a-z0-9]*')
+  if [ -z "$rules" ]; then
+    echo "FAIL  levels-debug: the build lists no kernel level"
+    result levels-debug "kernel levels" 0 1 0
+    return
+  fi
+  # shellcheck disable=SC2086  # one word a level
+  step levels-debug compile meson compile -C "$dir" -j "$jobs" ${rules//symbols\//} || return
+  # shellcheck disable=SC2086
+  run_tests levels-debug levels $rules
+}
+
+stage_clang() {
+  CXX=clang++ build clang --buildtype=release -Dwerror=true || return
+  run_tests clang clang --suite unit --suite kernels --suite grad
+}
+
+stage_sanitize() {
+  # -O1: unoptimised kernels take ten times as long. No werror: the instrumentation itself provokes gcc's warnings.
+  CXX=g++ build sanitize --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Dbench=disabled ||
+    return
+  run_tests sanitize sanitize --setup asan
+}
+
+stage_format() {
+  local files
+  files=$(find engine ops nn data apps tests bench -name '*.[ch]pp' | sort)
+  # shellcheck disable=SC2086  # no path of ours has blanks
+  step format clang-format clang-format --dry-run --Werror $files
+}
+
+[ "$install" = no ] && stages=$(printf '%s\n' $stages | grep -vx packages | tr '\n' ' ')
+for stage in $stages; do
+  say "$stage"
+  "stage_${stage//-/_}"
+done
+
+say "summary ($((SECONDS - started)) s)"
+python3 -B "$root/tests/tally.py" sum "$out/tally.tsv"
