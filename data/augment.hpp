@@ -1,0 +1,42 @@
+// Augmentation: how an image becomes one square training or evaluation sample.
+#pragma once
+#include <cstdint>
+
+#include "data/decode.hpp"
+#include "data/resize.hpp"
+
+namespace nibble {
+
+struct TrainTransform {
+  int size = 224;          // side of the result in pixels
+  float min_crop = 0.08f;  // smallest share of the image's area that a crop keeps, (0, 1]
+  bool flip = true;        // mirror every second image
+};
+
+/// Names one sample, so that its randomness is a pure function of these three.
+struct SampleKey {
+  uint64_t seed = 0;
+  int64_t epoch = 0;
+  int64_t index = 0;  // the image's index in its data set, not its place in the epoch
+};
+
+struct TrainCrop {
+  Box box;
+  bool mirrored = false;
+};
+
+/// The crop and flip of a sample: torchvision's RandomResizedCrop.get_params (area uniform in [min_crop, 1] of the
+/// image, logarithm of the aspect ratio uniform in [3/4, 4/3], ten attempts, then the largest central crop with an
+/// allowed ratio), with this project's random numbers and elementary functions, hence equal on every machine.
+TrainCrop train_crop(int width, int height, const TrainTransform& transform, const SampleKey& key);
+
+/// Writes size x size x 3 bytes to `out`: the random crop, resized, mirrored or not.
+void augment_train(const Image& image, const TrainTransform& transform, const SampleKey& key, uint8_t* out);
+
+/// Evaluation: the short side resized to round(size / 0.875) (256 for 224), the long side in proportion (cut, as
+/// torchvision's Resize does), then the central size x size pixels (their offset rounded half to even). Only those are
+/// computed, so a 1x3000 image costs no more than others.
+ResizeArgs eval_resize(int width, int height, int size);
+void transform_eval(const Image& image, int size, uint8_t* out);
+
+}  // namespace nibble
