@@ -25,7 +25,7 @@ void check(const Tensor& logits, const Labels& labels, float smoothing) {
   for (int64_t i = 0; i < n; ++i)
     if (labels[i] < 0 || labels[i] >= classes)
       throw DataError(
-          "[softmax_cross_entropy] label {} of row {} is not below the {} classes of the logits; "
+          "[softmax_cross_entropy] label {} of row {} is none of the {} classes of the logits; "
           "build the model with the data set's number of classes",
           labels[i], i, classes);
 }
