@@ -14,7 +14,8 @@
 //   - relu'(v) = 0 gives g = +0 whatever the gradient is, and holds for v = NaN;
 //   - the quantizer's derivative is 0 for NaN; no `through` and no `direct` gradient at all gives g = +0;
 //   - quantize_weights gives -top for NaN;
-//   - max_rows replaces the best row only by a greater one: a NaN stays if it comes first and never wins later.
+//   - max_rows replaces the best row only by a greater one: a NaN stays if it comes first and never wins later;
+//     denormals count as zero and come out as zero of their sign.
 // A NaN that arithmetic passes on stays a NaN; which one it is (sign, payload) is the hardware's choice.
 #pragma once
 #include "ops/kernels/generic/elementwise_affine.inl.hpp"

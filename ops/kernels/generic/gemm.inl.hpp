@@ -1,0 +1,212 @@
+// The tiled products of one ISA level, written once on a vocabulary of that level (contract: table.hpp).
+//
+// A level's gemm header defines, inside namespace nibble::kernels::NIBBLE_KERNEL_LEVEL and an anonymous namespace, the
+// "arithmetic" types used below, then instantiates FloatGemm and IntGemm. An arithmetic type W has
+//   kLanes            columns of one vector of C
+//   Acc, A, B         vector types of the accumulator, a broadcast of one row's k-group, and one vector of B
+//   zero(), load_c(p), store_c(p, acc), load_b(p), broadcast(p), step(acc, a, b)
+// Panels: A [k/kr][mr][kr], B [k/kr][nr][kr] elements, so segments concatenate along k.
+//
+// The tile height is the largest that leaves registers for the B vectors and one broadcast: 6 x 2 vectors of 16
+// registers (AVX2), 14 x 2 of 32 (AVX-512).
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "ops/kernels/table.hpp"
+
+#if !defined(NIBBLE_KERNEL_LEVEL)
+#error "define NIBBLE_KERNEL_LEVEL before including the GEMM kernels"
+#endif
+
+#if !defined(NIBBLE_INLINE)
+#define NIBBLE_INLINE inline __attribute__((always_inline))
+#endif
+#if defined(__clang__)
+#define NIBBLE_UNROLL_ALL _Pragma("unroll")
+#define NIBBLE_UNROLL_8 _Pragma("unroll 8")
+#else
+#define NIBBLE_UNROLL_ALL _Pragma("GCC unroll 32")
+#define NIBBLE_UNROLL_8 _Pragma("GCC unroll 8")
+#endif
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+/// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups.
+template <typename W, int kMr, int kNv>
+NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, typename W::C* c, int64_t ldc,
+                        Into into) {
+  typename W::Acc acc[kMr][kNv];
+  NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+      acc[r][v] = into == Into::kAccumulate ? W::load_c(c + r * ldc + v * W::kLanes) : W::zero();
+    }
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    typename W::B column[kNv];
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+      column[v] = W::load_b(b + v * W::kLanes * W::kGroupBytesB);
+    }
+    NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+      const typename W::A row = W::broadcast(a + r * W::kGroupBytesA);
+      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+        acc[r][v] = W::step(acc[r][v], row, column[v]);
+      }
+    }
+    a += kMr * W::kGroupBytesA;
+    b += kNv * W::kLanes * W::kGroupBytesB;
+  }
+  NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+      W::store_c(c + r * ldc + v * W::kLanes, acc[r][v]);
+    }
+  }
+}
+
+template <typename W, int kMr, int kNv>
+void run_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
+               Into into) {
+  for (int p = 0; p < m_panels; ++p)
+    tile<W, kMr, kNv>(k / W::kKr, static_cast<const std::byte*>(a) + p * a_panel_bytes,
+                      static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
+}
+
+/// Copies rows into [group][row][kr], converting each element from S to D; groups and rows beyond the data are zero.
+template <typename S, typename D, int kMr, int kKr>
+void pack_rows_plain(const S* const* rows, int m, int k, void* panel) {
+  D* to = static_cast<D*>(panel);
+  const int groups = (k + kKr - 1) / kKr;
+  for (int r = 0; r < kMr; ++r) {
+    for (int i = 0; i < groups * kKr; ++i) {
+      D* const slot = to + (static_cast<int64_t>(i / kKr) * kMr + r) * kKr + i % kKr;
+      *slot = r < m && i < k ? D(rows[r][i]) : D(0);
+    }
+  }
+}
+
+/// Element (k, n) = src[k*k_stride + n*n_stride] into [group][column][kr].
+template <typename S, typename D, int kNr, int kKr>
+void pack_columns_plain(const S* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) {
+  D* to = static_cast<D*>(panel);
+  const int groups = (k + kKr - 1) / kKr;
+  for (int g = 0; g < groups; ++g) {
+    for (int n = 0; n < kNr; ++n) {
+      for (int j = 0; j < kKr; ++j) {
+        const int i = g * kKr + j;
+        *to++ = n < columns && i < k ? D(src[i * k_stride + n * n_stride]) : D(0);
+      }
+    }
+  }
+}
+
+/// A number that converts from the operand types and is stored as a float: the element of fp32 panels.
+struct PanelFloat {
+  float value;
+  PanelFloat() = default;
+  explicit PanelFloat(int) : value(0) {}
+  explicit PanelFloat(float v) : value(v) {}
+  explicit PanelFloat(uint8_t v) : value(static_cast<float>(v)) {}
+  explicit PanelFloat(bf16 v) {
+    const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
+    __builtin_memcpy(&value, &bits, sizeof value);
+  }
+};
+
+/// rows[k][m] -> [k][mr] floats: contiguous copies with conversion (vectorised by the compiler).
+template <typename S, int kMr>
+void pack_transposed_plain(const S* const* rows, int k, int columns, void* panel) {
+  PanelFloat* to = static_cast<PanelFloat*>(panel);
+  for (int i = 0; i < k; ++i, to += kMr) {
+    const S* from = rows[i];
+    if (columns == kMr) {
+      NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) to[r] = PanelFloat(from[r]);
+    } else {
+      for (int r = 0; r < kMr; ++r) to[r] = r < columns ? PanelFloat(from[r]) : PanelFloat(0);
+    }
+  }
+}
+
+/// fp32 rows into [k][mr]: eight elements of every row at a time, so that rows are read and the panel written in lines.
+template <typename S, int kMr>
+void pack_rows_float(const S* const* rows, int m, int k, void* panel) {
+  constexpr int kStep = 8;
+  PanelFloat* to = static_cast<PanelFloat*>(panel);
+  if (m < kMr) {
+    pack_rows_plain<S, PanelFloat, kMr, 1>(rows, m, k, panel);
+    return;
+  }
+  int i = 0;
+  for (; i + kStep <= k; i += kStep) {
+    PanelFloat block[kMr][kStep];
+    for (int r = 0; r < kMr; ++r)
+      NIBBLE_UNROLL_ALL for (int j = 0; j < kStep; ++j) block[r][j] = PanelFloat(rows[r][i + j]);
+    for (int j = 0; j < kStep; ++j) NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) to[(i + j) * kMr + r] = block[r][j];
+  }
+  for (; i < k; ++i)
+    for (int r = 0; r < kMr; ++r) to[i * kMr + r] = PanelFloat(rows[r][i]);
+}
+
+/// Float columns: contiguous in n (d_y, transposed weights) or in k (weights).
+template <typename S, int kNr>
+void pack_columns_float(const S* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) {
+  PanelFloat* to = static_cast<PanelFloat*>(panel);
+  if (n_stride == 1 && columns == kNr) {
+    for (int i = 0; i < k; ++i, to += kNr, src += k_stride)
+      NIBBLE_UNROLL_ALL for (int n = 0; n < kNr; ++n) to[n] = PanelFloat(src[n]);
+    return;
+  }
+  pack_columns_plain<S, PanelFloat, kNr, 1>(src, k_stride, n_stride, k, columns, panel);
+}
+
+/// Byte rows into groups of four: one 32-bit move per group.
+template <int kMr>
+void pack_rows_quads(const uint8_t* const* rows, int m, int k, void* panel) {
+  uint32_t* to = static_cast<uint32_t*>(panel);
+  const int whole = k / 4, groups = (k + 3) / 4;
+  for (int r = 0; r < kMr; ++r) {
+    if (r >= m) {
+      for (int g = 0; g < groups; ++g) to[g * kMr + r] = 0;
+      continue;
+    }
+    for (int g = 0; g < whole; ++g) std::memcpy(&to[g * kMr + r], rows[r] + 4 * g, 4);
+    if (whole < groups) {
+      uint32_t last = 0;
+      std::memcpy(&last, rows[r] + 4 * whole, static_cast<size_t>(k - 4 * whole));
+      to[whole * kMr + r] = last;
+    }
+  }
+}
+
+template <typename T, typename W, int kMr, int kNv>
+constexpr GemmFloat<T> float_gemm() {
+  constexpr int kNr = kNv * W::kLanes;
+  GemmFloat<T> g;
+  g.mr = kMr;
+  g.nr = kNr;
+  g.kr = 1;
+  g.a_bytes = g.b_bytes = 4;
+  g.pack_a = pack_rows_float<T, kMr>;
+  g.pack_a_transposed = pack_transposed_plain<T, kMr>;
+  if constexpr (sizeof(T) == 2) g.pack_a_transposed_u8 = pack_transposed_plain<uint8_t, kMr>;
+  g.pack_b = pack_columns_float<T, kNr>;
+  g.run = run_tiles<W, kMr, kNv>;
+  return g;
+}
+
+/// Byte codes in groups of four (dot-product instructions and byte multiply-adds).
+template <typename W, int kMr, int kNv>
+constexpr GemmInt quad_gemm() {
+  GemmInt g;
+  g.mr = kMr;
+  g.nr = kNv * W::kLanes;
+  g.kr = 4;
+  g.a_bytes = g.b_bytes = 1;
+  g.pack_a = pack_rows_quads<kMr>;
+  g.pack_b = pack_columns_plain<int8_t, int8_t, kNv * W::kLanes, 4>;
+  g.run = run_tiles<W, kMr, kNv>;
+  return g;
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,60 @@
+// 4-bit products by byte multiply-adds with 16-bit partial sums, for levels without a dot-product instruction.
+//
+// u8 x s8 pairs summed into 16 bits never saturate when the weights are 4-bit codes: a pair is at most 2*15*8 = 240 for
+// 4-bit activations, so 128 steps fit 16 bits (30 720); for 8-bit activations 2*255*8 = 4 080, so 8 steps (32 640).
+// Twice (int8) the products of 16-bit multiply-adds per instruction is what makes int4 faster here.
+#pragma once
+#include "ops/kernels/generic/gemm.inl.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+/// W adds: Half (16-bit partial sums), half_zero(), half_step(half, a, b), widen(acc, half).
+template <typename W, int kMr, int kNv, int kSteps>
+NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
+                             Into into) {
+  bool first = into == Into::kOverwrite;
+  do {
+    const int64_t now = groups < kSteps ? groups : kSteps;
+    typename W::Half half[kMr][kNv];
+    NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) half[r][v] = W::half_zero();
+    }
+    NIBBLE_UNROLL_8 for (int64_t g = 0; g < now; ++g) {
+      typename W::B column[kNv];
+      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) column[v] = W::load_b(b + v * W::kLanes * 4);
+      NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+        const typename W::A row = W::broadcast(a + r * 4);
+        NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) half[r][v] = W::half_step(half[r][v], row, column[v]);
+      }
+      a += kMr * 4;
+      b += kNv * W::kLanes * 4;
+    }
+    NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+        int32_t* at = c + r * ldc + v * W::kLanes;
+        W::store_c(at, W::widen(first ? W::zero() : W::load_c(at), half[r][v]));
+      }
+    }
+    first = false;
+    groups -= now;
+  } while (groups > 0);
+}
+
+template <typename W, int kMr, int kNv, int kSteps>
+void run_byte_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
+                    Into into) {
+  for (int p = 0; p < m_panels; ++p)
+    byte_tile<W, kMr, kNv, kSteps>(k / 4, static_cast<const std::byte*>(a) + p * a_panel_bytes,
+                                   static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
+}
+
+template <typename W, int kMr, int kNv, int kSteps>
+constexpr GemmInt byte_gemm() {
+  GemmInt g = quad_gemm<W, kMr, kNv>();
+  g.run = run_byte_tiles<W, kMr, kNv, kSteps>;
+  return g;
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL
