@@ -1,0 +1,125 @@
+// parallel_for: coverage, nesting, exceptions, float mode; results do not depend on the number of threads.
+#include "engine/parallel.hpp"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "engine/scratch.hpp"
+
+using namespace nibble;
+
+namespace {
+
+/// Restores the number of threads when a test ends.
+struct ThreadsGuard {
+  int before = threads();
+  ~ThreadsGuard() { set_threads(before); }
+};
+
+}  // namespace
+
+TEST_CASE("parallel_for visits every index exactly once, for any number of threads") {
+  const ThreadsGuard guard;
+  for (int count : {1, 2, 3, 8}) {
+    set_threads(count);
+    CHECK(threads() == count);
+    for (int64_t n : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
+      parallel_for(n, [&](int64_t i) { ++visits[static_cast<size_t>(i)]; });
+      int wrong = 0;
+      for (const auto& v : visits) wrong += v.load() != 1;
+      CHECK(wrong == 0);
+    }
+  }
+  parallel_for(-3, [](int64_t) { FAIL("a negative count has no index"); });
+}
+
+TEST_CASE("parallel_for may be nested three deep") {
+  const ThreadsGuard guard;
+  set_threads(3);
+  std::atomic<int64_t> sum{0};
+  parallel_for(5, [&](int64_t i) {
+    parallel_for(7, [&](int64_t j) { parallel_for(3, [&](int64_t k) { sum += 100 * i + 10 * j + k; }); });
+  });
+  CHECK(sum.load() == 100 * 10 * 21 + 10 * 21 * 15 + 3 * 35);
+}
+
+TEST_CASE("scratch of an outer body is not touched by inner loops that run on the same thread") {
+  const ThreadsGuard guard;
+  set_threads(2);
+  std::atomic<int> wrong{0};
+  parallel_for(16, [&](int64_t i) {
+    Scratch scratch;
+    int64_t* mine = scratch.get<int64_t>(1000);
+    for (int k = 0; k < 1000; ++k) mine[k] = i;
+    parallel_for(8, [&](int64_t j) {
+      Scratch inner;
+      int64_t* other = inner.get<int64_t>(1000);
+      for (int k = 0; k < 1000; ++k) other[k] = -j;
+    });
+    for (int k = 0; k < 1000; ++k) wrong += mine[k] != i;
+  });
+  CHECK(wrong.load() == 0);
+}
+
+TEST_CASE("parallel_for rethrows what a body throws, and works afterwards") {
+  const ThreadsGuard guard;
+  for (int count : {1, 3}) {
+    set_threads(count);
+    std::string caught;
+    try {
+      parallel_for(100, [](int64_t i) {
+        if (i == 42) throw std::runtime_error("index 42");
+      });
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
+    CHECK(caught == "index 42");
+    caught.clear();
+    try {
+      parallel_for(4, [](int64_t) {
+        parallel_for(4, [](int64_t j) {
+          if (j == 3) throw std::runtime_error("inner");
+        });
+      });
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
+    CHECK(caught == "inner");
+    std::atomic<int> visits{0};
+    parallel_for(10, [&](int64_t) { ++visits; });
+    CHECK(visits.load() == 10);
+  }
+}
+
+TEST_CASE("available cores are at least one, and 0 threads means all of them") {
+  const ThreadsGuard guard;
+  CHECK(available_cores() >= 1);
+  set_threads(0);
+  CHECK(threads() == available_cores());
+}
+
+#if defined(__x86_64__)
+TEST_CASE("every body runs with denormals flushed to zero") {
+  const ThreadsGuard guard;
+  for (int count : {1, 3}) {
+    set_threads(count);
+    std::atomic<int> wrong{0};
+    parallel_for(64, [&](int64_t) {
+      volatile float smallest = std::bit_cast<float>(0x00800000u), half = 0.5f;
+      volatile float product = smallest * half;                // result would be denormal
+      volatile float sum = std::bit_cast<float>(0x00400000u);  // operand is denormal
+      sum = sum + std::bit_cast<float>(0x00400000u);
+      wrong += std::bit_cast<uint32_t>(static_cast<float>(product)) != 0 ||
+               std::bit_cast<uint32_t>(static_cast<float>(sum)) != 0;
+    });
+    CHECK(wrong.load() == 0);
+  }
+}
+#endif
