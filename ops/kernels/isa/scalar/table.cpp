@@ -1,0 +1,59 @@
+// The scalar level: plain C++, the meaning of every kernel.
+#define NIBBLE_KERNEL_LEVEL scalar
+#define NIBBLE_KERNEL_LANES 1
+#include "ops/kernels/generic/elementwise.inl.hpp"
+#include "ops/kernels/generic/gemm.inl.hpp"
+#include "ops/kernels/isa/tables.hpp"
+
+namespace nibble::kernels::scalar {
+namespace {
+
+template <typename T>
+struct Plain {
+  static constexpr int kLanes = 1, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4;
+  using C = T;
+  using Acc = T;
+  using A = T;
+  using B = T;
+  static T zero() { return 0; }
+  static T load_c(const T* p) { return *p; }
+  static void store_c(T* p, T v) { *p = v; }
+  static T load_b(const std::byte* p) { return load(p); }
+  static T broadcast(const std::byte* p) { return load(p); }
+  static T step(T acc, T a, T b) { return acc + a * b; }
+
+ private:
+  static T load(const std::byte* p) {
+    T v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+};
+
+constexpr int kMr = 4, kNr = 8;
+
+constexpr GemmInt int_gemm() {
+  GemmInt g;
+  g.mr = kMr;
+  g.nr = kNr;
+  g.kr = 1;
+  g.a_bytes = g.b_bytes = 4;
+  g.pack_a = pack_rows_plain<uint8_t, int32_t, kMr, 1>;
+  g.pack_b = pack_columns_plain<int8_t, int32_t, kNr, 1>;
+  g.run = run_tiles<Plain<int32_t>, kMr, kNr>;
+  return g;
+}
+
+}  // namespace
+
+constinit const Table kTable = {
+    .u8s8 = int_gemm(),
+    .u8s4 = int_gemm(),
+    .u4s4 = int_gemm(),
+    .bf16_gemm = float_gemm<bf16, Plain<float>, kMr, kNr>(),
+    .f32_gemm = float_gemm<float, Plain<float>, kMr, kNr>(),
+    .ew = kElementwise,
+    .probe = nullptr,
+};
+
+}  // namespace nibble::kernels::scalar
