@@ -1,0 +1,19 @@
+// The config file: TOML with the options' names as keys, and per-layer precision tables.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "apps/options.hpp"
+
+namespace nibble::apps {
+
+/// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
+/// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors.
+void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
+                 std::vector<PrecisionOverride>& overrides);
+
+/// The same fields as TOML text, which read_config reads back equal.
+std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);
+
+}  // namespace nibble::apps

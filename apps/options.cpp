@@ -1,0 +1,115 @@
+#include "apps/options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+
+#include "engine/env.hpp"
+#include "engine/parallel.hpp"
+#include "nn/network_json.hpp"
+
+namespace nibble::apps {
+
+std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
+  return {
+      {"arch", "resnet26, resnet29, resnet50, resnet101 or resnet152", &o.arch},
+      {"width", "filter multiplier; the stem stays at 64", &o.width},
+      {"precision", "bf16, w4a4, w8a8, w4a8, w8a4, the last four also with -fl8 (8-bit first and last layer)", &o.precision},
+      {"granularity", "activation scales: per_channel or per_tensor", &t.granularity},
+      {"per-channel-by", "how per-channel scales pass an integer sum: fold, shift or shift+fold", &t.per_channel_by},
+      {"quant-mode", "integer, or fake: quantize, dequantize, bf16 product (the published arithmetic)", &t.quant_mode},
+      {"image-size", "side of the square input in pixels", &o.image_size},
+      {"same-padding", "pad stride-2 layers as the published model does", &o.same_padding},
+      {"signed-block-input", "signed conv1 quantizer in projection blocks, as published", &o.signed_block_input},
+  };
+}
+
+std::vector<OptionField> training_fields(TrainOptions& o) {
+  return {
+      {"classes", "use the first N classes of the data set (0: all)", &o.limit_classes},
+      {"per-class", "use K images of each class (0: all)", &o.per_class},
+      {"min-crop", "smallest share of the image a random crop keeps", &o.min_crop},
+      {"decoder", "auto, turbo or stb: their pixels differ, so runs record it", &o.decoder},
+      {"strict-data", "stop at a bad image instead of replacing it", &o.strict_data},
+      {"loader-threads", "threads that decode and augment", &o.loader_threads},
+      {"batch-size", "images per step, a multiple of --shard", &o.batch_size},
+      {"shard", "images per shard: batch norm statistics and parallel work", &o.shard},
+      {"epochs", "passes over the training images", &o.epochs},
+      {"steps", "number of steps instead of epochs (0: use --epochs)", &o.steps},
+      {"lr", "peak learning rate", &o.lr},
+      {"warmup-epochs", "linear warm-up", &o.warmup_epochs},
+      {"schedule", "cosine, step or paper", &o.schedule},
+      {"optimizer", "sgd or lars", &o.optimizer},
+      {"momentum", "momentum of the optimiser", &o.momentum},
+      {"nesterov", "Nesterov momentum", &o.nesterov},
+      {"weight-decay", "on convolution and linear kernels only", &o.weight_decay},
+      {"clip-grad-norm", "clip the global gradient norm (0: off)", &o.clip_grad_norm},
+      {"label-smoothing", "share of the target spread over all classes", &o.label_smoothing},
+      {"calibrate-at", "when activation bounds are fixed: below 1 a fraction of all steps, else a step", &o.calibrate_at},
+      {"zero-gamma", "start the last batch norm of each block at 0", &o.zero_gamma},
+      {"seed", "seed of initialisation, order and augmentation", &o.seed},
+      {"save-every", "steps between checkpoints (0: once an epoch)", &o.save_every},
+      {"eval-every", "epochs between evaluations (0: only at the end)", &o.eval_every},
+      {"keep", "checkpoints kept besides the best", &o.keep},
+  };
+}
+
+void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
+  options.granularity = granularity_from(texts.granularity);
+  options.per_channel_by = per_channel_by_from(texts.per_channel_by);
+  options.mode = quant_mode_from(texts.quant_mode);
+}
+
+void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group) {
+  for (const OptionField& field : fields) {
+    std::visit(
+        [&](auto* value) {
+          if constexpr (std::is_same_v<decltype(value), bool*>)
+            app.add_flag("--" + field.name + ",!--no-" + field.name, *value, field.help)->group(group);
+          else
+            app.add_option("--" + field.name, *value, field.help)->capture_default_str()->group(group);
+        },
+        field.value);
+  }
+}
+
+void declare_threads(CLI::App& app, int64_t& threads) {
+  if (const auto text = env(EnvVar::kThreads)) {
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), threads);
+    if (error != std::errc() || end != text->data() + text->size())
+      throw UsageError("NIBBLE_THREADS is '{}', not a number; use the number of threads, or 0 for all cores", *text);
+  }
+  app.add_option("--threads", threads, "threads (0: all cores this process may use)")->capture_default_str();
+}
+
+void apply_threads(int64_t threads) {
+  if (threads < 0 || threads > 1024) throw UsageError("--threads is {}; use 0 (all cores) to 1024", threads);
+  set_threads(static_cast<int>(threads));
+}
+
+std::string nearest_name(const std::string& wrong, const std::vector<std::string>& known) {
+  const auto distance = [](const std::string& a, const std::string& b) {
+    std::vector<size_t> row(b.size() + 1);
+    for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+    for (size_t i = 1; i <= a.size(); ++i) {
+      size_t diagonal = row[0]++;
+      for (size_t j = 1; j <= b.size(); ++j) {
+        const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+        diagonal = row[j];
+        row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+      }
+    }
+    return row[b.size()];
+  };
+  std::string best;
+  size_t least = std::max<size_t>(2, wrong.size() / 3) + 1;
+  for (const std::string& name : known) {
+    if (const size_t d = distance(wrong, name); d < least) {
+      least = d;
+      best = name;
+    }
+  }
+  return best;
+}
+
+}  // namespace nibble::apps

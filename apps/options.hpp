@@ -1,0 +1,47 @@
+// Options by name: one table serves the command line, the config file and the resolved config.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "nn/train_options.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace nibble::apps {
+
+struct OptionField {
+  std::string name;  // without dashes: "batch-size"
+  std::string help;
+  std::variant<std::string*, int64_t*, uint64_t*, double*, bool*> value;
+};
+
+/// Enumerations are parsed late, so that command line and file give the same sentences: the text forms live here.
+struct NetworkTexts {
+  std::string granularity = "per_channel";
+  std::string per_channel_by = "fold";
+  std::string quant_mode = "integer";
+};
+
+/// The options that describe a network, bound to `options` and `texts`.
+std::vector<OptionField> network_fields(NetworkOptions& options, NetworkTexts& texts);
+/// The options of a training run besides the network's.
+std::vector<OptionField> training_fields(TrainOptions& options);
+/// Turns the texts into the options' enumerations; UsageError.
+void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
+
+/// Declares every field as --name on the command line.
+void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group);
+
+/// Declares --threads (default: NIBBLE_THREADS, else all cores).
+void declare_threads(CLI::App& app, int64_t& threads);
+/// Applies the choice of --threads.
+void apply_threads(int64_t threads);
+
+/// The known name nearest to `wrong` by edit distance, or empty when nothing is near.
+std::string nearest_name(const std::string& wrong, const std::vector<std::string>& known);
+
+}  // namespace nibble::apps
