@@ -1,0 +1,68 @@
+#include "data/image_folder.hpp"
+
+#include <algorithm>
+#include <system_error>
+
+#include "engine/error.hpp"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_image_name(const std::string& name) {
+  const size_t dot = name.rfind('.');
+  if (dot == std::string::npos || dot == 0) return false;
+  std::string extension = name.substr(dot + 1);
+  for (char& c : extension)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return extension == "jpg" || extension == "jpeg" || extension == "png";
+}
+
+// Names in `folder` that satisfy `wanted`, in bytewise order; hidden ones are left out.
+template <typename Wanted>
+std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator it(folder, error);
+  while (!error && it != fs::directory_iterator()) {
+    const std::string name = it->path().filename().string();
+    if (name.front() != '.' && wanted(*it)) names.push_back(name);
+    it.increment(error);
+  }
+  if (error)
+    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+ImageFolder::ImageFolder(const ImageFolderArgs& args)
+    : root_(args.split.empty() ? args.dir : args.dir / args.split), decoder_(resolve(args.decoder)) {
+  std::error_code ignored;
+  if (!fs::is_directory(root_, ignored))
+    throw DataError("there is no folder {}: images are expected in {}/<class>/*.JPEG", root_.string(), root_.string());
+  classes_ = list(root_, [](const fs::directory_entry& e) {
+    std::error_code failed;
+    return e.is_directory(failed);
+  });
+  if (classes_.empty())
+    throw DataError("{} holds no class folder: images are expected in {}/<class>/*.JPEG", root_.string(),
+                    root_.string());
+  for (size_t k = 0; k < classes_.size(); ++k) {
+    const std::vector<std::string> files = list(root_ / classes_[k], [](const fs::directory_entry& e) {
+      std::error_code failed;
+      return is_image_name(e.path().filename().string()) && e.is_regular_file(failed);
+    });
+    if (files.empty())
+      throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
+                      (root_ / classes_[k]).string());
+    for (const std::string& file : files)
+      images_.push_back({.name = classes_[k] + "/" + file, .label = static_cast<int>(k)});
+  }
+  // Not the order of (class, file): "a-b/x" comes before "a/x", because '-' is below '/'.
+  std::sort(images_.begin(), images_.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+}
+
+}  // namespace nibble

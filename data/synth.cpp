@@ -1,0 +1,276 @@
+#include "data/synth.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <system_error>
+
+#include "engine/error.hpp"
+#include "engine/math.hpp"
+#include "engine/parallel.hpp"
+#include "engine/rng.hpp"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum Shape2d { kCross, kDisk, kRing, kSquare, kTriangle };
+constexpr int kShapes = 5;
+constexpr int kMinSide = 16, kMaxSideSynth = 1024;
+constexpr float kNoise = 14.0f;  // half-width of the noise in grey levels
+
+struct Point {
+  float x = 0.0f, y = 0.0f;
+};
+using Colour = std::array<float, 3>;
+
+/// A turn by t of a full circle.
+struct Turn {
+  float c = 1.0f, s = 0.0f;
+  static Turn by(float t) { return {cos2pi_exact(t), cos2pi_exact(t < 0.25f ? t + 0.75f : t - 0.25f)}; }
+  Point operator()(Point p) const { return {c * p.x + s * p.y, c * p.y - s * p.x}; }
+};
+
+// Signed distance (negative inside, exact or a lower bound) to shapes of radius about 1.
+float distance_to(int shape, Point p) {
+  const float ax = std::abs(p.x), ay = std::abs(p.y);
+  switch (shape) {
+    case kCross:
+      return std::min(std::max(ax - 1.0f, ay - 0.36f), std::max(ay - 1.0f, ax - 0.36f));
+    case kDisk:
+      return sqrt_exact(p.x * p.x + p.y * p.y) - 0.92f;
+    case kRing:
+      return std::abs(sqrt_exact(p.x * p.x + p.y * p.y) - 0.74f) - 0.26f;
+    case kSquare:
+      return std::max(ax, ay) - 0.82f;
+    default:  // equilateral, circumradius 1.2
+      return std::max(0.8660254f * ax + 0.5f * p.y, -p.y) - 0.6f;
+  }
+}
+
+/// Draws with coverage from the distance to an edge, one pixel wide.
+class Canvas {
+ public:
+  explicit Canvas(int size) : size_(size), pixels_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
+
+  template <typename ColourAt>
+  void paint(const ColourAt& colour_at) {
+    const float step = 1.0f / static_cast<float>(size_);
+    for (int y = 0; y < size_; ++y)
+      for (int x = 0; x < size_; ++x) {
+        const Point p{(static_cast<float>(x) + 0.5f) * step, (static_cast<float>(y) + 0.5f) * step};
+        colour_at(p, pixels_[static_cast<size_t>(y * size_ + x)]);
+      }
+  }
+  float coverage(float distance) const { return std::clamp(0.5f - distance * static_cast<float>(size_), 0.0f, 1.0f); }
+  const std::vector<Colour>& pixels() const { return pixels_; }
+
+ private:
+  int size_;
+  std::vector<Colour> pixels_;
+};
+
+void blend(Colour& to, const Colour& colour, float share) {
+  for (size_t c = 0; c < 3; ++c) to[c] = to[c] + (colour[c] - to[c]) * share;
+}
+
+float between(Rng& rng, float low, float high) {
+  return low + (high - low) * rng.uniform();
+}
+
+Colour any_colour(Rng& rng) {
+  Colour colour;
+  for (float& c : colour) c = between(rng, 20.0f, 235.0f);
+  return colour;
+}
+
+/// Half the range away in every channel, so that a texture shows whatever its first colour.
+Colour contrasting(Rng& rng, const Colour& colour) {
+  Colour other;
+  for (size_t c = 0; c < 3; ++c) {
+    const float moved = colour[c] + between(rng, 90.0f, 130.0f);
+    other[c] = moved <= 245.0f ? moved : moved - 225.0f;
+  }
+  return other;
+}
+
+void draw_background(Canvas& canvas, Rng& rng) {
+  const Colour a = any_colour(rng), b = any_colour(rng);
+  const Turn turn = Turn::by(rng.uniform());
+  canvas.paint([&](Point p, Colour& out) {
+    out = a;
+    blend(out, b, std::clamp(turn({p.x - 0.5f, p.y - 0.5f}).x + 0.5f, 0.0f, 1.0f));
+  });
+}
+
+void draw_clutter(Canvas& canvas, Rng& rng) {
+  for (uint32_t i = 0, n = 3 + rng.below(4); i < n; ++i) {
+    const int shape = static_cast<int>(rng.below(kShapes));
+    const Colour colour = any_colour(rng);
+    const Turn turn = Turn::by(rng.uniform());
+    const Point at{rng.uniform(), rng.uniform()};
+    const float radius = between(rng, 0.04f, 0.10f);
+    canvas.paint([&](Point p, Colour& out) {
+      const Point q = turn({(p.x - at.x) / radius, (p.y - at.y) / radius});
+      blend(out, colour, canvas.coverage(distance_to(shape, q) * radius));
+    });
+  }
+}
+
+/// Distance from the nearest edge of a pattern of bands as wide as the gaps, positive inside a band.
+float band(float t, float period) {
+  const float phase = t / period - std::floor(t / period);
+  return (0.25f - std::abs(phase - 0.5f)) * period;
+}
+
+void draw_object(Canvas& canvas, Rng& rng, int shape, int striped) {
+  const Colour light = any_colour(rng), dark = contrasting(rng, light);
+  const Turn turn = Turn::by(rng.uniform()), grain = Turn::by(rng.uniform());
+  const float radius = between(rng, 0.22f, 0.36f);
+  const Point at{between(rng, 0.32f, 0.68f), between(rng, 0.32f, 0.68f)};
+  const float period = between(rng, 0.11f, 0.16f), shift_x = rng.uniform(), shift_y = rng.uniform();
+  canvas.paint([&](Point p, Colour& out) {
+    const Point d{p.x - at.x, p.y - at.y};
+    const float inside = canvas.coverage(distance_to(shape, turn({d.x / radius, d.y / radius})) * radius);
+    if (inside <= 0.0f) return;
+    const Point g = grain(d);
+    const float u = canvas.coverage(-band(g.x + shift_x, period)), v = canvas.coverage(-band(g.y + shift_y, period));
+    Colour colour = dark;
+    blend(colour, light, striped != 0 ? u : u * v + (1.0f - u) * (1.0f - v));
+    blend(out, colour, inside);
+  });
+}
+
+void draw_bars(Canvas& canvas, Rng& rng) {
+  for (int i = 0; i < 2; ++i) {
+    const Colour colour = any_colour(rng);
+    const Turn turn = Turn::by(rng.uniform());
+    const Point at{rng.uniform(), rng.uniform()};
+    const float half_width = between(rng, 0.01f, 0.03f);
+    canvas.paint([&](Point p, Colour& out) {
+      blend(out, colour, canvas.coverage(std::abs(turn({p.x - at.x, p.y - at.y}).x) - half_width));
+    });
+  }
+}
+
+void check_args(int size, int64_t train_per_class, int64_t val_per_class) {
+  if (size < kMinSide || size > kMaxSideSynth)
+    throw UsageError("a synthetic image of {} pixels a side was asked for, but sides go from {} to {}", size, kMinSide,
+                     kMaxSideSynth);
+  if (train_per_class < 1 || val_per_class < 1 || train_per_class > 99999 || val_per_class > 99999)
+    throw UsageError("{} training and {} validation images a class were asked for, but both go from 1 to 99999",
+                     train_per_class, val_per_class);
+}
+
+void write_file(const fs::path& path, std::span<const uint8_t> bytes) {
+  const auto fail = [&] {
+    throw DiskError("cannot write {}: {}; check the folder's permissions and the free space", path.string(),
+                    std::strerror(errno));
+  };
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) fail();
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int reason = errno;
+      ::close(fd);
+      errno = reason;
+      fail();
+    }
+    done += static_cast<size_t>(n);
+  }
+  if (::close(fd) != 0) fail();
+}
+
+std::string file_name(int64_t number) {
+  return fmt::format("{:05}.jpg", number);
+}
+
+// Makes the class folder; refuses one that holds anything this call would not write.
+void prepare_folder(const fs::path& folder, int64_t count) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    throw DiskError("cannot make folder {}: {}; check its permissions and the disk", folder.string(), error.message());
+  std::set<std::string> ours;
+  for (int64_t i = 0; i < count; ++i) ours.insert(file_name(i));
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (!ours.contains(entry.path().filename().string()))
+      throw DataError("{} is in the way of the synthetic images: choose an empty folder or remove it",
+                      entry.path().string());
+  }
+  if (error)
+    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
+}
+
+void write_split(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_class) {
+  const fs::path root = args.dir / (split == SynthSplit::train ? "train" : "val");
+  const std::vector<std::string>& classes = synthetic_class_names();
+  for (const std::string& name : classes) prepare_folder(root / name, per_class);
+  parallel_for(per_class * static_cast<int64_t>(classes.size()), [&](int64_t i) {
+    const int label = static_cast<int>(i / per_class);
+    std::vector<uint8_t> rgb(size_t{3} * static_cast<size_t>(args.size) * static_cast<size_t>(args.size));
+    draw_synthetic(args.size, args.seed, split, label, i % per_class, rgb.data());
+    write_file(root / classes[static_cast<size_t>(label)] / file_name(i % per_class),
+               encode_jpeg(rgb, args.size, args.size, 90));
+  });
+}
+
+}  // namespace
+
+const std::vector<std::string>& synthetic_class_names() {
+  static const std::vector<std::string> names = {
+      "checked_cross", "checked_disk", "checked_ring", "checked_square", "checked_triangle",
+      "striped_cross", "striped_disk", "striped_ring", "striped_square", "striped_triangle"};
+  return names;
+}
+
+void draw_synthetic(int size, uint64_t seed, SynthSplit split, int label, int64_t number, uint8_t* out) {
+  const uint32_t stream = static_cast<uint32_t>(label) * 4 + (split == SynthSplit::val ? 2 : 0);
+  Rng rng(seed, rng_purpose::kSynth, static_cast<uint64_t>(number), stream);
+  Canvas canvas(size);
+  draw_background(canvas, rng);
+  draw_clutter(canvas, rng);
+  draw_object(canvas, rng, label % kShapes, label / kShapes);
+  draw_bars(canvas, rng);
+  Rng noise(seed, rng_purpose::kSynth, static_cast<uint64_t>(number), stream + 1);
+  for (const Colour& colour : canvas.pixels())
+    for (const float c : colour)
+      *out++ = static_cast<uint8_t>(std::clamp(c + kNoise * (2.0f * noise.uniform() - 1.0f) + 0.5f, 0.0f, 255.0f));
+}
+
+SyntheticDataset::SyntheticDataset(const SyntheticDatasetArgs& args) : args_(args) {
+  check_args(args.size, args.per_class, 1);
+}
+
+std::string SyntheticDataset::path(int64_t index) const {
+  return fmt::format("synthetic/{}/{}/{}", args_.split == SynthSplit::train ? "train" : "val",
+                     class_names()[static_cast<size_t>(label(index))], file_name(index % args_.per_class));
+}
+
+Image SyntheticDataset::read(int64_t index) const {
+  const size_t bytes = size_t{3} * static_cast<size_t>(args_.size) * static_cast<size_t>(args_.size);
+  std::shared_ptr<uint8_t[]> pixels(new uint8_t[bytes]);
+  draw_synthetic(args_.size, args_.seed, args_.split, label(index), index % args_.per_class, pixels.get());
+  return {.width = args_.size, .height = args_.size, .pixels = std::move(pixels), .warning = {}};
+}
+
+SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args) {
+  check_args(args.size, args.train_per_class, args.val_per_class);
+  write_split(args, SynthSplit::train, args.train_per_class);
+  write_split(args, SynthSplit::val, args.val_per_class);
+  const int classes = static_cast<int>(synthetic_class_names().size());
+  return {.train = args.train_per_class * classes, .val = args.val_per_class * classes, .classes = classes};
+}
+
+}  // namespace nibble

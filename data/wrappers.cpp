@@ -1,0 +1,68 @@
+#include "data/wrappers.hpp"
+
+#include <algorithm>
+
+#include "engine/error.hpp"
+#include "engine/rng.hpp"
+
+namespace nibble {
+namespace {
+
+// Moves `keep` elements drawn without replacement to the front (the first steps of a Fisher-Yates shuffle).
+void draw(std::vector<int64_t>& items, int64_t keep, Rng rng) {
+  const int64_t n = static_cast<int64_t>(items.size());
+  for (int64_t i = 0; i < keep; ++i) {
+    const int64_t j = i + rng.below(static_cast<uint32_t>(n - i));
+    std::swap(items[static_cast<size_t>(i)], items[static_cast<size_t>(j)]);
+  }
+  items.resize(static_cast<size_t>(keep));
+}
+
+}  // namespace
+
+Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whole)), classes_(whole_->class_names()) {
+  if (args.classes < 0 || args.classes > whole_->num_classes())
+    throw UsageError("--classes {} was asked for, but the data set has {} classes", args.classes,
+                     whole_->num_classes());
+  if (args.per_class < 0) throw UsageError("--per-class is {}, but it must not be negative", args.per_class);
+  if (args.classes > 0) classes_.resize(static_cast<size_t>(args.classes));
+  std::vector<std::vector<int64_t>> by_class(classes_.size());
+  for (int64_t i = 0; i < whole_->size(); ++i) {
+    const size_t label = static_cast<size_t>(whole_->label(i));
+    if (label < by_class.size()) by_class[label].push_back(i);
+  }
+  for (size_t k = 0; k < by_class.size(); ++k) {
+    std::vector<int64_t>& items = by_class[k];
+    const int64_t all = static_cast<int64_t>(items.size());
+    if (args.per_class > 0 && args.per_class < all)
+      draw(items, args.per_class, Rng(args.seed, rng_purpose::kSubset, k));
+    kept_.insert(kept_.end(), items.begin(), items.end());
+  }
+  std::sort(kept_.begin(), kept_.end());
+}
+
+DecodedCache::DecodedCache(DatasetPtr source, int64_t max_bytes)
+    : source_(std::move(source)), max_bytes_(max_bytes), images_(static_cast<size_t>(source_->size())) {}
+
+Image DecodedCache::read(int64_t index) const {
+  Image& held = images_[static_cast<size_t>(index)];
+  {
+    const std::lock_guard lock(mutex_);
+    if (held.pixels) return held;
+  }
+  Image image = source_->read(index);
+  const int64_t bytes = static_cast<int64_t>(image.bytes());
+  const std::lock_guard lock(mutex_);
+  if (!held.pixels && bytes <= max_bytes_ - bytes_) {
+    held = image;
+    bytes_ += bytes;
+  }
+  return image;
+}
+
+int64_t DecodedCache::bytes_held() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+}  // namespace nibble
