@@ -52,7 +52,11 @@ GradcheckReport check(const ConvShape& s) {
 }  // namespace
 
 TEST_CASE("conv2d and its gradients are right for every kind of geometry") {
-  const std::pair<const char*, ConvShape> cases[] = {
+  struct Case {
+    const char* name;
+    ConvShape shape;
+  };
+  const Case cases[] = {
       {"one by one", {.n = 2, .h = 3, .w = 4, .ic = 5, .oc = 7}},
       {"one by one, stride 2", {.n = 1, .h = 5, .w = 4, .ic = 3, .oc = 5, .stride = 2}},
       {"3x3 padded", {.n = 2, .h = 4, .w = 5, .ic = 3, .oc = 4, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1}},
@@ -72,9 +76,9 @@ TEST_CASE("conv2d and its gradients are right for every kind of geometry") {
        {.n = 3, .h = 1, .w = 1, .ic = 2, .oc = 2, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1}},
       {"many channels", {.n = 1, .h = 2, .w = 2, .ic = 39, .oc = 17, .kh = 2, .kw = 2}},
   };
-  for (const auto& [name, s] : cases) {
-    const GradcheckReport report = check(s);
-    CHECK_MESSAGE(report.ok, name << ": " << report.message);
+  for (const Case& c : cases) {
+    const GradcheckReport report = check(c.shape);
+    CHECK_MESSAGE(report.ok, c.name << ": " << report.message);
   }
 }
 
