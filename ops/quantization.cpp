@@ -16,6 +16,15 @@ int floor_log2(float r) {
   return exponent - 1;
 }
 
+void check_bounds(const std::vector<float>& bound) {
+  if (bound.empty()) throw ModelError("[quantizer] there are no bounds; calibrate before quantizing activations");
+  for (size_t c = 0; c < bound.size(); ++c) {
+    if (!(bound[c] > 0.0f && bound[c] <= 3.0e38f))
+      throw ModelError("[quantizer] the bound of channel {} is {}, but it must be positive and finite; calibrate anew", c,
+                       bound[c]);
+  }
+}
+
 /// Shift forms: steps are anchored at the layer's largest bound and differ by powers of two (DESIGN 2.1).
 void set_shift_factors(ActivationQuantizer& q, FactorForm form) {
   const float largest = *std::max_element(q.bound.begin(), q.bound.end());
@@ -52,6 +61,7 @@ ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, i
   if (shifts && (bits != 4 || is_signed))
     throw UsageError("[quantizer] shift forms are for unsigned 4-bit activations, got {} {} bits; use fold",
                      is_signed ? "signed" : "unsigned", bits);
+  check_bounds(bound);
   ActivationQuantizer q{.bits = bits, .is_signed = is_signed, .bound = bound, .scale = {}, .factor = {}, .fold = {}};
   if (form == FactorForm::kNone)
     std::fill(q.bound.begin(), q.bound.end(), *std::max_element(bound.begin(), bound.end()));

@@ -36,7 +36,7 @@ struct ActivationQuantizer {
 enum class FactorForm { kNone, kFold, kShift, kShiftFold };  // kNone: one scale for the whole tensor
 
 /// Builds the quantizer from finished bounds (> 0, one per channel; kNone uses the largest for all channels).
-/// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise.
+/// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise, and ModelError for a bound that is none.
 ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed, FactorForm form);
 
 /// Weight codes of one layer, OHWI [oc, kh, kw, ic], and their scale per output channel: w_hat = code / scale.
