@@ -252,15 +252,17 @@ Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
   return codes;
 }
 
-/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2).
-Tensor signed_gradient(const Tensor& x, const Tensor& through, const ActivationQuantizer& q) {
+/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2); ReLU's before it.
+Tensor signed_gradient(const Tensor& x, const Tensor& through, const Tensor& direct, const ActivationQuantizer& q) {
   const Tensor g = like(x);
   const int64_t c = x.shape().back();
   parallel_for(x.rows(), [&](int64_t r) {
     for (int64_t i = 0; i < c; ++i) {
       const float v = to_float(x.row<bf16>(r)[i]), t = v * q.scale[static_cast<size_t>(i)];
-      const float slope = !(v > 0) || t > q.top() ? 0.0f : t == q.top() ? 0.5f : 1.0f;
-      g.row<bf16>(r)[i] = to_bf16(to_float(through.row<bf16>(r)[i]) * slope);
+      const float slope = t > q.top() ? 0.0f : t == q.top() ? 0.5f : 1.0f;
+      float sum = through.defined() ? to_float(through.row<bf16>(r)[i]) * slope : 0.0f;
+      if (direct.defined()) sum += to_float(direct.row<bf16>(r)[i]);
+      g.row<bf16>(r)[i] = to_bf16(v > 0 ? sum : 0.0f);
     }
   });
   return g;
@@ -320,8 +322,7 @@ Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
 Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
                          const ActivationQuantizer* quantizer) {
   const int64_t c = x.shape().back();
-  if (quantizer != nullptr && quantizer->is_signed && !direct.defined())
-    return signed_gradient(x, through_quantizer, *quantizer);
+  if (quantizer != nullptr && quantizer->is_signed) return signed_gradient(x, through_quantizer, direct, *quantizer);
   const std::vector<float> zero(static_cast<size_t>(c));
   const Tensor g = like(x);
   const auto& ew = kernels::active().ew;
