@@ -1,0 +1,233 @@
+// What the tests of the training fast path share: naive convolutions, operands in every stored form, the levels to
+// visit.
+#pragma once
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "engine/rng.hpp"
+#include "ops/norm_activate.hpp"
+#include "ops/packed_conv.hpp"
+
+namespace nibble::testing {
+
+inline constexpr double kUnitF32 = 0x1p-24;  // half a unit in the last place, relative
+inline constexpr double kUnitBf16 = 0x1p-8;
+
+/// Runs body() on every level of this machine and puts the level back that was in use.
+template <typename Body>
+void on_every_level(const Body& body) {
+  struct Restore {
+    Isa isa = active_isa();
+    ~Restore() { set_active_isa(isa); }
+  } restore;
+  kernels::active();  // probes the levels first
+  set_float_mode();   // expected values are computed in the mode of production
+  for (const Isa isa : runnable_isas()) {
+    set_active_isa(isa);
+    const std::string level(name_of(isa));
+    INFO("level " << level);
+    body();
+  }
+}
+
+/// Calls body() with 1, 2 and 3 threads.
+template <typename Body>
+void with_thread_counts(const Body& body) {
+  const int before = threads();
+  for (const int count : {1, 2, 3}) {
+    set_threads(count);
+    body();
+  }
+  set_threads(before);
+}
+
+inline size_t at(int64_t i) {
+  return static_cast<size_t>(i);
+}
+
+/// Calls body(output element, input element, weight element) for every product of the convolution (dense NHWC, OHWI).
+template <typename Body>
+void for_each_product(const ConvShape& s, const Body& body) {
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t p = 0; p < s.oh(); ++p)
+      for (int64_t q = 0; q < s.ow(); ++q)
+        for (int64_t r = 0; r < s.kh; ++r)
+          for (int64_t t = 0; t < s.kw; ++t) {
+            const int64_t y = p * s.stride + r - s.pad_before, x = q * s.stride + t - s.pad_before;
+            if (y < 0 || y >= s.h || x < 0 || x >= s.w) continue;
+            const int64_t out = ((i * s.oh() + p) * s.ow() + q) * s.oc, in = ((i * s.h + y) * s.w + x) * s.ic;
+            for (int64_t o = 0; o < s.oc; ++o)
+              for (int64_t c = 0; c < s.ic; ++c)
+                body(at(out + o), at(in + c), at(((o * s.kh + r) * s.kw + t) * s.ic + c));
+          }
+}
+
+/// A sum of products and the sum of their magnitudes, from which its rounding error is bounded.
+struct Sums {
+  std::vector<double> value, magnitude;
+  explicit Sums(int64_t n) : value(at(n)), magnitude(at(n)) {}
+  void add(size_t to, double product) {
+    value[to] += product;
+    magnitude[to] += std::abs(product);
+  }
+};
+
+using Doubles = std::vector<double>;
+
+inline Sums naive_forward(const ConvShape& s, const Doubles& x, const Doubles& w) {
+  Sums y(s.out_pixels() * s.oc);
+  for_each_product(s, [&](size_t o, size_t i, size_t k) { y.add(o, x[i] * w[k]); });
+  return y;
+}
+inline Sums naive_input_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& w) {
+  Sums d_x(s.n * s.h * s.w * s.ic);
+  for_each_product(s, [&](size_t o, size_t i, size_t k) { d_x.add(i, d_y[o] * w[k]); });
+  return d_x;
+}
+inline Sums naive_weight_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& x) {
+  Sums d_w(s.oc * s.k());
+  for_each_product(s, [&](size_t o, size_t i, size_t k) { d_w.add(k, d_y[o] * x[i]); });
+  return d_w;
+}
+
+/// Elements of a tensor in order, without the padding of rows.
+inline Doubles values_of(const Tensor& t) {
+  Doubles v;
+  std::vector<uint8_t> row(at(t.stride() + 64));
+  for (int64_t r = 0; r < t.rows(); ++r) {
+    if (bits_of(t.dtype()) == 4)
+      for (int64_t c = 0; c < t.shape().back(); ++c)
+        row[at(c)] = static_cast<uint8_t>(t.row<uint8_t>(r)[c / 2] >> (c % 2 * 4) & 15);
+    for (int64_t c = 0; c < t.shape().back(); ++c) switch (t.dtype()) {
+        case DType::f32:
+          v.push_back(static_cast<double>(t.row<float>(r)[c]));
+          break;
+        case DType::bf16:
+          v.push_back(static_cast<double>(to_float(t.row<bf16>(r)[c])));
+          break;
+        case DType::s32:
+          v.push_back(t.row<int32_t>(r)[c]);
+          break;
+        case DType::s8:
+          v.push_back(t.row<int8_t>(r)[c]);
+          break;
+        case DType::u8:
+          v.push_back(t.row<uint8_t>(r)[c]);
+          break;
+        default:
+          v.push_back(row[at(c)]);
+      }
+  }
+  return v;
+}
+
+/// Normal numbers rounded to bf16, rows rounded up to a cache line, the padding poisoned with NaN.
+inline Tensor random_bf16(const Shape& shape, uint32_t seed, float low = -1.0f, float high = 1.0f) {
+  Tensor t(DType::bf16, shape, Tensor::round_stride(DType::bf16, shape.back()));
+  Rng rng(seed, rng_purpose::kTest);
+  for (int64_t r = 0; r < t.rows(); ++r)
+    for (int64_t c = 0; c < t.stride(); ++c)
+      t.row<bf16>(r)[c] = c < shape.back() ? to_bf16(low + (high - low) * rng.uniform()) : bf16{0x7fc0};
+  return t;
+}
+
+inline Tensor random_f32(const Shape& shape, uint32_t seed, float low = -1.0f, float high = 1.0f) {
+  Tensor t(DType::f32, shape);
+  Rng rng(seed, rng_purpose::kTest);
+  for (int64_t i = 0; i < t.size(); ++i) t.data<float>()[i] = low + (high - low) * rng.uniform();
+  return t;
+}
+
+inline std::vector<float> random_bounds(int64_t channels, uint32_t seed, float low = 0.04f, float high = 6.0f) {
+  std::vector<float> b;
+  Rng rng(seed, rng_purpose::kTest);
+  for (int64_t c = 0; c < channels; ++c) b.push_back(low * std::pow(high / low, rng.uniform()));
+  return b;
+}
+
+/// Random integers in [low, high], both ends more often than chance would have it.
+inline std::vector<int> random_codes(int64_t n, int low, int high, uint32_t seed) {
+  std::vector<int> codes(at(n));
+  Rng rng(seed, rng_purpose::kTest);
+  for (int& c : codes) {
+    const uint32_t pick = rng.below(8);
+    c = pick == 0 ? low : pick == 1 ? high : low + static_cast<int>(rng.below(static_cast<uint32_t>(high - low + 1)));
+  }
+  return codes;
+}
+
+/// Codes [n, h, w, c] as training stores them: bytes or nibbles in padded rows, + 128 when signed.
+inline Tensor store_codes(const std::vector<int>& codes, const Shape& shape, const ActivationQuantizer& q) {
+  const Tensor t = Tensor::zeros(code_dtype(q), shape, code_stride(shape.back()));
+  for (int64_t r = 0; r < t.rows(); ++r)
+    for (int64_t c = 0; c < shape.back(); ++c) {
+      const int code = codes[at(r * shape.back() + c)] + (q.is_signed ? kSignedOffset : 0);
+      if (t.dtype() == DType::u8)
+        t.row<uint8_t>(r)[c] = static_cast<uint8_t>(code);
+      else
+        t.row<uint8_t>(r)[c / 2] = static_cast<uint8_t>(t.row<uint8_t>(r)[c / 2] | code << (c % 2 * 4));
+    }
+  return t;
+}
+
+/// The dense padded image of a row-folded layer; `T` is uint8_t (signed codes) or bf16; `rim` fills the padding.
+template <typename T>
+Tensor store_image(const std::vector<T>& values, const ConvShape& s, T rim) {
+  const int64_t pads = s.pad_before + s.pad_after;
+  Tensor t(sizeof(T) == 1 ? DType::u8 : DType::bf16, {s.n, s.h + pads, s.w + pads, s.ic});
+  std::fill_n(t.data<T>(), t.size(), rim);
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t y = 0; y < s.h; ++y)
+      std::copy_n(values.data() + (i * s.h + y) * s.w * s.ic, s.w * s.ic,
+                  t.row<T>((i * (s.h + pads) + y + s.pad_before) * (s.w + pads) + s.pad_before));
+  return t;
+}
+
+inline bool same_bytes(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype() || a.shape() != b.shape() || a.stride() != b.stride()) return false;
+  const size_t row = at(a.shape().back() * bits_of(a.dtype()) + 7) / 8;  // the padding of rows is unspecified
+  for (int64_t r = 0; r < a.rows(); ++r)
+    if (std::memcmp(a.raw() + at(r) * a.row_bytes(), b.raw() + at(r) * b.row_bytes(), row) != 0) return false;
+  return true;
+}
+
+/// First element that is further from the reference than bound(i), as text; empty if there is none.
+template <typename Bound>
+std::string first_beyond(const Doubles& got, const Doubles& expected, const Bound& bound) {
+  if (got.size() != expected.size()) return fmt::format("{} elements instead of {}", got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i)
+    if (!(std::abs(got[i] - expected[i]) <= bound(i)))
+      return fmt::format("element {}: got {}, expected {}, allowed {:.3g}", i, got[i], expected[i], bound(i));
+  return {};
+}
+
+/// || got - expected || / || expected ||.
+inline double relative_distance(const Doubles& got, const Doubles& expected) {
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    error += (got[i] - expected[i]) * (got[i] - expected[i]);
+    norm += expected[i] * expected[i];
+  }
+  return std::sqrt(error / norm);
+}
+
+/// Message of the error that `call` throws; empty if it throws none of type E.
+template <typename E, typename Call>
+std::string message_of(const Call& call) {
+  try {
+    call();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace nibble::testing
