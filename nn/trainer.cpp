@@ -35,8 +35,12 @@ void check_finite(double loss, int64_t step, const Model& model, const ShardStat
 
 }  // namespace
 
-Trainer::Trainer(Model model, const TrainerOptions& options)
-    : model_(std::move(model)), options_(options), momentum_(make_gradients(model_)) {
+Trainer::Trainer(Model model, const TrainerOptions& options) : Trainer(std::move(model), options, Gradients(), 0) {
+  momentum_ = make_gradients(model_);
+}
+
+Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done)
+    : model_(std::move(model)), options_(options), momentum_(std::move(momentum)), steps_done_(steps_done) {
   const bool quantizes = !model_.network.quantizers.empty();
   if (quantizes && !model_.calibrated() && options_.calibrate_step < 1)
     throw UsageError("--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
@@ -98,12 +102,12 @@ Gradients Trainer::run_shard(const StepWeights& weights, const Tensor& images, s
   Tape tape;
   const Variable logits = training_forward(tape, model_, weights, slice(images, first, options_.shard), gradients,
                                            outcome.statistics);
-  const SoftmaxCrossEntropyResult result = softmax_cross_entropy(
+  const TapedLoss result = softmax_cross_entropy(
       &tape, logits, labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
       {.label_smoothing = options_.label_smoothing});
   outcome.loss = static_cast<double>(*result.loss.value().data<float>());
-  outcome.top1 = result.top1;
-  outcome.top5 = result.top5;
+  outcome.top1 = result.counts.top1;
+  outcome.top5 = result.counts.top5;
   // The batch's loss is the mean of the shards' means.
   const Tensor seed(DType::f32, result.loss.shape());
   *seed.data<float>() = 1.0f / static_cast<float>(shards);

@@ -33,6 +33,8 @@ struct StepResult {
 class Trainer {
  public:
   Trainer(Model model, const TrainerOptions& options);
+  /// Continues from a checkpoint's state.
+  Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done);
 
   /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
   /// kernel level and the shards, never on the number of threads.
@@ -44,8 +46,6 @@ class Trainer {
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }
   const TrainerOptions& options() const { return options_; }
-  /// Continues from a checkpoint's state.
-  void restore(int64_t steps_done) { steps_done_ = steps_done; }
 
  private:
   struct ShardOutcome {

@@ -1,0 +1,105 @@
+#include "apps/console.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "engine/env.hpp"
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+
+namespace {
+Verbosity level = Verbosity::kInfo;
+bool line_open = false;
+}  // namespace
+
+void set_verbosity_from_environment() {
+  const auto text = env(EnvVar::kLog);
+  if (!text || *text == "info") return;
+  if (*text == "quiet")
+    level = Verbosity::kQuiet;
+  else if (*text == "debug")
+    level = Verbosity::kDebug;
+  else
+    throw UsageError("NIBBLE_LOG is '{}'; use quiet, info or debug", *text);
+}
+
+void set_quiet() {
+  level = Verbosity::kQuiet;
+}
+
+Verbosity verbosity() {
+  return level;
+}
+
+bool interactive() {
+  static const bool answer = isatty(2) != 0 && env(EnvVar::kTerm).value_or("dumb") != "dumb";
+  return answer;
+}
+
+void end_progress() {
+  if (line_open) std::fputc('\n', stderr);
+  line_open = false;
+}
+
+void warn(const std::string& line) {
+  end_progress();
+  std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+void message(const std::string& line) {
+  if (level != Verbosity::kQuiet) warn(line);
+}
+
+void progress(const std::string& line) {
+  if (level == Verbosity::kQuiet) return;
+  if (!interactive()) {
+    std::fprintf(stderr, "%s\n", line.c_str());
+    return;
+  }
+  std::fprintf(stderr, "\r\x1b[K%s", line.c_str());
+  std::fflush(stderr);
+  line_open = true;
+}
+
+void print(const std::string& line) {
+  end_progress();
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fputc('\n', stdout);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw DiskError("the result cannot be written to standard output: the device is full or the reader has gone");
+}
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> width;
+  for (const auto& row : rows) {
+    width.resize(std::max(width.size(), row.size()));
+    for (size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t c = 0; c < row.size(); ++c)
+      line += c == 0 ? fmt::format("{:<{}}", row[c], width[c]) : fmt::format("  {:>{}}", row[c], width[c]);
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += (out.empty() ? "" : "\n") + line;
+  }
+  return out;
+}
+
+std::string grouped(int64_t n) {
+  std::string digits = std::to_string(n);
+  for (int at = static_cast<int>(digits.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) digits.insert(static_cast<size_t>(at), ",");
+  return digits;
+}
+
+std::string duration(double seconds) {
+  const auto s = static_cast<int64_t>(std::max(0.0, seconds) + 0.5);
+  if (s >= 3600) return fmt::format("{} h {} min", s / 3600, s % 3600 / 60);
+  if (s >= 60) return fmt::format("{} min {} s", s / 60, s % 60);
+  return fmt::format("{} s", s);
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,38 @@
+// The terminal: messages and progress on stderr, results on stdout, tables for people.
+#pragma once
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+namespace nibble::apps {
+
+enum class Verbosity { kQuiet, kInfo, kDebug };
+
+/// From NIBBLE_LOG and --quiet; UsageError for another value of the variable.
+void set_verbosity_from_environment();
+void set_quiet();
+Verbosity verbosity();
+
+/// One line on stderr, unless quiet.
+void message(const std::string& line);
+/// One line on stderr, always.
+void warn(const std::string& line);
+/// A progress line: redrawn in place on a terminal, a plain line elsewhere (the caller paces those).
+void progress(const std::string& line);
+/// Ends a redrawn line, so that the next message starts on its own.
+void end_progress();
+/// True when stderr is a terminal that may be redrawn (TERM is not "dumb").
+bool interactive();
+
+/// Results: one line on stdout.
+void print(const std::string& line);
+
+/// Columns padded to their widest cell; the first column to the left, numbers to the right. Row 0 is the header.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+/// 1234567 -> "1,234,567".
+std::string grouped(int64_t n);
+/// Seconds as "3 h 10 min", "2 min 5 s", "12 s".
+std::string duration(double seconds);
+
+}  // namespace nibble::apps

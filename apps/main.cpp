@@ -1,0 +1,98 @@
+// The program: finds the command, runs it, turns errors into one sentence and the documented exit code.
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <new>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/options.hpp"
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+std::vector<std::unique_ptr<Command>> all_commands() {
+  std::vector<std::unique_ptr<Command>> all;
+  for (Command* c : {train_command(), eval_command(), export_command(), predict_command(), inspect_command(),
+                     cost_command(), bench_command(), synth_command(), doctor_command()})
+    all.emplace_back(c);
+  return all;
+}
+
+/// The words an unknown option or command may have been meant to be.
+std::vector<std::string> known_words(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const CLI::Option* o : app.get_options())
+    for (const std::string& name : o->get_lnames()) words.push_back("--" + name);
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) words.push_back(sub->get_name());
+  return words;
+}
+
+/// The first word the parser did not know, with the nearest one it does.
+UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
+  const CLI::App& where = chosen != nullptr ? *chosen : app;
+  std::vector<std::string> rest = where.remaining();
+  if (rest.empty()) rest = app.remaining(true);
+  std::string word = rest.empty() ? "?" : rest.front();
+  if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
+  const std::string near = nearest_name(word, known_words(where));
+  return UsageError("unknown {} '{}'{}; see nibble {}--help", word.starts_with("-") ? "option" : "argument", word,
+                    near.empty() ? "" : fmt::format(" (did you mean {}?)", near),
+                    chosen != nullptr ? chosen->get_name() + " " : "");
+}
+
+int run(int argc, char** argv) {
+  set_verbosity_from_environment();
+  CLI::App app("nibble: trains and serves 4-bit and 8-bit ResNets on CPUs", "nibble");
+  app.set_version_flag("--version", NIBBLE_VERSION);
+  app.footer("nibble COMMAND --help explains one command, with examples.");
+  const std::vector<std::unique_ptr<Command>> commands = all_commands();
+  int code = 0;
+  const Command* chosen = nullptr;
+  for (const auto& command : commands) {
+    CLI::App* sub = app.add_subcommand(command->name(), command->summary());
+    sub->footer(std::string("Examples:\n") + command->examples());
+    command->declare(*sub);
+    sub->callback([&, c = command.get()] { chosen = c; });
+  }
+  const auto parsed_command = [&]() -> const CLI::App* {
+    const auto subs = app.get_subcommands();
+    return subs.empty() ? nullptr : subs.front();
+  };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    throw unknown_word(app, parsed_command());
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    throw UsageError("{}; see nibble {}--help", e.what(),
+                     parsed_command() != nullptr ? parsed_command()->get_name() + " " : "");
+  }
+  if (chosen == nullptr) {
+    print(app.help());
+    return static_cast<int>(ExitCode::kUsage);
+  }
+  for (const auto& command : commands)
+    if (command.get() == chosen) code = command->run();
+  return code;
+}
+
+}  // namespace
+
+}  // namespace nibble::apps
+
+int main(int argc, char** argv) {
+  using nibble::ExitCode;
+  try {
+    return nibble::apps::run(argc, argv);
+  } catch (const nibble::Error& e) {
+    nibble::apps::warn(fmt::format("error: {}", e.what()));
+    return static_cast<int>(e.code());
+  } catch (const std::bad_alloc&) {
+    nibble::apps::warn("error: not enough memory; use a smaller --batch-size, --shard, --width or --image-size");
+  } catch (const std::exception& e) {
+    nibble::apps::warn(fmt::format("error: {}", e.what()));
+  }
+  return static_cast<int>(ExitCode::kFailed);
+}

@@ -1,0 +1,43 @@
+#include "apps/signals.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+namespace nibble::apps {
+
+namespace {
+
+volatile sig_atomic_t requests = 0;
+
+/// Only async-signal-safe calls.
+void on_signal(int number) {
+  const sig_atomic_t before = requests;
+  requests = before + 1;
+  if (before == 0) {
+    constexpr char kText[] = "\nstopping after this step; once more stops at once without saving\n";
+    [[maybe_unused]] const auto written = write(2, kText, sizeof kText - 1);
+    return;
+  }
+  constexpr char kText[] = "\nstopped at once; the newest checkpoint is the one on disk\n";
+  [[maybe_unused]] const auto written = write(2, kText, sizeof kText - 1);
+  _exit(128 + number);
+}
+
+}  // namespace
+
+void install_signal_handlers() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  signal(SIGXFSZ, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+bool stop_requested() {
+  return requests > 0;
+}
+
+}  // namespace nibble::apps

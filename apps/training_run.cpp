@@ -1,0 +1,308 @@
+#include "apps/training_run.hpp"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "apps/console.hpp"
+#include "apps/signals.hpp"
+#include "data/image_folder.hpp"
+#include "data/wrappers.hpp"
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+constexpr int64_t kLogEvery = 10;        // steps between lines of metrics.jsonl
+constexpr double kPlainLineEvery = 10;   // seconds between progress lines when stderr is no terminal
+constexpr double kRedrawEvery = 0.2;
+
+/// What must be equal for a resumed run to continue bit for bit, and the best result so far.
+struct RunNote {
+  std::string decoder;
+  uint64_t seed = 0;
+  int64_t batch_size = 0, steps_per_epoch = 0, total_steps = 0;
+  double best_top1 = -1;
+  int64_t best_step = -1;
+};
+
+RunNote parse_note(const std::string& text, const std::string& source) {
+  try {
+    const nlohmann::json j = nlohmann::json::parse(text);
+    return {j.at("decoder"), j.at("seed"), j.at("batch_size"), j.at("steps_per_epoch"), j.at("total_steps"),
+            j.at("best_top1"), j.at("best_step")};
+  } catch (const nlohmann::json::exception& e) {
+    throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source, e.what());
+  }
+}
+
+}  // namespace
+
+/// Sums since the last report.
+struct TrainingRun::Meter {
+  Clock::time_point began = Clock::now(), since = Clock::now(), shown;
+  double loss = 0, wait = 0, run_wait = 0;
+  int64_t top1 = 0, images = 0, steps = 0, run_images = 0;
+  StepResult last;
+
+  void add(const StepResult& r) {
+    loss += r.loss;
+    top1 += r.top1;
+    images += r.images;
+    run_images += r.images;
+    ++steps;
+    last = r;
+  }
+  void clear(double wait_now) {
+    loss = 0;
+    top1 = images = steps = 0;
+    wait = wait_now;
+    since = Clock::now();
+  }
+};
+
+TrainingRun::TrainingRun(const RunArgs& args) : args_(args) {
+  open_data();
+}
+
+TrainingRun::~TrainingRun() = default;
+
+void TrainingRun::open_data() {
+  const TrainOptions& o = args_.options;
+  const Decoder decoder = decoder_from_name(o.decoder);
+  decoder_ = std::string(name_of(resolve(decoder)));
+  const SubsetArgs subset{.classes = static_cast<int>(o.limit_classes), .per_class = o.per_class, .seed = o.seed};
+  train_ = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "train", .decoder = decoder});
+  validation_ = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "val", .decoder = decoder});
+  if (o.limit_classes > 0 || o.per_class > 0) train_ = std::make_shared<Subset>(train_, subset);
+  if (o.limit_classes > 0)
+    validation_ = std::make_shared<Subset>(validation_, SubsetArgs{.classes = subset.classes, .per_class = 0, .seed = 0});
+  require_same_classes(*train_, *validation_, o.data + "/train", o.data + "/val");
+  args_.options.network.classes = train_->num_classes();
+  if (train_->num_classes() < 2)
+    throw DataError("{}/train has {} class; training needs at least 2 class folders", o.data, train_->num_classes());
+  steps_per_epoch_ = Sampler({.size = train_->size(), .batch_size = o.batch_size, .seed = o.seed}).batches_per_epoch();
+}
+
+int64_t TrainingRun::total_steps() const {
+  return args_.options.steps > 0 ? args_.options.steps : args_.options.epochs * steps_per_epoch_;
+}
+
+std::string TrainingRun::banner() const {
+  const TrainOptions& o = args_.options;
+  const Network net = build_resnet(o.network);
+  int64_t parameters = 0, macs = 0;
+  for (const UnitSpec& u : net.units) {
+    parameters += u.weight_count() + (u.norm_name.empty() ? u.shape.oc : 2 * u.shape.oc);
+    macs += u.macs();
+  }
+  std::string text = fmt::format("nibble {}  {}, {} threads\n", NIBBLE_VERSION, isa_explanation(), threads());
+  text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(train_->size()),
+                      grouped(validation_->size()), train_->num_classes(), decoder_);
+  text += fmt::format("model  {} x{} {}  {} parameters, {} million multiply-adds an image at {} px\n", o.network.arch,
+                      o.network.width, o.network.precision, grouped(parameters), grouped(macs / 1000000),
+                      o.network.image_size);
+  text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(total_steps()),
+                      o.batch_size, o.shard, steps_per_epoch_, o.lr, o.schedule);
+  if (!net.quantizers.empty())
+    text += fmt::format(", activations quantized from step {}", o.calibrate_step(total_steps()));
+  return text;
+}
+
+void TrainingRun::open_folder() {
+  folder_ = args_.resume ? RunFolder::resume(args_.out) : RunFolder::create(args_.out);
+  store_ = std::make_unique<CheckpointStore>(folder_->checkpoints(static_cast<int>(args_.options.keep)));
+}
+
+void TrainingRun::start_fresh() {
+  const TrainOptions& o = args_.options;
+  Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
+  if (!args_.weights.empty())
+    for (const std::string& name : load_torchvision_weights(args_.weights, model))
+      message(fmt::format("{} starts anew: {} has another number of classes", name, args_.weights));
+  trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(total_steps(), steps_per_epoch_));
+}
+
+void TrainingRun::start_from_checkpoint() {
+  const FoundCheckpoint found = store_->find_latest();
+  for (const SkippedCheckpoint& s : found.skipped) warn(fmt::format("skipped {}: {}", s.path.string(), s.reason));
+  if (!found.found()) {
+    if (!found.skipped.empty())
+      throw ModelError("{} has no checkpoint that can be read; start again with another --out", args_.out);
+    message("no checkpoint yet: starting at step 0");
+    start_fresh();
+    return;
+  }
+  Checkpoint c = load_checkpoint(found.path);
+  const RunNote note = parse_note(c.run, found.path.string());
+  const TrainOptions& o = args_.options;
+  if (note.decoder != decoder_)
+    throw UsageError("{} was trained with the decoder {}, this is {}: their pixels differ; resume with --decoder {}",
+                     args_.out, note.decoder, decoder_, note.decoder);
+  if (c.class_names != train_->class_names() || note.steps_per_epoch != steps_per_epoch_ || note.batch_size != o.batch_size)
+    throw DataError("{} was trained on other data ({} steps an epoch, now {}); resume with the same folder", args_.out,
+                    note.steps_per_epoch, steps_per_epoch_);
+  trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(total_steps(), steps_per_epoch_), c.momentum,
+                                       c.steps_done);
+  best_top1_ = note.best_top1;
+  best_step_ = note.best_step;
+  saved_at_ = c.steps_done;
+  message(fmt::format("resuming {} at step {}", args_.out, c.steps_done));
+}
+
+void TrainingRun::begin_loading() {
+  const TrainOptions& o = args_.options;
+  const int64_t done = trainer_->steps_done();
+  loader_ = std::make_unique<TrainLoader>(
+      TrainLoaderArgs{.dataset = train_,
+                      .batch_size = o.batch_size,
+                      .transform = {.size = static_cast<int>(o.network.image_size), .min_crop = static_cast<float>(o.min_crop)},
+                      .seed = o.seed,
+                      .workers = static_cast<int>(o.loader_threads),
+                      .bad_images = o.strict_data ? BadImages::error : BadImages::skip,
+                      .start_epoch = done / steps_per_epoch_,
+                      .start_batch = done % steps_per_epoch_});
+  MetricsLogArgs log;
+  if (args_.resume) log.keep_to_step = done;
+  log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
+}
+
+std::string TrainingRun::run_note() const {
+  nlohmann::ordered_json j;
+  j["decoder"] = decoder_;
+  j["seed"] = args_.options.seed;
+  j["batch_size"] = args_.options.batch_size;
+  j["steps_per_epoch"] = steps_per_epoch_;
+  j["total_steps"] = total_steps();
+  j["best_top1"] = best_top1_;
+  j["best_step"] = best_step_;
+  return j.dump();
+}
+
+void TrainingRun::one_step(Meter& meter) {
+  const Batch batch = loader_->next();
+  try {
+    meter.add(trainer_->step(batch.images, batch.labels));
+  } catch (const DivergedError& e) {
+    throw DivergedError("{} (last good checkpoint: {})", e.what(), last_checkpoint());
+  }
+}
+
+void TrainingRun::report(Meter& meter) {
+  const int64_t done = trainer_->steps_done();
+  const double elapsed = seconds_since(meter.since), rate = static_cast<double>(meter.images) / std::max(1e-9, elapsed);
+  const double wait = (loader_->wait_seconds() - meter.wait) / std::max(1e-9, elapsed);
+  const double epoch = static_cast<double>(done) / static_cast<double>(steps_per_epoch_);
+  const double loss = meter.loss / static_cast<double>(std::max<int64_t>(1, meter.steps));
+  const double top1 = 100.0 * static_cast<double>(meter.top1) / static_cast<double>(std::max<int64_t>(1, meter.images));
+  log_->write(MetricsRecord()
+                  .add("step", done)
+                  .add("epoch", epoch)
+                  .add("train/loss", loss)
+                  .add("train/top1", top1)
+                  .add("lr", meter.last.rate)
+                  .add("grad_norm", meter.last.gradient_norm)
+                  .add("images_per_second", rate)
+                  .add("data_wait", wait));
+  const bool last = done == total_steps();
+  if (last || seconds_since(meter.shown) > (interactive() ? kRedrawEvery : kPlainLineEvery)) {
+    meter.shown = Clock::now();
+    const double left = static_cast<double>((total_steps() - done) * args_.options.batch_size) / std::max(1e-9, rate);
+    progress(fmt::format("epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  "
+                         "{} left",
+                         epoch, static_cast<double>(total_steps()) / static_cast<double>(steps_per_epoch_), done,
+                         total_steps(), loss, top1, meter.last.rate, rate, 100 * wait, duration(left)));
+  }
+  meter.clear(loader_->wait_seconds());
+}
+
+void TrainingRun::evaluate(double epoch) {
+  const TrainOptions& o = args_.options;
+  const Model& model = trainer_->model();
+  last_evaluation_ = evaluate_dataset(runner_for(model), validation_, o.network.image_size,
+                                      {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
+  evaluated_at_ = trainer_->steps_done();
+  const EvaluationResult& r = last_evaluation_.result;
+  log_->write(MetricsRecord()
+                  .add("step", evaluated_at_)
+                  .add("epoch", epoch)
+                  .add("eval/top1", r.top1_percent())
+                  .add("eval/top5", r.top5_percent())
+                  .add("eval/loss", r.loss)
+                  .add("eval/images", r.images)
+                  .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
+  if (r.top1_percent() > best_top1_) {
+    best_top1_ = r.top1_percent();
+    best_step_ = evaluated_at_;
+  }
+  const bool integer = model.calibrated() && o.network.mode == QuantMode::kInteger;
+  message(fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images, {}]{}", epoch,
+                      r.top1_percent(), r.top5_percent(), r.loss, integer ? "integer engine" : "bf16 activations",
+                      r.images, duration(last_evaluation_.seconds), best_step_ == evaluated_at_ ? "  best" : ""));
+}
+
+void TrainingRun::save() {
+  const int64_t step = trainer_->steps_done();
+  if (saved_at_ == step) return;
+  save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, run_note(), train_->class_names());
+  log_->sync();
+  if (best_step_ == step) store_->mark_best(step);
+  store_->publish(step);
+  saved_at_ = step;
+}
+
+std::string TrainingRun::last_checkpoint() const {
+  return saved_at_ < 0 ? "none" : store_->path_for(saved_at_).string();
+}
+
+void TrainingRun::interrupted() {
+  save();
+  throw InterruptedError("interrupted at step {} and saved; continue with: nibble train --resume {}",
+                         trainer_->steps_done(), args_.out);
+}
+
+RunSummary TrainingRun::run() {
+  open_folder();
+  if (args_.resume)
+    start_from_checkpoint();
+  else
+    start_fresh();
+  if (!args_.resume) write_file_atomically(folder_->config_path(), args_.config_text);
+  begin_loading();
+  const TrainOptions& o = args_.options;
+  const int64_t total = total_steps();
+  Meter meter;
+  meter.clear(loader_->wait_seconds());
+  double train_loss = 0;
+  while (trainer_->steps_done() < total) {
+    one_step(meter);
+    train_loss = meter.last.loss;
+    const int64_t done = trainer_->steps_done();
+    const bool epoch_ends = done % steps_per_epoch_ == 0, last = done == total;
+    if (done % kLogEvery == 0 || epoch_ends || last) report(meter);
+    const int64_t epoch = done / steps_per_epoch_;
+    if (last || (epoch_ends && o.eval_every > 0 && epoch % o.eval_every == 0)) {
+      evaluate(static_cast<double>(done) / static_cast<double>(steps_per_epoch_));
+      meter.clear(loader_->wait_seconds());
+    }
+    if (last || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends) || best_step_ == done) save();
+    if (stop_requested() && !last) interrupted();
+  }
+  if (evaluated_at_ != total) evaluate(static_cast<double>(total) / static_cast<double>(steps_per_epoch_));
+  for (const ImageNote& note : loader_->skipped()) warn(fmt::format("replaced {}: {}", note.path, note.reason));
+  return {.evaluation = last_evaluation_.result,
+          .skipped = static_cast<int64_t>(loader_->skipped().size()),
+          .train_loss = train_loss,
+          .steps = total,
+          .images_per_second = static_cast<double>(meter.run_images) / std::max(1e-9, seconds_since(meter.began))};
+}
+
+}  // namespace nibble::apps

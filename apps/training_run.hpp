@@ -1,0 +1,72 @@
+// One training run: data, trainer, run folder, progress, checkpoints, resume.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "apps/model_input.hpp"
+#include "data/loader.hpp"
+#include "nn/metrics_log.hpp"
+#include "nn/run_folder.hpp"
+#include "nn/train_options.hpp"
+
+namespace nibble::apps {
+
+struct RunArgs {
+  TrainOptions options;
+  std::string config_text;  // the resolved config, written into the run folder
+  std::string out;
+  std::string weights;      // start from these (safetensors, torchvision's names); empty: fresh
+  bool resume = false;
+};
+
+struct RunSummary {
+  EvaluationResult evaluation;
+  int64_t skipped = 0;
+  double train_loss = 0;
+  int64_t steps = 0;
+  double images_per_second = 0;
+};
+
+/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last good checkpoint.
+class TrainingRun {
+ public:
+  explicit TrainingRun(const RunArgs& args);
+  ~TrainingRun();
+  /// The plan: data, model, steps; printed before the first step and alone with --dry-run.
+  std::string banner() const;
+  RunSummary run();
+
+ private:
+  struct Meter;
+  void open_data();
+  void open_folder();
+  void start_fresh();
+  void start_from_checkpoint();
+  void begin_loading();
+  int64_t total_steps() const;
+  std::string run_note() const;
+  void one_step(Meter& meter);
+  void report(Meter& meter);
+  void evaluate(double epoch);
+  void save();
+  [[noreturn]] void interrupted();
+  std::string last_checkpoint() const;
+
+  RunArgs args_;
+  DatasetPtr train_, validation_;
+  std::string decoder_;
+  std::optional<RunFolder> folder_;
+  std::unique_ptr<CheckpointStore> store_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<TrainLoader> loader_;
+  std::unique_ptr<MetricsLog> log_;
+  EvaluationReport last_evaluation_;
+  int64_t evaluated_at_ = -1;  // steps done at the last evaluation
+  int64_t saved_at_ = -1;
+  double best_top1_ = -1;
+  int64_t best_step_ = -1;
+  int64_t steps_per_epoch_ = 0;
+};
+
+}  // namespace nibble::apps
