@@ -23,6 +23,7 @@ Tensor average_pool_forward(const Tensor& x) {
 }
 
 Tensor average_pool_backward_x(const Tensor& d_y, const Shape& x) {
+  if (x.rank() != 4) throw ShapeError("[average_pool] x has shape {}, but its rank must be 4; reshape it", x.str());
   require_f32("average_pool", "d_y", d_y, {x[0], x[3]}, "x's images and channels");
   const int64_t pixels = x[1] * x[2], channels = x[3];
   const float scale = 1.0f / static_cast<float>(pixels);

@@ -113,6 +113,8 @@ Tensor batch_norm_backward_x(const Tensor& d_y, const Tensor& x, const Tensor& g
                              float epsilon, const BatchNormSums* sums) {
   require_f32("batch_norm", "d_y", d_y, x.shape(), "x's dimensions");
   const int64_t rows = x.rows(), channels = x.shape().back();
+  require_f32("batch_norm", "gamma", gamma, {channels}, "x's channels");
+  require_statistics(x, statistics);
   const std::vector<float> inverse = inverse_std(statistics, epsilon);
   // d_x = factor * (d_y - mean_g - xhat * mean_g_xhat), the two means being zero for constant statistics
   std::vector<float> factor, mean_g(inverse.size(), 0.0f), mean_g_xhat(inverse.size(), 0.0f);

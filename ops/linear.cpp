@@ -23,14 +23,16 @@ Tensor linear_forward(const Tensor& x, const Tensor& w, const Tensor& bias) {
 }
 
 Tensor linear_backward_x(const Tensor& d_y, const Tensor& w) {
-  require_f32("linear", "d_y", d_y, 2);
+  require_f32("linear", "w", w, 2);
+  require_f32("linear", "d_y", d_y, {d_y.dim(0), w.dim(0)}, "w's rows");
   Tensor d_x(DType::f32, {d_y.dim(0), w.dim(1)});
   multiply(matrix_of(d_y), matrix_of(w), d_x.data<float>(), d_x.stride());
   return d_x;
 }
 
 Tensor linear_backward_w(const Tensor& d_y, const Tensor& x) {
-  require_f32("linear", "d_y", d_y, 2);
+  require_f32("linear", "x", x, 2);
+  require_f32("linear", "d_y", d_y, {x.dim(0), d_y.shape().back()}, "x's rows");
   Tensor d_w(DType::f32, {d_y.dim(1), x.dim(1)});
   multiply(matrix_of(d_y).transposed(), matrix_of(x), d_w.data<float>(), d_w.stride());
   return d_w;

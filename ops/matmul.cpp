@@ -73,14 +73,16 @@ Tensor matmul_forward(const Tensor& a, const Tensor& b) {
 }
 
 Tensor matmul_backward_a(const Tensor& d_y, const Tensor& b) {
-  require_f32("matmul", "d_y", d_y, 2);
+  require_f32("matmul", "b", b, 2);
+  require_f32("matmul", "d_y", d_y, {d_y.dim(0), b.dim(1)}, "b's columns");
   Tensor d_a(DType::f32, {d_y.dim(0), b.dim(0)});
   multiply(matrix_of(d_y), matrix_of(b).transposed(), d_a.data<float>(), d_a.stride());
   return d_a;
 }
 
 Tensor matmul_backward_b(const Tensor& d_y, const Tensor& a) {
-  require_f32("matmul", "d_y", d_y, 2);
+  require_f32("matmul", "a", a, 2);
+  require_f32("matmul", "d_y", d_y, {a.dim(0), d_y.shape().back()}, "a's rows");
   Tensor d_b(DType::f32, {a.dim(1), d_y.dim(1)});
   multiply(matrix_of(a).transposed(), matrix_of(d_y), d_b.data<float>(), d_b.stride());
   return d_b;

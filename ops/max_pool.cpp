@@ -70,6 +70,9 @@ MaxPooled max_pool_forward(const Tensor& x, const MaxPoolArgs& args) {
 
 Tensor max_pool_backward_x(const Tensor& d_y, const Tensor& winner, const Shape& x) {
   require_f32("max_pool", "d_y", d_y, winner.shape(), "the pooled dimensions");
+  if (x.rank() != 4 || d_y.shape().rank() != 4 || x[0] != d_y.dim(0) || x[3] != d_y.dim(3))
+    throw ShapeError("[max_pool] d_y is {}, but x is {}: images and channels differ; pass the shape that was pooled",
+                     d_y.shape().str(), x.str());
   Tensor d_x = Tensor::zeros(DType::f32, x);
   const int64_t windows = d_y.dim(1) * d_y.dim(2), pixels = x[1] * x[2], channels = x[3];
   parallel_for(x[0], [&](int64_t i) {

@@ -54,4 +54,7 @@ TEST_CASE("average pool names operands that do not fit") {
   CHECK(error_of<DTypeError>([] {
           average_pool_forward(Tensor(DType::u8, {1, 2, 2, 3}));
         }) == "[average_pool] x is u8, but the generic ops compute in f32 only; convert it first");
+  CHECK(error_of<ShapeError>([] {
+          average_pool_backward_x(random_tensor({2, 4}, 1), {2, 4});
+        }) == "[average_pool] x has shape [2,4], but its rank must be 4; reshape it");
 }

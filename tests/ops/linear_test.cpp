@@ -53,4 +53,10 @@ TEST_CASE("linear names operands that do not fit") {
   CHECK(error_of<DTypeError>([&] {
           linear_forward(x, Tensor(DType::s8, {4, 3}), bias);
         }) == "[linear] w is s8, but the generic ops compute in f32 only; convert it first");
+  CHECK(error_of<ShapeError>([&] {
+          linear_backward_x(random_tensor({2, 3}, 1), w);
+        }) == "[linear] d_y has shape [2,3], but w's rows ask for [2,4]; pass a tensor of that shape");
+  CHECK(error_of<ShapeError>([&] {
+          linear_backward_w(random_tensor({3, 4}, 1), x);
+        }) == "[linear] d_y has shape [3,4], but x's rows ask for [2,4]; pass a tensor of that shape");
 }

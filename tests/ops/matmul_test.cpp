@@ -89,4 +89,10 @@ TEST_CASE("matmul names operands that do not fit") {
   CHECK(error_of<DTypeError>([&] {
           matmul_forward(Tensor(DType::bf16, {2, 3}), a);
         }) == "[matmul] a is bf16, but the generic ops compute in f32 only; convert it first");
+  CHECK(error_of<ShapeError>([&] {
+          matmul_backward_a(random_tensor({2, 4}, 1), random_tensor({3, 5}, 1));
+        }) == "[matmul] d_y has shape [2,4], but b's columns ask for [2,5]; pass a tensor of that shape");
+  CHECK(error_of<ShapeError>([&] {
+          matmul_backward_b(random_tensor({3, 5}, 1), a);
+        }) == "[matmul] d_y has shape [3,5], but a's rows ask for [2,5]; pass a tensor of that shape");
 }
