@@ -1,0 +1,38 @@
+// Float GEMM of every level this machine runs, against the product in double.
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "tests/kernels/gemm_float_checks.hpp"
+
+namespace nibble::testing {
+namespace {
+
+template <typename Body>
+void for_each_family(const Body& body) {
+  set_float_mode();
+  for (const Isa isa : runnable_isas())
+    for_each_float_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
+}
+
+TEST_CASE("float products lie within the bound of recursive summation and are exact for small integers") {
+  for_each_family([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
+}
+
+TEST_CASE("float segments packed one behind the other are one longer product") {
+  for_each_family([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
+}
+
+TEST_CASE("the order of a float sum does not depend on the place in the tile or the number of panels") {
+  for_each_family([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
+}
+
+TEST_CASE("a float panel does not depend on how its operand lay in memory") {
+  for_each_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
+}
+
+TEST_CASE("codes packed as a transposed left operand equal their values in bf16") {
+  for (const Isa isa : runnable_isas())
+    check_transposed_codes(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
+}
+
+}  // namespace
+}  // namespace nibble::testing

@@ -1,0 +1,143 @@
+// The facts every integer GEMM kernel must show, whatever level (or emulation of one) it belongs to.
+#pragma once
+#include "tests/kernels/gemm_support.hpp"
+
+namespace nibble::testing {
+
+/// Codes a kernel promises to take.
+struct CodeRange {
+  int a_max = 255, b_min = -128, b_max = 127;
+};
+
+enum class Codes { kAllLow, kAllHigh, kHighTimesLow, kAlternating, kRandom, kOneHot };
+inline constexpr Codes kAllCodes[] = {Codes::kAllLow,      Codes::kAllHigh, Codes::kHighTimesLow,
+                                      Codes::kAlternating, Codes::kRandom,  Codes::kOneHot};
+inline const char* name_of(Codes c) {
+  constexpr const char* kNames[] = {"all low", "all high", "high times low", "alternating", "random", "one hot"};
+  return kNames[static_cast<int>(c)];
+}
+
+inline void fill_codes(Codes codes, CodeRange range, Matrix<uint8_t>& a, Matrix<int8_t>& b, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_int_distribution<int> any_a(0, range.a_max), any_b(range.b_min, range.b_max);
+  const int64_t hot = a.columns == 0 ? 0 : static_cast<int64_t>(random()) % a.columns;
+  const auto a_at = [&](int64_t r, int64_t i) -> int {
+    switch (codes) {
+      case Codes::kAllLow:
+        return 0;
+      case Codes::kAllHigh:
+      case Codes::kHighTimesLow:
+        return range.a_max;
+      case Codes::kAlternating:
+        return (r + i) % 2 ? range.a_max : 0;
+      case Codes::kRandom:
+        return any_a(random);
+      case Codes::kOneHot:
+        return i == hot ? 1 + static_cast<int>(r) % range.a_max : 0;
+    }
+    return 0;
+  };
+  const auto b_at = [&](int64_t i, int64_t n) -> int {
+    switch (codes) {
+      case Codes::kAllLow:
+      case Codes::kHighTimesLow:
+        return range.b_min;
+      case Codes::kAllHigh:
+        return range.b_max;
+      case Codes::kAlternating:
+        return (i + n) % 2 ? range.b_min : range.b_max;
+      case Codes::kRandom:
+      case Codes::kOneHot:
+        return any_b(random);
+    }
+    return 0;
+  };
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t i = 0; i < a.columns; ++i) a(r, i) = static_cast<uint8_t>(a_at(r, i));
+  for (int64_t i = 0; i < b.rows; ++i)
+    for (int64_t n = 0; n < b.columns; ++n) b(i, n) = static_cast<int8_t>(b_at(i, n));
+}
+
+/// Elements of c that differ from before + a*b, in 64-bit arithmetic; columns that were missing count as zeros of B.
+inline int64_t differences(const GemmInt& g, const Matrix<uint8_t>& a, const Matrix<int8_t>& b,
+                           const Matrix<int32_t>& c, int64_t before) {
+  const int64_t rows = c.rows - 1;
+  int64_t wrong = 0;
+  std::vector<int64_t> sum(static_cast<size_t>(g.nr));
+  for (int64_t r = 0; r < rows; ++r) {
+    std::fill(sum.begin(), sum.end(), before);
+    if (r < a.rows) {
+      for (int64_t i = 0; i < a.columns; ++i)
+        for (int64_t n = 0; n < b.columns; ++n)
+          sum[static_cast<size_t>(n)] += int64_t{a(r, i)} * b.cells[static_cast<size_t>(i * b.columns + n)];
+    }
+    for (int64_t n = 0; n < g.nr; ++n) wrong += sum[static_cast<size_t>(n)] != c(r, n);
+  }
+  return wrong;
+}
+
+inline void check_code_extent(const GemmInt& g, Extent e, Codes codes, CodeRange range, const std::string& kernel) {
+  Matrix<uint8_t> a(e.m, e.k);
+  Matrix<int8_t> b(e.k, e.columns);
+  fill_codes(codes, range, a, b, static_cast<uint32_t>(e.k * 64 + e.m + e.columns));
+  const std::string what = describe(kernel, e, name_of(codes));
+  auto packed = pack(g, a, b, {e.k}, codes == Codes::kRandom ? Layout::kContiguousN : Layout::kContiguousK);
+  REQUIRE_MESSAGE(packed.guards_intact(), what);
+  constexpr int32_t kBefore = -123456789;
+  for (const Into into : {Into::kOverwrite, Into::kAccumulate}) {
+    const auto c = run(g, packed, kBefore, into);
+    CHECK_MESSAGE(differences(g, a, b, c, into == Into::kAccumulate ? kBefore : 0) == 0, what);
+    CHECK_MESSAGE(rims_kept(g, c, kBefore), what);
+  }
+}
+
+/// Equality with the naive product on every extent and fill.
+inline void check_codes(const GemmInt& g, CodeRange range, const std::string& kernel) {
+  for (const Extent& e : extents(g)) {
+    for (const Codes codes : kAllCodes) {
+      // Depth matters to the extremes, ragged edges only to one fill.
+      if (e.k == 39 && codes != Codes::kRandom) continue;
+      if (e.m != g.mr && e.k > 147 && codes != Codes::kHighTimesLow && codes != Codes::kRandom) continue;
+      check_code_extent(g, e, codes, range, kernel);
+    }
+  }
+}
+
+/// Segments packed one behind the other are one longer product.
+inline void check_code_segments(const GemmInt& g, CodeRange range, const std::string& kernel) {
+  for (const std::vector<int>& segments : {std::vector<int>{39, 1, 79}, {64, 64}, {3, 5, 7, 11, 13, 17, 19, 23, 29}}) {
+    const int k = std::accumulate(segments.begin(), segments.end(), 0);
+    Matrix<uint8_t> a(g.mr + 2, k);
+    Matrix<int8_t> b(k, g.nr);
+    fill_codes(Codes::kRandom, range, a, b, 7);
+    auto packed = pack(g, a, b, segments);
+    CHECK_MESSAGE(packed.guards_intact(), kernel);
+    CHECK_MESSAGE(differences(g, a, b, run(g, packed, 0, Into::kOverwrite), 0) == 0, kernel);
+  }
+}
+
+/// A panel is the same bytes however B lay in memory.
+inline void check_code_layouts(const GemmInt& g, CodeRange range, const std::string& kernel) {
+  for (const int k : {1, 2, 3, 17, 32, 39, 64, 131}) {
+    for (int columns = 1; columns <= g.nr; ++columns) {
+      Matrix<uint8_t> a(1, k);
+      Matrix<int8_t> b(k, columns);
+      fill_codes(Codes::kRandom, range, a, b, static_cast<uint32_t>(k));
+      auto one = pack(g, a, b, {k}, Layout::kContiguousK), two = pack(g, a, b, {k}, Layout::kContiguousN),
+           three = pack(g, a, b, {k}, Layout::kStridedBoth);
+      CHECK_MESSAGE(one.b.same_bytes(two.b), kernel, " k ", k, " columns ", columns);
+      CHECK_MESSAGE(one.b.same_bytes(three.b), kernel, " k ", k, " columns ", columns);
+      CHECK_MESSAGE((one.guards_intact() && two.guards_intact() && three.guards_intact()), kernel);
+    }
+  }
+}
+
+/// All three families of one level.
+template <typename Body>
+void for_each_code_family(const kernels::Table& t, const std::string& level, const Body& body) {
+  body(t.u8s8, CodeRange{255, -128, 127}, level + " u8s8");
+  body(t.u8s4, CodeRange{255, -8, 7}, level + " u8s4");
+  body(t.u4s4, CodeRange{15, -8, 7}, level + " u4s4");
+}
+
+}  // namespace nibble::testing

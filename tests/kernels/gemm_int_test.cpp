@@ -1,0 +1,35 @@
+// Integer GEMM of every level this machine runs, against the naive product.
+#include "engine/cpu.hpp"
+#include "tests/kernels/gemm_int_checks.hpp"
+
+namespace nibble::testing {
+namespace {
+
+template <typename Body>
+void for_each_family(const Body& body) {
+  for (const Isa isa : runnable_isas())
+    for_each_code_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
+}
+
+TEST_CASE("integer products equal the naive ones for every extent and every extreme of the codes") {
+  for_each_family(check_codes);
+}
+
+TEST_CASE("integer segments packed one behind the other are one longer product") {
+  for_each_family(check_code_segments);
+}
+
+TEST_CASE("an integer panel does not depend on how the right operand lay in memory") {
+  for_each_family(check_code_layouts);
+}
+
+TEST_CASE("levels with a dot product use it for 4-bit codes, too") {
+  for (const Isa isa : {Isa::avxvnni, Isa::avx512vnni, Isa::amx}) {
+    const kernels::Table& t = kernels::table_of(isa);
+    CHECK((t.u8s8.run == t.u8s4.run));
+    CHECK((t.u8s8.run == t.u4s4.run));
+  }
+}
+
+}  // namespace
+}  // namespace nibble::testing
