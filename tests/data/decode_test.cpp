@@ -4,7 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -56,6 +56,13 @@ std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
 
 std::vector<uint8_t> slurp(const fs::path& path) {
   return read_file(path);
+}
+
+// Of this thread: other work on the machine does not count.
+double cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
 struct Row {
@@ -189,7 +196,7 @@ TEST_CASE("every hostile image decodes or is refused as its manifest says, withi
     const bool must_decode = row.expected.starts_with("decode") && !may_refuse;
     for (const Decoder d : decoders()) {
       INFO(row.file << " with " << name_of(d) << ", expected: " << row.expected);
-      const auto start = std::chrono::steady_clock::now();
+      const double start = cpu_seconds();
       bool decoded = false;
       try {
         const Image image = load_image(folder / row.file, d);
@@ -197,8 +204,7 @@ TEST_CASE("every hostile image decodes or is refused as its manifest says, withi
       } catch (const DataError& e) {
         CHECK(std::string(e.what()).find(row.file) != std::string::npos);
       }
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      CHECK(took.count() < 2.0);
+      CHECK(cpu_seconds() - start < 2.0);
       if (!may_decode && !row.expected.starts_with("reject unless")) CHECK_FALSE(decoded);
       if (must_decode && !(d == Decoder::stb && beyond_stb.contains(row.file))) CHECK(decoded);
       ++checked;

@@ -1,0 +1,138 @@
+// ImageFolder and the wrappers.
+#include "data/dataset.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+
+#include "data/image_folder.hpp"
+#include "data/synth.hpp"
+#include "data/wrappers.hpp"
+#include "engine/error.hpp"
+#include "tests/data/images.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::TempDir;
+
+void put(const fs::path& path, const std::vector<uint8_t>& bytes) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+std::vector<uint8_t> jpeg(int width = 10, int height = 8) {
+  const Image image = testing::formula_image(width, height);
+  return encode_jpeg({image.pixels.get(), image.bytes()}, width, height, 90);
+}
+
+template <typename Action>
+std::string error_of(const Action& action) {
+  try {
+    action();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+std::vector<std::string> paths(const Dataset& set) {
+  std::vector<std::string> all;
+  for (int64_t i = 0; i < set.size(); ++i) all.push_back(set.path(i));
+  return all;
+}
+
+TEST_CASE("an image folder lists images in bytewise path order with labels of sorted class names") {
+  const TempDir dir;
+  for (const char* name : {"a/z.jpg", "a/B.JPEG", "a/b.PNG", "a-b/1.jpeg", "a/notes.txt", "a/.hidden.jpg", "a/jpg",
+                           ".cache/x.jpg", "stray.jpg", "a/folder.jpg/inner.txt"})
+    put(dir / "train" / name, jpeg());
+  fs::create_symlink(dir / "train" / "a" / "z.jpg", dir / "train" / "a" / "link.jpg");
+  fs::create_symlink(dir / "absent", dir / "train" / "a" / "broken.jpg");
+  const ImageFolder set({.dir = dir.path(), .split = "train"});
+  CHECK(set.class_names() == std::vector<std::string>{"a", "a-b"});
+  const std::string root = (dir / "train").string() + "/";
+  CHECK(paths(set) == std::vector<std::string>{root + "a-b/1.jpeg", root + "a/B.JPEG", root + "a/b.PNG",
+                                               root + "a/link.jpg", root + "a/z.jpg"});
+  CHECK(set.label(0) == 1);
+  CHECK(set.label(4) == 0);
+  CHECK(set.read(4).width == 10);
+  CHECK(set.decoder() != Decoder::auto_);
+}
+
+TEST_CASE("missing and empty folders are data errors that name the folder") {
+  const TempDir dir;
+  const std::string train = (dir / "train").string();
+  const auto open = [&] { ImageFolder({.dir = dir.path(), .split = "train"}); };
+  CHECK(error_of(open) == "there is no folder " + train + ": images are expected in " + train + "/<class>/*.JPEG");
+  fs::create_directories(dir / "train");
+  CHECK(error_of(open).find(train + " holds no class folder") == 0);
+  put(dir / "train" / "cat" / "1.jpg", jpeg());
+  fs::create_directories(dir / "train" / "dog");
+  CHECK(error_of(open).find("class folder " + train + "/dog holds no .jpg") == 0);
+  CHECK_THROWS_AS(open(), DataError);
+}
+
+TEST_CASE("different class folders in two splits are reported by name") {
+  const TempDir dir;
+  for (const char* name :
+       {"train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg", "same/a/1.jpg", "same/b/1.jpg"})
+    put(dir / name, jpeg());
+  const ImageFolder train({.dir = dir.path(), .split = "train"}), val({.dir = dir.path(), .split = "val"});
+  const ImageFolder same({.dir = dir.path(), .split = "same"});
+  CHECK(error_of([&] { require_same_classes(train, val, "train", "val"); }) ==
+        "class 'b' is in train but not in val: both need the same class folders");
+  CHECK(error_of([&] { require_same_classes(val, train, "val", "train"); }) ==
+        "class 'b' is in train but not in val: both need the same class folders");
+  require_same_classes(train, same, "train", "same");
+}
+
+TEST_CASE("a subset keeps the first classes and a reproducible draw of each") {
+  const auto whole = std::make_shared<const SyntheticDataset>(
+      SyntheticDatasetArgs{.split = SynthSplit::train, .per_class = 20, .size = 16, .seed = 0});
+  const Subset three(whole, {.classes = 3});
+  CHECK(three.size() == 60);
+  CHECK(three.num_classes() == 3);
+  const Subset few(whole, {.classes = 3, .per_class = 5, .seed = 1}),
+      again(whole, {.classes = 3, .per_class = 5, .seed = 1});
+  const Subset other(whole, {.classes = 3, .per_class = 5, .seed = 2});
+  CHECK(few.size() == 15);
+  CHECK(paths(few) == paths(again));
+  CHECK(paths(few) != paths(other));
+  std::vector<int> count(3);
+  for (int64_t i = 0; i < few.size(); ++i) ++count[static_cast<size_t>(few.label(i))];
+  CHECK(count == std::vector<int>{5, 5, 5});
+  const std::vector<std::string> names = paths(few);
+  CHECK(std::set<std::string>(names.begin(), names.end()).size() == 15);
+  // More classes do not change what is drawn from the first ones.
+  const Subset all(whole, {.per_class = 5, .seed = 1});
+  CHECK(std::equal(names.begin(), names.end(), paths(all).begin()));
+  CHECK(Subset(whole, {.per_class = 100}).size() == 200);
+  CHECK_THROWS_AS(Subset(whole, {.classes = 11}), UsageError);
+  CHECK_THROWS_AS(Subset(whole, {.per_class = -1}), UsageError);
+}
+
+TEST_CASE("the cache of decoded images hands out the same pixels and stops at its limit") {
+  const auto source = std::make_shared<const SyntheticDataset>(
+      SyntheticDatasetArgs{.split = SynthSplit::val, .per_class = 2, .size = 16, .seed = 0});
+  const int64_t one = 16 * 16 * 3;
+  const DecodedCache cache(source, 3 * one + 1);
+  for (int round = 0; round < 2; ++round)
+    for (int64_t i = 0; i < cache.size(); ++i) {
+      const Image a = cache.read(i), b = source->read(i);
+      REQUIRE(std::equal(a.pixels.get(), a.pixels.get() + one, b.pixels.get()));
+      CHECK(cache.label(i) == source->label(i));
+      CHECK(cache.path(i) == source->path(i));
+    }
+  CHECK(cache.bytes_held() == 3 * one);
+  CHECK(cache.read(0).pixels == cache.read(0).pixels);
+  CHECK(cache.read(9).pixels != cache.read(9).pixels);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,100 @@
+// The procedural data set: reproducible bytes, real files, balanced classes.
+#include "data/synth.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "data/image_folder.hpp"
+#include "engine/error.hpp"
+#include "tests/data/images.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+using testing::hash_of;
+using testing::TempDir;
+
+std::vector<uint8_t> drawn(int size, uint64_t seed, SynthSplit split, int label, int64_t number) {
+  std::vector<uint8_t> out(static_cast<size_t>(3 * size * size));
+  draw_synthetic(size, seed, split, label, number, out.data());
+  return out;
+}
+
+TEST_CASE("synthetic pixels and their JPEG files are the same bytes on every machine") {
+  uint64_t pixels = 0, files = 0;
+  for (int label = 0; label < 10; ++label) {
+    const std::vector<uint8_t> rgb = drawn(64, 0, SynthSplit::train, label, label);
+    pixels ^= hash_of(rgb) * static_cast<uint64_t>(2 * label + 1);
+    files ^= hash_of(encode_jpeg(rgb, 64, 64, 90)) * static_cast<uint64_t>(2 * label + 1);
+  }
+  CHECK(pixels == 0x8b2e1375d7c4f1c3ull);
+  CHECK(files == 0xab429ff2df791379ull);
+}
+
+TEST_CASE("every argument changes the picture") {
+  const std::vector<uint8_t> a = drawn(32, 0, SynthSplit::train, 1, 0);
+  CHECK(a == drawn(32, 0, SynthSplit::train, 1, 0));
+  CHECK(a != drawn(32, 1, SynthSplit::train, 1, 0));
+  CHECK(a != drawn(32, 0, SynthSplit::val, 1, 0));
+  CHECK(a != drawn(32, 0, SynthSplit::train, 2, 0));
+  CHECK(a != drawn(32, 0, SynthSplit::train, 1, 1));
+}
+
+TEST_CASE("mean colours do not tell the classes apart") {
+  constexpr int kImages = 60, kSize = 24;
+  std::vector<double> mean(10);
+  for (int label = 0; label < 10; ++label)
+    for (int i = 0; i < kImages; ++i)
+      for (const uint8_t v : drawn(kSize, 0, SynthSplit::train, label, i))
+        mean[static_cast<size_t>(label)] += v / (kImages * 3.0 * kSize * kSize);
+  // An image's mean varies by about 35 levels, so a class's mean of 60 varies by 4.5; four of those are 18.
+  for (const double m : mean) CHECK(std::abs(m - 127.5) < 18.0);
+}
+
+TEST_CASE("a written folder is an ImageFolder of real JPEG files, and writing it again changes nothing") {
+  const TempDir dir;
+  const SyntheticFolderArgs args{.dir = dir / "set", .train_per_class = 3, .val_per_class = 2, .size = 32, .seed = 4};
+  const SyntheticFolderCounts counts = write_synthetic_folder(args);
+  CHECK(counts.train == 30);
+  CHECK(counts.val == 20);
+  CHECK(counts.classes == 10);
+  const ImageFolder train({.dir = args.dir, .split = "train"}), val({.dir = args.dir, .split = "val"});
+  CHECK(train.size() == 30);
+  CHECK(val.size() == 20);
+  CHECK(train.class_names() == synthetic_class_names());
+  CHECK(std::is_sorted(train.class_names().begin(), train.class_names().end()));
+  const SyntheticDataset same({.split = SynthSplit::train, .per_class = 3, .size = 32, .seed = 4});
+  REQUIRE(same.size() == train.size());
+  for (int64_t i = 0; i < train.size(); ++i) {
+    CHECK(train.label(i) == same.label(i));
+    const Image image = train.read(i), drawn_again = same.read(i);
+    CHECK(image.warning.empty());
+    CHECK(read_file(train.path(i)) == encode_jpeg({drawn_again.pixels.get(), drawn_again.bytes()}, 32, 32, 90));
+  }
+  const std::vector<uint8_t> before = read_file(train.path(7));
+  write_synthetic_folder(args);
+  CHECK(read_file(train.path(7)) == before);
+}
+
+TEST_CASE("foreign files in the way and impossible arguments are refused") {
+  const TempDir dir;
+  SyntheticFolderArgs args{.dir = dir.path(), .train_per_class = 1, .val_per_class = 1, .size = 16, .seed = 0};
+  write_synthetic_folder(args);
+  std::ofstream(dir / "train/striped_disk/mine.txt") << "x";
+  CHECK_THROWS_AS(write_synthetic_folder(args), DataError);
+  args.size = 8;
+  CHECK_THROWS_AS(write_synthetic_folder(args), UsageError);
+  args.size = 16;
+  args.val_per_class = 0;
+  CHECK_THROWS_AS(write_synthetic_folder(args), UsageError);
+  args.val_per_class = 1;
+  args.dir = "/proc/nibble";
+  CHECK_THROWS_AS(write_synthetic_folder(args), DiskError);
+}
+
+}  // namespace
+}  // namespace nibble
