@@ -9,7 +9,8 @@ class App;
 
 namespace nibble::apps {
 
-/// One command: declares its options on `app` and returns what runs after parsing. The returned object owns the options.
+/// One command: declares its options on `app` and returns what runs after parsing. The returned object owns the
+/// options.
 class Command {
  public:
   virtual ~Command() = default;

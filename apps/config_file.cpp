@@ -46,13 +46,15 @@ void store(const std::filesystem::path& file, const OptionField& field, const to
 
 void read_layers(const std::filesystem::path& file, const toml::node& node, std::vector<PrecisionOverride>& overrides) {
   const toml::table* layers = node.as_table();
-  if (layers == nullptr) throw UsageError("{}: layers needs tables like [layers.\"layer3.0.conv2\"]", where(file, node));
+  if (layers == nullptr)
+    throw UsageError("{}: layers needs tables like [layers.\"layer3.0.conv2\"]", where(file, node));
   for (const auto& [name, entry] : *layers) {
     const toml::table* table = entry.as_table();
     const toml::node* precision = table != nullptr ? table->get("precision") : nullptr;
     const auto text = precision != nullptr ? precision->value_exact<std::string>() : std::nullopt;
     if (!text || table->size() != 1)
-      throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(file, entry), std::string(name.str()));
+      throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(file, entry),
+                       std::string(name.str()));
     overrides.push_back({std::string(name.str()), parse_precision(*text).body});
   }
 }

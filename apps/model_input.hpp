@@ -18,8 +18,8 @@ using RunModel = std::function<Tensor(const Tensor&)>;
 struct LoadedModel {
   std::string path;
   ModelFileKind kind = ModelFileKind::kServed;
-  std::optional<Checkpoint> checkpoint;   // kind kCheckpoint
-  std::shared_ptr<Executor> executor;     // none for a calibrated fake-mode checkpoint, which runs through its modules
+  std::optional<Checkpoint> checkpoint;  // kind kCheckpoint
+  std::shared_ptr<Executor> executor;    // none for a calibrated fake-mode checkpoint, which runs through its modules
   std::vector<std::string> class_names;
   Network network;
   RunModel run;

@@ -21,8 +21,8 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-constexpr int64_t kLogEvery = 10;        // steps between lines of metrics.jsonl
-constexpr double kPlainLineEvery = 10;   // seconds between progress lines when stderr is no terminal
+constexpr int64_t kLogEvery = 10;       // steps between lines of metrics.jsonl
+constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
 
 /// What must be equal for a resumed run to continue bit for bit, and the best result so far.
@@ -37,10 +37,11 @@ struct RunNote {
 RunNote parse_note(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = nlohmann::json::parse(text);
-    return {j.at("decoder"), j.at("seed"), j.at("batch_size"), j.at("steps_per_epoch"), j.at("total_steps"),
-            j.at("best_top1"), j.at("best_step")};
+    return {j.at("decoder"),     j.at("seed"),      j.at("batch_size"), j.at("steps_per_epoch"),
+            j.at("total_steps"), j.at("best_top1"), j.at("best_step")};
   } catch (const nlohmann::json::exception& e) {
-    throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source, e.what());
+    throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source,
+                     e.what());
   }
 }
 
@@ -84,7 +85,8 @@ void TrainingRun::open_data() {
   validation_ = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "val", .decoder = decoder});
   if (o.limit_classes > 0 || o.per_class > 0) train_ = std::make_shared<Subset>(train_, subset);
   if (o.limit_classes > 0)
-    validation_ = std::make_shared<Subset>(validation_, SubsetArgs{.classes = subset.classes, .per_class = 0, .seed = 0});
+    validation_ =
+        std::make_shared<Subset>(validation_, SubsetArgs{.classes = subset.classes, .per_class = 0, .seed = 0});
   require_same_classes(*train_, *validation_, o.data + "/train", o.data + "/val");
   args_.options.network.classes = train_->num_classes();
   if (train_->num_classes() < 2)
@@ -147,7 +149,8 @@ void TrainingRun::start_from_checkpoint() {
   if (note.decoder != decoder_)
     throw UsageError("{} was trained with the decoder {}, this is {}: their pixels differ; resume with --decoder {}",
                      args_.out, note.decoder, decoder_, note.decoder);
-  if (c.class_names != train_->class_names() || note.steps_per_epoch != steps_per_epoch_ || note.batch_size != o.batch_size)
+  if (c.class_names != train_->class_names() || note.steps_per_epoch != steps_per_epoch_ ||
+      note.batch_size != o.batch_size)
     throw DataError("{} was trained on other data ({} steps an epoch, now {}); resume with the same folder", args_.out,
                     note.steps_per_epoch, steps_per_epoch_);
   trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(total_steps(), steps_per_epoch_), c.momentum,
@@ -161,15 +164,15 @@ void TrainingRun::start_from_checkpoint() {
 void TrainingRun::begin_loading() {
   const TrainOptions& o = args_.options;
   const int64_t done = trainer_->steps_done();
-  loader_ = std::make_unique<TrainLoader>(
-      TrainLoaderArgs{.dataset = train_,
-                      .batch_size = o.batch_size,
-                      .transform = {.size = static_cast<int>(o.network.image_size), .min_crop = static_cast<float>(o.min_crop)},
-                      .seed = o.seed,
-                      .workers = static_cast<int>(o.loader_threads),
-                      .bad_images = o.strict_data ? BadImages::error : BadImages::skip,
-                      .start_epoch = done / steps_per_epoch_,
-                      .start_batch = done % steps_per_epoch_});
+  loader_ = std::make_unique<TrainLoader>(TrainLoaderArgs{
+      .dataset = train_,
+      .batch_size = o.batch_size,
+      .transform = {.size = static_cast<int>(o.network.image_size), .min_crop = static_cast<float>(o.min_crop)},
+      .seed = o.seed,
+      .workers = static_cast<int>(o.loader_threads),
+      .bad_images = o.strict_data ? BadImages::error : BadImages::skip,
+      .start_epoch = done / steps_per_epoch_,
+      .start_batch = done % steps_per_epoch_});
   MetricsLogArgs log;
   if (args_.resume) log.keep_to_step = done;
   log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
@@ -216,10 +219,11 @@ void TrainingRun::report(Meter& meter) {
   if (last || seconds_since(meter.shown) > (interactive() ? kRedrawEvery : kPlainLineEvery)) {
     meter.shown = Clock::now();
     const double left = static_cast<double>((total_steps() - done) * args_.options.batch_size) / std::max(1e-9, rate);
-    progress(fmt::format("epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  "
-                         "{} left",
-                         epoch, static_cast<double>(total_steps()) / static_cast<double>(steps_per_epoch_), done,
-                         total_steps(), loss, top1, meter.last.rate, rate, 100 * wait, duration(left)));
+    progress(fmt::format(
+        "epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  "
+        "{} left",
+        epoch, static_cast<double>(total_steps()) / static_cast<double>(steps_per_epoch_), done, total_steps(), loss,
+        top1, meter.last.rate, rate, 100 * wait, duration(left)));
   }
   meter.clear(loader_->wait_seconds());
 }
@@ -227,18 +231,20 @@ void TrainingRun::report(Meter& meter) {
 void TrainingRun::evaluate(double epoch) {
   const TrainOptions& o = args_.options;
   const Model& model = trainer_->model();
-  last_evaluation_ = evaluate_dataset(runner_for(model), validation_, o.network.image_size,
-                                      {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
+  last_evaluation_ =
+      evaluate_dataset(runner_for(model), validation_, o.network.image_size,
+                       {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
   evaluated_at_ = trainer_->steps_done();
   const EvaluationResult& r = last_evaluation_.result;
-  log_->write(MetricsRecord()
-                  .add("step", evaluated_at_)
-                  .add("epoch", epoch)
-                  .add("eval/top1", r.top1_percent())
-                  .add("eval/top5", r.top5_percent())
-                  .add("eval/loss", r.loss)
-                  .add("eval/images", r.images)
-                  .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
+  log_->write(
+      MetricsRecord()
+          .add("step", evaluated_at_)
+          .add("epoch", epoch)
+          .add("eval/top1", r.top1_percent())
+          .add("eval/top5", r.top5_percent())
+          .add("eval/loss", r.loss)
+          .add("eval/images", r.images)
+          .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
   if (r.top1_percent() > best_top1_) {
     best_top1_ = r.top1_percent();
     best_step_ = evaluated_at_;
@@ -252,7 +258,8 @@ void TrainingRun::evaluate(double epoch) {
 void TrainingRun::save() {
   const int64_t step = trainer_->steps_done();
   if (saved_at_ == step) return;
-  save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, run_note(), train_->class_names());
+  save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, run_note(),
+                  train_->class_names());
   log_->sync();
   if (best_step_ == step) store_->mark_best(step);
   store_->publish(step);

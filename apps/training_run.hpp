@@ -16,7 +16,7 @@ struct RunArgs {
   TrainOptions options;
   std::string config_text;  // the resolved config, written into the run folder
   std::string out;
-  std::string weights;      // start from these (safetensors, torchvision's names); empty: fresh
+  std::string weights;  // start from these (safetensors, torchvision's names); empty: fresh
   bool resume = false;
 };
 

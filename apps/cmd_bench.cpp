@@ -1,0 +1,170 @@
+// nibble bench train|infer
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/options.hpp"
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "engine/rng.hpp"
+#include "nn/runtime/executor.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// One measured phase.
+struct Phase {
+  std::string name;
+  double median_seconds = 0, best_seconds = 0;
+};
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+Phase measure(const std::string& name, int64_t repeats, const std::function<void()>& body) {
+  body();  // warm-up: allocations, page faults
+  std::vector<double> times;
+  for (int64_t i = 0; i < repeats; ++i) {
+    const auto began = Clock::now();
+    body();
+    times.push_back(std::chrono::duration<double>(Clock::now() - began).count());
+  }
+  return {name, median(times), *std::min_element(times.begin(), times.end())};
+}
+
+/// Peak resident memory of the process in bytes, 0 where the system does not say.
+int64_t peak_memory() {
+  FILE* f = std::fopen("/proc/self/status", "r");
+  char line[256];
+  long long kib = 0;
+  while (f != nullptr && std::fgets(line, sizeof line, f) != nullptr)
+    if (std::sscanf(line, "VmHWM: %lld kB", &kib) == 1) break;
+  if (f != nullptr) std::fclose(f);
+  return static_cast<int64_t>(kib) * 1024;
+}
+
+class Bench : public Command {
+ public:
+  const char* name() const override { return "bench"; }
+  const char* summary() const override {
+    return "throughput of training or inference on this machine, synthetic input";
+  }
+  const char* examples() const override {
+    return "  nibble bench train --precision w4a4-fl8 --batch-size 64\n"
+           "  nibble bench infer --precision w8a8 --batch-size 32 --json";
+  }
+
+  void declare(CLI::App& app) override {
+    options_.network.classes = 1000;
+    app.add_option("WHAT", what_, "train or infer")->required();
+    app.add_option("--batch-size", options_.batch_size, "images per step or call")->capture_default_str();
+    app.add_option("--shard", options_.shard, "images per shard (train)")->capture_default_str();
+    app.add_option("--repeats", repeats_, "measured repeats of each phase")->capture_default_str();
+    app.add_option("--classes", options_.network.classes, "classes of the model")->capture_default_str();
+    app.add_flag("--json", json_, "print one JSON object a phase");
+    declare_threads(app, threads_);
+    declare_fields(app, network_fields(options_.network, texts_), "Network");
+  }
+
+  int run() override {
+    apply_threads(threads_);
+    resolve_texts(texts_, options_.network);
+    if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
+    if (what_ == "train") {
+      options_.validate();
+      bench_train();
+    } else if (what_ == "infer") {
+      if (options_.batch_size < 1) throw UsageError("--batch-size is {}; use at least 1", options_.batch_size);
+      bench_infer();
+    } else {
+      throw UsageError("nibble bench measures train or infer, not '{}'", what_);
+    }
+    return 0;
+  }
+
+ private:
+  Tensor images() const {
+    const int64_t side = options_.network.image_size;
+    const Tensor x(DType::u8, {options_.batch_size, side, side, 3});
+    Rng rng(0, rng_purpose::kTest);
+    for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
+    return x;
+  }
+
+  /// Both phases: bf16 activations before calibration, integer codes after.
+  void bench_train() {
+    const Network net = build_resnet(options_.network);
+    TrainOptions o = options_;
+    o.lr = 1e-4;  // synthetic labels teach nothing; only the time matters
+    o.calibrate_at = 1e6;
+    Trainer before(make_model(net, {.seed = 0, .zero_last_gamma = true}), o.trainer(1 << 20, 1 << 20));
+    const Tensor x = images();
+    std::vector<int32_t> labels(static_cast<size_t>(o.batch_size));
+    for (size_t i = 0; i < labels.size(); ++i)
+      labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);
+    report(measure(net.quantizers.empty() ? "train" : "train before calibration", repeats_,
+                   [&] { before.step(x, labels); }));
+    if (net.quantizers.empty()) return;
+    calibrate(before.model());
+    report(measure("train after calibration", repeats_, [&] { before.step(x, labels); }));
+  }
+
+  void bench_infer() {
+    const Network net = build_resnet(options_.network);
+    Model model = make_model(net, {.seed = 0, .zero_last_gamma = false});
+    // Any bounds will do for the time; 4 is what an activation of unit variance needs.
+    for (Calibration& c : model.calibration) c.bound.assign(c.weight.size(), 4.0f);
+    rebuild_quantizers(model);
+    Executor executor(make_served(model));
+    const Tensor x = images();
+    report(measure("infer", repeats_, [&] { executor.run(x); }));
+  }
+
+  void report(const Phase& p) const {
+    const double rate = static_cast<double>(options_.batch_size) / p.median_seconds;
+    if (json_) {
+      nlohmann::ordered_json j;
+      j["phase"] = p.name;
+      j["images_per_second"] = rate;
+      j["ms_per_step"] = 1000 * p.median_seconds;
+      j["best_ms_per_step"] = 1000 * p.best_seconds;
+      j["batch"] = options_.batch_size;
+      j["image_size"] = options_.network.image_size;
+      j["arch"] = options_.network.arch;
+      j["width"] = options_.network.width;
+      j["precision"] = options_.network.precision;
+      j["isa"] = std::string(name_of(active_isa()));
+      j["threads"] = threads();
+      j["peak_memory_bytes"] = peak_memory();
+      print(j.dump());
+      return;
+    }
+    print(
+        fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {} {} px batch {}  {}, {} threads, peak {} MiB",
+                    p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
+                    options_.network.width, options_.network.precision, options_.network.image_size,
+                    options_.batch_size, name_of(active_isa()), threads(), peak_memory() >> 20));
+  }
+
+  std::string what_;
+  TrainOptions options_;
+  NetworkTexts texts_;
+  int64_t repeats_ = 5, threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* bench_command() {
+  return new Bench;
+}
+
+}  // namespace nibble::apps

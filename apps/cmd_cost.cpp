@@ -1,0 +1,111 @@
+// nibble cost
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/config_file.hpp"
+#include "apps/console.hpp"
+#include "apps/options.hpp"
+#include "nn/cost.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class CostCommand : public Command {
+ public:
+  const char* name() const override { return "cost"; }
+  const char* summary() const override { return "the three cost models of a network, in total and per layer"; }
+  const char* examples() const override {
+    return "  nibble cost --width 1 --precision w4a4-fl8\n"
+           "  nibble cost --precision w4a4-fl8 --max-linear 0.15";
+  }
+
+  void declare(CLI::App& app) override {
+    app_ = &app;
+    fields_ = network_fields(options_, texts_);
+    declare_fields(app, fields_, "Network");
+    app.add_option("--classes", options_.classes, "classes of the model")->capture_default_str();
+    app.add_option("--max-linear", max_linear_, "answer the largest width whose linear cost ratio is at most this");
+    app.add_option("--config", config_, "TOML file with these options and per-layer precisions");
+    app.add_flag("--json", json_, "print one JSON object");
+  }
+
+  int run() override {
+    if (!config_.empty()) read_file_options();
+    resolve_texts(texts_, options_);
+    if (max_linear_ > 0) options_.width = width_for_linear(options_, max_linear_);
+    const Cost cost = cost_of(build_resnet(options_));
+    const CostRatio ratio = cost_ratio(cost.total, reference_cost(options_));
+    if (json_)
+      print_json(cost, ratio);
+    else
+      print_table(cost, ratio);
+    return 0;
+  }
+
+ private:
+  void read_file_options() {
+    std::vector<OptionField> open;
+    for (const OptionField& f : fields_)
+      if (app_->get_option("--" + f.name)->count() == 0) open.push_back(f);
+    read_config(config_, open, options_.overrides);
+  }
+
+  void print_json(const Cost& cost, const CostRatio& ratio) const {
+    nlohmann::ordered_json j;
+    j["arch"] = options_.arch;
+    j["width"] = options_.width;
+    j["precision"] = options_.precision;
+    j["macs"] = cost.total.macs;
+    j["weights"] = cost.total.weights;
+    j["linear"] = cost.total.linear;
+    j["quadratic"] = cost.total.quadratic;
+    j["memory_bits"] = cost.total.memory_bits;
+    j["ratio"] = {{"linear", ratio.linear}, {"quadratic", ratio.quadratic}, {"memory", ratio.memory}};
+    j["layers"] = nlohmann::ordered_json::array();
+    for (const LayerCost& l : cost.layers)
+      j["layers"].push_back({{"name", l.name},
+                             {"macs", l.macs},
+                             {"weights", l.weights},
+                             {"weight_bits", l.weight_bits},
+                             {"activation_bits", l.activation_bits},
+                             {"linear", l.linear},
+                             {"quadratic", l.quadratic},
+                             {"memory_bits", l.memory_bits}});
+    print(j.dump());
+  }
+
+  void print_table(const Cost& cost, const CostRatio& ratio) const {
+    std::vector<std::vector<std::string>> rows = {
+        {"layer", "w bits", "a bits", "macs", "weights", "linear", "quadratic", "memory bits"}};
+    for (const LayerCost& l : cost.layers)
+      rows.push_back({l.name, std::to_string(l.weight_bits), std::to_string(l.activation_bits), grouped(l.macs),
+                      grouped(l.weights), grouped(l.linear), grouped(l.quadratic), grouped(l.memory_bits)});
+    const CostSums& t = cost.total;
+    rows.push_back({"total", "", "", grouped(t.macs), grouped(t.weights), grouped(t.linear), grouped(t.quadratic),
+                    grouped(t.memory_bits)});
+    print(format_table(rows));
+    print(fmt::format(
+        "{} x{} {}, {} px, {} classes: {:.6f} of the linear, {:.6f} of the quadratic and {:.6f} of the memory "
+        "cost of bf16 at width 1",
+        options_.arch, options_.width, options_.precision, options_.image_size, options_.classes, ratio.linear,
+        ratio.quadratic, ratio.memory));
+  }
+
+  CLI::App* app_ = nullptr;
+  NetworkOptions options_;
+  NetworkTexts texts_;
+  std::vector<OptionField> fields_;
+  std::string config_;
+  double max_linear_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* cost_command() {
+  return new CostCommand;
+}
+
+}  // namespace nibble::apps

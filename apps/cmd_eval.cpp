@@ -1,0 +1,105 @@
+// nibble eval
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/model_input.hpp"
+#include "apps/options.hpp"
+#include "data/image_folder.hpp"
+#include "data/wrappers.hpp"
+#include "engine/cpu.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class Eval : public Command {
+ public:
+  const char* name() const override { return "eval"; }
+  const char* summary() const override { return "accuracy and logits hash of a model on an image folder"; }
+  const char* examples() const override {
+    return "  nibble eval runs/a --data imagenette\n"
+           "  nibble eval model.safetensors --data imagenette --limit 64 --json";
+  }
+
+  void declare(CLI::App& app) override {
+    app.add_option("MODEL", model_, "run folder, checkpoint or served file")->required();
+    app.add_option("--data", data_, "image folder: DIR/val/<class>/*")->required();
+    app.add_option("--split", split_, "sub-folder of DIR to evaluate")->capture_default_str();
+    app.add_option("--limit", evaluation_.limit, "only the first N images in path order (0: all)");
+    app.add_option("--classes", classes_, "only the first N classes (0: all)");
+    app.add_option("--batch-size", evaluation_.batch_size, "images per call; changes nothing but the speed")
+        ->capture_default_str();
+    app.add_option("--loader-threads", evaluation_.loader_threads, "threads that decode")->capture_default_str();
+    app.add_option("--decoder", decoder_, "auto, turbo or stb")->capture_default_str();
+    app.add_flag("--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
+    app.add_flag("--json", json_, "print one JSON object");
+    declare_threads(app, threads_);
+  }
+
+  int run() override {
+    apply_threads(threads_);
+    if (evaluation_.batch_size < 1 || evaluation_.batch_size > 65536)
+      throw UsageError("--batch-size is {}; use 1 to 65536", evaluation_.batch_size);
+    if (evaluation_.limit < 0) throw UsageError("--limit is {}; use 0 (all) or more", evaluation_.limit);
+    if (evaluation_.loader_threads < 1 || evaluation_.loader_threads > 64)
+      throw UsageError("--loader-threads is {}; use 1 to 64", evaluation_.loader_threads);
+    const LoadedModel model = load_model(model_);
+    const Decoder decoder = decoder_from_name(decoder_);
+    DatasetPtr data = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
+    if (classes_ > 0)
+      data =
+          std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
+    check_classes(model, *data);
+    const EvaluationReport report = evaluate_dataset(model.run, data, model.network.options.image_size, evaluation_);
+    print_report(report, std::string(name_of(resolve(decoder))));
+    return 0;
+  }
+
+ private:
+  void check_classes(const LoadedModel& model, const Dataset& data) const {
+    if (model.class_names == data.class_names()) return;
+    throw DataError(
+        "{} has {} classes (first '{}'), the model {} was trained on {} (first '{}'); evaluate on the data set "
+        "it was trained on",
+        data_, data.num_classes(), data.class_names().front(), model.path, model.class_names.size(),
+        model.class_names.empty() ? "?" : model.class_names.front());
+  }
+
+  void print_report(const EvaluationReport& report, const std::string& decoder) const {
+    const EvaluationResult& r = report.result;
+    const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);
+    if (json_) {
+      nlohmann::ordered_json j;
+      j["images"] = r.images;
+      j["skipped"] = report.skipped;
+      j["top1"] = r.top1_percent();
+      j["top5"] = r.top5_percent();
+      j["loss"] = r.loss;
+      j["logits_sha256"] = r.logits_sha256;
+      j["images_per_second"] = rate;
+      j["decoder"] = decoder;
+      j["isa"] = std::string(name_of(active_isa()));
+      print(j.dump());
+      return;
+    }
+    print(fmt::format("top1 {:.2f}  top5 {:.2f}  loss {:.4f}  {} images, {} skipped, {:.1f} img/s, {}",
+                      r.top1_percent(), r.top5_percent(), r.loss, r.images, report.skipped, rate,
+                      name_of(active_isa())));
+    print("logits_sha256 " + r.logits_sha256);
+  }
+
+  std::string model_, data_, split_ = "val", decoder_ = "auto";
+  EvaluationOptions evaluation_;
+  int64_t classes_ = 0, threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* eval_command() {
+  return new Eval;
+}
+
+}  // namespace nibble::apps

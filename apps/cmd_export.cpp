@@ -1,0 +1,103 @@
+// nibble export
+#include <CLI/CLI.hpp>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/model_input.hpp"
+#include "apps/options.hpp"
+#include "engine/rng.hpp"
+#include "nn/run_folder.hpp"
+#include "nn/runtime/served_file.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class Export : public Command {
+ public:
+  const char* name() const override { return "export"; }
+  const char* summary() const override { return "write a checkpoint as a packed served model and check it"; }
+  const char* examples() const override { return "  nibble export runs/a --out model.safetensors"; }
+
+  void declare(CLI::App& app) override {
+    app.add_option("CHECKPOINT", model_, "run folder or checkpoint")->required();
+    app.add_option("--out", out_, "served file to write")->required();
+    app.add_flag("--json", json_, "print one JSON object");
+    declare_threads(app, threads_);
+  }
+
+  int run() override {
+    apply_threads(threads_);
+    const Checkpoint checkpoint = load_checkpoint(resolve_model_path(model_));
+    ServedModel served = make_served(checkpoint.model);
+    served.class_names = checkpoint.class_names;
+    served.notes["steps"] = std::to_string(checkpoint.steps_done);
+    const ServedFileSizes sizes = save_served(out_, served);
+    verify(checkpoint.model);
+    if (json_)
+      print_json(served, sizes);
+    else
+      print_table(served, sizes);
+    return 0;
+  }
+
+ private:
+  /// The file as read back must give the logits of the checkpoint's own modules on a fixed batch, bit for bit.
+  void verify(const Model& model) const {
+    const int64_t side = model.network.options.image_size;
+    constexpr int64_t kImages = 4;
+    const Tensor images(DType::u8, {kImages, side, side, 3});
+    Rng rng(0, rng_purpose::kTest);
+    for (int64_t i = 0; i < images.size(); ++i) images.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
+    const Tensor trained = evaluate_modules(model, prepare_weights(model, Passes::kForward), images);
+    const Tensor served = Executor(load_served(out_)).run(images);
+    if (std::memcmp(trained.raw(), served.raw(), trained.bytes()) != 0)
+      throw VerificationError(
+          "{}: the logits of the file differ from the checkpoint's on the check images; do not use the "
+          "file, and please report this with `nibble doctor`'s output",
+          out_);
+  }
+
+  void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {
+    nlohmann::ordered_json j;
+    j["file"] = out_;
+    j["bytes"] = sizes.file_bytes;
+    j["weight_bytes"] = sizes.weight_bytes;
+    j["layers"] = nlohmann::ordered_json::array();
+    for (size_t u = 0; u < served.network.units.size(); ++u) {
+      const UnitSpec& unit = served.network.units[u];
+      j["layers"].push_back({{"name", unit.name},
+                             {"bits", unit.precision.weight_bits},
+                             {"weights", unit.weight_count()},
+                             {"bytes", sizes.layer_bytes[u]}});
+    }
+    print(j.dump());
+  }
+
+  void print_table(const ServedModel& served, const ServedFileSizes& sizes) const {
+    std::vector<std::vector<std::string>> rows = {{"layer", "bits", "weights", "bytes"}};
+    for (size_t u = 0; u < served.network.units.size(); ++u) {
+      const UnitSpec& unit = served.network.units[u];
+      rows.push_back({unit.name, std::to_string(unit.precision.weight_bits), grouped(unit.weight_count()),
+                      grouped(static_cast<int64_t>(sizes.layer_bytes[u]))});
+    }
+    print(format_table(rows));
+    print(fmt::format("{}: {} bytes, {} of them weights; logits identical to the checkpoint's on the check images",
+                      out_, grouped(static_cast<int64_t>(sizes.file_bytes)),
+                      grouped(static_cast<int64_t>(sizes.weight_bytes))));
+  }
+
+  std::string model_, out_;
+  bool json_ = false;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+Command* export_command() {
+  return new Export;
+}
+
+}  // namespace nibble::apps

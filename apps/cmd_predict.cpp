@@ -1,0 +1,111 @@
+// nibble predict
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/model_input.hpp"
+#include "apps/options.hpp"
+#include "data/augment.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+struct Guess {
+  int64_t index = 0;
+  float p = 0;
+};
+
+class Predict : public Command {
+ public:
+  const char* name() const override { return "predict"; }
+  const char* summary() const override { return "top labels of images"; }
+  const char* examples() const override {
+    return "  nibble predict model.safetensors photo.jpg\n"
+           "  nibble predict runs/a *.jpg --top 3 --json";
+  }
+
+  void declare(CLI::App& app) override {
+    app.add_option("MODEL", model_, "run folder, checkpoint or served file")->required();
+    app.add_option("IMAGE", images_, "JPEG or PNG files")->required();
+    app.add_option("--top", top_, "labels per image")->capture_default_str();
+    app.add_option("--decoder", decoder_, "auto, turbo or stb")->capture_default_str();
+    app.add_flag("--json", json_, "print one JSON object a line");
+    declare_threads(app, threads_);
+  }
+
+  int run() override {
+    apply_threads(threads_);
+    if (top_ < 1) throw UsageError("--top is {}; use at least 1", top_);
+    const Decoder decoder = decoder_from_name(decoder_);
+    const LoadedModel model = load_model(model_);
+    bool failed = false;
+    for (const std::string& path : images_) {
+      try {
+        report(model, path, predict(model, load_image(path, decoder)));
+      } catch (const Error& e) {
+        if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
+        failed = true;
+        if (json_)
+          print(nlohmann::ordered_json{{"image", path}, {"error", e.what()}}.dump(
+              -1, ' ', false, nlohmann::json::error_handler_t::replace));
+        else
+          warn(fmt::format("error: {}", e.what()));
+      }
+    }
+    return failed ? static_cast<int>(ExitCode::kData) : 0;
+  }
+
+ private:
+  std::vector<Guess> predict(const LoadedModel& model, const Image& image) const {
+    const int side = static_cast<int>(model.network.options.image_size);
+    const Tensor input(DType::u8, {1, side, side, 3});
+    transform_eval(image, side, input.data<uint8_t>());
+    const Tensor logits = model.run(input);
+    const int64_t classes = logits.dim(1);
+    std::vector<float> p(static_cast<size_t>(classes));
+    softmax_row(logits.data<float>(), classes, p.data());
+    std::vector<int64_t> order(p.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
+    std::vector<Guess> best;
+    for (int64_t i = 0; i < std::min(top_, classes); ++i)
+      best.push_back({order[static_cast<size_t>(i)], p[static_cast<size_t>(order[static_cast<size_t>(i)])]});
+    return best;
+  }
+
+  void report(const LoadedModel& model, const std::string& path, const std::vector<Guess>& best) const {
+    const auto label = [&](int64_t i) {
+      return static_cast<size_t>(i) < model.class_names.size() ? model.class_names[static_cast<size_t>(i)]
+                                                               : std::to_string(i);
+    };
+    if (json_) {
+      nlohmann::ordered_json j;
+      j["image"] = path;
+      j["top"] = nlohmann::ordered_json::array();
+      for (const Guess& g : best) j["top"].push_back({{"index", g.index}, {"name", label(g.index)}, {"p", g.p}});
+      print(j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      return;
+    }
+    std::string line = path + ":";
+    for (const Guess& g : best) line += fmt::format("  {} {:.1f} %", label(g.index), 100 * static_cast<double>(g.p));
+    print(line);
+  }
+
+  std::string model_, decoder_ = "auto";
+  std::vector<std::string> images_;
+  int64_t top_ = 5, threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* predict_command() {
+  return new Predict;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,142 @@
+// nibble train
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/config_file.hpp"
+#include "apps/console.hpp"
+#include "apps/signals.hpp"
+#include "apps/training_run.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class Train : public Command {
+ public:
+  const char* name() const override { return "train"; }
+  const char* summary() const override { return "train a ResNet on an image folder"; }
+  const char* examples() const override {
+    return "  nibble train --data imagenette --out runs/a --precision w4a4-fl8 --image-size 128\n"
+           "  nibble train --resume runs/a\n"
+           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.01";
+  }
+
+  void declare(CLI::App& app) override {
+    app_ = &app;
+    app.add_option("--data", options_.data, "image folder: DIR/train/<class>/*, DIR/val/<class>/*");
+    app.add_option("--out", out_, "run folder to make");
+    app.add_option("--resume", resume_, "run folder to continue");
+    app.add_option("--weights", weights_, "start from a safetensors file with torchvision's names");
+    app.add_option("--config", config_, "TOML file with these options; the command line wins");
+    app.add_flag("--dry-run", dry_run_, "print the plan and stop");
+    app.add_flag("--json", json_, "print the result as one JSON object");
+    app.add_flag("--quiet", quiet_, "no progress, only warnings and errors");
+    declare_threads(app, threads_);
+    fields_ = network_fields(options_.network, texts_);
+    declare_fields(app, fields_, "Network");
+    std::vector<OptionField> training = training_fields(options_);
+    declare_fields(app, training, "Training");
+    fields_.insert(fields_.end(), training.begin(), training.end());
+    fields_.push_back({"data", "", &options_.data});
+  }
+
+  int run() override {
+    if (quiet_) set_quiet();
+    apply_threads(threads_);
+    install_signal_handlers();
+    read_options();
+    RunArgs args{.options = options_,
+                 .config_text = {},
+                 .out = resume_.empty() ? out_ : resume_,
+                 .weights = weights_,
+                 .resume = !resume_.empty()};
+    args.config_text = write_config(fields_, options_.network.overrides);
+    TrainingRun run(args);
+    message(run.banner());
+    if (dry_run_) return 0;
+    if (args.out.empty()) throw UsageError("--out is missing; name the folder the run is kept in");
+    const RunSummary summary = run.run();
+    finish(summary, args.out);
+    return 0;
+  }
+
+ private:
+  /// Flag > environment > file > default: the file fills what the command line left alone.
+  void read_options() {
+    if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave --out away");
+    if (!resume_.empty() && !config_.empty())
+      throw UsageError("--resume uses the run's own options; leave --config away");
+    const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
+    if (!file.empty()) {
+      std::vector<OptionField> open;
+      for (const OptionField& f : fields_) {
+        const CLI::Option* given = app_->get_option_no_throw("--" + f.name);
+        if (given == nullptr || given->count() == 0) open.push_back(f);
+      }
+      if (!resume_.empty()) refuse_changed_options();
+      // Options given on the command line are still known keys of the file: read into copies that are thrown away.
+      TrainOptions ignored_options;
+      NetworkTexts ignored_texts;
+      std::vector<OptionField> all = network_fields(ignored_options.network, ignored_texts);
+      for (OptionField& f : training_fields(ignored_options)) all.push_back(f);
+      all.push_back({"data", "", &ignored_options.data});
+      for (OptionField& f : all)
+        for (const OptionField& mine : open)
+          if (mine.name == f.name) f.value = mine.value;
+      read_config(file, all, options_.network.overrides);
+    }
+    resolve_texts(texts_, options_.network);
+    options_.validate();
+    if (options_.data.empty()) throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+  }
+
+  /// A resumed run is the same run: only what cannot change the result may be given anew.
+  void refuse_changed_options() const {
+    for (const OptionField& f : fields_) {
+      const CLI::Option* given = app_->get_option_no_throw("--" + f.name);
+      const bool harmless = f.name == "data" || f.name == "loader-threads" || f.name == "keep" ||
+                            f.name == "save-every" || f.name == "decoder";
+      if (given != nullptr && given->count() > 0 && !harmless)
+        throw UsageError("--{} cannot change when a run is resumed; start a new run with it", f.name);
+    }
+  }
+
+  void finish(const RunSummary& s, const std::string& out) const {
+    if (json_) {
+      nlohmann::ordered_json j;
+      j["top1"] = s.evaluation.top1_percent();
+      j["top5"] = s.evaluation.top5_percent();
+      j["loss"] = s.evaluation.loss;
+      j["train_loss"] = s.train_loss;
+      j["steps"] = s.steps;
+      j["images_per_second"] = s.images_per_second;
+      j["skipped"] = s.skipped;
+      j["logits_sha256"] = s.evaluation.logits_sha256;
+      j["out"] = out;
+      print(j.dump());
+      return;
+    }
+    print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {:.1f} img/s  {}",
+                      s.evaluation.top1_percent(), s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
+                      s.images_per_second, out));
+    print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
+  }
+
+  CLI::App* app_ = nullptr;
+  TrainOptions options_;
+  NetworkTexts texts_;
+  std::vector<OptionField> fields_;
+  std::string out_, resume_, weights_, config_;
+  bool dry_run_ = false, json_ = false, quiet_ = false;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+Command* train_command() {
+  return new Train;
+}
+
+}  // namespace nibble::apps
