@@ -51,8 +51,8 @@ void pack_backward(LayerWeights& layer, const Tensor& bf16_weights) {
   layer.gradient_classes = input_gradient_classes(s);
   // Right operand of the input gradient: k = output channel, n = input channel.
   for (const InputGradientClass& c : layer.gradient_classes)
-    layer.backward.push_back(pack_panels(*layer.float_gemm, bf16_weights.data<bf16>(), c.gather.taps, s.ic,
-                                         s.taps() * s.ic, 1, s.oc, s.ic));
+    layer.backward.push_back(
+        pack_panels(*layer.float_gemm, bf16_weights.data<bf16>(), c.gather.taps, s.ic, s.taps() * s.ic, 1, s.oc, s.ic));
 }
 
 LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
@@ -76,7 +76,8 @@ LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
   if (args.quantizer == nullptr || backward)
     as_bf16 = codes != nullptr ? codes_to_bf16(*codes, args.dequantize, fold) : masters_to_bf16(args.weights);
   if (args.quantizer != nullptr) {
-    if (codes == nullptr) throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
+    if (codes == nullptr)
+      throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
     check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
     layer.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
     layer.forward = pack_panels(*layer.int_gemm, codes->codes.data<int8_t>(), g.taps, segment, 1, s.k(), segment, s.oc);
@@ -94,15 +95,6 @@ LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
 void subtract_correction(const std::vector<int32_t>& correction, int32_t* c, int64_t ldc, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r)
     for (size_t o = 0; o < correction.size(); ++o) c[r * ldc + static_cast<int64_t>(o)] -= correction[o];
-}
-
-ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
-  ConvShape s = layer.shape;
-  s.n = x.dim(0);
-  const int64_t pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
-  if (x.shape().rank() != 4 || x.dim(1) != s.h + pads || x.dim(2) != s.w + pads || x.dim(3) != s.ic)
-    throw ShapeError("[conv] {} reads [n,{},{},{}], got {}", layer.name, s.h + pads, s.w + pads, s.ic, x.shape().str());
-  return s;
 }
 
 /// Runs the forward product and hands every block to `epilogue(task, first, rows, acc, ldc)`, acc s32 or f32.

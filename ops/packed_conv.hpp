@@ -37,8 +37,8 @@ struct LayerWeights {
 struct LayerWeightsArgs {
   std::string name;
   ConvShape shape;
-  Tensor weights;  // f32 [oc, kh, kw, ic] masters
-  int weight_bits = 16;  // 16: rounded to bf16
+  Tensor weights;                                  // f32 [oc, kh, kw, ic] masters
+  int weight_bits = 16;                            // 16: rounded to bf16
   const ActivationQuantizer* quantizer = nullptr;  // null: bf16 input. Must outlive the result.
   /// fake mode: weights enter as bf16(code / scale), inputs as bf16(code / scale); `quantizer` is then null.
   bool dequantize = false;
@@ -74,7 +74,8 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape);
 
 /// Adds d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y to `d_weights`.
-void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y, const Tensor& d_weights);
+void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
+                                  const Tensor& d_weights);
 
 /// Factor per output channel that the gradient of y must carry: 1/scale[o], so that d_x is a product with bare codes;
 /// nullptr: 1.

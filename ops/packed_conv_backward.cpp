@@ -33,7 +33,8 @@ void accumulate_chunk(const kernels::GemmFloat<bf16>& gemm, const Gather& g, con
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t m0 = (p0 + p) * gemm.mr;
       advance(pointers + tap * points, points, m0, shifted);
-      pack_a(shifted, static_cast<int>(points), static_cast<int>(std::min<int64_t>(gemm.mr, k - m0)), a + p * a_panel_bytes);
+      pack_a(shifted, static_cast<int>(points), static_cast<int>(std::min<int64_t>(gemm.mr, k - m0)),
+             a + p * a_panel_bytes);
     }
     float* c = out + (tap * rows_per_tap + p0 * gemm.mr) * d_y.padded_columns();
     for (int64_t n = 0; n < d_y.count(); ++n)
@@ -75,6 +76,16 @@ void scale_transposed(const float* sum, int64_t rows_per_tap, int64_t ld, int64_
 
 }  // namespace
 
+namespace {
+
+void check_gradient(const LayerWeights& layer, const ConvShape& s, const Tensor& d_y) {
+  if (d_y.shape() != Shape{s.n, s.oh(), s.ow(), s.oc})
+    throw ShapeError("[conv] {} makes [{},{},{},{}], but its gradient is {}", layer.name, s.n, s.oh(), s.ow(), s.oc,
+                     d_y.shape().str());
+}
+
+}  // namespace
+
 std::vector<float> y_gradient_scale(const LayerWeights& layer) {
   std::vector<float> inverse;
   for (float s : layer.scale) inverse.push_back(1.0f / s);
@@ -82,7 +93,15 @@ std::vector<float> y_gradient_scale(const LayerWeights& layer) {
 }
 
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape) {
-  const ConvShape& s = layer.shape;
+  ConvShape s = layer.shape;
+  s.n = x_shape[0];
+  if (x_shape != Shape{s.n, s.h, s.w, s.ic})
+    throw ShapeError("[conv] {} reads [n,{},{},{}], but the gradient of {} is wanted", layer.name, s.h, s.w, s.ic,
+                     x_shape.str());
+  check_gradient(layer, s, d_y);
+  if (layer.gradient_classes.empty())
+    throw ShapeError("[conv] {} has no panels for the gradient of its input; prepare it with kForwardAndBackward",
+                     layer.name);
   Tensor d_x(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic));
   std::vector<float> inverse_fold;
   if (layer.quantizer != nullptr)
@@ -100,8 +119,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     };
     if (g.taps.empty()) {
       parallel_for(g.n * g.gh, [&](int64_t row) {
-        for (int64_t j = 0; j < g.gw; ++j)
-          std::fill_n(d_x.row<bf16>(pixel(row * g.gw + j)), s.ic, bf16{});
+        for (int64_t j = 0; j < g.gw; ++j) std::fill_n(d_x.row<bf16>(pixel(row * g.gw + j)), s.ic, bf16{});
       });
       continue;
     }
@@ -124,8 +142,8 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
 
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights) {
-  ConvShape s = layer.shape;
-  s.n = x.dim(0);
+  const ConvShape s = shape_with_batch(layer, x);
+  check_gradient(layer, s, d_y);
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
   const int64_t k = layer.row_folded ? s.kw * s.ic : s.ic, taps = static_cast<int64_t>(g.taps.size());
@@ -139,8 +157,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   const std::vector<Tap> one_tap(1);
   for (int64_t g0 = 0; g0 < all; g0 += per) {
     const int64_t g1 = std::min(all, g0 + per), first = g0 * g.gw, points = (g1 - g0) * g.gw;
-    const Panels right =
-        pack_panels(gemm, d_y.row<bf16>(first), one_tap, 0, d_y.stride(), 1, points, s.oc);
+    const Panels right = pack_panels(gemm, d_y.row<bf16>(first), one_tap, 0, d_y.stride(), 1, points, s.oc);
     Scratch scratch;
     const RowRange range = source_rows(g, g0, g1);
     if (x_bf16.defined()) {
@@ -155,7 +172,8 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   }
   std::vector<float> inverse_input;
   if (layer.quantizer != nullptr)
-    for (int64_t c = 0; c < k; ++c) inverse_input.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
+    for (int64_t c = 0; c < k; ++c)
+      inverse_input.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
   scale_transposed(sum.data<float>(), rows_per_tap, ld, taps, k, layer.scale.empty() ? nullptr : layer.scale.data(),
                    inverse_input, d_weights);
 }

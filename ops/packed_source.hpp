@@ -1,9 +1,21 @@
 // Where a gathered product reads its left operand: bf16 rows as they lie, codes as they lie or expanded per task.
 #pragma once
-#include "ops/gather_gemm.hpp"
-#include "ops/quantization.hpp"
+#include "ops/packed_conv.hpp"
 
 namespace nibble {
+
+/// The layer's geometry for this input; throws ShapeError when the input does not fit the layer.
+inline ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
+  ConvShape s = layer.shape;
+  s.n = x.dim(0);
+  const int64_t pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
+  if (x.shape().rank() != 4 || x.dim(1) != s.h + pads || x.dim(2) != s.w + pads || x.dim(3) != s.ic)
+    throw ShapeError("[conv] {} reads [n,{},{},{}], got {}", layer.name, s.h + pads, s.w + pads, s.ic, x.shape().str());
+  if (layer.row_folded && x.stride() != s.ic)
+    throw ShapeError("[conv] {} reads whole image rows, so pixels must be {} elements apart, got {}", layer.name, s.ic,
+                     x.stride());
+  return s;
+}
 
 /// Codes as the multiplier sees them. Bytes without a shift are read in place; packed nibbles and shifted channels are
 /// expanded once per task into scratch (each code then feeds all taps and output channels).
@@ -31,8 +43,7 @@ class CodeSource {
       from = to;
     }
     if (!factor_.empty())
-      for (int64_t p = 0; p < pixels; ++p)
-        ew.multiply_u8(from + p * stride, factor_.data(), stride, to + p * stride);
+      for (int64_t p = 0; p < pixels; ++p) ew.multiply_u8(from + p * stride, factor_.data(), stride, to + p * stride);
     return {.data = to, .first_row = range.begin, .stride = stride, .pad = pad_.data()};
   }
 
@@ -45,10 +56,12 @@ class CodeSource {
 
 class Bf16Source {
  public:
-  Bf16Source(const Tensor& x, const Gather& g) : x_(x), g_(g), pad_(static_cast<size_t>(std::max<int64_t>(x.stride(), 64))) {}
+  Bf16Source(const Tensor& x, const Gather& g)
+      : x_(x), g_(g), pad_(static_cast<size_t>(std::max<int64_t>(x.stride(), 64))) {}
 
   SourceRows<bf16> operator()(Scratch&, RowRange range) const {
-    return {.data = x_.row<bf16>(range.begin * g_.sw), .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data()};
+    return {
+        .data = x_.row<bf16>(range.begin * g_.sw), .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data()};
   }
 
  private:
