@@ -1,0 +1,213 @@
+// Gradients of the packed convolution against the analytic straight-through gradients in double.
+#include "ops/packed_conv.hpp"
+
+#include "tests/ops/packed_layers.hpp"
+
+using namespace nibble;
+using namespace nibble::testing;
+
+namespace {
+
+/// The carried gradient (already divided by the weight scale) and the gradient of y it stands for.
+struct OutputGradient {
+  Tensor carried;
+  Doubles of_y;
+};
+
+OutputGradient output_gradient(const Operands& op) {
+  const ConvShape& s = op.shape;
+  OutputGradient g{random_bf16({s.n, s.oh(), s.ow(), s.oc}, 41), {}};
+  g.of_y = values_of(g.carried);
+  const bool scaled = op.precision.weight_bits < 16 && op.precision.mode != Precision::Mode::kDequantized;
+  if (scaled)
+    for (size_t i = 0; i < g.of_y.size(); ++i) g.of_y[i] *= static_cast<double>(op.weights.scale[i % at(s.oc)]);
+  return g;
+}
+
+/// d_x = d_y * w_hat: a sum of exact products in fp32, two fp32 roundings for the scale, one to bf16.
+void check_input(const Operands& op) {
+  const ConvShape& s = op.shape;
+  const OutputGradient g = output_gradient(op);
+  const Sums expected = naive_input_gradient(s, g.of_y, op.w_hat);
+  const double terms = static_cast<double>(s.taps() * s.oc) + 8;
+  on_every_level([&] {
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+    const Tensor d_x = packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic});
+    CHECK(d_x.dtype() == DType::bf16);
+    CHECK(first_beyond(values_of(d_x), expected.value, [&](size_t i) {
+            return kUnitBf16 * std::abs(expected.value[i]) + terms * 2 * kUnitF32 * expected.magnitude[i];
+          }) == "");
+  });
+}
+
+/// d_w += d_y * x_hat: fp32 throughout.
+void check_weights(const Operands& op) {
+  const ConvShape& s = op.shape;
+  const OutputGradient g = output_gradient(op);
+  const Sums expected = naive_weight_gradient(s, g.of_y, op.x_hat);
+  const double terms = static_cast<double>(s.out_pixels()) + 8;
+  const Tensor before = random_f32({s.oc, s.kh, s.kw, s.ic}, 42);
+  Doubles total = values_of(before);
+  for (size_t i = 0; i < total.size(); ++i) total[i] += expected.value[i];
+  on_every_level([&] {
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+    const Tensor d_w = before.clone();
+    packed_conv_backward_weights(layer, op.x, g.carried, d_w);
+    CHECK(first_beyond(values_of(d_w), total, [&](size_t i) {
+            return kUnitF32 * (1 + std::abs(total[i])) + terms * 2 * kUnitF32 * expected.magnitude[i];
+          }) == "");
+  });
+}
+
+void check_both(const Operands& op) {
+  check_input(op);
+  check_weights(op);
+}
+
+NamedShape several_tasks(const char* geometry) {
+  for (const auto& all : {conv_shapes(), first_layer_shapes()})
+    for (const NamedShape& s : all)
+      if (s.name == std::string(geometry) + ", several tasks") return s;
+  throw ShapeError("no test shape is named {}", geometry);
+}
+
+}  // namespace
+
+TEST_CASE("straight-through gradients of code inputs match their definition for every shape and precision") {
+  for_each_layer(conv_shapes(), code_precisions(), check_both);
+}
+
+TEST_CASE("gradients of bf16 inputs match their definition for every shape and precision") {
+  for_each_layer(conv_shapes(), float_precisions(), check_both);
+}
+
+TEST_CASE("weight gradients of first layers match their definition for signed codes and bf16 images") {
+  for_each_layer(first_layer_shapes(), signed_precisions(), check_weights);
+  for_each_layer(first_layer_shapes(), float_precisions(), check_weights);
+}
+
+TEST_CASE("a stride that skips pixels leaves them a gradient of exactly zero") {
+  const ConvShape s{.n = 2, .h = 5, .w = 4, .ic = 17, .oc = 3, .stride = 2};
+  for (const Precision& p : {code_precisions()[4], float_precisions()[0]}) {
+    const Operands op = make_operands({"1x1 stride 2", s}, p);
+    const OutputGradient g = output_gradient(op);
+    on_every_level([&] {
+      const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+      const Doubles d_x = values_of(packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}));
+      for (size_t i = 0; i < d_x.size(); ++i) {
+        const size_t pixel = i / at(s.ic), x = pixel % at(s.w), y = pixel / at(s.w) % at(s.h);
+        if (x % 2 != 0 || y % 2 != 0) CHECK(d_x[i] == 0.0);
+      }
+    });
+  }
+}
+
+TEST_CASE("the gradient that y must carry is one over the weight scale, or nothing") {
+  for (const auto& precisions : {code_precisions(), float_precisions()})
+    for (const Precision& p : precisions) {
+      const Operands op = make_operands({"any", {.n = 1, .h = 1, .w = 1, .ic = 3, .oc = 5}}, p);
+      const std::vector<float> scale = y_gradient_scale(op.layer(Passes::kForward));
+      const bool bare = p.weight_bits == 16 || p.mode == Precision::Mode::kDequantized;
+      REQUIRE(scale.size() == (bare ? 0u : 5u));
+      for (size_t o = 0; o < scale.size(); ++o) CHECK(scale[o] == 1.0f / op.weights.scale[o]);
+    }
+}
+
+TEST_CASE("gradients do not depend on the number of threads") {
+  for (const char* geometry : {"1x1", "3x3", "3x3 stride 2", "stem"})
+    for (const Precision& p : {signed_precisions()[0], code_precisions()[6], float_precisions()[2]}) {
+      const NamedShape named = several_tasks(geometry);
+      if (named.first_layer && p.form == FactorForm::kShiftFold) continue;  // images are signed
+      const Operands op = make_operands(named, p);
+      const ConvShape& s = op.shape;
+      const Tensor d_y = output_gradient(op).carried;
+      INFO(geometry << "; " << p.name);
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        std::vector<Tensor> d_x, d_w;
+        with_thread_counts([&] {
+          if (!op.first_layer) d_x.push_back(packed_conv_backward_input(layer, d_y, {s.n, s.h, s.w, s.ic}));
+          d_w.push_back(Tensor::zeros(DType::f32, {s.oc, s.kh, s.kw, s.ic}));
+          packed_conv_backward_weights(layer, op.x, d_y, d_w.back());
+        });
+        for (size_t i = 1; i < d_w.size(); ++i) {
+          CHECK(same_bytes(d_w[i], d_w[0]));
+          if (!op.first_layer) CHECK(same_bytes(d_x[i], d_x[0]));
+        }
+      });
+    }
+}
+
+TEST_CASE("the taped convolution gives both gradients, and none to the image") {
+  for (const bool first : {false, true}) {
+    const ConvShape s{.n = 2, .h = 6, .w = 5, .ic = 3, .oc = 17, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};
+    const Operands op = make_operands({"taped", s, first}, signed_precisions()[0]);
+    const Tensor d_y = output_gradient(op).carried;
+    on_every_level([&] {
+      const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+      CHECK(layer.backward.empty() == first);
+      const Tensor d_w = Tensor::zeros(DType::f32, {s.oc, s.kh, s.kw, s.ic}), expected = d_w.clone();
+      const Variable x(op.x, first ? Grad::kNone : Grad::kWanted);
+      Tape tape;
+      ChannelSums sums, same;
+      const Variable y = packed_conv(&tape, x, layer, d_w, sums);
+      CHECK(same_bytes(y.value(), packed_conv_forward(layer, op.x, same)));
+      CHECK(sums.sum == same.sum);
+      tape.backward(y, d_y);
+      packed_conv_backward_weights(layer, op.x, d_y, expected);
+      CHECK(same_bytes(d_w, expected));
+      CHECK(x.grad().defined() == !first);
+      if (!first) CHECK(same_bytes(x.grad(), packed_conv_backward_input(layer, d_y, op.x.shape())));
+    });
+  }
+}
+
+TEST_CASE("a taped linear layer gives the gradients of its input, weights and bias") {
+  for (const auto& precisions : {code_precisions(), float_precisions()})
+    for (const Precision& p : precisions) {
+      const ConvShape s{.n = 5, .h = 1, .w = 1, .ic = 39, .oc = 17};
+      const Operands op = make_operands({"linear", s}, p);
+      const Tensor d_logits = random_f32({s.n, s.oc}, 43);
+      const Doubles g = values_of(d_logits);
+      const Sums d_x = naive_input_gradient(s, g, op.w_hat), d_w = naive_weight_gradient(s, g, op.x_hat);
+      INFO(p.name);
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        const Variable x(op.x, Grad::kWanted);
+        const Tensor bias = random_f32({s.oc}, 44), d_bias = Tensor::zeros(DType::f32, {s.oc});
+        const Tensor d_weights = Tensor::zeros(DType::f32, {s.oc, 1, 1, s.ic});
+        Tape tape;
+        tape.backward(packed_linear(&tape, x, layer, bias, d_weights, d_bias), d_logits);
+        for (int64_t o = 0; o < s.oc; ++o) {
+          double sum = 0;
+          for (int64_t i = 0; i < s.n; ++i) sum += g[at(i * s.oc + o)];
+          CHECK(std::abs(static_cast<double>(d_bias.data<float>()[o]) - sum) <= 2 * kUnitF32 * 5 * 5);
+        }
+        // d_logits is rounded to bf16 on its way (one unit of every product), d_x once more at the end.
+        CHECK(first_beyond(values_of(x.grad()), d_x.value, [&](size_t i) {
+                return 1.01 * kUnitBf16 * (d_x.magnitude[i] + std::abs(d_x.value[i]));
+              }) == "");
+        CHECK(first_beyond(values_of(d_weights), d_w.value,
+                           [&](size_t i) { return 1.01 * kUnitBf16 * d_w.magnitude[i]; }) == "");
+      });
+    }
+}
+
+TEST_CASE("gradients that do not fit a layer are refused in words") {
+  const ConvShape s{.n = 1, .h = 4, .w = 4, .ic = 3, .oc = 5, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};
+  const Operands op = make_operands({"any", s}, code_precisions()[0]);
+  const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+  const Tensor d_w = Tensor::zeros(DType::f32, {5, 3, 3, 3});
+  CHECK(message_of<ShapeError>([&] {
+          packed_conv_backward_weights(layer, op.x, random_bf16({1, 4, 3, 5}, 1), d_w);
+        }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,3,5]");
+  CHECK(message_of<ShapeError>([&] {
+          packed_conv_backward_input(layer, random_bf16({1, 4, 4, 6}, 1), {1, 4, 4, 3});
+        }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,4,6]");
+  CHECK(message_of<ShapeError>([&] {
+          packed_conv_backward_input(layer, random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 4});
+        }) == "[conv] layer reads [n,4,4,3], but the gradient of [1,4,4,4] is wanted");
+  CHECK(message_of<ShapeError>([&] {
+          packed_conv_backward_input(op.layer(Passes::kForward), random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 3});
+        }) == "[conv] layer has no panels for the gradient of its input; prepare it with kForwardAndBackward");
+}
