@@ -1,0 +1,290 @@
+// The gathered product: geometry of forward and gradient grids, bounds of what a task reads, chunks of long sums.
+#include "ops/gather_gemm.hpp"
+
+#include <set>
+#include <tuple>
+
+#include "ops/packed_source.hpp"
+#include "tests/ops/packed_layers.hpp"
+
+using namespace nibble;
+using namespace nibble::testing;
+
+namespace {
+
+std::vector<NamedShape> all_shapes() {
+  std::vector<NamedShape> all = conv_shapes();
+  for (const NamedShape& s : first_layer_shapes()) all.push_back(s);
+  return all;
+}
+
+/// (output pixel, input pixel, kernel position) of every product, by definition.
+using Relation = std::set<std::tuple<int64_t, int64_t, int64_t>>;
+
+Relation relation_of(ConvShape s) {
+  s.ic = s.oc = 1;
+  Relation all;
+  for_each_product(s, [&](size_t o, size_t i, size_t k) {
+    all.insert({static_cast<int64_t>(o), static_cast<int64_t>(i), static_cast<int64_t>(k)});
+  });
+  return all;
+}
+
+/// Calls body(grid point, source pixel, tap) for every tap that falls inside.
+template <typename Body>
+void for_each_tap(const Gather& g, const Body& body) {
+  for (int64_t point = 0; point < g.points(); ++point)
+    for (const Tap& t : g.taps) {
+      const int64_t y = point / g.gw % g.gh * g.step + t.dh, x = point % g.gw * g.step + t.dw;
+      if (y < 0 || y >= g.sh || x < 0 || x >= g.sw) continue;
+      body(point, (point / (g.gw * g.gh) * g.sh + y) * g.sw + x, t);
+    }
+}
+
+/// Multiplies random operands of `segments` taps of k elements with both int and float kernels of the level.
+template <typename T, typename W, typename C, typename Gemm>
+std::vector<C> product(const Gemm& gemm, const std::vector<T>& a, const std::vector<W>& b, int64_t rows,
+                       int64_t segments, int64_t k, int64_t columns) {
+  // a[row][segment][k]; b[column][segment][k]
+  std::vector<Tap> taps;
+  for (int64_t t = 0; t < segments; ++t) taps.push_back({0, 0, t});
+  const Panels panels = pack_panels(gemm, b.data(), taps, k, 1, segments * k, k, columns);
+  CHECK(panels.padded_columns() % gemm.nr == 0);
+  CHECK(panels.padded_columns() >= columns);
+  std::vector<const T*> pointers;
+  for (int64_t t = 0; t < segments; ++t)
+    for (int64_t r = 0; r < rows; ++r) pointers.push_back(a.data() + (r * segments + t) * k);
+  const int64_t ldc = panels.padded_columns(), all_rows = round_up(rows, gemm.mr);
+  constexpr int64_t kGuard = 64;
+  std::vector<C> c(at(all_rows * ldc + kGuard), C{77});
+  multiply_rows(gemm, panels, pointers.data(), rows, c.data(), ldc);
+  for (int64_t i = 0; i < kGuard; ++i) CHECK(c[at(all_rows * ldc + i)] == C{77});
+  std::vector<C> out;
+  for (int64_t r = 0; r < rows; ++r) out.insert(out.end(), c.begin() + r * ldc, c.begin() + r * ldc + columns);
+  return out;
+}
+
+struct Size {
+  int64_t segments, k;
+};
+constexpr Size kSizes[] = {{1, 1},   {1, 3},    {1, 63},   {1, 64},   {1, 65},  {1, 511}, {1, 512}, {1, 513},
+                           {1, 600}, {1, 1024}, {1, 1030}, {1, 1537}, {2, 513}, {3, 170}, {3, 171}, {9, 1},
+                           {9, 39},  {9, 64},   {9, 130},  {9, 512},  {4, 600}, {7, 21}};
+
+struct Case {
+  int64_t rows, columns;
+};
+constexpr Case kCases[] = {{1, 1}, {5, 39}, {48, 17}, {15, 64}};
+
+/// Sum over segments and k of a*b in double, with magnitudes.
+template <typename T, typename W>
+Sums reference(const std::vector<T>& a, const std::vector<W>& b, int64_t rows, int64_t depth, int64_t columns,
+               double (*value_a)(T), double (*value_b)(W)) {
+  Sums c(rows * columns);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t n = 0; n < columns; ++n)
+      for (int64_t i = 0; i < depth; ++i)
+        c.add(at(r * columns + n), value_a(a[at(r * depth + i)]) * value_b(b[at(n * depth + i)]));
+  return c;
+}
+
+void check_int(const kernels::GemmInt& gemm, int largest_a, int largest_b) {
+  for (const Size size : kSizes)
+    for (const Case shape : kCases) {
+      const int64_t depth = size.segments * size.k;
+      std::vector<uint8_t> a;
+      std::vector<int8_t> b;
+      for (const int v : random_codes(shape.rows * depth, 0, largest_a, 51)) a.push_back(static_cast<uint8_t>(v));
+      for (const int v : random_codes(shape.columns * depth, -largest_b, largest_b, 52))
+        b.push_back(static_cast<int8_t>(v));
+      const auto got = product<uint8_t, int8_t, int32_t>(gemm, a, b, shape.rows, size.segments, size.k, shape.columns);
+      const Sums expected = reference<uint8_t, int8_t>(
+          a, b, shape.rows, depth, shape.columns, [](uint8_t v) { return double{static_cast<double>(v)}; },
+          [](int8_t v) { return double{static_cast<double>(v)}; });
+      INFO(size.segments << " segments of " << size.k << ", " << shape.rows << " x " << shape.columns);
+      CHECK(first_beyond({got.begin(), got.end()}, expected.value, [](size_t) { return 0.0; }) == "");
+    }
+}
+
+double value(float v) {
+  return static_cast<double>(v);
+}
+double value_bf16(bf16 v) {
+  return static_cast<double>(to_float(v));
+}
+
+template <typename T>
+void check_float(const kernels::GemmFloat<T>& gemm, double (*read)(T), T (*make)(float)) {
+  for (const Size size : kSizes)
+    for (const Case shape : kCases) {
+      const int64_t depth = size.segments * size.k;
+      std::vector<T> a, b;
+      Rng rng(53, rng_purpose::kTest);
+      for (int64_t i = 0; i < shape.rows * depth; ++i) a.push_back(make(rng.uniform() - 0.5f));
+      for (int64_t i = 0; i < shape.columns * depth; ++i) b.push_back(make(rng.uniform() - 0.5f));
+      const auto got = product<T, T, float>(gemm, a, b, shape.rows, size.segments, size.k, shape.columns);
+      const Sums expected = reference<T, T>(a, b, shape.rows, depth, shape.columns, read, read);
+      INFO(size.segments << " segments of " << size.k << ", " << shape.rows << " x " << shape.columns);
+      CHECK(first_beyond({got.begin(), got.end()}, expected.value, [&](size_t i) {
+              return 2 * static_cast<double>(depth + 1) * kUnitF32 * expected.magnitude[i];
+            }) == "");
+      // The order of a sum is fixed by its depth: a row has the same bits alone.
+      const std::vector<T> last(a.end() - depth, a.end());
+      const auto alone = product<T, T, float>(gemm, last, b, 1, size.segments, size.k, shape.columns);
+      CHECK(std::memcmp(alone.data(), got.data() + (shape.rows - 1) * shape.columns, at(shape.columns) * 4) == 0);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("the forward grid meets every product of the convolution once") {
+  for (const NamedShape& named : all_shapes()) {
+    INFO(named.name);
+    const ConvShape& s = named.shape;
+    const Gather g = forward_gather(s);
+    CHECK(g.points() == s.out_pixels());
+    Relation found;
+    int64_t count = 0;
+    for_each_tap(g, [&](int64_t point, int64_t source, const Tap& t) {
+      found.insert({point, source, t.weight_tap});
+      ++count;
+    });
+    CHECK(found == relation_of(s));
+    CHECK(count == static_cast<int64_t>(found.size()));
+  }
+}
+
+TEST_CASE("the classes of the input gradient partition the input and meet every product once") {
+  for (const NamedShape& named : all_shapes()) {
+    INFO(named.name);
+    const ConvShape& s = named.shape;
+    Relation found;
+    std::set<int64_t> pixels;
+    int64_t count = 0, points = 0;
+    for (const InputGradientClass& c : input_gradient_classes(s)) {
+      const Gather& g = c.gather;
+      points += g.points();
+      const auto pixel = [&](int64_t point) {
+        const int64_t y = point / g.gw % g.gh * s.stride + c.row_phase, x = point % g.gw * s.stride + c.column_phase;
+        CHECK((y < s.h && x < s.w));
+        return (point / (g.gw * g.gh) * s.h + y) * s.w + x;
+      };
+      for (int64_t p = 0; p < g.points(); ++p) pixels.insert(pixel(p));
+      for_each_tap(g, [&](int64_t point, int64_t source, const Tap& t) {
+        found.insert({source, pixel(point), t.weight_tap});
+        ++count;
+      });
+    }
+    CHECK(points == s.n * s.h * s.w);
+    CHECK(static_cast<int64_t>(pixels.size()) == points);
+    CHECK(found == relation_of(s));
+    CHECK(count == static_cast<int64_t>(found.size()));
+  }
+}
+
+TEST_CASE("the row-folded grid reads whole kernel rows of the padded image, never outside") {
+  for (const NamedShape& named : first_layer_shapes()) {
+    INFO(named.name);
+    const ConvShape& s = named.shape;
+    const Gather g = row_folded_gather(s);
+    const int64_t padded = s.w + s.pad_before + s.pad_after;
+    CHECK(static_cast<int64_t>(g.taps.size()) == s.kh);
+    int64_t count = 0;
+    for_each_tap(g, [&](int64_t, int64_t source, const Tap&) {
+      CHECK(source % padded + s.kw <= padded);
+      ++count;
+    });
+    CHECK(count == g.points() * s.kh);
+  }
+}
+
+TEST_CASE("a task reads only the source rows it was given, and the pad row outside the image") {
+  for (const NamedShape& named : all_shapes()) {
+    INFO(named.name);
+    std::vector<Gather> grids = {forward_gather(named.shape)};
+    for (const InputGradientClass& c : input_gradient_classes(named.shape)) grids.push_back(c.gather);
+    for (const Gather& g : grids)
+      for (const int64_t per : {int64_t{1}, int64_t{3}, grid_rows_per_task(g)})
+        for (int64_t g0 = 0; g0 < g.n * g.gh; g0 += per) {
+          const int64_t g1 = std::min(g.n * g.gh, g0 + per);
+          const RowRange range = source_rows(g, g0, g1);
+          CHECK((range.begin >= 0 && range.end <= g.n * g.sh));
+          if (g.taps.empty()) continue;
+          // Pixels as elements: a pointer's distance from the base is the source pixel.
+          const std::vector<uint8_t> map(at(g.n * g.sh * g.sw)), pad(1);
+          const SourceRows<uint8_t> rows{
+              .data = map.data() + range.begin * g.sw, .first_row = range.begin, .stride = 1, .pad = pad.data()};
+          const int64_t first = g0 * g.gw, points = (g1 - g0) * g.gw;
+          std::vector<const uint8_t*> pointers(at(points) * g.taps.size());
+          point_rows(g, rows, first, points, pointers.data());
+          int64_t wrong = 0;
+          for (int64_t p = 0; p < points; ++p)
+            for (size_t t = 0; t < g.taps.size(); ++t) {
+              const int64_t point = first + p, i = point / g.gw % g.gh, j = point % g.gw;
+              const int64_t y = i * g.step + g.taps[t].dh, x = j * g.step + g.taps[t].dw;
+              const uint8_t* got = pointers[t * at(points) + at(p)];
+              const bool inside = y >= 0 && y < g.sh && x >= 0 && x < g.sw;
+              const int64_t pixel = (point / (g.gw * g.gh) * g.sh + y) * g.sw + x;
+              if (inside)
+                wrong += got != map.data() + pixel || pixel < range.begin * g.sw || pixel >= range.end * g.sw;
+              else
+                wrong += got != pad.data();
+            }
+          CHECK(wrong == 0);
+        }
+  }
+}
+
+TEST_CASE("tasks cover the grid once and depend on its shape alone") {
+  for (const NamedShape& named : conv_shapes()) {
+    const Gather g = forward_gather(named.shape);
+    const int64_t per = grid_rows_per_task(g);
+    CHECK(per >= 1);
+    CHECK((task_count(g) - 1) * per < g.n * g.gh);
+    CHECK(task_count(g) * per >= g.n * g.gh);
+  }
+}
+
+TEST_CASE("integer products of any depth and segmentation are exact in every family") {
+  on_every_level([] {
+    const kernels::Table& t = kernels::active();
+    check_int(t.u8s8, 255, 127);
+    check_int(t.u8s4, 255, 7);
+    check_int(t.u4s4, 15, 7);
+  });
+}
+
+TEST_CASE("float products of any depth and segmentation are within the bound and alike row by row") {
+  on_every_level([] {
+    const kernels::Table& t = kernels::active();
+    check_float<bf16>(t.bf16_gemm, value_bf16, to_bf16);
+    check_float<float>(t.f32_gemm, value, [](float v) { return v; });
+  });
+}
+
+TEST_CASE("a code source expands nibbles and shifts channels, and pads with the code of zero") {
+  on_every_level([] {
+    for (const int64_t c : {1, 15, 39, 64, 79})
+      for (const FactorForm form : {FactorForm::kNone, FactorForm::kShift})
+        for (const int bits : {4, 8}) {
+          if (form == FactorForm::kShift && bits == 8) continue;
+          const ActivationQuantizer q = make_activation_quantizer(random_bounds(c, 61), bits, false, form);
+          const ConvShape s{.n = 2, .h = 3, .w = 4, .ic = c, .oc = 1};
+          const std::vector<int> codes = random_codes(s.n * s.h * s.w * c, 0, static_cast<int>(q.top()), 62);
+          const Tensor x = store_codes(codes, {s.n, s.h, s.w, c}, q);
+          const Gather g = forward_gather(s);
+          const CodeSource source(x, &q, g);
+          Scratch scratch;
+          const SourceRows<uint8_t> rows = source(scratch, {2, 5});
+          CHECK(rows.first_row == 2);
+          int64_t wrong = 0;
+          for (int64_t p = 0; p < 3 * s.w; ++p)
+            for (int64_t i = 0; i < c; ++i) {
+              const int factor = q.factor.empty() ? 1 : q.factor[at(i)];
+              wrong += rows.data[p * rows.stride + i] != codes[at((2 * s.w + p) * c + i)] * factor;
+              wrong += rows.pad[i] != 0;
+            }
+          CHECK(wrong == 0);
+        }
+  });
+}
