@@ -14,12 +14,13 @@ void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const 
     const PerChannel<B> mul(m + c), add(a + c), scale(q.scale + c);
     const auto top = V::splat(q.top);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F code[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        const auto v = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
-        V::store_u8(at(codes, r, k), clamped<V>(v, scale.v[i], top));
+        const auto v = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i];
+        code[i] = clamped<V>(v, scale.v[i], top);
       }
+      V::store_codes(at(codes, r, c), code);
     }
   });
 }
@@ -31,11 +32,11 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        V::store_upper(at(out, r, k), round_bf16<V>(V::load(acc + r * ld + k) * mul.v[i] + add.v[i]));
-      }
+      for (int i = 0; i < B::kVectors; ++i)
+        v[i] = V::round_upper(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i]);
+      V::store_upper(at(out, r, c), v);
     }
   });
 }
@@ -48,13 +49,15 @@ void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, c
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        auto v = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
-        if (shortcut.data != nullptr) v = v + V::load(at(shortcut, r, k));
-        V::store_upper(at(out, r, k), round_bf16<V>(relu<V>(v)));
+        v[i] = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
+        if (shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
+        v[i] = V::round_upper_positive(relu<V>(v[i]));
       }
+      V::store_upper(at(out, r, c), v);
     }
   });
 }
@@ -84,14 +87,14 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
     const PerChannel<B> mul(offset(scale, c), 1.0f);
     PerChannel<B> total(sum + c), squares(sum_sq + c);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        const auto v = round_bf16<V>(V::load(acc + r * ld + k) * mul.v[i]);
-        V::store_upper(at(y, r, k), v);
-        total.v[i] = total.v[i] + v;
-        squares.v[i] = squares.v[i] + v * v;
+        v[i] = round_bf16<V>(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i]);
+        total.v[i] = total.v[i] + v[i];
+        squares.v[i] = squares.v[i] + v[i] * v[i];
       }
+      V::store_upper(at(y, r, c), v);
     }
     total.store(sum + c);
     squares.store(sum_sq + c);
@@ -105,13 +108,15 @@ void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const
     using V = typename B::V;
     const PerChannel<B> mul(offset(scale, c), 1.0f);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        auto v = V::load(acc + r * ld + k) * mul.v[i];
-        if (into == Into::kAccumulate) v = V::load(at(out, r, k)) + v;
-        V::store_upper(at(out, r, k), round_bf16<V>(v));
+        v[i] = V::load(acc + r * ld + k) * mul.v[i];
+        if (into == Into::kAccumulate) v[i] = V::load(at(out, r, k)) + v[i];
+        v[i] = V::round_upper(v[i]);
       }
+      V::store_upper(at(out, r, c), v);
     }
   });
 }

@@ -60,16 +60,16 @@ NIBBLE_INLINE T* at(const Rows<T>& rows, int64_t r, int64_t c) {
   return rows.data + r * rows.stride + c;
 }
 
-/// x rounded to bf16, as floats: the values of engine/dtype.hpp's to_bf16, in integer arithmetic.
+/// The value of the upper half alone.
+template <typename V>
+NIBBLE_INLINE typename V::F upper(typename V::F x) {
+  return V::from_bits(V::bits(x) & V::splat_u(0xffff0000u));
+}
+
+/// x rounded to bf16 (engine/dtype.hpp's to_bf16), as floats.
 template <typename V>
 NIBBLE_INLINE typename V::F round_bf16(typename V::F x) {
-  using U = typename V::U;
-  const U u = V::bits(x);
-  const U magnitude = u & V::splat_u(0x7fffffffu);
-  U r = u + V::splat_u(0x7fffu) + ((u >> 16) & V::splat_u(1u));
-  r = V::less_u(magnitude, V::splat_u(0x00800000u), u & V::splat_u(0x80000000u), r);  // denormal: signed zero
-  r = V::less_u(V::splat_u(0x7f800000u), magnitude, u | V::splat_u(0x00400000u), r);  // NaN: a quiet one
-  return V::from_bits(r & V::splat_u(0xffff0000u));
+  return upper<V>(V::round_upper(x));
 }
 
 /// max(v, 0): +0 for NaN and for -0.

@@ -12,11 +12,10 @@ void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantize
     const PerChannel<B> scale(q.scale + c);
     const auto top = V::splat(q.top);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F code[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        V::store_u8(at(codes, r, k), clamped<V>(V::load(at(x, r, k)), scale.v[i], top));
-      }
+      for (int i = 0; i < B::kVectors; ++i) code[i] = clamped<V>(V::load(at(x, r, c + i * V::kLanes)), scale.v[i], top);
+      V::store_codes(at(codes, r, c), code);
     }
   });
 }
@@ -27,11 +26,11 @@ void dequantize_bf16(Rows<const uint8_t> codes, int64_t rows, int64_t n, const f
     using V = typename B::V;
     const PerChannel<B> divisor(scale + c);
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        V::store_upper(at(out, r, k), round_bf16<V>(V::load(at(codes, r, k)) / divisor.v[i]));
-      }
+      for (int i = 0; i < B::kVectors; ++i)
+        v[i] = V::round_upper(V::load(at(codes, r, c + i * V::kLanes)) / divisor.v[i]);
+      V::store_upper(at(out, r, c), v);
     }
   });
 }
@@ -77,9 +76,13 @@ void multiply_u8(const uint8_t* codes, const uint8_t* factor, int64_t n, uint8_t
 }
 
 void f32_to_bf16(const float* x, int64_t n, bf16* out) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
-    using V = typename decltype(block)::V;
-    V::store_upper(out + i, round_bf16<V>(V::load(x + i)));
+  over_channels<2>(n, [&](auto block, int64_t first) {
+    using B = decltype(block);
+    using V = typename B::V;
+    typename B::F v[B::kVectors];
+    NIBBLE_UNROLL
+    for (int i = 0; i < B::kVectors; ++i) v[i] = V::round_upper(V::load(x + first + i * V::kLanes));
+    V::store_upper(out + first, v);
   });
 }
 
@@ -91,9 +94,13 @@ void bf16_to_f32(const bf16* x, int64_t n, float* out) {
 }
 
 void s8_to_bf16(const int8_t* x, int64_t n, bf16* out) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
-    using V = typename decltype(block)::V;
-    V::store_upper(out + i, V::load(x + i));
+  over_channels<2>(n, [&](auto block, int64_t first) {
+    using B = decltype(block);
+    using V = typename B::V;
+    typename B::F v[B::kVectors];
+    NIBBLE_UNROLL
+    for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(x + first + i * V::kLanes);
+    V::store_upper(out + first, v);
   });
 }
 

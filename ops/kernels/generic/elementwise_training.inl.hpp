@@ -14,7 +14,6 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
   const Rows<bf16> z = args.z;
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
-  const bool wants_rounded = z.data != nullptr || args.channel_max != nullptr || args.through_bf16;
   over_channels(args.n, [&](auto block, int64_t c) {
     using B = decltype(block);
     using V = typename B::V;
@@ -23,20 +22,23 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
     const auto top = V::splat(args.quantizer.top);
     PerChannel<B> largest(offset(args.channel_max, c), 0.0f);
     for (int64_t r = 0; r < args.rows; ++r) {
+      typename B::F v[B::kVectors], rounded[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        auto v = V::load(at(args.y, r, k)) * m.v[i] + a.v[i];
-        if constexpr (kShortcut == Shortcut::kPlain) v = v + V::load(at(args.shortcut, r, k));
+        v[i] = V::load(at(args.y, r, k)) * m.v[i] + a.v[i];
+        if constexpr (kShortcut == Shortcut::kPlain) v[i] = v[i] + V::load(at(args.shortcut, r, k));
         if constexpr (kShortcut == Shortcut::kProjected)
-          v = v + round_bf16<V>(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
-        v = relu<V>(v);
-        const auto rounded = wants_rounded ? round_bf16<V>(v) : v;
-        if (z.data != nullptr) V::store_upper(at(z, r, k), rounded);
-        largest.v[i] = V::max(rounded, largest.v[i]);
-        if (scales != nullptr)
-          V::store_u8(at(codes, r, k), clamped<V>(args.through_bf16 ? rounded : v, scale.v[i], top));
+          v[i] = v[i] + round_bf16<V>(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
+        v[i] = relu<V>(v[i]);
+        rounded[i] = upper<V>(V::round_upper_positive(v[i]));
+        largest.v[i] = V::max(rounded[i], largest.v[i]);
       }
+      if (z.data != nullptr) V::store_upper(at(z, r, c), rounded);
+      if (scales == nullptr) continue;
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) v[i] = clamped<V>(args.through_bf16 ? rounded[i] : v[i], scale.v[i], top);
+      V::store_codes(at(codes, r, c), v);
     }
     if (args.channel_max != nullptr) largest.store(args.channel_max + c);
   });
@@ -60,12 +62,13 @@ NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F top, typen
   return V::less(t, V::splat(1.0f), half, slope);
 }
 
-/// kStoredZ: v is the stored block output, else it is computed again from y.
+/// kStoredZ: v is the stored block output, else it is computed again from y. Which gradients there are is asked per
+/// vector: compiling the twelve forms apart measured no faster.
 template <bool kStoredZ>
 void activate_backward_as(const ActivateBackwardArgs& args) {
   const Rows<const bf16> through = args.through_quantizer, direct = args.direct;
   const float* const scales = args.quantizer.scale;
-  over_channels<(kBlockVectors + 1) / 2>(args.n, [&](auto block, int64_t c) {
+  over_channels(args.n, [&](auto block, int64_t c) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> m(kStoredZ ? nullptr : args.m + c, 0.0f), a(kStoredZ ? nullptr : args.a + c, 0.0f);
@@ -73,16 +76,16 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
     const auto top = V::splat(args.quantizer.top), end = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
     PerChannel<B> sum(args.sum_g + c), sum_xhat(args.sum_g_xhat + c);
     for (int64_t r = 0; r < args.rows; ++r) {
+      typename B::F stored[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
         const auto y = V::load(at(args.y, r, k));
-        typename B::F v;
+        auto v = y, g = zero;
         if constexpr (kStoredZ)
           v = V::load(at(args.z, r, k));
         else
           v = y * m.v[i] + a.v[i];
-        auto g = zero;
         if (through.data != nullptr) {
           g = V::load(at(through, r, k));
           if (scales != nullptr) g = clip_slope<V>(v * scale.v[i], top, end) * g;
@@ -91,10 +94,11 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
           g = V::load(at(direct, r, k));
         }
         g = round_bf16<V>(V::less(zero, v, g, zero));
-        V::store_upper(at(args.g, r, k), g);
+        stored[i] = g;
         sum.v[i] = sum.v[i] + g;
         sum_xhat.v[i] = sum_xhat.v[i] + g * (y - mean.v[i]) * inv_std.v[i];
       }
+      V::store_upper(at(args.g, r, c), stored);
     }
     sum.store(args.sum_g + c);
     sum_xhat.store(args.sum_g_xhat + c);
@@ -136,12 +140,14 @@ void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, i
     using V = typename B::V;
     const PerChannel<B> of_g(p + c), of_y(q + c), constant(r + c);
     for (int64_t row = 0; row < rows; ++row) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        const auto v = of_g.v[i] * V::load(at(g, row, k)) + of_y.v[i] * V::load(at(y, row, k)) + constant.v[i];
-        V::store_upper(at(dy, row, k), round_bf16<V>(v));
+        v[i] = of_g.v[i] * V::load(at(g, row, k)) + of_y.v[i] * V::load(at(y, row, k)) + constant.v[i];
+        v[i] = V::round_upper(v[i]);
       }
+      V::store_upper(at(dy, row, c), v);
     }
   });
 }
@@ -151,11 +157,13 @@ void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, R
     using B = decltype(block);
     using V = typename B::V;
     for (int64_t r = 0; r < rows; ++r) {
+      typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        V::store_upper(at(out, r, k), round_bf16<V>(V::load(at(a, r, k)) + V::load(at(b, r, k))));
+        v[i] = V::round_upper(V::load(at(a, r, k)) + V::load(at(b, r, k)));
       }
+      V::store_upper(at(out, r, c), v);
     }
   });
 }
@@ -164,20 +172,26 @@ void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uin
   over_channels(n, [&](auto block, int64_t c) {
     using B = decltype(block);
     using V = typename B::V;
+    typename B::F best[B::kVectors], index[B::kVectors];  // indices up to 255 are exact
     NIBBLE_UNROLL
     for (int i = 0; i < B::kVectors; ++i) {
-      const int64_t k = c + i * V::kLanes;
-      auto best = V::load(rows[0] + k);
-      auto index = V::splat(0.0f);  // counts to 255 are exact
-      for (int r = 1; r < count; ++r) {
-        const auto v = V::load(rows[r] + k);
-        index = V::less(best, v, V::splat(static_cast<float>(r)), index);
-        best = V::less(best, v, v, best);
-      }
-      // Only denormals change here: whether a compiled maximum keeps or flushes one is up to the compiler.
-      V::store_upper(out + k, round_bf16<V>(best));
-      if (arg != nullptr) V::store_u8(arg + k, index);
+      best[i] = V::load(rows[0] + c + i * V::kLanes);
+      index[i] = V::splat(0.0f);
     }
+    for (int r = 1; r < count; ++r) {
+      const auto number = V::splat(static_cast<float>(r));
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const auto v = V::load(rows[r] + c + i * V::kLanes);
+        index[i] = V::less(best[i], v, number, index[i]);
+        best[i] = V::less(best[i], v, v, best[i]);
+      }
+    }
+    // Rounding changes denormals only: whether a compiled maximum keeps or flushes one is up to the compiler.
+    NIBBLE_UNROLL
+    for (int i = 0; i < B::kVectors; ++i) best[i] = V::round_upper(best[i]);
+    V::store_upper(out + c, best);
+    if (arg != nullptr) V::store_codes(arg + c, index);
   });
 }
 

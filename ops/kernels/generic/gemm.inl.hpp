@@ -10,6 +10,7 @@
 // The tile height is the largest that leaves registers for the B vectors and one broadcast: 6 x 2 vectors of 16
 // registers (AVX2), 14 x 2 of 32 (AVX-512).
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -32,6 +33,12 @@
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
+
+/// A level's table: its products (isa/<level>/products.hpp) and the element-wise kernels.
+constexpr Table with_elementwise(Table products, const Elementwise& ew) {
+  products.ew = ew;
+  return products;
+}
 
 /// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups.
 template <typename W, int kMr, int kNv>
@@ -125,87 +132,6 @@ void pack_transposed_plain(const S* const* rows, int k, int columns, void* panel
       for (int r = 0; r < kMr; ++r) to[r] = r < columns ? PanelFloat(from[r]) : PanelFloat(0);
     }
   }
-}
-
-/// fp32 rows into [k][mr]: eight elements of every row at a time, so that rows are read and the panel written in lines.
-template <typename S, int kMr>
-void pack_rows_float(const S* const* rows, int m, int k, void* panel) {
-  constexpr int kStep = 8;
-  PanelFloat* to = static_cast<PanelFloat*>(panel);
-  if (m < kMr) {
-    pack_rows_plain<S, PanelFloat, kMr, 1>(rows, m, k, panel);
-    return;
-  }
-  int i = 0;
-  for (; i + kStep <= k; i += kStep) {
-    PanelFloat block[kMr][kStep];
-    for (int r = 0; r < kMr; ++r)
-      NIBBLE_UNROLL_ALL for (int j = 0; j < kStep; ++j) block[r][j] = PanelFloat(rows[r][i + j]);
-    for (int j = 0; j < kStep; ++j) NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) to[(i + j) * kMr + r] = block[r][j];
-  }
-  for (; i < k; ++i)
-    for (int r = 0; r < kMr; ++r) to[i * kMr + r] = PanelFloat(rows[r][i]);
-}
-
-/// Float columns: contiguous in n (d_y, transposed weights) or in k (weights).
-template <typename S, int kNr>
-void pack_columns_float(const S* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) {
-  PanelFloat* to = static_cast<PanelFloat*>(panel);
-  if (n_stride == 1 && columns == kNr) {
-    for (int i = 0; i < k; ++i, to += kNr, src += k_stride)
-      NIBBLE_UNROLL_ALL for (int n = 0; n < kNr; ++n) to[n] = PanelFloat(src[n]);
-    return;
-  }
-  pack_columns_plain<S, PanelFloat, kNr, 1>(src, k_stride, n_stride, k, columns, panel);
-}
-
-/// Byte rows into groups of four: one 32-bit move per group.
-template <int kMr>
-void pack_rows_quads(const uint8_t* const* rows, int m, int k, void* panel) {
-  uint32_t* to = static_cast<uint32_t*>(panel);
-  const int whole = k / 4, groups = (k + 3) / 4;
-  for (int r = 0; r < kMr; ++r) {
-    if (r >= m) {
-      for (int g = 0; g < groups; ++g) to[g * kMr + r] = 0;
-      continue;
-    }
-    for (int g = 0; g < whole; ++g) std::memcpy(&to[g * kMr + r], rows[r] + 4 * g, 4);
-    if (whole < groups) {
-      uint32_t last = 0;
-      std::memcpy(&last, rows[r] + 4 * whole, static_cast<size_t>(k - 4 * whole));
-      to[whole * kMr + r] = last;
-    }
-  }
-}
-
-template <typename T, typename W, int kMr, int kNv>
-constexpr GemmFloat<T> float_gemm() {
-  constexpr int kNr = kNv * W::kLanes;
-  GemmFloat<T> g;
-  g.mr = kMr;
-  g.nr = kNr;
-  g.kr = 1;
-  g.a_bytes = g.b_bytes = 4;
-  g.pack_a = pack_rows_float<T, kMr>;
-  g.pack_a_transposed = pack_transposed_plain<T, kMr>;
-  if constexpr (sizeof(T) == 2) g.pack_a_transposed_u8 = pack_transposed_plain<uint8_t, kMr>;
-  g.pack_b = pack_columns_float<T, kNr>;
-  g.run = run_tiles<W, kMr, kNv>;
-  return g;
-}
-
-/// Byte codes in groups of four (dot-product instructions and byte multiply-adds).
-template <typename W, int kMr, int kNv>
-constexpr GemmInt quad_gemm() {
-  GemmInt g;
-  g.mr = kMr;
-  g.nr = kNv * W::kLanes;
-  g.kr = 4;
-  g.a_bytes = g.b_bytes = 1;
-  g.pack_a = pack_rows_quads<kMr>;
-  g.pack_b = pack_columns_plain<int8_t, int8_t, kNv * W::kLanes, 4>;
-  g.run = run_tiles<W, kMr, kNv>;
-  return g;
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 // 4-bit activations, so 128 steps fit 16 bits (30 720); for 8-bit activations 2*255*8 = 4 080, so 8 steps (32 640).
 // Twice (int8) the products of 16-bit multiply-adds per instruction is what makes int4 faster here.
 #pragma once
-#include "ops/kernels/generic/gemm.inl.hpp"
+#include "ops/kernels/generic/gemm_pack.inl.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -49,10 +49,10 @@ void run_byte_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, c
                                    static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
 }
 
-template <typename W, int kMr, int kNv, int kSteps>
+template <typename Step, typename W, int kMr, int kNv, int kSteps>
 constexpr GemmInt byte_gemm() {
-  GemmInt g = quad_gemm<W, kMr, kNv>();
-  g.run = run_byte_tiles<W, kMr, kNv, kSteps>;
+  GemmInt g = quad_gemm<Step, W, kMr, kNv>();
+  g.run = run_byte_tiles<Step, kMr, kNv, kSteps>;
   return g;
 }
 

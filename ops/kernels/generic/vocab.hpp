@@ -5,11 +5,17 @@
 //   splat, splat_u            the same value in every lane
 //   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
 //                             int8_t (all exact)
-//   store(float*, F), store_upper(bf16*, F)  (the upper half of each lane), store_u8, store_s8 (integral values in
+//   store(float*, F)
+//   store_upper, store_codes  kCount vectors side by side: the upper halves of the lanes as bf16; integral values
+//   0..255
+//                             as bytes
+//   store_s8(int8_t*, F)      integral values in range
+//   round_upper(F)            a value whose upper half is the bf16 of engine/dtype.hpp's to_bf16 and whose lower half
+//                             is anything; round_upper_positive: the same for x >= +0, no NaN
 //   range) bits, from_bits           the same lanes as words, as floats max(a, b) = a > b ? a : b, min(a, b) = a < b ?
 //   a : b: with a NaN on either side the answer is b, as the x86
 //                             instructions have it; code that must drop a NaN puts the bound into b
-//   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN); less_u for words below 2^31
+//   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   max_u(a, b)               the larger word, both below 2^31
 //   truncate(F)               towards zero, as floats with integral values; |x| < 2^31
 //   pack_nibbles, unpack_nibbles   kCodes codes to and from kCodes / 2 bytes, low nibble first; the upper four bits of
@@ -50,17 +56,32 @@ struct One {
   static NIBBLE_INLINE F load(const uint8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE F load(const int8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE void store(float* p, F v) { *p = v; }
-  static NIBBLE_INLINE void store_upper(bf16* p, F v) { p->bits = static_cast<uint16_t>(bits(v) >> 16); }
-  static NIBBLE_INLINE void store_u8(uint8_t* p, F v) { *p = static_cast<uint8_t>(static_cast<int32_t>(v)); }
+  template <int kCount>
+  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) p[i].bits = static_cast<uint16_t>(bits(v[i]) >> 16);
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) p[i] = static_cast<uint8_t>(static_cast<int32_t>(v[i]));
+  }
   static NIBBLE_INLINE void store_s8(int8_t* p, F v) { *p = static_cast<int8_t>(static_cast<int32_t>(v)); }
   static NIBBLE_INLINE U bits(F v) { return __builtin_bit_cast(uint32_t, v); }
   static NIBBLE_INLINE F from_bits(U v) { return __builtin_bit_cast(float, v); }
   static NIBBLE_INLINE F max(F a, F b) { return a > b ? a : b; }
   static NIBBLE_INLINE F min(F a, F b) { return a < b ? a : b; }
   static NIBBLE_INLINE F less(F a, F b, F x, F y) { return a < b ? x : y; }
-  static NIBBLE_INLINE U less_u(U a, U b, U x, U y) { return a < b ? x : y; }
   static NIBBLE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
   static NIBBLE_INLINE F truncate(F v) { return static_cast<float>(static_cast<int32_t>(v)); }
+
+  static NIBBLE_INLINE F round_upper(F x) {
+    const U u = bits(x), magnitude = u & 0x7fffffffu;
+    const U nearest = u + 0x7fffu + ((u >> 16) & 1u);
+    const U flushed = magnitude < 0x00800000u ? u & 0x80000000u : nearest;
+    return from_bits(magnitude > 0x7f800000u ? u | 0x00400000u : flushed);
+  }
+  static NIBBLE_INLINE F round_upper_positive(F x) { return round_upper(x); }
 
   static constexpr int kCodes = 2;
   static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {

@@ -62,11 +62,21 @@ struct Wide : Convert {
   static NIBBLE_INLINE void store(float* p, F v) {
     v.store_unaligned(p);
   }
-  static NIBBLE_INLINE void store_upper(bf16* p, F v) {
-    Convert::store_upper(p, v);
+  template <int kCount>
+  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount]) {
+    // Two vectors fill a register of halves, so they share the shuffles.
+    NIBBLE_UNROLL
+    for (int i = 0; i + 2 <= kCount; i += 2) store_upper_pair(p + i * kLanes, v[i], v[i + 1]);
+    if constexpr (kCount % 2 == 1) store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
   }
-  static NIBBLE_INLINE void store_u8(uint8_t* p, F v) {
-    Convert::store_u8(p, to_s32(v));
+  template <int kCount>
+  static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
+    if constexpr (kCount == 4) {
+      store_codes_quad(p, to_s32(v[0]), to_s32(v[1]), to_s32(v[2]), to_s32(v[3]));
+    } else {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; ++i) store_u8(p + i * kLanes, to_s32(v[i]));
+    }
   }
   static NIBBLE_INLINE void store_s8(int8_t* p, F v) {
     Convert::store_s8(p, to_s32(v));
@@ -86,8 +96,11 @@ struct Wide : Convert {
   static NIBBLE_INLINE F less(F a, F b, F x, F y) {
     return xsimd::select(a < b, x, y);
   }
-  static NIBBLE_INLINE U less_u(U a, U b, U x, U y) {
-    return select_less(a, b, x, y);
+  static NIBBLE_INLINE F round_upper(F x) {
+    return Convert::round_upper(x);
+  }
+  static NIBBLE_INLINE F round_upper_positive(F x) {
+    return Convert::round_upper_positive(x);
   }
   static NIBBLE_INLINE U max_u(U a, U b) {
     return xsimd::max(a, b);

@@ -10,8 +10,19 @@ namespace {
 struct Convert {
   static NIBBLE_INLINE __m256 from_s32(__m256i v) { return _mm256_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m256i to_s32(__m256 v) { return _mm256_cvttps_epi32(v); }
-  static NIBBLE_INLINE __m256i select_less(__m256i a, __m256i b, __m256i x, __m256i y) {
-    return _mm256_blendv_epi8(y, x, _mm256_cmpgt_epi32(b, a));
+  static NIBBLE_INLINE __m256 round_upper(__m256 x) {
+    const __m256i u = _mm256_castps_si256(x), magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+    const __m256i normal = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x007fffff));  // else only the sign stays
+    const __m256i keep = _mm256_or_si256(normal, _mm256_set1_epi32(INT32_MIN));
+    const __m256i flushed = _mm256_and_si256(to_nearest(u), keep);
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x00400000));
+    return _mm256_blendv_ps(_mm256_castsi256_ps(flushed), _mm256_castsi256_ps(quiet),
+                            _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  }
+  static NIBBLE_INLINE __m256 round_upper_positive(__m256 x) {
+    const __m256i u = _mm256_castps_si256(x);
+    const __m256i normal = _mm256_cmpgt_epi32(u, _mm256_set1_epi32(0x007fffff));
+    return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), normal));
   }
 
   static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
@@ -25,10 +36,21 @@ struct Convert {
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
 
-  static NIBBLE_INLINE void store_upper(bf16* p, __m256 v) {
+  static NIBBLE_INLINE void store_upper_one(bf16* p, __m256 v) {
     const __m256i upper = _mm256_srli_epi32(_mm256_castps_si256(v), 16);
     const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  }
+  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m256 v, __m256 w) {
+    const __m256i a = _mm256_srli_epi32(_mm256_castps_si256(v), 16), b = _mm256_srli_epi32(_mm256_castps_si256(w), 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+  }
+  /// 32 values 0..255 as bytes.
+  static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m256i a, __m256i b, __m256i c, __m256i d) {
+    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(bytes, order));
   }
   static NIBBLE_INLINE void store_u8(uint8_t* p, __m256i v) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -70,6 +92,12 @@ struct Convert {
     const __m256i even = _mm256_and_si256(_mm256_mullo_epi16(a, b), _mm256_set1_epi16(0x00ff));
     const __m256i odd = _mm256_mullo_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
+  }
+
+ private:
+  static NIBBLE_INLINE __m256i to_nearest(__m256i u) {
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
   }
 };
 

@@ -11,9 +11,19 @@ namespace {
 struct Convert {
   static NIBBLE_INLINE __m512 from_s32(__m512i v) { return _mm512_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m512i to_s32(__m512 v) { return _mm512_cvttps_epi32(v); }
-  // xsimd 8.1's select of words does not compile without optimisation.
-  static NIBBLE_INLINE __m512i select_less(__m512i a, __m512i b, __m512i x, __m512i y) {
-    return _mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(a, b), y, x);
+  static NIBBLE_INLINE __m512 round_upper(__m512 x) {
+    const __m512i u = _mm512_castps_si512(x), magnitude = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+    const __mmask16 denormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x00800000));
+    const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+    __m512i r = to_nearest(u);
+    r = _mm512_mask_and_epi32(r, denormal, u, _mm512_set1_epi32(INT32_MIN));
+    r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x00400000));
+    return _mm512_castsi512_ps(r);
+  }
+  static NIBBLE_INLINE __m512 round_upper_positive(__m512 x) {
+    const __m512i u = _mm512_castps_si512(x);
+    const __mmask16 normal = _mm512_cmpgt_epi32_mask(u, _mm512_set1_epi32(0x007fffff));
+    return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, to_nearest(u)));
   }
 
   static NIBBLE_INLINE __m512 load_bf16(const bf16* p) {
@@ -27,9 +37,19 @@ struct Convert {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 
-  static NIBBLE_INLINE void store_upper(bf16* p, __m512 v) {
+  static NIBBLE_INLINE void store_upper_one(bf16* p, __m512 v) {
     const __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(v), 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), upper);
+  }
+  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m512 v, __m512 w) {
+    store_upper_one(p, v);
+    store_upper_one(p + 16, w);
+  }
+  static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
+    store_u8(p, a);
+    store_u8(p + 16, b);
+    store_u8(p + 32, c);
+    store_u8(p + 48, d);
   }
   static NIBBLE_INLINE void store_u8(uint8_t* p, __m512i v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
@@ -60,6 +80,12 @@ struct Convert {
     const __m512i even = _mm512_and_si512(_mm512_mullo_epi16(a, b), _mm512_set1_epi16(0x00ff));
     const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
     _mm512_storeu_si512(out, _mm512_or_si512(even, _mm512_slli_epi16(odd, 8)));
+  }
+
+ private:
+  static NIBBLE_INLINE __m512i to_nearest(__m512i u) {
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
   }
 };
 

@@ -1,0 +1,223 @@
+// Element-wise passes on cache-resident blocks of 64 rows, as ops call them: bytes read and written per second.
+//
+// Channels are those of ResNet-50 at multiplier 1; the level is the active one (NIBBLE_ISA).
+#include <benchmark/benchmark.h>
+
+#include <random>
+#include <vector>
+
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace {
+
+using namespace nibble;
+using kernels::Elementwise;
+using kernels::Into;
+using kernels::Rows;
+
+constexpr int64_t kRows = 64;
+
+/// Inputs and outputs of one block, and per-channel constants.
+struct Data {
+  int64_t n;
+  std::vector<int32_t> acc;
+  std::vector<float> acc_f32, singles, m, a, p, scale, sum, sum2;
+  std::vector<bf16> y, z, side, through, out;
+  std::vector<uint8_t> codes, packed;
+  std::vector<int8_t> weights;
+
+  explicit Data(int64_t channels) : n(channels) {
+    const size_t size = static_cast<size_t>(kRows * n), c = static_cast<size_t>(n);
+    std::mt19937 engine(1);
+    std::uniform_real_distribution<float> real(-1.0f, 1.0f);
+    for (size_t i = 0; i < size; ++i) {
+      acc.push_back(static_cast<int32_t>(real(engine) * 4000.0f));
+      acc_f32.push_back(real(engine));
+      for (auto* half : {&y, &z, &side, &through}) half->push_back(to_bf16(real(engine)));
+      codes.push_back(static_cast<uint8_t>(i % 16));
+    }
+    singles = acc_f32;
+    out.resize(size);
+    packed.resize(size);
+    weights.resize(size);
+    for (auto* constants : {&m, &a, &p}) constants->assign(c, 0.01f);
+    scale.assign(c, 3.7f);
+    sum.assign(c, 0.0f);
+    sum2.assign(c, 0.0f);
+  }
+
+  template <typename T>
+  Rows<const T> in(const std::vector<T>& v) const {
+    return {v.data(), n};
+  }
+  template <typename T>
+  Rows<T> to(std::vector<T>& v) const {
+    return {v.data(), n};
+  }
+};
+
+/// Runs pass(kernels, data) and counts `bytes` of traffic for each element.
+template <typename Pass>
+void add(const char* name, int64_t bytes, Pass pass) {
+  benchmark::RegisterBenchmark(name,
+                               [bytes, pass](benchmark::State& state) {
+                                 set_float_mode();
+                                 const Elementwise& ew = kernels::active().ew;
+                                 Data data(state.range(0));
+                                 for (auto _ : state) {
+                                   pass(ew, data);
+                                   benchmark::ClobberMemory();
+                                 }
+                                 state.SetBytesProcessed(state.iterations() * kRows * data.n * bytes);
+                                 state.SetLabel(std::string(name_of(active_isa())));
+                               })
+      ->Arg(64)
+      ->Arg(256)
+      ->Arg(1024);
+}
+
+void add_products() {
+  add("affine_quantize_s32", 5, [](const Elementwise& ew, Data& d) {
+    ew.affine_quantize_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), {d.scale.data(), 15.0f},
+                           d.to(d.codes));
+  });
+  add("affine_bf16_s32", 6, [](const Elementwise& ew, Data& d) {
+    ew.affine_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
+  });
+  add("affine_add_relu_bf16_s32", 8, [](const Elementwise& ew, Data& d) {
+    ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.in(d.side), d.to(d.out));
+  });
+  add("affine_f32_f32", 8, [](const Elementwise& ew, Data& d) {
+    ew.affine_f32_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));
+  });
+  add("rescale_stats_s32", 6, [](const Elementwise& ew, Data& d) {
+    ew.rescale_stats_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.sum.data(), d.sum2.data());
+  });
+  add("scale_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
+    ew.scale_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), Into::kOverwrite);
+  });
+}
+
+void add_training() {
+  add("normalise_activate_codes", 3, [](const Elementwise& ew, Data& d) {
+    kernels::NormaliseActivateArgs args;
+    args.rows = kRows;
+    args.n = d.n;
+    args.y = d.in(d.y);
+    args.m = d.m.data();
+    args.a = d.a.data();
+    args.quantizer = {d.scale.data(), 15.0f};
+    args.codes = d.to(d.codes);
+    args.channel_max = d.sum.data();
+    ew.normalise_activate(args);
+  });
+  add("normalise_activate_block_output", 7, [](const Elementwise& ew, Data& d) {
+    kernels::NormaliseActivateArgs args;
+    args.rows = kRows;
+    args.n = d.n;
+    args.y = d.in(d.y);
+    args.m = d.m.data();
+    args.a = d.a.data();
+    args.shortcut = d.in(d.side);
+    args.z = d.to(d.out);
+    args.quantizer = {d.scale.data(), 15.0f};
+    args.through_bf16 = true;
+    args.codes = d.to(d.codes);
+    args.channel_max = d.sum.data();
+    ew.normalise_activate(args);
+  });
+  add("activate_backward_codes", 6, [](const Elementwise& ew, Data& d) {
+    kernels::ActivateBackwardArgs args;
+    args.rows = kRows;
+    args.n = d.n;
+    args.y = d.in(d.y);
+    args.m = d.m.data();
+    args.a = d.a.data();
+    args.through_quantizer = d.in(d.through);
+    args.quantizer = {d.scale.data(), 15.0f};
+    args.mean = d.p.data();
+    args.inv_std = d.p.data();
+    args.g = d.to(d.out);
+    args.sum_g = d.sum.data();
+    args.sum_g_xhat = d.sum2.data();
+    ew.activate_backward(args);
+  });
+  add("activate_backward_block_output", 10, [](const Elementwise& ew, Data& d) {
+    kernels::ActivateBackwardArgs args;
+    args.rows = kRows;
+    args.n = d.n;
+    args.y = d.in(d.y);
+    args.z = d.in(d.z);
+    args.through_quantizer = d.in(d.through);
+    args.direct = d.in(d.side);
+    args.quantizer = {d.scale.data(), 15.0f};
+    args.mean = d.p.data();
+    args.inv_std = d.p.data();
+    args.g = d.to(d.out);
+    args.sum_g = d.sum.data();
+    args.sum_g_xhat = d.sum2.data();
+    ew.activate_backward(args);
+  });
+  add("norm_backward_sums", 4, [](const Elementwise& ew, Data& d) {
+    ew.norm_backward_sums(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.p.data(), d.sum.data(), d.sum2.data());
+  });
+  add("norm_backward_apply", 6, [](const Elementwise& ew, Data& d) {
+    ew.norm_backward_apply(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.m.data(), d.a.data(), d.to(d.out));
+  });
+  add("add_bf16", 6,
+      [](const Elementwise& ew, Data& d) { ew.add_bf16(d.in(d.y), d.in(d.side), kRows, d.n, d.to(d.out)); });
+  add("sum_rows_bf16", 2,
+      [](const Elementwise& ew, Data& d) { ew.sum_rows_bf16(d.in(d.y), kRows, d.n, d.sum.data()); });
+  add("max_rows_bf16_of_9", 2, [](const Elementwise& ew, Data& d) {
+    const bf16* rows[9];
+    for (int64_t first = 0; first + 9 <= kRows; first += 9) {
+      for (int64_t r = 0; r < 9; ++r) rows[r] = d.y.data() + (first + r) * d.n;
+      ew.max_rows_bf16(rows, 9, d.n, d.out.data(), d.packed.data());
+    }
+  });
+}
+
+void add_codes_and_weights() {
+  add("quantize_bf16", 3, [](const Elementwise& ew, Data& d) {
+    ew.quantize_bf16(d.in(d.y), kRows, d.n, {d.scale.data(), 15.0f}, d.to(d.codes));
+  });
+  add("dequantize_bf16", 3, [](const Elementwise& ew, Data& d) {
+    ew.dequantize_bf16(d.in(d.codes), kRows, d.n, d.scale.data(), d.to(d.out));
+  });
+  // Bytes per element in halves would not be whole: packed bytes are counted as one per code.
+  add("pack_u4", 2, [](const Elementwise& ew, Data& d) { ew.pack_u4(d.codes.data(), kRows * d.n, d.packed.data()); });
+  add("unpack_s4", 2,
+      [](const Elementwise& ew, Data& d) { ew.unpack_s4(d.packed.data(), kRows * d.n, d.weights.data()); });
+  add("multiply_u8", 3, [](const Elementwise& ew, Data& d) {
+    ew.multiply_u8(d.codes.data(), d.codes.data(), kRows * d.n, d.packed.data());
+  });
+  add("f32_to_bf16", 6,
+      [](const Elementwise& ew, Data& d) { ew.f32_to_bf16(d.acc_f32.data(), kRows * d.n, d.out.data()); });
+  add("bf16_to_f32", 6,
+      [](const Elementwise& ew, Data& d) { ew.bf16_to_f32(d.y.data(), kRows * d.n, d.singles.data()); });
+  add("absmax", 4, [](const Elementwise& ew, Data& d) {
+    benchmark::DoNotOptimize(ew.absmax(d.acc_f32.data(), nullptr, kRows * d.n));
+  });
+  add("quantize_weights", 5, [](const Elementwise& ew, Data& d) {
+    ew.quantize_weights(d.acc_f32.data(), nullptr, kRows * d.n, 7.0f, 7.0f, d.weights.data());
+  });
+  add("sgd_step", 20, [](const Elementwise& ew, Data& d) {
+    ew.sgd_step(d.singles.data(), d.acc_f32.data(), d.acc_f32.data(), kRows * d.n, 1e-9f, 0.9f, 1e-4f, true);
+  });
+  add("add_f32", 12,
+      [](const Elementwise& ew, Data& d) { ew.add_f32(d.acc_f32.data(), kRows * d.n, d.singles.data()); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  add_products();
+  add_training();
+  add_codes_and_weights();
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
