@@ -6,7 +6,7 @@ namespace nibble {
 
 namespace {
 
-constexpr int64_t kTaskRows = 512;   // pixels a task
+constexpr int64_t kTaskRows = 512;    // pixels a task
 constexpr int64_t kBlockPixels = 64;  // pixels a kernel call: 64 rows of 256 bf16 channels are 32 KiB
 
 int64_t tasks_of(int64_t rows) {
@@ -114,20 +114,21 @@ Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine,
   const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     float* sum = partial.row<float>(task);
-    ew.activate_backward({.rows = rows,
-                          .n = c,
-                          .y = rows_of(y, first),
-                          .m = affine.m.data(),
-                          .a = affine.a.data(),
-                          .z = out.z.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
-                          .through_quantizer = rows_of(through, first),
-                          .direct = rows_of(direct, first),
-                          .quantizer = args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{},
-                          .mean = args.main.statistics.mean.data(),
-                          .inv_std = args.main.statistics.inv_std.data(),
-                          .g = {g.row<bf16>(first), g.stride()},
-                          .sum_g = sum,
-                          .sum_g_xhat = sum + c});
+    ew.activate_backward(
+        {.rows = rows,
+         .n = c,
+         .y = rows_of(y, first),
+         .m = affine.m.data(),
+         .a = affine.a.data(),
+         .z = out.z.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
+         .through_quantizer = rows_of(through, first),
+         .direct = rows_of(direct, first),
+         .quantizer = args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{},
+         .mean = args.main.statistics.mean.data(),
+         .inv_std = args.main.statistics.inv_std.data(),
+         .g = {g.row<bf16>(first), g.stride()},
+         .sum_g = sum,
+         .sum_g_xhat = sum + c});
   });
   sums = total(partial, tasks, c);
   return g;
@@ -173,16 +174,30 @@ NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tenso
   return f;
 }
 
+namespace {
+
+void check_arguments(const Tape* tape, const NormActivateArgs& args) {
+  if (args.quantizer != nullptr && args.quantizer->is_signed)
+    throw UsageError(
+        "[norm_activate] writes unsigned codes only; store z and call quantize_tensor for a signed quantizer");
+  // Backward computes v again from y alone when there is no z.
+  if (tape != nullptr && !args.store_z && (args.projection != nullptr || args.shortcut.defined()))
+    throw UsageError("[norm_activate] a unit with a shortcut must store z for its backward pass; set store_z");
+}
+
+}  // namespace
+
 Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
+  check_arguments(tape, args);
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
   const NormAffine main = norm_affine(args.main.statistics, args.main.gamma, args.main.beta);
   NormAffine side;
   if (args.projection != nullptr)
     side = norm_affine(args.projection->statistics, args.projection->gamma, args.projection->beta);
-  const Tensor shortcut = args.projection != nullptr  ? args.projection->y.value()
-                          : args.shortcut.defined() ? args.shortcut.value()
-                                                    : Tensor();
+  const Tensor shortcut = args.projection != nullptr ? args.projection->y.value()
+                          : args.shortcut.defined()  ? args.shortcut.value()
+                                                     : Tensor();
   if (shortcut.defined() && shortcut.shape() != y.shape())
     throw ShapeError("[norm_activate] shortcut {} does not match {}", shortcut.shape().str(), y.shape().str());
 
@@ -287,7 +302,8 @@ Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
   const auto& ew = kernels::active().ew;
   row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
     Scratch scratch;
-    uint8_t* block = bits_of(codes.dtype()) == 4 ? scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride())) : nullptr;
+    uint8_t* block =
+        bits_of(codes.dtype()) == 4 ? scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride())) : nullptr;
     const kernels::Rows<uint8_t> to = code_rows(codes, first, block);
     clear_pad(to, rows, c);
     ew.quantize_bf16(rows_of(x, first), rows, c, q.kernel(), to);
@@ -302,7 +318,8 @@ Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
   if (q.is_signed) {
     for (int64_t r = 0; r < codes.rows(); ++r)
       for (int64_t i = 0; i < c; ++i)
-        out.row<bf16>(r)[i] = to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
+        out.row<bf16>(r)[i] =
+            to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
     return out;
   }
   const auto& ew = kernels::active().ew;

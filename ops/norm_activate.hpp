@@ -26,14 +26,14 @@ NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tenso
 struct NormBranch {
   Variable y;
   NormStatistics statistics;
-  Tensor gamma, beta;      // f32 [c]
-  Tensor d_gamma, d_beta;  // f32 [c], added to
+  Tensor gamma, beta;                 // f32 [c]
+  Tensor d_gamma, d_beta;             // f32 [c], added to
   std::vector<float> gradient_scale;  // y_gradient_scale of the convolution; empty: 1
 };
 
 struct NormActivateArgs {
   NormBranch main;
-  Variable shortcut;              // bf16 [n,h,w,c]; undefined: none
+  Variable shortcut;                       // bf16 [n,h,w,c]; undefined: none
   const NormBranch* projection = nullptr;  // the shortcut is this branch instead (bf16 after its own norm)
   /// Stores z = bf16(max(v, 0)). Needed where z itself is read again (shortcut, pool, bf16 consumers).
   bool store_z = false;
@@ -52,7 +52,8 @@ struct Activated {
 
 /// Forward: two outputs of one pass. Backward: gradient through the quantizer (METHOD.md clip rule, recomputed from the
 /// stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch norm's.
-/// Saves y (and z). Gradients: y, gamma, beta, shortcut or the projection's.
+/// Saves y (and z). Gradients: y, gamma, beta, shortcut or the projection's. Throws UsageError for a signed quantizer
+/// (store z and use quantize_tensor) and for a taped shortcut without store_z.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
 /// Codes of a non-negative bf16 tensor; packs nibbles for unsigned 4 bits. A signed quantizer (the published conv1 of
