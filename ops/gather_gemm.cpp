@@ -54,7 +54,8 @@ RowRange source_rows(const Gather& g, int64_t g0, int64_t g1) {
   }
   const auto clip = [&](int64_t y) { return std::clamp<int64_t>(y, 0, g.sh - 1); };
   const int64_t last = g1 - 1;
-  return {g0 / g.gh * g.sh + clip(g0 % g.gh * g.step + low), last / g.gh * g.sh + clip(last % g.gh * g.step + high) + 1};
+  return {g0 / g.gh * g.sh + clip(g0 % g.gh * g.step + low),
+          last / g.gh * g.sh + clip(last % g.gh * g.step + high) + 1};
 }
 
 int64_t grid_rows_per_task(const Gather& g) {

@@ -47,7 +47,8 @@ struct InputGradientClass {
 };
 std::vector<InputGradientClass> input_gradient_classes(const ConvShape& s);
 
-/// The right operand in panels of one GEMM kernel: for each block of nr columns all segments (taps) one behind the other.
+/// The right operand in panels of one GEMM kernel: for each block of nr columns all segments (taps) one behind the
+/// other.
 struct Panels {
   Tensor storage;
   int64_t columns = 0, k = 0, segments = 0;  // k: elements of one segment
@@ -150,7 +151,8 @@ void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, 
             for (int r = 0; r < m; ++r) shifted[r] = from[r] + k0;
             from = shifted;
           }
-          gemm.pack_a(from, m, static_cast<int>(k_valid), a + p * a_panel_bytes + s * gemm.mr * k_padded * gemm.a_bytes);
+          gemm.pack_a(from, m, static_cast<int>(k_valid),
+                      a + p * a_panel_bytes + s * gemm.mr * k_padded * gemm.a_bytes);
         }
       }
       const int64_t k_run = taps_now * k_padded;

@@ -44,9 +44,11 @@ Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape&
     float* sum = scratch.get<float>(static_cast<size_t>(c));
     for (int64_t x = 0; x < w; ++x) {
       std::fill_n(sum, c, 0.0f);
-      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride); oy <= (y + pad) / kStride; ++oy) {
+      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride); oy <= (y + pad) / kStride;
+           ++oy) {
         if (oy >= oh) break;
-        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride); ox <= (x + pad) / kStride; ++ox) {
+        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride); ox <= (x + pad) / kStride;
+             ++ox) {
           if (ox >= ow) break;
           const uint8_t mine = static_cast<uint8_t>((y + pad - oy * kStride) * kWindow + x + pad - ox * kStride);
           const int64_t at = (image * oh + oy) * ow + ox;

@@ -20,8 +20,8 @@ void check_bounds(const std::vector<float>& bound) {
   if (bound.empty()) throw ModelError("[quantizer] there are no bounds; calibrate before quantizing activations");
   for (size_t c = 0; c < bound.size(); ++c) {
     if (!(bound[c] > 0.0f && bound[c] <= 3.0e38f))
-      throw ModelError("[quantizer] the bound of channel {} is {}, but it must be positive and finite; calibrate anew", c,
-                       bound[c]);
+      throw ModelError("[quantizer] the bound of channel {} is {}, but it must be positive and finite; calibrate anew",
+                       c, bound[c]);
   }
 }
 

@@ -20,10 +20,10 @@ inline constexpr float kBoundEpsilon = 0x1p-23f;
 struct ActivationQuantizer {
   int bits = 8;
   bool is_signed = false;
-  std::vector<float> bound;      // [channels]
-  std::vector<float> scale;      // [channels]
-  std::vector<uint8_t> factor;   // [channels], powers of two; empty: all one
-  std::vector<float> fold;       // [channels]; empty: all one
+  std::vector<float> bound;     // [channels]
+  std::vector<float> scale;     // [channels]
+  std::vector<uint8_t> factor;  // [channels], powers of two; empty: all one
+  std::vector<float> fold;      // [channels]; empty: all one
   float common = 1.0f;
 
   int64_t channels() const { return static_cast<int64_t>(scale.size()); }
@@ -37,7 +37,8 @@ enum class FactorForm { kNone, kFold, kShift, kShiftFold };  // kNone: one scale
 
 /// Builds the quantizer from finished bounds (> 0, one per channel; kNone uses the largest for all channels).
 /// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise, and ModelError for a bound that is none.
-ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed, FactorForm form);
+ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
+                                              FactorForm form);
 
 /// Weight codes of one layer, OHWI [oc, kh, kw, ic], and their scale per output channel: w_hat = code / scale.
 struct WeightCodes {
