@@ -4,9 +4,9 @@
 // 4-byte group (four codes or two bf16). One palette serves every kernel. Nothing is called between the configuration
 // and the last store: a task that ran in between could reconfigure the tiles.
 #pragma once
-#include <immintrin.h>
-
 #include "ops/kernels/generic/gemm.inl.hpp"
+#include "ops/kernels/isa/avx512/words.hpp"
+#include "ops/kernels/isa/intrinsics.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -22,18 +22,41 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfig) == 64);
+constexpr TileConfig kConfig;
 
 enum class Product { kCodes, kBf16 };
 
+/// tiles 0..3 (sums) += tiles 4, 5 (rows) x tiles 6, 7 (columns), over all groups of a panel pair.
+template <Product kProduct>
+NIBBLE_INLINE void multiply_tiles(int groups, const std::byte* a, const std::byte* b) {
+  for (int g = 0; g < groups; ++g, a += 2 * kTileBytes, b += 2 * kTileBytes) {
+    _tile_loadd(4, a, kRowBytes);
+    _tile_loadd(6, b, kRowBytes);
+    _tile_loadd(5, a + kTileBytes, kRowBytes);
+    _tile_loadd(7, b + kTileBytes, kRowBytes);
+    if constexpr (kProduct == Product::kCodes) {
+      _tile_dpbusd(0, 4, 6);
+      _tile_dpbusd(1, 4, 7);
+      _tile_dpbusd(2, 5, 6);
+      _tile_dpbusd(3, 5, 7);
+    } else {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+}
+
 template <Product kProduct, typename C>
-void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, C* c, int64_t ldc, Into into) {
+__attribute__((noinline)) void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, C* c,
+                                       int64_t ldc, Into into) {
   constexpr int kKr = kProduct == Product::kCodes ? 64 : 32;
-  static const TileConfig config;
-  _tile_loadconfig(&config);
+  // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
+  __asm__ volatile("" ::: "memory");
+  _tile_loadconfig(&kConfig);
   const int64_t c_stride = ldc * 4;
   for (int p = 0; p < m_panels; ++p) {
-    const std::byte* pa = static_cast<const std::byte*>(a) + p * a_panel_bytes;
-    const std::byte* pb = static_cast<const std::byte*>(b);
     C* const top = c + p * kPanelRows * ldc;
     C* const low = top + kTileRows * ldc;
     if (into == Into::kAccumulate) {
@@ -47,23 +70,8 @@ void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const vo
       _tile_zero(2);
       _tile_zero(3);
     }
-    for (int g = 0; g < k / kKr; ++g, pa += 2 * kTileBytes, pb += 2 * kTileBytes) {
-      _tile_loadd(4, pa, kRowBytes);
-      _tile_loadd(6, pb, kRowBytes);
-      _tile_loadd(5, pa + kTileBytes, kRowBytes);
-      _tile_loadd(7, pb + kTileBytes, kRowBytes);
-      if constexpr (kProduct == Product::kCodes) {
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-        _tile_dpbusd(2, 5, 6);
-        _tile_dpbusd(3, 5, 7);
-      } else {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-    }
+    multiply_tiles<kProduct>(k / kKr, static_cast<const std::byte*>(a) + p * a_panel_bytes,
+                             static_cast<const std::byte*>(b));
     _tile_stored(0, top, c_stride);
     _tile_stored(1, top + 16, c_stride);
     _tile_stored(2, low, c_stride);
@@ -72,70 +80,89 @@ void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const vo
   _tile_release();
 }
 
-/// Rows of `kBytes`-wide elements into [group][32][64 bytes], zero beyond the data.
-template <int kBytes>
-void pack_tile_rows(const void* const* rows, int m, int k, void* panel) {
-  auto* to = static_cast<std::byte*>(panel);
-  const int row_bytes = k * kBytes, groups = (row_bytes + kRowBytes - 1) / kRowBytes;
-  for (int g = 0; g < groups; ++g) {
-    const int rest = row_bytes - g * kRowBytes, now = rest < kRowBytes ? rest : kRowBytes;
-    for (int r = 0; r < kPanelRows; ++r, to += kRowBytes) {
-      if (r < m && now == kRowBytes) {
-        std::memcpy(to, static_cast<const std::byte*>(rows[r]) + g * kRowBytes, kRowBytes);
-        continue;
-      }
-      std::memset(to, 0, kRowBytes);
-      if (r < m) std::memcpy(to, static_cast<const std::byte*>(rows[r]) + g * kRowBytes, static_cast<size_t>(now));
-    }
-  }
+/// Up to 64 of the `bytes` bytes at p, zeros behind them and for a row that is missing.
+NIBBLE_INLINE Words::V row_or_zero(const void* p, int64_t offset, int bytes, bool present) {
+  return present && bytes > 0 ? Words::first_bytes(static_cast<const std::byte*>(p) + offset, bytes) : Words::zero();
 }
 
-void pack_codes_rows(const uint8_t* const* rows, int m, int k, void* panel) {
-  pack_tile_rows<1>(reinterpret_cast<const void* const*>(rows), m, k, panel);
+/// Rows into [group][32][64 bytes], zeros beyond the data.
+template <typename T>
+void pack_tile_rows(const T* const* rows, int m, int k, void* panel) {
+  auto* to = static_cast<uint32_t*>(panel);
+  const int bytes = k * static_cast<int>(sizeof(T));
+  for (int at = 0; at < bytes; at += kRowBytes)
+    for (int r = 0; r < kPanelRows; ++r, to += Words::kLanes)
+      Words::store(to, row_or_zero(r < m ? rows[r] : nullptr, at, bytes - at, r < m));
 }
-void pack_bf16_rows(const bf16* const* rows, int m, int k, void* panel) {
-  pack_tile_rows<2>(reinterpret_cast<const void* const*>(rows), m, k, panel);
+
+/// Two rows of up to 16 elements into words: element j of the first in the lower half of word j, of the second in the
+/// upper half. Codes become bf16 (exact).
+template <typename S>
+NIBBLE_INLINE Words::V join_rows(const S* first, const S* second, int64_t offset, int count) {
+  if (count <= 0) return Words::zero();
+  const Words::V low = first == nullptr ? Words::zero() : Words::some_floats(first + offset, count);
+  const Words::V high = second == nullptr ? Words::zero() : Words::some_floats(second + offset, count);
+  return Words::join(low, high);
+}
+
+/// B from columns contiguous in k: 16 columns x 16 words are transposed at a time.
+template <typename T>
+void pack_tiles_from_columns(const T* src, int64_t n_stride, int k, int columns, uint32_t* to) {
+  const int bytes = k * static_cast<int>(sizeof(T));
+  for (int at = 0; at < bytes; at += kRowBytes) {
+    for (int t = 0; t < kPanelColumns; t += Words::kLanes) {
+      Words::V v[Words::kLanes];
+      NIBBLE_UNROLL_ALL for (int n = 0; n < Words::kLanes; ++n) v[n] =
+          row_or_zero(src + (t + n < columns ? t + n : 0) * n_stride, at, bytes - at, t + n < columns);
+      Words::transpose(v);
+      NIBBLE_UNROLL_ALL for (int i = 0; i < Words::kLanes; ++i, to += Words::kLanes) Words::store(to, v[i]);
+    }
+  }
 }
 
 /// Element (k, n) into [group][tile][row of 4-byte groups][column][element of the group].
 template <typename T, int kKr>
 void pack_tile_columns(const T* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) {
   constexpr int kPer = 4 / sizeof(T);
-  T* to = static_cast<T*>(panel);
   const int groups = (k + kKr - 1) / kKr;
+  if (k_stride == 1) {
+    pack_tiles_from_columns(src, n_stride, k, columns, static_cast<uint32_t*>(panel));
+    return;
+  }
+  T* to = static_cast<T*>(panel);
   for (int g = 0; g < groups; ++g) {
-    for (int t = 0; t < 2; ++t) {
+    for (int t = 0; t < kPanelColumns; t += kTileRows) {
       for (int row = 0; row < kTileRows; ++row) {
-        for (int n = t * 16; n < t * 16 + 16; ++n) {
-          for (int j = 0; j < kPer; ++j) {
-            const int i = g * kKr + row * kPer + j;
-            *to++ = n < columns && i < k ? src[i * k_stride + n * n_stride] : T{};
+        const int i0 = g * kKr + row * kPer;
+        if constexpr (kPer == 2) {
+          if (n_stride == 1) {
+            const T* const at = i0 < k ? src + i0 * k_stride : nullptr;
+            const T* const next = i0 + 1 < k ? src + (i0 + 1) * k_stride : nullptr;
+            Words::store(reinterpret_cast<uint32_t*>(to), join_rows(at, next, t, columns - t));
+            to += kTileRows * kPer;
+            continue;
           }
         }
+        for (int n = t; n < t + kTileRows; ++n)
+          for (int i = i0; i < i0 + kPer; ++i) *to++ = n < columns && i < k ? src[i * k_stride + n * n_stride] : T{};
       }
     }
   }
 }
 
-/// rows[k][m] -> [group of 32 k][32 rows of m][32 k], converting codes to bf16 (exact).
+/// rows[k][m] -> [group of 32 k][32 rows of m][32 k]: pairs of k are joined to words, then 16 x 16 words transposed.
 template <typename S>
 void pack_tile_transposed(const S* const* rows, int k, int columns, void* panel) {
   constexpr int kKr = 32;
-  uint16_t* to = static_cast<uint16_t*>(panel);
-  const int groups = (k + kKr - 1) / kKr;
-  for (int g = 0; g < groups; ++g, to += kPanelRows * kKr) {
-    for (int j = 0; j < kKr; ++j) {
-      const int i = g * kKr + j;
-      for (int r = 0; r < kPanelRows; ++r) {
-        uint16_t bits = 0;
-        if (i < k && r < columns) {
-          const PanelFloat v(rows[i][r]);
-          uint32_t word;
-          __builtin_memcpy(&word, &v.value, sizeof word);
-          bits = static_cast<uint16_t>(word >> 16);
-        }
-        to[r * kKr + j] = bits;
-      }
+  auto* to = static_cast<uint32_t*>(panel);
+  const auto row = [&](int i) { return i < k ? rows[i] : nullptr; };
+  for (int i0 = 0; i0 < k; i0 += kKr) {
+    for (int t = 0; t < kPanelRows; t += Words::kLanes) {
+      Words::V v[Words::kLanes];
+      NIBBLE_UNROLL_ALL for (int j = 0; j < Words::kLanes; ++j) v[j] =
+          join_rows(row(i0 + 2 * j), row(i0 + 2 * j + 1), t, columns - t);
+      Words::transpose(v);
+      NIBBLE_UNROLL_ALL for (int r = 0; r < Words::kLanes; ++r, to += Words::kLanes) Words::store(to, v[r]);
     }
   }
 }
@@ -146,7 +173,7 @@ constexpr GemmInt tile_gemm_codes() {
   g.nr = kPanelColumns;
   g.kr = 64;
   g.a_bytes = g.b_bytes = 1;
-  g.pack_a = pack_codes_rows;
+  g.pack_a = pack_tile_rows<uint8_t>;
   g.pack_b = pack_tile_columns<int8_t, 64>;
   g.run = run_amx<Product::kCodes, int32_t>;
   return g;
@@ -158,7 +185,7 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
   g.nr = kPanelColumns;
   g.kr = 32;
   g.a_bytes = g.b_bytes = 2;
-  g.pack_a = pack_bf16_rows;
+  g.pack_a = pack_tile_rows<bf16>;
   g.pack_a_transposed = pack_tile_transposed<bf16>;
   g.pack_a_transposed_u8 = pack_tile_transposed<uint8_t>;
   g.pack_b = pack_tile_columns<bf16, 32>;

@@ -1,8 +1,8 @@
 // Products of the AVX2 level: fp32 FMA, exact int8 by 16-bit multiply-add, int4 by byte multiply-add.
 #pragma once
-#include <immintrin.h>
-
 #include "ops/kernels/generic/gemm_bytes.inl.hpp"
+#include "ops/kernels/isa/avx2/words.hpp"
+#include "ops/kernels/isa/intrinsics.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -63,46 +63,10 @@ struct QuadsOf4Bit : IntLanes {
   static NIBBLE_INLINE __m256i widen(__m256i acc, __m256i half) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(half, _mm256_set1_epi16(1)));
   }
-  static NIBBLE_INLINE __m256i step(__m256i acc, __m256i a, __m256i b) { return widen(acc, _mm256_maddubs_epi16(a, b)); }
-};
-
-/// Rows of bytes into pairs of 16-bit numbers: eight pairs of a row per load.
-template <int kMr>
-void pack_rows_pairs(const uint8_t* const* rows, int m, int k, void* panel) {
-  uint32_t* to = static_cast<uint32_t*>(panel);
-  const int groups = (k + 1) / 2;
-  for (int r = 0; r < kMr; ++r) {
-    if (r >= m) {
-      for (int g = 0; g < groups; ++g) to[g * kMr + r] = 0;
-      continue;
-    }
-    const uint8_t* from = rows[r];
-    int g = 0;
-    for (; 2 * g + 16 <= k; g += 8) {
-      alignas(32) uint32_t pairs[8];
-      const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * g)));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(pairs), wide);
-      NIBBLE_UNROLL_ALL for (int j = 0; j < 8; ++j) to[(g + j) * kMr + r] = pairs[j];
-    }
-    for (; g < groups; ++g) {
-      const uint32_t high = 2 * g + 1 < k ? from[2 * g + 1] : 0u;
-      to[g * kMr + r] = from[2 * g] | high << 16;
-    }
+  static NIBBLE_INLINE __m256i step(__m256i acc, __m256i a, __m256i b) {
+    return widen(acc, _mm256_maddubs_epi16(a, b));
   }
-}
-
-template <int kMr, int kNv>
-constexpr GemmInt pair_gemm() {
-  GemmInt g;
-  g.mr = kMr;
-  g.nr = kNv * PairsOf16::kLanes;
-  g.kr = 2;
-  g.a_bytes = g.b_bytes = 2;
-  g.pack_a = pack_rows_pairs<kMr>;
-  g.pack_b = pack_columns_plain<int8_t, int16_t, kNv * PairsOf16::kLanes, 2>;
-  g.run = run_tiles<PairsOf16, kMr, kNv>;
-  return g;
-}
+};
 
 constexpr int kMr = 6, kNv = 2;
 

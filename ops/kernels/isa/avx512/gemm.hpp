@@ -1,8 +1,8 @@
 // Products of the AVX-512 levels: the AVX2 scheme at twice the width.
 #pragma once
-#include <immintrin.h>
-
 #include "ops/kernels/generic/gemm_bytes.inl.hpp"
+#include "ops/kernels/isa/avx512/words.hpp"
+#include "ops/kernels/isa/intrinsics.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -60,33 +60,10 @@ struct QuadsOf4Bit : IntLanes {
   static NIBBLE_INLINE __m512i widen(__m512i acc, __m512i half) {
     return _mm512_add_epi32(acc, _mm512_madd_epi16(half, _mm512_set1_epi16(1)));
   }
-  static NIBBLE_INLINE __m512i step(__m512i acc, __m512i a, __m512i b) { return widen(acc, _mm512_maddubs_epi16(a, b)); }
-};
-
-template <int kMr>
-void pack_rows_pairs(const uint8_t* const* rows, int m, int k, void* panel) {
-  uint32_t* to = static_cast<uint32_t*>(panel);
-  const int groups = (k + 1) / 2;
-  for (int r = 0; r < kMr; ++r) {
-    for (int g = 0; g < groups; ++g) {
-      const uint32_t low = r < m ? rows[r][2 * g] : 0u, high = r < m && 2 * g + 1 < k ? rows[r][2 * g + 1] : 0u;
-      to[g * kMr + r] = low | high << 16;
-    }
+  static NIBBLE_INLINE __m512i step(__m512i acc, __m512i a, __m512i b) {
+    return widen(acc, _mm512_maddubs_epi16(a, b));
   }
-}
-
-template <int kMr, int kNv>
-constexpr GemmInt pair_gemm() {
-  GemmInt g;
-  g.mr = kMr;
-  g.nr = kNv * PairsOf16::kLanes;
-  g.kr = 2;
-  g.a_bytes = g.b_bytes = 2;
-  g.pack_a = pack_rows_pairs<kMr>;
-  g.pack_b = pack_columns_plain<int8_t, int16_t, kNv * PairsOf16::kLanes, 2>;
-  g.run = run_tiles<PairsOf16, kMr, kNv>;
-  return g;
-}
+};
 
 constexpr int kMr = 14, kNv = 2;
 

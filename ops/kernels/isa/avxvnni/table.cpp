@@ -1,30 +1,12 @@
-// The AVX-VNNI level: AVX2 plus the four-byte dot product in its VEX encoding.
+// The AVX-VNNI level: its products, and the element-wise kernels compiled with its flags.
 #define NIBBLE_KERNEL_LEVEL avxvnni
 #define NIBBLE_KERNEL_LANES 8
 #include "ops/kernels/generic/elementwise.inl.hpp"
-#include "ops/kernels/isa/avx2/gemm.hpp"
+#include "ops/kernels/isa/avxvnni/products.hpp"
 #include "ops/kernels/isa/tables.hpp"
 
 namespace nibble::kernels::avxvnni {
-namespace {
 
-/// u8 x s8 quads summed exactly into 32 bits.
-struct DotOfBytes : IntLanes {
-  static constexpr int kKr = 4, kGroupBytesA = 4, kGroupBytesB = 4;
-  static NIBBLE_INLINE __m256i step(__m256i acc, __m256i a, __m256i b) { return _mm256_dpbusd_avx_epi32(acc, a, b); }
-};
-
-}  // namespace
-
-// The dot product is as fast for 4-bit codes as for bytes, so all three families are the same kernel.
-constinit const Table kTable = {
-    .u8s8 = quad_gemm<DotOfBytes, kMr, kNv>(),
-    .u8s4 = quad_gemm<DotOfBytes, kMr, kNv>(),
-    .u4s4 = quad_gemm<DotOfBytes, kMr, kNv>(),
-    .bf16_gemm = float_gemm<bf16, FloatFma, kMr, kNv>(),
-    .f32_gemm = float_gemm<float, FloatFma, kMr, kNv>(),
-    .ew = kElementwise,
-    .probe = nullptr,
-};
+constinit const Table kTable = with_elementwise(kProducts, kElementwise);
 
 }  // namespace nibble::kernels::avxvnni

@@ -44,16 +44,33 @@ constexpr GemmInt int_gemm() {
   return g;
 }
 
-}  // namespace
+template <typename T>
+constexpr GemmFloat<T> float_gemm() {
+  GemmFloat<T> g;
+  g.mr = kMr;
+  g.nr = kNr;
+  g.kr = 1;
+  g.a_bytes = g.b_bytes = 4;
+  g.pack_a = pack_rows_plain<T, PanelFloat, kMr, 1>;
+  g.pack_a_transposed = pack_transposed_plain<T, kMr>;
+  if constexpr (sizeof(T) == 2) g.pack_a_transposed_u8 = pack_transposed_plain<uint8_t, kMr>;
+  g.pack_b = pack_columns_plain<T, PanelFloat, kNr, 1>;
+  g.run = run_tiles<Plain<float>, kMr, kNr>;
+  return g;
+}
 
-constinit const Table kTable = {
+constexpr Table kProducts = {
     .u8s8 = int_gemm(),
     .u8s4 = int_gemm(),
     .u4s4 = int_gemm(),
-    .bf16_gemm = float_gemm<bf16, Plain<float>, kMr, kNr>(),
-    .f32_gemm = float_gemm<float, Plain<float>, kMr, kNr>(),
-    .ew = kElementwise,
+    .bf16_gemm = float_gemm<bf16>(),
+    .f32_gemm = float_gemm<float>(),
+    .ew = {},
     .probe = nullptr,
 };
+
+}  // namespace
+
+constinit const Table kTable = with_elementwise(kProducts, kElementwise);
 
 }  // namespace nibble::kernels::scalar

@@ -1,0 +1,19 @@
+// The products of the AMX level: tiles for codes and bf16; fp32 is inherited, tiles have no such product.
+#pragma once
+#include "ops/kernels/isa/amx/gemm.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+constexpr Table kProducts = {
+    .u8s8 = tile_gemm_codes(),
+    .u8s4 = tile_gemm_codes(),
+    .u4s4 = tile_gemm_codes(),
+    .bf16_gemm = tile_gemm_bf16(),
+    .f32_gemm = {},
+    .ew = {},
+    .probe = probe_tiles,
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,19 @@
+// The products of the AVX2 level.
+#pragma once
+#include "ops/kernels/isa/avx2/gemm.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+constexpr Table kProducts = {
+    .u8s8 = pair_gemm<PairsOf16, Words, kMr, kNv>(),
+    .u8s4 = byte_gemm<QuadsOf4Bit, Words, kMr, kNv, 8>(),
+    .u4s4 = byte_gemm<QuadsOf4Bit, Words, kMr, kNv, 128>(),
+    .bf16_gemm = float_gemm<bf16, FloatFma, Words, kMr, kNv>(),
+    .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
+    .ew = {},
+    .probe = nullptr,
+};
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -1,0 +1,73 @@
+// The products of every level on emulated instructions: the same facts as on hardware, on machines without it.
+#include <array>
+
+#include "tests/kernels/emulated/levels.hpp"
+#include "tests/kernels/gemm_float_checks.hpp"
+#include "tests/kernels/gemm_int_checks.hpp"
+
+namespace nibble::testing {
+namespace {
+
+struct Level {
+  const char* name;
+  const kernels::Table* table;
+};
+const std::array<Level, 5> kLevels = {{
+    {"emulated avx2", &kernels::emulated_avx2::kEmulated},
+    {"emulated avxvnni", &kernels::emulated_avxvnni::kEmulated},
+    {"emulated avx512", &kernels::emulated_avx512::kEmulated},
+    {"emulated avx512vnni", &kernels::emulated_avx512vnni::kEmulated},
+    {"emulated amx", &kernels::emulated_amx::kEmulated},
+}};
+
+template <typename Body>
+void for_each_int(const Body& body) {
+  for (const Level& level : kLevels) for_each_code_family(*level.table, level.name, body);
+}
+
+template <typename Body>
+void for_each_float(const Body& body) {
+  for (const Level& level : kLevels) {
+    body(level.table->bf16_gemm, std::string(level.name) + " bf16");
+    if (level.table->f32_gemm.run != nullptr) body(level.table->f32_gemm, std::string(level.name) + " f32");
+  }
+}
+
+TEST_CASE("emulated: integer products equal the naive ones for every extent and every extreme of the codes") {
+  for_each_int(check_codes);
+}
+
+TEST_CASE("emulated: integer segments packed one behind the other are one longer product") {
+  for_each_int(check_code_segments);
+}
+
+TEST_CASE("emulated: an integer panel does not depend on how the right operand lay in memory") {
+  for_each_int(check_code_layouts);
+}
+
+TEST_CASE("emulated: float products lie within the bound and are exact for small integers") {
+  for_each_float([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
+}
+
+TEST_CASE("emulated: float segments packed one behind the other are one longer product") {
+  for_each_float([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
+}
+
+TEST_CASE("emulated: the order of a float sum does not depend on the place in the tile or the number of panels") {
+  for_each_float([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
+}
+
+TEST_CASE("emulated: a float panel does not depend on how its operand lay in memory") {
+  for_each_float([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
+}
+
+TEST_CASE("emulated: codes packed as a transposed left operand equal their values in bf16") {
+  for (const Level& level : kLevels) check_transposed_codes(level.table->bf16_gemm, level.name);
+}
+
+TEST_CASE("emulated: the tile probe accepts working tiles") {
+  CHECK(kernels::emulated_amx::kEmulated.probe());
+}
+
+}  // namespace
+}  // namespace nibble::testing

@@ -1,0 +1,114 @@
+// The intrinsics of the kernels in portable C++, so that every level's products run on every machine.
+//
+// SIMDe (a translation of Intel's intrinsics to portable code) supplies most; what its version 0.7 lacks follows, and
+// the tiles are in tiles.hpp. The semantics are those of Intel's Intrinsics Guide.
+#pragma once
+// Vectors without hardware registers are passed in memory: no ABI is involved here, everything is inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx2.h>
+#include <simde/x86/avx512.h>
+#include <simde/x86/fma.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace nibble::testing::emulated {
+namespace {
+
+/// Lane-wise access: vectors as arrays.
+template <typename T, typename V>
+struct Lanes {
+  T v[sizeof(V) / sizeof(T)] = {};
+  static constexpr int kCount = static_cast<int>(sizeof(V) / sizeof(T));
+  Lanes() = default;
+  explicit Lanes(V from) { std::memcpy(v, &from, sizeof v); }
+  V pack() const {
+    V to;
+    std::memcpy(&to, v, sizeof v);
+    return to;
+  }
+};
+
+/// Every element of `from`, converted.
+template <typename T, typename S, typename Out, typename In>
+Out converted(In from) {
+  const Lanes<S, In> in(from);
+  Lanes<T, Out> out;
+  static_assert(in.kCount == out.kCount);
+  for (int i = 0; i < out.kCount; ++i) out.v[i] = static_cast<T>(in.v[i]);
+  return out.pack();
+}
+
+/// Elements whose mask bit is set, zeros elsewhere; the others are not read.
+template <typename T, typename V>
+V masked_load(uint64_t mask, const void* p) {
+  Lanes<T, V> out;
+  for (int i = 0; i < out.kCount; ++i)
+    if ((mask >> i) & 1) std::memcpy(&out.v[i], static_cast<const std::byte*>(p) + i * sizeof(T), sizeof(T));
+  return out.pack();
+}
+
+/// Sums of products of neighbouring signed 16-bit elements.
+inline __m512i madd(__m512i a, __m512i b) {
+  const Lanes<int16_t, __m512i> x(a), y(b);
+  Lanes<int32_t, __m512i> out;
+  for (int i = 0; i < out.kCount; ++i) out.v[i] = x.v[2 * i] * y.v[2 * i] + x.v[2 * i + 1] * y.v[2 * i + 1];
+  return out.pack();
+}
+
+/// Sums of products of neighbouring bytes, unsigned by signed, saturated to 16 bits.
+inline __m512i maddubs(__m512i a, __m512i b) {
+  const Lanes<uint8_t, __m512i> x(a);
+  const Lanes<int8_t, __m512i> y(b);
+  Lanes<int16_t, __m512i> out;
+  for (int i = 0; i < out.kCount; ++i) {
+    const int sum = x.v[2 * i] * y.v[2 * i] + x.v[2 * i + 1] * y.v[2 * i + 1];
+    out.v[i] = static_cast<int16_t>(sum > INT16_MAX ? INT16_MAX : sum < INT16_MIN ? INT16_MIN : sum);
+  }
+  return out.pack();
+}
+
+/// acc + sums of four products of bytes, unsigned by signed, modulo 2^32.
+template <typename V>
+V dot_bytes(V acc, V a, V b) {
+  const Lanes<uint8_t, V> x(a);
+  const Lanes<int8_t, V> y(b);
+  Lanes<uint32_t, V> out(acc);
+  for (int i = 0; i < out.kCount; ++i)
+    for (int j = 4 * i; j < 4 * i + 4; ++j) out.v[i] += static_cast<uint32_t>(x.v[j] * y.v[j]);
+  return out.pack();
+}
+
+}  // namespace
+}  // namespace nibble::testing::emulated
+
+#undef _mm512_madd_epi16  // SIMDe 0.7.4's alias has the parameters of the masked form
+#undef _mm512_maddubs_epi16
+#undef _mm512_dpbusd_epi32
+#undef _mm256_dpbusd_avx_epi32
+#undef _mm512_cvtepu8_epi16
+#undef _mm512_cvtepu8_epi32
+#undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtepi32_ps
+#undef _mm_maskz_loadu_epi8
+#undef _mm256_maskz_loadu_epi16
+#undef _mm512_maskz_loadu_epi8
+#undef _mm512_maskz_loadu_epi32
+#define _mm512_madd_epi16(a, b) nibble::testing::emulated::madd(a, b)
+#define _mm512_maddubs_epi16(a, b) nibble::testing::emulated::maddubs(a, b)
+#define _mm512_dpbusd_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m512i>(acc, a, b)
+#define _mm256_dpbusd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m256i>(acc, a, b)
+#define _mm512_cvtepu8_epi16(v) nibble::testing::emulated::converted<uint16_t, uint8_t, __m512i>(v)
+#define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)
+#define _mm512_cvtepu16_epi32(v) nibble::testing::emulated::converted<uint32_t, uint16_t, __m512i>(v)
+#define _mm512_cvtepi32_ps(v) nibble::testing::emulated::converted<float, int32_t, __m512>(v)
+#define _mm_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m128i>(mask, p)
+#define _mm256_maskz_loadu_epi16(mask, p) nibble::testing::emulated::masked_load<uint16_t, __m256i>(mask, p)
+#define _mm512_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m512i>(mask, p)
+#define _mm512_maskz_loadu_epi32(mask, p) nibble::testing::emulated::masked_load<uint32_t, __m512i>(mask, p)
+
+#include "tests/kernels/emulated/tiles.hpp"

@@ -1,0 +1,134 @@
+// The AMX instructions that the kernels use, in software (Intel SDM: LDTILECFG, TILELOADD, TILESTORED, TDPBUSD,
+// TDPBF16PS). A misuse that hardware answers with a fault ends the program with a message here.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace nibble::testing::emulated {
+namespace {
+
+struct Tile {
+  int rows = 0, row_bytes = 0;
+  alignas(4) std::byte cells[16][64] = {};
+  template <typename T>
+  T at(int row, int i) const {
+    T v;
+    std::memcpy(&v, cells[row] + i * static_cast<int>(sizeof(T)), sizeof v);
+    return v;
+  }
+  template <typename T>
+  void set(int row, int i, T v) {
+    std::memcpy(cells[row] + i * static_cast<int>(sizeof(T)), &v, sizeof v);
+  }
+};
+
+inline bool tiles_configured = false;
+inline Tile tile_file[8];
+
+[[noreturn]] inline void tile_fault(const char* why) {
+  std::fprintf(stderr, "emulated AMX fault: %s\n", why);
+  std::abort();
+}
+inline Tile& tile(int i) {
+  if (!tiles_configured) tile_fault("a tile is used without a configuration");
+  if (i < 0 || i > 7 || tile_file[i].rows == 0) tile_fault("a tile is used that the configuration leaves out");
+  return tile_file[i];
+}
+
+inline void load_config(const void* memory) {
+  uint8_t bytes[64];
+  std::memcpy(bytes, memory, sizeof bytes);
+  if (bytes[0] != 1) tile_fault("the palette is not 1");
+  for (int i = 2; i < 16; ++i)
+    if (bytes[i] != 0) tile_fault("a reserved byte of the configuration is set");
+  for (int i = 0; i < 16; ++i) {
+    uint16_t row_bytes;
+    std::memcpy(&row_bytes, bytes + 16 + 2 * i, sizeof row_bytes);
+    const uint8_t rows = bytes[48 + i];
+    if (row_bytes > 64 || rows > 16 || (rows == 0) != (row_bytes == 0) || (i >= 8 && rows != 0))
+      tile_fault("the configuration has a tile of impossible size");
+    if (i >= 8) continue;
+    tile_file[i] = Tile{};
+    tile_file[i].rows = rows;
+    tile_file[i].row_bytes = row_bytes;
+  }
+  tiles_configured = true;
+}
+inline void release_tiles() {
+  tiles_configured = false;
+  for (Tile& t : tile_file) t = Tile{};
+}
+inline void zero_tile(int i) {
+  std::memset(tile(i).cells, 0, sizeof tile(i).cells);
+}
+inline void load_tile(int i, const void* base, int64_t stride) {
+  zero_tile(i);
+  for (int r = 0; r < tile(i).rows; ++r)
+    std::memcpy(tile(i).cells[r], static_cast<const std::byte*>(base) + r * stride,
+                static_cast<size_t>(tile(i).row_bytes));
+}
+inline void store_tile(int i, void* base, int64_t stride) {
+  for (int r = 0; r < tile(i).rows; ++r)
+    std::memcpy(static_cast<std::byte*>(base) + r * stride, tile(i).cells[r], static_cast<size_t>(tile(i).row_bytes));
+}
+
+inline void check_shapes(const Tile& c, const Tile& a, const Tile& b) {
+  if (c.rows != a.rows || c.row_bytes != b.row_bytes || a.row_bytes / 4 != b.rows)
+    tile_fault("the shapes of a tile product do not match");
+}
+
+/// c += a (unsigned bytes) * b (signed bytes, groups of four rows side by side), modulo 2^32.
+inline void dot_codes(int to, int left, int right) {
+  Tile& c = tile(to);
+  const Tile &a = tile(left), &b = tile(right);
+  check_shapes(c, a, b);
+  for (int m = 0; m < c.rows; ++m)
+    for (int k = 0; k < a.row_bytes / 4; ++k)
+      for (int n = 0; n < c.row_bytes / 4; ++n) {
+        uint32_t sum = c.at<uint32_t>(m, n);
+        for (int j = 0; j < 4; ++j)
+          sum += static_cast<uint32_t>(a.at<uint8_t>(m, 4 * k + j) * b.at<int8_t>(k, 4 * n + j));
+        c.set(m, n, sum);
+      }
+}
+
+inline float flushed(float v) {
+  return std::fpclassify(v) == FP_SUBNORMAL ? std::copysign(0.0f, v) : v;
+}
+inline float real_at(const Tile& t, int row, int i) {
+  const uint32_t bits = static_cast<uint32_t>(t.at<uint16_t>(row, i)) << 16;
+  float v;
+  std::memcpy(&v, &bits, sizeof v);
+  return flushed(v);
+}
+
+/// c += a * b, pairs of bf16: even and odd products are summed apart from zero by fused multiply-adds, then both sums
+/// are added to c (the SDM's pseudocode); denormals count as zero.
+inline void dot_bf16(int to, int left, int right) {
+  Tile& c = tile(to);
+  const Tile &a = tile(left), &b = tile(right);
+  check_shapes(c, a, b);
+  for (int m = 0; m < c.rows; ++m)
+    for (int n = 0; n < c.row_bytes / 4; ++n) {
+      float sum[2] = {0, 0};
+      for (int k = 0; k < a.row_bytes / 4; ++k)
+        for (int j = 0; j < 2; ++j)
+          sum[j] = flushed(std::fma(real_at(a, m, 2 * k + j), real_at(b, k, 2 * n + j), sum[j]));
+      const float pair = flushed(sum[0] + sum[1]);
+      c.set(m, n, flushed(flushed(c.at<float>(m, n)) + pair));
+    }
+}
+
+}  // namespace
+}  // namespace nibble::testing::emulated
+
+#define _tile_loadconfig(p) nibble::testing::emulated::load_config(p)
+#define _tile_release() nibble::testing::emulated::release_tiles()
+#define _tile_zero(i) nibble::testing::emulated::zero_tile(i)
+#define _tile_loadd(i, base, stride) nibble::testing::emulated::load_tile(i, base, stride)
+#define _tile_stored(i, base, stride) nibble::testing::emulated::store_tile(i, base, stride)
+#define _tile_dpbusd(c, a, b) nibble::testing::emulated::dot_codes(c, a, b)
+#define _tile_dpbf16ps(c, a, b) nibble::testing::emulated::dot_bf16(c, a, b)
