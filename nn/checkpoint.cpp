@@ -147,15 +147,17 @@ ModelFileKind kind_of(const SafetensorsFile& file) {
   if (found == file.metadata().end()) return ModelFileKind::kForeign;
   if (found->second == "checkpoint") return ModelFileKind::kCheckpoint;
   if (found->second == "served") return ModelFileKind::kServed;
-  throw ModelError("{}: nibble.format is '{}'; this program reads 'checkpoint' and 'served'", file.source(), found->second);
+  throw ModelError("{}: nibble.format is '{}'; this program reads 'checkpoint' and 'served'", file.source(),
+                   found->second);
 }
 
 void require_version(const SafetensorsFile& file) {
   const std::string& version = file.metadata_value("nibble.version");
   if (version != kFormatVersion)
-    throw ModelError("{}: format version {} is not readable by this program, which reads version {}; use the nibble "
-                     "that made it",
-                     file.source(), version, kFormatVersion);
+    throw ModelError(
+        "{}: format version {} is not readable by this program, which reads version {}; use the nibble "
+        "that made it",
+        file.source(), version, kFormatVersion);
   if (!file.integrity())
     throw ModelError("{}: the checksums of its tensors are missing; the file was rewritten by another program",
                      file.source());
@@ -238,7 +240,8 @@ std::vector<std::string> load_torchvision_weights(const std::filesystem::path& p
       }
     }
     read_unit(reader, unit, "", model.units[u]);
-    each_statistic(unit, model.units[u], [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+    each_statistic(unit, model.units[u],
+                   [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
   }
   return fresh;
 }

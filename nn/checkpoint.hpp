@@ -39,8 +39,8 @@ ModelFileKind kind_of(const SafetensorsFile& file);
 /// Throws ModelError unless the file is of this format's version.
 void require_version(const SafetensorsFile& file);
 
-/// Starts from any safetensors file with torchvision's names: kernels, batch norm and, when the number of classes is the
-/// same, fc. Returns the names left fresh (fc). ModelError names the first missing tensor or wrong shape.
+/// Starts from any safetensors file with torchvision's names: kernels, batch norm and, when the number of classes is
+/// the same, fc. Returns the names left fresh (fc). ModelError names the first missing tensor or wrong shape.
 std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model);
 
 /// JSON array of strings and back; ModelError naming `source`.

@@ -15,7 +15,8 @@ class ModulePass {
 
   Tensor run(const Tensor& images) {
     plain_[kImageValue] = first_layer_input(model_, images);
-    if (net_.units.front().quantizer >= 0) codes_[static_cast<size_t>(net_.units.front().quantizer)] = plain_[kImageValue];
+    if (net_.units.front().quantizer >= 0)
+      codes_[static_cast<size_t>(net_.units.front().quantizer)] = plain_[kImageValue];
     for (size_t u = 0; u < net_.units.size(); ++u) {
       const UnitSpec& unit = net_.units[u];
       if (unit.average_pool) pool(unit);
@@ -39,7 +40,8 @@ class ModulePass {
   const ActivationQuantizer& quantizer(int q) const { return model_.quantizers[static_cast<size_t>(q)]; }
 
   Tensor input_of(const UnitSpec& unit) const {
-    return quantized(unit.quantizer) ? codes_[static_cast<size_t>(unit.quantizer)] : plain_[static_cast<size_t>(unit.input)];
+    return quantized(unit.quantizer) ? codes_[static_cast<size_t>(unit.quantizer)]
+                                     : plain_[static_cast<size_t>(unit.input)];
   }
 
   void pool(const UnitSpec& unit) {
@@ -67,8 +69,9 @@ class ModulePass {
     const Tensor shortcut = unit.shortcut == kNoValue ? Tensor() : plain_[static_cast<size_t>(unit.shortcut)];
     plain = affine_relu(acc, f, shortcut);
     if (unit.max_pool)
-      plain = max_pool_activate(nullptr, Variable(plain), stem_pool_pad(net_.options, unit.shape.oh()), 1, nullptr, false,
-                                nullptr).z.value();
+      plain = max_pool_activate(nullptr, Variable(plain), stem_pool_pad(net_.options, unit.shape.oh()), 1, nullptr,
+                                false, nullptr)
+                  .z.value();
     for (const UnitSpec& reader : net_.units) {
       if (reader.input != value || reader.average_pool || !quantized(reader.quantizer)) continue;
       Tensor codes = quantize_tensor(plain, quantizer(reader.quantizer));

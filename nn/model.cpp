@@ -77,7 +77,8 @@ void update_calibration(Calibration& c, const std::vector<std::vector<float>>& s
     double sum = 0;
     int fired = 0;
     for (const std::vector<float>& m : shard_max) {
-      if (!(m[i] > 0) || !std::isfinite(m[i])) continue;  // zeros are excluded from the statistics (METHOD.md section 3)
+      if (!(m[i] > 0) || !std::isfinite(m[i]))
+        continue;  // zeros are excluded from the statistics (METHOD.md section 3)
       sum += static_cast<double>(m[i]);
       ++fired;
     }
@@ -89,6 +90,7 @@ void update_calibration(Calibration& c, const std::vector<std::vector<float>>& s
 
 FactorForm factor_form(const QuantizerSpec& spec) {
   if (spec.granularity == Granularity::kPerTensor) return FactorForm::kNone;
+  if (spec.bits != 4 || spec.is_signed) return FactorForm::kFold;  // shifts are for unsigned 4-bit codes
   switch (spec.by) {
     case PerChannelBy::kFold:
       return FactorForm::kFold;
@@ -110,9 +112,10 @@ void calibrate(Model& model) {
       if (bound > 0 && (smallest == 0 || bound < smallest)) smallest = bound;
     }
     if (smallest == 0)
-      throw ModelError("{} has no activation statistics to calibrate from: no training step has seen a value above zero "
-                       "there; train longer before --calibrate-at",
-                       model.network.quantizers[q].name);
+      throw ModelError(
+          "{} has no activation statistics to calibrate from: no training step has seen a value above zero "
+          "there; train longer before --calibrate-at",
+          model.network.quantizers[q].name);
     c.bound.resize(c.weight.size());
     for (size_t i = 0; i < c.bound.size(); ++i) {
       const float bound = c.weight[i] > 0 ? c.mean_of_max[i] / c.weight[i] : 0.0f;
@@ -130,7 +133,8 @@ void rebuild_quantizers(Model& model) {
     const QuantizerSpec& spec = model.network.quantizers[q];
     // fake mode multiplies dequantized values: no factor has to get through an integer sum, but folding is harmless
     // there too, so scales are kept per channel and the fold is dropped.
-    built.push_back(make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec)));
+    built.push_back(
+        make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec)));
     if (model.network.options.mode == QuantMode::kFake) {
       built.back().fold.clear();
       built.back().factor.clear();

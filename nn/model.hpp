@@ -12,7 +12,7 @@ namespace nibble {
 
 /// Parameters of one unit; all f32. Kernels lie OHWI in memory and OIHW in files (torchvision's order).
 struct UnitParameters {
-  Tensor weights;  // [oc, kh, kw, ic]
+  Tensor weights;      // [oc, kh, kw, ic]
   Tensor gamma, beta;  // [oc]; undefined without batch norm
   Tensor running_mean, running_variance;
   Tensor bias;  // [oc]; fc only
@@ -28,8 +28,8 @@ struct Calibration {
 
 struct Model {
   Network network;
-  std::vector<UnitParameters> units;        // as network.units
-  std::vector<Calibration> calibration;     // as network.quantizers
+  std::vector<UnitParameters> units;            // as network.units
+  std::vector<Calibration> calibration;         // as network.quantizers
   std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty until calibrated
 
   /// Activations are quantized from here on (always false for bf16 networks).
@@ -52,8 +52,8 @@ int64_t parameter_count(const Model& model);
 /// shard_max[shard] holds [channels] of quantizer `index`; channels that are 0 in every shard stay as they are.
 void update_calibration(Calibration& calibration, const std::vector<std::vector<float>>& shard_max);
 
-/// Writes all bounds from the statistics and builds the quantizers: the one-shot calibration. A channel that never fired
-/// gets its layer's smallest non-zero bound; a layer without any statistics throws ModelError naming it.
+/// Writes all bounds from the statistics and builds the quantizers: the one-shot calibration. A channel that never
+/// fired gets its layer's smallest non-zero bound; a layer without any statistics throws ModelError naming it.
 void calibrate(Model& model);
 
 /// Rebuilds `quantizers` from stored bounds (loading a checkpoint).

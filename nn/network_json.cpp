@@ -64,12 +64,14 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
     for (const auto& p : j.at("overrides"))
-      o.overrides.push_back({p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});
+      o.overrides.push_back(
+          {p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});
     return o;
   } catch (const nlohmann::json::exception& e) {
-    throw ModelError("{}: the network description in its header cannot be read ({}); the file was made by another "
-                     "program or version",
-                     source, e.what());
+    throw ModelError(
+        "{}: the network description in its header cannot be read ({}); the file was made by another "
+        "program or version",
+        source, e.what());
   } catch (const UsageError& e) {
     throw ModelError("{}: {}", source, e.what());
   }

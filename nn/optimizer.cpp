@@ -59,9 +59,10 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
     for (Slot& slot : slots_of(model.units[u], gradients.units[u], momentum.units[u])) {
       slot.square = square_sum(slot.gradient);
       if (!std::isfinite(slot.square))
-        throw DivergedError("the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or "
-                            "set --clip-grad-norm",
-                            model.network.units[u].name, slot.what, step);
+        throw DivergedError(
+            "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or "
+            "set --clip-grad-norm",
+            model.network.units[u].name, slot.what, step);
       total += slot.square;
       slots.push_back(slot);
     }
@@ -78,7 +79,8 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
       const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
       const double denominator = g + static_cast<double>(decay) * w;
       if (w > 0 && denominator > 0)
-        slot_rate = static_cast<float>(static_cast<double>(rate) * static_cast<double>(options.lars_coefficient) * w / denominator);
+        slot_rate = static_cast<float>(static_cast<double>(rate) * static_cast<double>(options.lars_coefficient) * w /
+                                       denominator);
     }
     const int64_t n = s.parameter.size();
     parallel_for((n + kBlock - 1) / kBlock, [&](int64_t b) {

@@ -14,9 +14,10 @@ struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::kSgd;
   float momentum = 0.9f;
   bool nesterov = true;
-  float weight_decay = 1e-4f;   // convolution and linear kernels; not batch norm, not bias
-  float clip_norm = 0;          // 0: off
-  float lars_coefficient = 0.001f;  // You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", section 4
+  float weight_decay = 1e-4f;  // convolution and linear kernels; not batch norm, not bias
+  float clip_norm = 0;         // 0: off
+  float lars_coefficient =
+      0.001f;  // You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", section 4
 };
 
 /// Updates the masters in place. `momentum` is laid out as the gradients. Returns the global gradient norm (before

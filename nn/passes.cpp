@@ -18,8 +18,8 @@ const ActivationQuantizer* input_quantizer(const Model& model, const UnitSpec& u
 
 /// The values a pass carries between units: bf16 and, per quantizer, codes.
 struct Flow {
-  std::vector<Variable> plain;                 // per value
-  std::vector<Variable> codes;                 // per quantizer
+  std::vector<Variable> plain;  // per value
+  std::vector<Variable> codes;  // per quantizer
 };
 
 /// True if value v is read as bf16: as a shortcut, by a pool, or by a consumer that is not quantized (yet).
@@ -49,7 +49,8 @@ std::vector<float> image_maxima(const Tensor& images) {
   for (int64_t i = 0; i < images.size(); ++i) seen[i % 3][p[i]] = true;
   for (int c = 0; c < 3; ++c)
     for (int b = 0; b < 256; ++b)
-      if (seen[c][b]) largest[static_cast<size_t>(c)] = std::max(largest[static_cast<size_t>(c)], std::fabs(normalised(b, c)));
+      if (seen[c][b])
+        largest[static_cast<size_t>(c)] = std::max(largest[static_cast<size_t>(c)], std::fabs(normalised(b, c)));
   return largest;
 }
 
@@ -158,9 +159,8 @@ class TrainingPass {
       if (is_fake(model_)) codes = dequantize_tensor(codes, quantizer);
       const Variable shared(codes, Grad::kWanted);
       flow_.codes[static_cast<size_t>(q)] = shared;
-      tape_.record([z, shared, &quantizer] {
-        z.accumulate(combine_gradients(z.value(), shared.grad(), Tensor(), &quantizer));
-      });
+      tape_.record(
+          [z, shared, &quantizer] { z.accumulate(combine_gradients(z.value(), shared.grad(), Tensor(), &quantizer)); });
     }
   }
 
@@ -260,7 +260,8 @@ Tensor first_layer_input(const Model& model, const Tensor& images) {
   const bool codes = unit.quantizer >= 0 && model.calibrated() && !is_fake(model);
   std::vector<uint8_t> code_table;
   std::vector<bf16> value_table(3 * 256);
-  if (unit.quantizer >= 0 && model.calibrated()) code_table = image_code_table(model.quantizers[static_cast<size_t>(unit.quantizer)]);
+  if (unit.quantizer >= 0 && model.calibrated())
+    code_table = image_code_table(model.quantizers[static_cast<size_t>(unit.quantizer)]);
   for (int c = 0; c < 3; ++c) {
     for (int b = 0; b < 256; ++b) {
       const size_t i = static_cast<size_t>(c * 256 + b);

@@ -29,8 +29,8 @@ Gradients make_gradients(const Model& model);
 
 /// What one shard hands back besides gradients.
 struct ShardStatistics {
-  std::vector<NormStatistics> norms;             // per unit; empty where there is no batch norm
-  std::vector<std::vector<float>> channel_max;   // per quantizer; empty once calibrated
+  std::vector<NormStatistics> norms;            // per unit; empty where there is no batch norm
+  std::vector<std::vector<float>> channel_max;  // per quantizer; empty once calibrated
 };
 
 /// Turns uint8 NHWC images [n, h, w, 3] into the first layer's input: codes (or bf16) with the padding written around.
@@ -44,13 +44,13 @@ Variable training_forward(Tape& tape, const Model& model, const StepWeights& wei
 /// (bf16 or codes; undefined for fc, whose result is the logits).
 using UnitObserver = std::function<void(const UnitSpec&, const Tensor& accumulators, const Tensor& output)>;
 
-/// Logits f32 [n, classes] with running statistics, module by module through full-size tensors: the slow, plain path that
-/// the served executor is compared with.
+/// Logits f32 [n, classes] with running statistics, module by module through full-size tensors: the slow, plain path
+/// that the served executor is compared with.
 Tensor evaluate_modules(const Model& model, const StepWeights& weights, const Tensor& images,
                         const UnitObserver& observer = {});
 
-/// v = acc*M + A of one unit in evaluation (DESIGN 2.3): M = gamma/sqrt(var + eps) * rescale, A = beta - mean*gamma/sqrt.
-/// For fc: M = rescale, A = bias. The one place where this is computed.
+/// v = acc*M + A of one unit in evaluation (DESIGN 2.3): M = gamma/sqrt(var + eps) * rescale, A = beta -
+/// mean*gamma/sqrt. For fc: M = rescale, A = bias. The one place where this is computed.
 struct ServedAffine {
   std::vector<float> m, a;
 };

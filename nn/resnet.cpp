@@ -1,4 +1,5 @@
-// ResNet v1.5 as a list of units (METHOD.md section 1 gives the published model; the table of sizes is checked in tests).
+// ResNet v1.5 as a list of units (METHOD.md section 1 gives the published model; the table of sizes is checked in
+// tests).
 #include <algorithm>
 #include <cmath>
 
@@ -31,7 +32,9 @@ void check_ranges(const NetworkOptions& o) {
 
 class Builder {
  public:
-  explicit Builder(const NetworkOptions& options) : precision_(parse_precision(options.precision)) { net_.options = options; }
+  explicit Builder(const NetworkOptions& options) : precision_(parse_precision(options.precision)) {
+    net_.options = options;
+  }
 
   Network build() {
     const std::vector<int> blocks = blocks_of(net_.options.arch);
@@ -53,7 +56,8 @@ class Builder {
   }
 
   /// Appends a convolution on the map of `size_` pixels; returns its value.
-  int conv(const std::string& name, const std::string& norm, int64_t ic, int64_t oc, int64_t kernel, int64_t stride, int input) {
+  int conv(const std::string& name, const std::string& norm, int64_t ic, int64_t oc, int64_t kernel, int64_t stride,
+           int input) {
     UnitSpec u;
     u.name = name;
     u.norm_name = norm;
@@ -164,9 +168,10 @@ ParsedPrecision parse_precision(const std::string& text) {
       (body[3] == '4' || body[3] == '8')) {
     p.body = {.weight_bits = body[1] - '0', .activation_bits = body[3] - '0'};
   } else if (text != "bf16") {
-    throw UsageError("the precision is '{}'; use bf16, w4a4, w4a8, w8a4 or w8a8, the last four also with -fl8 (8-bit first "
-                     "and last layer)",
-                     text);
+    throw UsageError(
+        "the precision is '{}'; use bf16, w4a4, w4a8, w8a4 or w8a8, the last four also with -fl8 (8-bit first "
+        "and last layer)",
+        text);
   }
   p.ends = ends8 ? Precision{8, 8} : p.body;
   return p;
@@ -187,8 +192,9 @@ Network build_resnet(const NetworkOptions& options) {
   Network net = Builder(options).build();
   for (const PrecisionOverride& o : options.overrides)
     if (net.unit_index(o.layer) < 0)
-      throw UsageError("the precision override names the layer '{}', which {} does not have; nibble cost lists the layers",
-                       o.layer, options.arch);
+      throw UsageError(
+          "the precision override names the layer '{}', which {} does not have; nibble cost lists the layers", o.layer,
+          options.arch);
   return net;
 }
 

@@ -35,9 +35,10 @@ void TrainOptions::validate() const {
   require_range<int64_t>("--save-every", save_every, 0, 1000000000);
   require_range<int64_t>("--eval-every", eval_every, 0, 100000);
   if (!(calibrate_at > 0) || calibrate_at > 1e9)
-    throw UsageError("--calibrate-at is {}; use a fraction of the run below 1 (0.2) or a step of at least 1: before that "
-                     "there are no activation statistics",
-                     calibrate_at);
+    throw UsageError(
+        "--calibrate-at is {}; use a fraction of the run below 1 (0.2) or a step of at least 1: before that "
+        "there are no activation statistics",
+        calibrate_at);
   schedule_kind(schedule);
   optimizer_kind(optimizer);
 }

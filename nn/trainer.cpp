@@ -25,12 +25,14 @@ void check_finite(double loss, int64_t step, const Model& model, const ShardStat
   for (size_t u = 0; u < statistics.norms.size(); ++u)
     for (float v : statistics.norms[u].variance)
       if (!std::isfinite(v))
-        throw DivergedError("the loss is not finite at step {}: {} is the first layer whose output is not; lower --lr, "
-                            "lengthen --warmup-epochs or set --clip-grad-norm",
-                            step, model.network.units[u].name);
-  throw DivergedError("the loss is not finite at step {} although every convolution's output is (fc); lower --lr, "
-                      "lengthen --warmup-epochs or set --clip-grad-norm",
-                      step);
+        throw DivergedError(
+            "the loss is not finite at step {}: {} is the first layer whose output is not; lower --lr, "
+            "lengthen --warmup-epochs or set --clip-grad-norm",
+            step, model.network.units[u].name);
+  throw DivergedError(
+      "the loss is not finite at step {} although every convolution's output is (fc); lower --lr, "
+      "lengthen --warmup-epochs or set --clip-grad-norm",
+      step);
 }
 
 }  // namespace
@@ -43,9 +45,10 @@ Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum,
     : model_(std::move(model)), options_(options), momentum_(std::move(momentum)), steps_done_(steps_done) {
   const bool quantizes = !model_.network.quantizers.empty();
   if (quantizes && !model_.calibrated() && options_.calibrate_step < 1)
-    throw UsageError("--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
-                     "a larger fraction",
-                     options_.calibrate_step);
+    throw UsageError(
+        "--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
+        "a larger fraction",
+        options_.calibrate_step);
   if (options_.shard < 1) throw UsageError("--shard is {}; use at least 1", options_.shard);
 }
 
@@ -67,8 +70,7 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
     result.top5 += o.top5;
     check_finite(o.loss, steps_done_, model_, o.statistics);
   }
-  result.gradient_norm =
-      optimizer_step(model_, gradients, momentum_, result.rate, options_.optimizer, steps_done_);
+  result.gradient_norm = optimizer_step(model_, gradients, momentum_, result.rate, options_.optimizer, steps_done_);
   return_buffer(std::move(gradients));
   update_statistics(outcomes);
   ++steps_done_;
@@ -82,8 +84,7 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
 Gradients Trainer::run_shards(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels,
                               int64_t first, int64_t last, std::vector<ShardOutcome>& outcomes) {
   const int64_t shards = static_cast<int64_t>(outcomes.size());
-  if (last - first == 1)
-    return run_shard(weights, images, labels, first, shards, outcomes[static_cast<size_t>(first)]);
+  if (last - first == 1) return run_shard(weights, images, labels, first, shards, outcomes[static_cast<size_t>(first)]);
   const int64_t middle = first + (last - first + 1) / 2;
   Gradients halves[2];
   parallel_for(2, [&](int64_t half) {
@@ -100,8 +101,8 @@ Gradients Trainer::run_shard(const StepWeights& weights, const Tensor& images, s
   const int64_t first = shard * options_.shard;
   Gradients gradients = take_buffer();
   Tape tape;
-  const Variable logits = training_forward(tape, model_, weights, slice(images, first, options_.shard), gradients,
-                                           outcome.statistics);
+  const Variable logits =
+      training_forward(tape, model_, weights, slice(images, first, options_.shard), gradients, outcome.statistics);
   const TapedLoss result = softmax_cross_entropy(
       &tape, logits, labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
       {.label_smoothing = options_.label_smoothing});

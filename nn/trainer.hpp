@@ -22,7 +22,7 @@ struct TrainerOptions {
 };
 
 struct StepResult {
-  double loss = 0;  // mean over the batch, with label smoothing, without weight decay
+  double loss = 0;             // mean over the batch, with label smoothing, without weight decay
   int64_t top1 = 0, top5 = 0;  // correct answers in the batch
   int64_t images = 0;
   float rate = 0;

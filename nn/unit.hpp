@@ -45,15 +45,15 @@ struct UnitSpec {
   std::string name;       // torchvision's: "conv1", "layer1.0.conv2", "layer1.0.downsample.0", "fc"
   std::string norm_name;  // "bn1", "layer1.0.bn2", "layer1.0.downsample.1"; empty: no batch norm (fc has a bias)
   UnitKind kind = UnitKind::kConv;
-  ConvShape shape;        // n = 1; for fc: h = w = 1
+  ConvShape shape;  // n = 1; for fc: h = w = 1
   int input = kImageValue;
-  int shortcut = kNoValue;   // value added before ReLU
+  int shortcut = kNoValue;  // value added before ReLU
   bool relu = false;
-  bool max_pool = false;     // 3x3, stride 2 behind the stem
-  bool average_pool = false; // the input is averaged over its pixels first (fc)
+  bool max_pool = false;       // 3x3, stride 2 behind the stem
+  bool average_pool = false;   // the input is averaged over its pixels first (fc)
   bool last_in_block = false;  // output is stored as bf16 (it feeds a shortcut or the pool), gamma may start at zero
   Precision precision;
-  int quantizer = -1;        // index into Network::quantizers of its input; -1: bf16 input
+  int quantizer = -1;  // index into Network::quantizers of its input; -1: bf16 input
 
   int64_t weight_count() const { return shape.oc * shape.k(); }
   int64_t macs() const { return shape.macs(); }

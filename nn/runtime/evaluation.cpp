@@ -23,8 +23,9 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
     const float* row = logits.row<float>(i);
     const int64_t label = labels[static_cast<size_t>(i)];
     if (label < 0 || label >= classes)
-      throw DataError("label {} of image {} is outside the model's {} classes; evaluate on the data set it was trained on",
-                      label, sums_.images + i, classes);
+      throw DataError(
+          "label {} of image {} is outside the model's {} classes; evaluate on the data set it was trained on", label,
+          sums_.images + i, classes);
     // Ties go to the lower index, as a stable sort would rank them.
     int64_t better = 0;
     for (int64_t c = 0; c < classes; ++c) better += row[c] > row[label] || (row[c] == row[label] && c < label);

@@ -14,8 +14,12 @@ struct EvaluationResult {
   double loss = 0;            // mean cross entropy without label smoothing
   std::string logits_sha256;  // over fp32 little-endian logits in the order given
 
-  double top1_percent() const { return images > 0 ? 100.0 * static_cast<double>(top1) / static_cast<double>(images) : 0; }
-  double top5_percent() const { return images > 0 ? 100.0 * static_cast<double>(top5) / static_cast<double>(images) : 0; }
+  double top1_percent() const {
+    return images > 0 ? 100.0 * static_cast<double>(top1) / static_cast<double>(images) : 0;
+  }
+  double top5_percent() const {
+    return images > 0 ? 100.0 * static_cast<double>(top5) / static_cast<double>(images) : 0;
+  }
 };
 
 /// Feed batches in order; the result does not depend on how the images were cut into batches.

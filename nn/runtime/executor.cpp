@@ -30,7 +30,8 @@ Executor::Executor(ServedModel model) : model_(std::make_unique<const ServedMode
   plan_ = make_plan(*model_, layers_);
   const UnitSpec& first = model_->network.units.front();
   image_values_.resize(3 * 256);
-  if (layers_.front().integer()) image_codes_ = image_code_table(model_->quantizers[static_cast<size_t>(first.quantizer)]);
+  if (layers_.front().integer())
+    image_codes_ = image_code_table(model_->quantizers[static_cast<size_t>(first.quantizer)]);
   for (int c = 0; c < 3; ++c)
     for (int b = 0; b < 256; ++b) image_values_[static_cast<size_t>(c * 256 + b)] = to_bf16(normalised(b, c));
 }
@@ -62,7 +63,8 @@ void Executor::give_back(std::unique_ptr<Context> context) {
 
 Tensor Executor::run(const Tensor& images) {
   const UnitSpec& first = model_->network.units.front();
-  if (images.shape().rank() != 4 || images.dim(1) != first.shape.h || images.dim(2) != first.shape.w || images.dim(3) != 3)
+  if (images.shape().rank() != 4 || images.dim(1) != first.shape.h || images.dim(2) != first.shape.w ||
+      images.dim(3) != 3)
     throw ShapeError("[executor] the model reads {}x{} RGB images, got {}", first.shape.h, first.shape.w,
                      images.shape().str());
   const int64_t n = images.dim(0), classes = model_->network.units.back().shape.oc;
@@ -160,9 +162,9 @@ struct Epilogue {
     }
     // A block output: bf16 first (kept where something reads it, else only for this block), then codes from it.
     Scratch scratch;
-    kernels::Rows<bf16> z{plain != nullptr ? plain + first * plain_stride
-                                           : scratch.get<bf16>(static_cast<size_t>(rows * plain_stride)),
-                          plain_stride};
+    kernels::Rows<bf16> z{
+        plain != nullptr ? plain + first * plain_stride : scratch.get<bf16>(static_cast<size_t>(rows * plain_stride)),
+        plain_stride};
     kernels::Rows<const bf16> side;
     if (shortcut != nullptr) side = {shortcut + first * plain_stride, plain_stride};
     if constexpr (kInteger)
@@ -199,7 +201,9 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
   if (step.shortcut.offset >= 0 && !unit.average_pool) epilogue.shortcut = context.at<const bf16>(step.shortcut);
   if (unit.kind == UnitKind::kLinear) epilogue.logits = logits;
 
-  const int64_t stride = layer.row_folded ? 3 : layer.integer() ? code_stride(unit.shape.ic) : Tensor::round_stride(DType::bf16, unit.shape.ic);
+  const int64_t stride = layer.row_folded  ? 3
+                         : layer.integer() ? code_stride(unit.shape.ic)
+                                           : Tensor::round_stride(DType::bf16, unit.shape.ic);
   if (!layer.integer()) {
     const bf16* base = context.at<const bf16>(step.input);
     gather_gemm<float, bf16>(
@@ -227,7 +231,8 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
       },
       [&](int64_t, int64_t first, int64_t rows, int32_t* c, int64_t ldc) {
         for (int64_t r = 0; r < rows && !layer.correction.empty(); ++r)
-          for (size_t o = 0; o < layer.correction.size(); ++o) c[r * ldc + static_cast<int64_t>(o)] -= layer.correction[o];
+          for (size_t o = 0; o < layer.correction.size(); ++o)
+            c[r * ldc + static_cast<int64_t>(o)] -= layer.correction[o];
         epilogue(first, rows, c, ldc);
       });
 }
@@ -235,7 +240,8 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
 void Executor::max_pool(Context& context, size_t u, int64_t n) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
-  const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc, pad = stem_pool_pad(model_->network.options, h);
+  const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
+                pad = stem_pool_pad(model_->network.options, h);
   const int64_t side = (h + pad + 1 - 3) / 2 + 1, stride = Tensor::round_stride(DType::bf16, c);
   const bf16* z = context.at<const bf16>(step.plain);
   bf16* pooled = context.at<bf16>(step.pooled);
@@ -251,8 +257,8 @@ void Executor::max_pool(Context& context, size_t u, int64_t n) const {
       kernels::active().ew.max_rows_bf16(taps, count, c, pooled + (row * side + ox) * stride, nullptr);
     }
     for (const auto& [q, slot] : step.codes)
-      Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled + row * side * stride, stride}, side, c,
-                               context.at<uint8_t>(slot) + row * side * code_stride(c));
+      Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled + row * side * stride, stride}, side,
+                               c, context.at<uint8_t>(slot) + row * side * code_stride(c));
   });
 }
 

@@ -17,15 +17,15 @@ struct ValueSlot {
 /// The compiled network: geometry, buffers and lifetimes.
 struct ExecutionPlan {
   struct Step {
-    Gather gather;                   // n is set per call
-    std::vector<uint8_t> pad;        // row read outside the map, in codes
-    std::vector<uint8_t> factor;     // shift factors per channel with stride padding; empty: none
-    ValueSlot input;                 // codes or bf16
-    ValueSlot plain;                 // output as bf16
+    Gather gather;                // n is set per call
+    std::vector<uint8_t> pad;     // row read outside the map, in codes
+    std::vector<uint8_t> factor;  // shift factors per channel with stride padding; empty: none
+    ValueSlot input;              // codes or bf16
+    ValueSlot plain;              // output as bf16
     ValueSlot shortcut;
-    ValueSlot pooled;                // output behind the max pool, or the averaged input of fc
+    ValueSlot pooled;                              // output behind the max pool, or the averaged input of fc
     std::vector<std::pair<int, ValueSlot>> codes;  // quantizer -> output codes
-    bool rounded = false;            // codes are made from bf16(relu(v)) rather than from v
+    bool rounded = false;                          // codes are made from bf16(relu(v)) rather than from v
   };
   std::vector<Step> steps;
   int64_t arena_bytes_per_image = 0;
@@ -38,8 +38,8 @@ class Executor {
   explicit Executor(ServedModel model);
   ~Executor();
 
-  /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image alone.
-  /// Threads: groups of images in parallel, each split further by shape. Safe to call concurrently.
+  /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
+  /// alone. Threads: groups of images in parallel, each split further by shape. Safe to call concurrently.
   Tensor run(const Tensor& images);
 
   const ServedModel& model() const { return *model_; }

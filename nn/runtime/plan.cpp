@@ -39,14 +39,18 @@ class ArenaPlanner {
 };
 
 struct Lifetimes {
-  size_t plain = 0;                // last step that reads the bf16 form; 0: nobody
-  std::vector<size_t> codes;       // per quantizer
+  size_t plain = 0;           // last step that reads the bf16 form; 0: nobody
+  std::vector<size_t> codes;  // per quantizer
 };
 
 class Planner {
  public:
   Planner(const ServedModel& model, const std::vector<LayerWeights>& layers)
-      : model_(model), net_(model.network), layers_(layers), plain_(net_.units.size() + 1), codes_(net_.quantizers.size()) {}
+      : model_(model),
+        net_(model.network),
+        layers_(layers),
+        plain_(net_.units.size() + 1),
+        codes_(net_.quantizers.size()) {}
 
   ExecutionPlan run() {
     ExecutionPlan plan;
@@ -97,7 +101,8 @@ class Planner {
     step.gather = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
     step.rounded = rounded_before_codes(net_, static_cast<int>(u) + 1);
     const bool is_signed = layer.quantizer != nullptr && layer.quantizer->is_signed;
-    step.pad.assign(static_cast<size_t>(2 * std::max<int64_t>(code_stride(s.ic), 64)), is_signed ? kSignedOffset : uint8_t{0});
+    step.pad.assign(static_cast<size_t>(2 * std::max<int64_t>(code_stride(s.ic), 64)),
+                    is_signed ? kSignedOffset : uint8_t{0});
     if (layer.quantizer != nullptr && !layer.quantizer->factor.empty()) {
       step.factor = layer.quantizer->factor;
       step.factor.resize(static_cast<size_t>(code_stride(s.ic)), 1);

@@ -29,18 +29,16 @@ std::string packing_note(const UnitSpec& unit) {
 /// Rows of k codes -> rows of ceil(k/2) bytes.
 Tensor pack_rows(const Tensor& codes, int64_t oc, int64_t k) {
   const Tensor out(DType::u8, {oc, (k + 1) / 2});
-  parallel_for(oc, [&](int64_t o) {
-    kernels::active().ew.pack_s4(codes.data<int8_t>() + o * k, k, out.row<uint8_t>(o));
-  });
+  parallel_for(oc,
+               [&](int64_t o) { kernels::active().ew.pack_s4(codes.data<int8_t>() + o * k, k, out.row<uint8_t>(o)); });
   return out;
 }
 
 Tensor unpack_rows(const Tensor& packed, const ConvShape& s) {
   const Tensor out(DType::s8, {s.oc, s.kh, s.kw, s.ic});
   const int64_t k = s.k();
-  parallel_for(s.oc, [&](int64_t o) {
-    kernels::active().ew.unpack_s4(packed.row<uint8_t>(o), k, out.data<int8_t>() + o * k);
-  });
+  parallel_for(
+      s.oc, [&](int64_t o) { kernels::active().ew.unpack_s4(packed.row<uint8_t>(o), k, out.data<int8_t>() + o * k); });
   return out;
 }
 
@@ -81,15 +79,16 @@ class ServedReader {
     }
     layer.codes.scale = floats(unit.name + ".weight_scale", s.oc);
     for (float v : layer.codes.scale)
-      if (!(v > 0)) throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file_.source(), unit.name, v);
+      if (!(v > 0))
+        throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file_.source(), unit.name, v);
   }
 
  private:
   void expect(const std::string& name, const char* dtype, const std::vector<int64_t>& shape) const {
     const TensorEntry& e = file_.entry(name);
     if (e.dtype != dtype || e.shape != shape)
-      throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", file_.source(), name, e.dtype, e.shape_text(),
-                       dtype, fmt::join(shape, ","));
+      throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", file_.source(), name, e.dtype,
+                       e.shape_text(), dtype, fmt::join(shape, ","));
   }
   const SafetensorsFile& file_;
 };
@@ -105,8 +104,9 @@ uint64_t served_weight_bytes(const UnitSpec& unit) {
 ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model) {
   const Network& net = model.network;
   if (!net.quantizers.empty() && !model.calibrated())
-    throw ModelError("the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
-                     "export; train past --calibrate-at first");
+    throw ModelError(
+        "the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
+        "export; train past --calibrate-at first");
   SafetensorsWriter writer;
   writer.set_metadata("nibble.format", "served");
   writer.set_metadata("nibble.version", kFormatVersion);

@@ -3,7 +3,8 @@
 // Per layer: <layer>.weight - U8 [oc, ceil(k/2)] nibbles (4 bits; low nibble first, rows OHWI), I8 [oc, kh, kw, ic]
 // (8 bits) or BF16 [oc, kh, kw, ic] - <layer>.weight_scale F32 [oc], <layer>.m and <layer>.a F32 [oc]; per quantizer
 // <quantizer>.bound F32 [channels]. Metadata: nibble.format = "served", nibble.version, nibble.network, nibble.classes,
-// nibble.notes, and per quantized layer nibble.<layer>.weight = {"q":"s4","order":"OHWI","pack":"lo-first","shape":[...]}.
+// nibble.notes, and per quantized layer nibble.<layer>.weight =
+// {"q":"s4","order":"OHWI","pack":"lo-first","shape":[...]}.
 #pragma once
 #include <filesystem>
 
@@ -14,8 +15,8 @@ namespace nibble {
 
 struct ServedFileSizes {
   uint64_t file_bytes = 0;
-  uint64_t weight_bytes = 0;             // all <layer>.weight tensors
-  std::vector<uint64_t> layer_bytes;     // per unit: oc * ceil(k/2) for 4 bits, oc * k for 8, 2 * oc * k for bf16
+  uint64_t weight_bytes = 0;          // all <layer>.weight tensors
+  std::vector<uint64_t> layer_bytes;  // per unit: oc * ceil(k/2) for 4 bits, oc * k for 8, 2 * oc * k for bf16
 };
 
 /// Refuses uncalibrated integer models (ModelError): their activations are not quantized yet.

@@ -31,9 +31,11 @@ Tensor rounded_to_bf16(const Tensor& weights) {
 
 ServedModel make_served(const Model& model) {
   if (model.network.options.mode == QuantMode::kFake && model.calibrated())
-    throw UnsupportedError("a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
-                           "train with --quant-mode integer to serve it");
-  ServedModel served{.network = model.network, .quantizers = model.quantizers, .layers = {}, .class_names = {}, .notes = {}};
+    throw UnsupportedError(
+        "a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
+        "train with --quant-mode integer to serve it");
+  ServedModel served{
+      .network = model.network, .quantizers = model.quantizers, .layers = {}, .class_names = {}, .notes = {}};
   served.layers.resize(model.units.size());
   static const std::vector<float> kNoFold;
   parallel_for(static_cast<int64_t>(model.units.size()), [&](int64_t i) {

@@ -12,8 +12,8 @@ namespace nibble {
 
 /// One unit with its final numbers: v = acc*m[o] + a[o] (DESIGN 2.3).
 struct ServedLayer {
-  WeightCodes codes;     // weight_bits 4 or 8; undefined tensor otherwise
-  Tensor weights;        // f32 masters' bf16 values as f32, when the layer's weights are bf16
+  WeightCodes codes;        // weight_bits 4 or 8; undefined tensor otherwise
+  Tensor weights;           // f32 masters' bf16 values as f32, when the layer's weights are bf16
   std::vector<float> m, a;  // [oc]
 };
 
