@@ -69,6 +69,8 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
                             const ActivationQuantizer* quantizer, bool dequantize, float* channel_max) {
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
+  if (h + pad_before + pad_after < kWindow || w + pad_before + pad_after < kWindow)
+    throw ShapeError("[max_pool] the 3x3 window does not fit the padded {}x{} image", h, w);
   const int64_t oh = pooled_size(h, pad_before, pad_after), ow = pooled_size(w, pad_before, pad_after);
   const Tensor pooled(DType::bf16, {n, oh, ow, c}, Tensor::round_stride(DType::bf16, c));
   const Tensor arg = tape != nullptr ? Tensor(DType::u8, {n, oh, ow, c}) : Tensor();
