@@ -34,7 +34,8 @@ class CostCommand : public Command {
   int run() override {
     if (!config_.empty()) read_file_options();
     resolve_texts(texts_, options_);
-    if (max_linear_ > 0) options_.width = width_for_linear(options_, max_linear_);
+    const bool wanted = app_->count("--max-linear") > 0;
+    if (wanted) options_.width = width_for_linear(options_, max_linear_);
     const Cost cost = cost_of(build_resnet(options_));
     const CostRatio ratio = cost_ratio(cost.total, reference_cost(options_));
     if (json_)
@@ -45,11 +46,14 @@ class CostCommand : public Command {
   }
 
  private:
+  /// A config of a training run serves as it is: its other keys are known and do not matter here.
   void read_file_options() {
-    std::vector<OptionField> open;
-    for (const OptionField& f : fields_)
-      if (app_->get_option("--" + f.name)->count() == 0) open.push_back(f);
-    read_config(config_, open, options_.overrides);
+    TrainOptions ignored;
+    std::vector<OptionField> fields = fields_;
+    for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
+    fields.push_back({"data", "", &ignored.data});
+    read_config(config_, fields, given_fields(*app_, fields_), options_.overrides);
+    if (app_->count("--classes") == 0 && ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
   }
 
   void print_json(const Cost& cost, const CostRatio& ratio) const {

@@ -54,8 +54,11 @@ class Train : public Command {
                  .resume = !resume_.empty()};
     args.config_text = write_config(fields_, options_.network.overrides);
     TrainingRun run(args);
+    if (dry_run_) {
+      print(run.banner());
+      return 0;
+    }
     message(run.banner());
-    if (dry_run_) return 0;
     if (args.out.empty()) throw UsageError("--out is missing; name the folder the run is kept in");
     const RunSummary summary = run.run();
     finish(summary, args.out);
@@ -68,25 +71,14 @@ class Train : public Command {
     if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave --out away");
     if (!resume_.empty() && !config_.empty())
       throw UsageError("--resume uses the run's own options; leave --config away");
-    const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
-    if (!file.empty()) {
-      std::vector<OptionField> open;
-      for (const OptionField& f : fields_) {
-        const CLI::Option* given = app_->get_option_no_throw("--" + f.name);
-        if (given == nullptr || given->count() == 0) open.push_back(f);
-      }
-      if (!resume_.empty()) refuse_changed_options();
-      // Options given on the command line are still known keys of the file: read into copies that are thrown away.
-      TrainOptions ignored_options;
-      NetworkTexts ignored_texts;
-      std::vector<OptionField> all = network_fields(ignored_options.network, ignored_texts);
-      for (OptionField& f : training_fields(ignored_options)) all.push_back(f);
-      all.push_back({"data", "", &ignored_options.data});
-      for (OptionField& f : all)
-        for (const OptionField& mine : open)
-          if (mine.name == f.name) f.value = mine.value;
-      read_config(file, all, options_.network.overrides);
+    if (!resume_.empty() && !weights_.empty())
+      throw UsageError("--resume continues from the run's own checkpoint; leave --weights away");
+    if (!resume_.empty()) {
+      RunFolder::resume(resume_);  // says what is missing in a folder that is no run
+      refuse_changed_options();
     }
+    const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
+    if (!file.empty()) read_config(file, fields_, given_fields(*app_, fields_), options_.network.overrides);
     resolve_texts(texts_, options_.network);
     options_.validate();
     if (options_.data.empty()) throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
@@ -94,13 +86,10 @@ class Train : public Command {
 
   /// A resumed run is the same run: only what cannot change the result may be given anew.
   void refuse_changed_options() const {
-    for (const OptionField& f : fields_) {
-      const CLI::Option* given = app_->get_option_no_throw("--" + f.name);
-      const bool harmless = f.name == "data" || f.name == "loader-threads" || f.name == "keep" ||
-                            f.name == "save-every" || f.name == "decoder";
-      if (given != nullptr && given->count() > 0 && !harmless)
-        throw UsageError("--{} cannot change when a run is resumed; start a new run with it", f.name);
-    }
+    const std::set<std::string> harmless = {"data", "loader-threads", "keep", "save-every", "decoder"};
+    for (const std::string& name : given_fields(*app_, fields_))
+      if (!harmless.contains(name))
+        throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
   }
 
   void finish(const RunSummary& s, const std::string& out) const {

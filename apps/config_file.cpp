@@ -15,32 +15,54 @@ std::string where(const std::filesystem::path& file, const toml::node& node) {
   return fmt::format("{}:{}", file.string(), node.source().begin.line);
 }
 
-/// Stores a TOML value in a field, or says what type the field has.
-void store(const std::filesystem::path& file, const OptionField& field, const toml::node& node) {
-  const auto refuse = [&](const char* wanted) {
-    throw UsageError("{}: {} needs {}", where(file, node), field.name, wanted);
-  };
-  if (auto* const* text = std::get_if<std::string*>(&field.value)) {
+/// Stores a TOML value in a field (unless `keep`), or says what type the field has.
+struct Storing {
+  const std::filesystem::path& file;
+  const toml::node& node;
+  const std::string& name;
+  bool keep = false;
+
+  [[noreturn]] void refuse(const char* wanted) const {
+    throw UsageError("{}: {} needs {}", where(file, node), name, wanted);
+  }
+
+  template <typename T>
+  void assign(T* to, T value) const {
+    if (!keep) *to = std::move(value);
+  }
+
+  void operator()(std::string* to) const {
     const auto v = node.value_exact<std::string>();
     if (!v) refuse("a string in quotes");
-    **text = *v;
-  } else if (auto* const* number = std::get_if<double*>(&field.value)) {
+    assign(to, *v);
+  }
+  void operator()(double* to) const {
     const auto v = node.value<double>();
     if (!v || node.is_boolean()) refuse("a number");
-    **number = *v;
-  } else if (auto* const* flag = std::get_if<bool*>(&field.value)) {
+    assign(to, *v);
+  }
+  void operator()(bool* to) const {
     const auto v = node.value_exact<bool>();
     if (!v) refuse("true or false");
-    **flag = *v;
-  } else {
+    assign(to, *v);
+  }
+  void operator()(int64_t* to) const {
     const auto v = node.value_exact<int64_t>();
     if (!v) refuse("a whole number");
-    if (auto* const* whole = std::get_if<int64_t*>(&field.value)) {
-      **whole = *v;
-    } else {
-      if (*v < 0) refuse("a whole number of at least 0");
-      **std::get_if<uint64_t*>(&field.value) = static_cast<uint64_t>(*v);
-    }
+    assign(to, *v);
+  }
+  void operator()(uint64_t* to) const {
+    const auto v = node.value_exact<int64_t>();
+    if (!v || *v < 0) refuse("a whole number of at least 0");
+    assign(to, static_cast<uint64_t>(*v));
+  }
+};
+
+Precision layer_precision(const std::filesystem::path& file, const toml::node& node, const std::string& text) {
+  try {
+    return parse_precision(text).body;
+  } catch (const UsageError& e) {
+    throw UsageError("{}: {}", where(file, node), e.what());
   }
 }
 
@@ -55,14 +77,20 @@ void read_layers(const std::filesystem::path& file, const toml::node& node, std:
     if (!text || table->size() != 1)
       throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(file, entry),
                        std::string(name.str()));
-    overrides.push_back({std::string(name.str()), parse_precision(*text).body});
+    if (text->ends_with("-fl8"))
+      throw UsageError("{}: '{}' is the precision of a network; a layer takes bf16, w4a4, w4a8, w8a4 or w8a8",
+                       where(file, *precision), *text);
+    overrides.push_back({std::string(name.str()), layer_precision(file, *precision, *text)});
   }
 }
 
 }  // namespace
 
 void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                 std::vector<PrecisionOverride>& overrides) {
+                 const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error))
+    throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
   toml::table table;
   try {
     table = toml::parse_file(file.string());
@@ -83,7 +111,7 @@ void read_config(const std::filesystem::path& file, const std::vector<OptionFiel
       throw UsageError("{}: unknown option '{}'{}", where(file, node), name,
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
     }
-    store(file, *field, node);
+    std::visit(Storing{file, node, field->name, given.contains(name)}, field->value);
   }
 }
 

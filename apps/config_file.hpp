@@ -1,6 +1,7 @@
 // The config file: TOML with the options' names as keys, and per-layer precision tables.
 #pragma once
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -9,9 +10,10 @@
 namespace nibble::apps {
 
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
+/// `given` names the options that the command line has set already: their keys are checked and not stored.
 /// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors.
 void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                 std::vector<PrecisionOverride>& overrides);
+                 const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
 
 /// The same fields as TOML text, which read_config reads back equal.
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);

@@ -75,6 +75,15 @@ void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const
   }
 }
 
+std::set<std::string> given_fields(const CLI::App& app, const std::vector<OptionField>& fields) {
+  std::set<std::string> given;
+  for (const OptionField& field : fields) {
+    const CLI::Option* option = app.get_option_no_throw("--" + field.name);
+    if (option != nullptr && option->count() > 0) given.insert(field.name);
+  }
+  return given;
+}
+
 void declare_threads(CLI::App& app, int64_t& threads) {
   if (const auto text = env(EnvVar::kThreads)) {
     const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), threads);

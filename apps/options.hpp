@@ -1,6 +1,7 @@
 // Options by name: one table serves the command line, the config file and the resolved config.
 #pragma once
 #include <cstdint>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -35,6 +36,9 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
 
 /// Declares every field as --name on the command line.
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group);
+
+/// Names of the fields that the command line has set.
+std::set<std::string> given_fields(const CLI::App& app, const std::vector<OptionField>& fields);
 
 /// Declares --threads (default: NIBBLE_THREADS, else all cores).
 void declare_threads(CLI::App& app, int64_t& threads);
