@@ -9,13 +9,19 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-// What one word of a panel holds.
+// What one word of a panel holds: load() gives kLanes groups, one() a group of `count` <= kKr elements.
 template <typename W>
 struct WordsOfQuads {
   static constexpr int kKr = 4;
   template <typename S>
   static NIBBLE_INLINE typename W::V load(const S* p) {
     return W::quads(p);
+  }
+  template <typename S>
+  static NIBBLE_INLINE uint32_t one(const S* p, int count) {
+    uint32_t word = 0;
+    for (int j = 0; j < count; ++j) word |= static_cast<uint32_t>(static_cast<uint8_t>(p[j])) << 8 * j;
+    return word;
   }
 };
 template <typename W>
@@ -25,6 +31,12 @@ struct WordsOfPairs {
   static NIBBLE_INLINE typename W::V load(const S* p) {
     return W::pairs(p);
   }
+  template <typename S>
+  static NIBBLE_INLINE uint32_t one(const S* p, int count) {
+    const uint32_t low = static_cast<uint16_t>(int16_t{p[0]}),
+                   high = count > 1 ? static_cast<uint16_t>(int16_t{p[1]}) : 0;
+    return low | high << 16;
+  }
 };
 template <typename W>
 struct WordsOfFloats {
@@ -33,71 +45,62 @@ struct WordsOfFloats {
   static NIBBLE_INLINE typename W::V load(const S* p) {
     return W::floats(p);
   }
+  template <typename S>
+  static NIBBLE_INLINE uint32_t one(const S* p, int) {
+    return __builtin_bit_cast(uint32_t, PanelFloat(*p).value);
+  }
 };
 
-/// Writes the first kCount lanes; kCount < kLanes costs a copy, so callers use it for the end of a panel only.
-template <typename W, int kCount>
-NIBBLE_INLINE void store_first(uint32_t* to, typename W::V v) {
-  if constexpr (kCount >= W::kLanes) {
-    W::store(to, v);
-  } else {
-    alignas(64) uint32_t words[W::kLanes];
-    W::store(words, v);
-    std::memcpy(to, words, kCount * sizeof(uint32_t));
-  }
-}
-
-/// kLanes groups (or the last `valid` elements of a segment, zeros behind them) of up to kLanes rows into words that
-/// start at `to` and are kRows apart. `last`: the group behind which the panel may end.
-template <typename W, typename Kind, int kRows, bool kWhole, typename S>
-NIBBLE_INLINE void pack_block(const S* const* rows, int m, int64_t first, int valid, int groups, bool last,
-                              uint32_t* to) {
-  constexpr int kElements = W::kLanes * Kind::kKr, kWidth = kRows < W::kLanes ? kRows : W::kLanes;
+/// kLanes whole groups of up to kLanes rows into words that start at `to` and are kRows apart. Where a word row is
+/// narrower than a vector, a store writes beyond it and the next group overwrites that; `last`: there is no next group.
+template <typename W, typename Kind, int kRows, typename S>
+NIBBLE_INLINE void pack_block(const S* const* rows, int m, int64_t first, bool last, uint32_t* to) {
+  constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;
   typename W::V v[W::kLanes];
-  NIBBLE_UNROLL_ALL for (int j = 0; j < W::kLanes; ++j) {
-    if (j >= kWidth || j >= m) {
-      v[j] = W::zero();
-    } else if constexpr (kWhole) {
-      v[j] = Kind::load(rows[j] + first);
-    } else {
-      alignas(64) S rest[kElements] = {};
-      std::memcpy(static_cast<void*>(rest), rows[j] + first, static_cast<size_t>(valid) * sizeof(S));
-      v[j] = Kind::load(rest);
+  NIBBLE_UNROLL_ALL for (int j = 0; j < W::kLanes; ++j) v[j] =
+      j < kWidth && j < m ? Kind::load(rows[j] + first) : W::zero();
+  W::transpose(v);
+  NIBBLE_UNROLL_ALL for (int j = 0; j + 1 < W::kLanes; ++j) W::store(to + j * kRows, v[j]);
+  if constexpr (kWidth < W::kLanes) {
+    if (last) {
+      W::template store_first<kWidth>(to + (W::kLanes - 1) * kRows, v[W::kLanes - 1]);
+      return;
     }
   }
-  W::transpose(v);
-  if constexpr (kWhole) {
-    // A word row narrower than a vector: what a store writes beyond it, the next one overwrites.
-    NIBBLE_UNROLL_ALL for (int j = 0; j + 1 < W::kLanes; ++j) W::store(to + j * kRows, v[j]);
-    if (kWidth < W::kLanes && last)
-      store_first<W, kWidth>(to + (W::kLanes - 1) * kRows, v[W::kLanes - 1]);
-    else
-      W::store(to + (W::kLanes - 1) * kRows, v[W::kLanes - 1]);
-  } else {
-    alignas(64) uint32_t words[W::kLanes][W::kLanes];
-    NIBBLE_UNROLL_ALL for (int j = 0; j < W::kLanes; ++j) W::store(words[j], v[j]);
-    for (int j = 0; j < groups; ++j) std::memcpy(to + j * kRows, words[j], kWidth * sizeof(uint32_t));
+  W::store(to + (W::kLanes - 1) * kRows, v[W::kLanes - 1]);
+}
+
+/// Up to kLanes rows of k elements into words kRows apart. The last block overlaps the one before it instead of being
+/// shorter; fewer groups than one block, and the group that k does not fill, go word by word.
+template <typename W, typename Kind, int kRows, typename S>
+NIBBLE_INLINE void pack_strip(const S* const* rows, int m, int k, uint32_t* to) {
+  constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;
+  const int whole = k / Kind::kKr, rest = k % Kind::kKr;
+  int g = 0;
+  if (whole >= W::kLanes) {
+    for (; g < whole; g += W::kLanes) {
+      g = g + W::kLanes <= whole ? g : whole - W::kLanes;
+      pack_block<W, Kind, kRows>(rows, m, int64_t{g} * Kind::kKr, g + W::kLanes == whole && rest == 0, to + g * kRows);
+    }
+    g = whole;
   }
+  for (; g < whole; ++g)
+    for (int r = 0; r < kWidth; ++r) to[g * kRows + r] = r < m ? Kind::one(rows[r] + g * Kind::kKr, Kind::kKr) : 0;
+  if (rest > 0)
+    for (int r = 0; r < kWidth; ++r) to[g * kRows + r] = r < m ? Kind::one(rows[r] + g * Kind::kKr, rest) : 0;
 }
 
 /// Rows of k elements into [k/kr][kRows] words; missing rows and the end of the last group are zero.
 template <typename W, typename Kind, int kRows, typename S>
 NIBBLE_INLINE void pack_words(const S* const* rows, int m, int k, void* panel) {
   static_assert(kRows <= W::kLanes || kRows % W::kLanes == 0);
-  constexpr int kElements = W::kLanes * Kind::kKr;
-  const int groups = (k + Kind::kKr - 1) / Kind::kKr;
   for (int r = 0; r < kRows; r += W::kLanes) {
-    uint32_t* to = static_cast<uint32_t*>(panel) + r;
-    const int have = m - r < 0 ? 0 : m - r;
-    int i = 0;
-    if (have >= kRows || have >= W::kLanes) {
-      for (; i + kElements <= k; i += kElements, to += W::kLanes * kRows)
-        pack_block<W, Kind, kRows, true>(rows + r, W::kLanes, i, kElements, W::kLanes, i + kElements == k, to);
-    } else {
-      for (; i + kElements <= k; i += kElements, to += W::kLanes * kRows)
-        pack_block<W, Kind, kRows, true>(rows + r, have, i, kElements, W::kLanes, i + kElements == k, to);
-    }
-    if (i < k) pack_block<W, Kind, kRows, false>(rows + r, have, i, k - i, groups - i / Kind::kKr, true, to);
+    const int have = m < r ? 0 : m - r;
+    uint32_t* const to = static_cast<uint32_t*>(panel) + r;
+    if (have >= kRows || have >= W::kLanes)
+      pack_strip<W, Kind, kRows>(rows + r, W::kLanes, k, to);
+    else
+      pack_strip<W, Kind, kRows>(rows + r, have, k, to);
   }
 }
 
@@ -127,7 +130,7 @@ void pack_transposed(const S* const* rows, int k, int columns, void* panel) {
   }
   uint32_t* to = static_cast<uint32_t*>(panel);
   for (int i = 0; i + 1 < k; ++i, to += kMr) W::store(to, W::template first_floats<kMr>(rows[i]));
-  if (k > 0) store_first<W, kMr>(to, W::template first_floats<kMr>(rows[k - 1]));
+  if (k > 0) W::template store_first<kMr>(to, W::template first_floats<kMr>(rows[k - 1]));
 }
 
 /// Float columns: contiguous in n (output gradients, weights of the input gradient) or in k (forward weights).

@@ -52,6 +52,13 @@ V masked_load(uint64_t mask, const void* p) {
   return out.pack();
 }
 
+/// Stores the 32-bit elements whose mask bit is set.
+inline void masked_store(void* p, uint64_t mask, __m512i v) {
+  const Lanes<uint32_t, __m512i> from(v);
+  for (int i = 0; i < from.kCount; ++i)
+    if ((mask >> i) & 1) std::memcpy(static_cast<std::byte*>(p) + 4 * i, &from.v[i], 4);
+}
+
 /// Sums of products of neighbouring signed 16-bit elements.
 inline __m512i madd(__m512i a, __m512i b) {
   const Lanes<int16_t, __m512i> x(a), y(b);
@@ -98,6 +105,7 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm256_maskz_loadu_epi16
 #undef _mm512_maskz_loadu_epi8
 #undef _mm512_maskz_loadu_epi32
+#undef _mm512_mask_storeu_epi32
 #define _mm512_madd_epi16(a, b) nibble::testing::emulated::madd(a, b)
 #define _mm512_maddubs_epi16(a, b) nibble::testing::emulated::maddubs(a, b)
 #define _mm512_dpbusd_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m512i>(acc, a, b)
@@ -110,5 +118,6 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm256_maskz_loadu_epi16(mask, p) nibble::testing::emulated::masked_load<uint16_t, __m256i>(mask, p)
 #define _mm512_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m512i>(mask, p)
 #define _mm512_maskz_loadu_epi32(mask, p) nibble::testing::emulated::masked_load<uint32_t, __m512i>(mask, p)
+#define _mm512_mask_storeu_epi32(p, mask, v) nibble::testing::emulated::masked_store(p, mask, v)
 
 #include "tests/kernels/emulated/tiles.hpp"

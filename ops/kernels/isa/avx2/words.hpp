@@ -11,6 +11,13 @@ struct Words {
   using V = __m256i;
   static NIBBLE_INLINE V zero() { return _mm256_setzero_si256(); }
   static NIBBLE_INLINE void store(uint32_t* p, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  /// The first kCount = 6 words.
+  template <int kCount>
+  static NIBBLE_INLINE void store_first(uint32_t* p, V v) {
+    static_assert(kCount == 6);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(v));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p + 4), _mm256_extracti128_si256(v, 1));
+  }
 
   /// Eight groups of four bytes as they are.
   static NIBBLE_INLINE V quads(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }

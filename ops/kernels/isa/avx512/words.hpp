@@ -11,6 +11,11 @@ struct Words {
   using V = __m512i;
   static NIBBLE_INLINE V zero() { return _mm512_setzero_si512(); }
   static NIBBLE_INLINE void store(uint32_t* p, V v) { _mm512_storeu_si512(p, v); }
+  /// The first kCount < 16 words.
+  template <int kCount>
+  static NIBBLE_INLINE void store_first(uint32_t* p, V v) {
+    _mm512_mask_storeu_epi32(p, kFirst<kCount>, v);
+  }
 
   /// Sixteen groups of four bytes as they are.
   static NIBBLE_INLINE V quads(const void* p) { return _mm512_loadu_si512(p); }

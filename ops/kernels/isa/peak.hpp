@@ -1,0 +1,16 @@
+// The multiply-accumulate peak of a level's instructions on this core, for benchmarks (not part of the library).
+#pragma once
+#include <cstdint>
+
+#include "engine/cpu.hpp"
+
+namespace nibble::kernels {
+
+/// What a GEMM family is built from: fp32 multiply-adds, 16-bit pair products, 4-bit codes in bytes.
+enum class Unit { kFloat, kBf16, kCode8, kCode4 };
+
+/// Executes `rounds` rounds of the level's best instructions for the unit on registers alone (no loads) and returns how
+/// many multiply-accumulates that were; 0 for scalar, whose peak depends on the compiler. The level must be runnable.
+int64_t peak_macs(Isa isa, Unit unit, int64_t rounds);
+
+}  // namespace nibble::kernels
