@@ -1,0 +1,87 @@
+// Every hostile image of the shared data: labels or one clear error, in bounded time and memory.
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/apps/program.hpp"
+#include "tests/shared_data.hpp"
+
+namespace {
+
+using namespace nibble::testing;
+
+struct ManifestRow {
+  std::string file, expected;
+};
+
+std::vector<ManifestRow> manifest(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  std::string line;
+  std::getline(in, line);
+  std::vector<ManifestRow> rows;
+  while (std::getline(in, line)) {
+    std::vector<std::string> cells;
+    std::stringstream text(line);
+    for (std::string cell; std::getline(text, cell, '\t');) cells.push_back(cell);
+    if (cells.size() > 4) rows.push_back({cells[0], cells[4]});
+  }
+  return rows;
+}
+
+/// Exit codes the manifest's wording allows: 0 labels, 3 a clear error.
+bool allowed(const std::string& expected, int code) {
+  const bool choice = expected.starts_with("either") || expected.find(" or ") != std::string::npos ||
+                      expected.find("unless") != std::string::npos || expected.find("(or ") != std::string::npos ||
+                      expected.find("skip") != std::string::npos ||
+                      expected.find("decoder without") != std::string::npos;
+  if (choice) return code == 0 || code == 3;
+  return expected.starts_with("reject") ? code == 3 : code == 0;
+}
+
+}  // namespace
+
+TEST_CASE("every hostile image is predicted or refused as the manifest expects, within 2 s and 512 MiB") {
+  const auto shared = shared_data();
+  if (!program() || !shared) {
+    MESSAGE("skipped: needs the program and the shared images");
+    return;
+  }
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr bool kBounded = false;  // the sanitizer's own memory and time are not the decoder's
+#else
+  constexpr bool kBounded = true;
+#endif
+  const TemporaryFolder folder("hostile");
+  const std::string data = folder / "data", run = folder / "run";
+  REQUIRE(run_program("synth --out " + data + " --train 4 --val 1 --size 32").code == 0);
+  REQUIRE(
+      run_program("train --data " + data + " --out " + run +
+                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
+                  "--quiet")
+          .code == 0);
+  const std::filesystem::path root = *shared / "hostile-images";
+  const std::vector<ManifestRow> rows = manifest(root / "MANIFEST.tsv");
+  REQUIRE(rows.size() > 100);
+  for (const ManifestRow& row : rows) {
+    CAPTURE(row.file);
+    CAPTURE(row.expected);
+    rusage before{}, after{};
+    getrusage(RUSAGE_CHILDREN, &before);
+    const Result r = run_program("predict " + run + " '" + (root / row.file).string() + "' --threads 1");
+    getrusage(RUSAGE_CHILDREN, &after);
+    CHECK(allowed(row.expected, r.code));
+    CHECK((r.code == 0 ? !r.out.empty() : r.err.starts_with("error: ")));
+    const auto seconds = [](const rusage& u) {
+      return static_cast<double>(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+             1e-6 * static_cast<double>(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    };
+    if (kBounded) CHECK(seconds(after) - seconds(before) < 2.0);
+    if (kBounded) CHECK(after.ru_maxrss < 512 * 1024);
+  }
+}
