@@ -22,10 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-enum Shape2d { kCross, kDisk, kRing, kSquare, kTriangle };
-constexpr int kShapes = 5;
+enum Shape2d { kCross, kDisk, kRing, kSquare, kTriangle, kShapes };
+enum Texture { kChecked, kDotted, kPlain, kRinged, kStriped };
 constexpr int kMinSide = 16, kMaxSideSynth = 1024;
-constexpr float kNoise = 14.0f;  // half-width of the noise in grey levels
+constexpr float kNoise = 8.0f;  // half-width of the noise in grey levels
 
 struct Point {
   float x = 0.0f, y = 0.0f;
@@ -86,24 +86,18 @@ float between(Rng& rng, float low, float high) {
   return low + (high - low) * rng.uniform();
 }
 
-Colour any_colour(Rng& rng) {
+Colour colour_between(Rng& rng, float low, float high) {
   Colour colour;
-  for (float& c : colour) c = between(rng, 20.0f, 235.0f);
+  for (float& c : colour) c = between(rng, low, high);
   return colour;
 }
 
-/// Half the range away in every channel, so that a texture shows whatever its first colour.
-Colour contrasting(Rng& rng, const Colour& colour) {
-  Colour other;
-  for (size_t c = 0; c < 3; ++c) {
-    const float moved = colour[c] + between(rng, 90.0f, 130.0f);
-    other[c] = moved <= 245.0f ? moved : moved - 225.0f;
-  }
-  return other;
+Colour any_colour(Rng& rng) {
+  return colour_between(rng, 20.0f, 235.0f);
 }
 
 void draw_background(Canvas& canvas, Rng& rng) {
-  const Colour a = any_colour(rng), b = any_colour(rng);
+  const Colour a = colour_between(rng, 85.0f, 170.0f), b = colour_between(rng, 85.0f, 170.0f);
   const Turn turn = Turn::by(rng.uniform());
   canvas.paint([&](Point p, Colour& out) {
     out = a;
@@ -112,7 +106,7 @@ void draw_background(Canvas& canvas, Rng& rng) {
 }
 
 void draw_clutter(Canvas& canvas, Rng& rng) {
-  for (uint32_t i = 0, n = 3 + rng.below(4); i < n; ++i) {
+  for (uint32_t i = 0, n = 2 + rng.below(3); i < n; ++i) {
     const int shape = static_cast<int>(rng.below(kShapes));
     const Colour colour = any_colour(rng);
     const Turn turn = Turn::by(rng.uniform());
@@ -125,40 +119,63 @@ void draw_clutter(Canvas& canvas, Rng& rng) {
   }
 }
 
-/// Distance from the nearest edge of a pattern of bands as wide as the gaps, positive inside a band.
-float band(float t, float period) {
-  const float phase = t / period - std::floor(t / period);
-  return (0.25f - std::abs(phase - 0.5f)) * period;
+float to_nearest(float t) {
+  return std::abs(t - std::floor(t) - 0.5f);
 }
 
-void draw_object(Canvas& canvas, Rng& rng, int shape, int striped) {
-  const Colour light = any_colour(rng), dark = contrasting(rng, light);
+/// Distance (negative inside) to bands as wide as the gaps between them.
+float band(float t, float period) {
+  return (to_nearest(t / period) - 0.25f) * period;
+}
+
+/// Distance to the second colour of a texture at `p`, measured from the object's centre, in image sides.
+float texture_distance(int texture, Point p, float period) {
+  switch (texture) {
+    case kChecked: {
+      const float u = band(p.x, period), v = band(p.y, period);
+      return std::max(std::min(u, v), -std::max(u, v));  // inside exactly one of two sets of bands
+    }
+    case kDotted: {
+      const float u = to_nearest(p.x / period), v = to_nearest(p.y / period);
+      return (sqrt_exact(u * u + v * v) - 0.3f) * period;
+    }
+    case kRinged:
+      return band(sqrt_exact(p.x * p.x + p.y * p.y), period);
+    case kStriped:
+      return band(p.x, period);
+    default:
+      return 1.0f;
+  }
+}
+
+void draw_object(Canvas& canvas, Rng& rng, int shape, int texture) {
+  // Bright and dark against a middling background; which is which is drawn, so that brightness tells nothing.
+  Colour first = colour_between(rng, 165.0f, 250.0f), second = colour_between(rng, 5.0f, 90.0f);
+  if (rng.below(2) == 1) std::swap(first, second);
   const Turn turn = Turn::by(rng.uniform()), grain = Turn::by(rng.uniform());
-  const float radius = between(rng, 0.22f, 0.36f);
-  const Point at{between(rng, 0.32f, 0.68f), between(rng, 0.32f, 0.68f)};
-  const float period = between(rng, 0.11f, 0.16f), shift_x = rng.uniform(), shift_y = rng.uniform();
+  const float radius = between(rng, 0.26f, 0.40f);
+  const Point at{between(rng, 0.36f, 0.64f), between(rng, 0.36f, 0.64f)};
+  const float period = between(rng, 0.15f, 0.21f);
+  const Point shift{texture == kRinged ? 0.0f : rng.uniform(), texture == kRinged ? 0.0f : rng.uniform()};
   canvas.paint([&](Point p, Colour& out) {
     const Point d{p.x - at.x, p.y - at.y};
     const float inside = canvas.coverage(distance_to(shape, turn({d.x / radius, d.y / radius})) * radius);
     if (inside <= 0.0f) return;
     const Point g = grain(d);
-    const float u = canvas.coverage(-band(g.x + shift_x, period)), v = canvas.coverage(-band(g.y + shift_y, period));
-    Colour colour = dark;
-    blend(colour, light, striped != 0 ? u : u * v + (1.0f - u) * (1.0f - v));
+    Colour colour = first;
+    blend(colour, second, canvas.coverage(texture_distance(texture, {g.x + shift.x, g.y + shift.y}, period)));
     blend(out, colour, inside);
   });
 }
 
-void draw_bars(Canvas& canvas, Rng& rng) {
-  for (int i = 0; i < 2; ++i) {
-    const Colour colour = any_colour(rng);
-    const Turn turn = Turn::by(rng.uniform());
-    const Point at{rng.uniform(), rng.uniform()};
-    const float half_width = between(rng, 0.01f, 0.03f);
-    canvas.paint([&](Point p, Colour& out) {
-      blend(out, colour, canvas.coverage(std::abs(turn({p.x - at.x, p.y - at.y}).x) - half_width));
-    });
-  }
+void draw_bar(Canvas& canvas, Rng& rng) {
+  const Colour colour = any_colour(rng);
+  const Turn turn = Turn::by(rng.uniform());
+  const Point at{rng.uniform(), rng.uniform()};
+  const float half_width = between(rng, 0.01f, 0.03f);
+  canvas.paint([&](Point p, Colour& out) {
+    blend(out, colour, canvas.coverage(std::abs(turn({p.x - at.x, p.y - at.y}).x) - half_width));
+  });
 }
 
 void check_args(int size, int64_t train_per_class, int64_t val_per_class) {
@@ -229,9 +246,9 @@ void write_split(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_
 }  // namespace
 
 const std::vector<std::string>& synthetic_class_names() {
-  static const std::vector<std::string> names = {
-      "checked_cross", "checked_disk", "checked_ring", "checked_square", "checked_triangle",
-      "striped_cross", "striped_disk", "striped_ring", "striped_square", "striped_triangle"};
+  static const std::vector<std::string> names = {"checked_cross", "checked_disk", "dotted_cross", "dotted_disk",
+                                                 "plain_cross",   "plain_disk",   "ringed_cross", "ringed_disk",
+                                                 "striped_cross", "striped_disk"};
   return names;
 }
 
@@ -241,8 +258,8 @@ void draw_synthetic(int size, uint64_t seed, SynthSplit split, int label, int64_
   Canvas canvas(size);
   draw_background(canvas, rng);
   draw_clutter(canvas, rng);
-  draw_object(canvas, rng, label % kShapes, label / kShapes);
-  draw_bars(canvas, rng);
+  draw_object(canvas, rng, label % 2 == 0 ? kCross : kDisk, label / 2);
+  draw_bar(canvas, rng);
   Rng noise(seed, rng_purpose::kSynth, static_cast<uint64_t>(number), stream + 1);
   for (const Colour& colour : canvas.pixels())
     for (const float c : colour)

@@ -10,14 +10,14 @@
 
 namespace nibble {
 
-/// Class names in label order: {checked, striped} x {cross, disk, ring, square, triangle}.
+/// Class names in label order: {checked, dotted, plain, ringed, striped} x {cross, disk}.
 const std::vector<std::string>& synthetic_class_names();
 
 enum class SynthSplit { train, val };
 
-/// Draws one image: size x size x 3 bytes, a pure function of (size, seed, split, label, number). One shape of random
-/// place, size, angle and colours, striped or checked at another random angle, on a shaded background among smaller
-/// plain shapes, under two bars that hide parts of it, with noise. Neither colours nor any single pixel tell the class.
+/// Draws one image: size x size x 3 bytes, a pure function of (size, seed, split, label, number). One textured shape of
+/// random place, size, angle, grain and colours on a shaded background among small plain shapes, under a bar that hides
+/// a part of it, with noise. Neither colours nor any single pixel tell the class.
 /// Exact?   float add, multiply, divide and square root in one written order: the same bytes everywhere.
 /// Cost     about 0.3 us a pixel.
 void draw_synthetic(int size, uint64_t seed, SynthSplit split, int label, int64_t number, uint8_t* out);
