@@ -29,6 +29,27 @@ std::string first_line(const char* path) {
   return line;
 }
 
+struct Memory {
+  int64_t total = 0, available = 0;  // bytes of the machine
+  int64_t limit = 0;                 // what this process may use: the machine's, or less in a container
+};
+
+Memory memory_of_machine() {
+  struct sysinfo info = {};
+  sysinfo(&info);
+  Memory m{.total = static_cast<int64_t>(info.totalram) * info.mem_unit};
+  std::ifstream in("/proc/meminfo");
+  std::string key;
+  for (int64_t kib = 0; in >> key >> kib; in.ignore(256, '\n'))
+    if (key == "MemAvailable:") m.available = kib * 1024;
+  m.limit = m.total;
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::ifstream cgroup(path);  // "max" is no number: no limit
+    if (int64_t bytes = 0; cgroup >> bytes && bytes > 0) m.limit = std::min(m.limit, bytes);
+  }
+  return m;
+}
+
 /// Images a second of one training step of a small network, measured now: the honest base of every estimate.
 double probe_training_rate(const std::string& precision) {
   TrainOptions o;
@@ -85,8 +106,7 @@ class Doctor : public Command {
 
   int run() override {
     apply_threads(threads_);
-    struct sysinfo memory = {};
-    sysinfo(&memory);
+    const Memory memory = memory_of_machine();
     nlohmann::ordered_json j;
     j["version"] = NIBBLE_VERSION;
     j["cpu"] = cpu_features().brand;
@@ -98,7 +118,9 @@ class Doctor : public Command {
     j["cores_online"] = sysconf(_SC_NPROCESSORS_ONLN);
     j["cores_available"] = available_cores();
     j["threads"] = threads();
-    j["memory_bytes"] = static_cast<int64_t>(memory.totalram) * memory.mem_unit;
+    j["memory_bytes"] = memory.total;
+    j["memory_limit_bytes"] = memory.limit;
+    j["memory_available_bytes"] = memory.available;
     j["huge_pages"] = first_line("/sys/kernel/mm/transparent_hugepage/enabled");
     j["decoder"] = std::string(name_of(resolve(Decoder::auto_)));
     if (!data_.empty()) j["decode_images_per_second_per_thread"] = decode_rate(data_);
@@ -113,7 +135,8 @@ class Doctor : public Command {
     print(fmt::format("kernels  {}; runnable: {}", isa_explanation(), fmt::join(levels, ", ")));
     print(fmt::format("cores    {} online, {} available to this process, {} threads", sysconf(_SC_NPROCESSORS_ONLN),
                       available_cores(), threads()));
-    print(fmt::format("memory   {} MiB, transparent huge pages: {}", j["memory_bytes"].get<int64_t>() >> 20,
+    print(fmt::format("memory   {} MiB, {} MiB allowed, {} MiB available; transparent huge pages: {}",
+                      memory.total >> 20, memory.limit >> 20, memory.available >> 20,
                       j["huge_pages"].get<std::string>()));
     print(fmt::format("decoder  {}{}", j["decoder"].get<std::string>(),
                       data_.empty() ? ""

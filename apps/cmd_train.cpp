@@ -31,7 +31,7 @@ class Train : public Command {
     app.add_option("--weights", weights_, "start from a safetensors file with torchvision's names");
     app.add_option("--config", config_, "TOML file with these options; the command line wins");
     app.add_flag("--dry-run", dry_run_, "print the plan and stop");
-    app.add_flag("--json", json_, "print the result as one JSON object");
+    app.add_flag("--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
     app.add_flag("--quiet", quiet_, "no progress, only warnings and errors");
     declare_threads(app, threads_);
     fields_ = network_fields(options_.network, texts_);
@@ -55,11 +55,10 @@ class Train : public Command {
     args.config_text = write_config(fields_, options_.network.overrides);
     TrainingRun run(args);
     if (dry_run_) {
-      print(run.banner());
+      print(json_ ? plan_json(run.plan()) : run.banner());
       return 0;
     }
     message(run.banner());
-    if (args.out.empty()) throw UsageError("--out is missing; name the folder the run is kept in");
     const RunSummary summary = run.run();
     finish(summary, args.out);
     return 0;
@@ -82,6 +81,8 @@ class Train : public Command {
     resolve_texts(texts_, options_.network);
     options_.validate();
     if (options_.data.empty()) throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+    if (!dry_run_ && resume_.empty() && out_.empty())
+      throw UsageError("--out is missing; name the folder the run is kept in");
   }
 
   /// A resumed run is the same run: only what cannot change the result may be given anew.
@@ -90,6 +91,19 @@ class Train : public Command {
     for (const std::string& name : given_fields(*app_, fields_))
       if (!harmless.contains(name))
         throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
+  }
+
+  static std::string plan_json(const RunPlan& p) {
+    nlohmann::ordered_json j;
+    j["train_images"] = p.train_images;
+    j["val_images"] = p.validation_images;
+    j["classes"] = p.classes;
+    j["parameters"] = p.parameters;
+    j["macs"] = p.macs;
+    j["steps"] = p.steps;
+    j["steps_per_epoch"] = p.steps_per_epoch;
+    j["quantized_from"] = p.quantized_from;
+    return j.dump();
   }
 
   void finish(const RunSummary& s, const std::string& out) const {

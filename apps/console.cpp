@@ -1,5 +1,6 @@
 #include "apps/console.hpp"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,13 +54,23 @@ void message(const std::string& line) {
   if (level != Verbosity::kQuiet) warn(line);
 }
 
+namespace {
+
+/// Columns of the terminal behind stderr. A line that wraps cannot be redrawn in place, so it is cut.
+size_t columns() {
+  winsize size = {};
+  return ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
 void progress(const std::string& line) {
   if (level == Verbosity::kQuiet) return;
   if (!interactive()) {
     std::fprintf(stderr, "%s\n", line.c_str());
     return;
   }
-  std::fprintf(stderr, "\r\x1b[K%s", line.c_str());
+  std::fprintf(stderr, "\r\x1b[K%s", line.substr(0, columns() - 1).c_str());
   std::fflush(stderr);
   line_open = true;
 }

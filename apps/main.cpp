@@ -6,7 +6,9 @@
 #include "apps/command.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
+#include "engine/env.hpp"
 #include "engine/error.hpp"
+#include "engine/profiler.hpp"
 
 namespace nibble::apps {
 
@@ -38,10 +40,34 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
   std::string word = rest.empty() ? "?" : rest.front();
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
   const std::string near = nearest_name(word, known_words(where));
-  return UsageError("unknown {} '{}'{}; see nibble {}--help", word.starts_with("-") ? "option" : "argument", word,
+  const char* kind = word.starts_with("-") ? "option" : chosen == nullptr ? "command" : "argument";
+  return UsageError("unknown {} '{}'{}; see nibble {}--help", kind, word,
                     near.empty() ? "" : fmt::format(" (did you mean {}?)", near),
                     chosen != nullptr ? chosen->get_name() + " " : "");
 }
+
+/// NIBBLE_PROFILE=FILE records the whole command and writes a Chrome trace, also when the command fails.
+class ProfileToFile {
+ public:
+  ProfileToFile() : path_(env(EnvVar::kProfile)) {
+    if (path_) start_profiler();
+  }
+  ~ProfileToFile() {
+    if (!path_) return;
+    stop_profiler();
+    try {
+      write_chrome_trace(*path_);
+      message(fmt::format("profile: {}", *path_));
+    } catch (const Error& e) {
+      warn(fmt::format("error: {}", e.what()));
+    }
+  }
+  ProfileToFile(const ProfileToFile&) = delete;
+  ProfileToFile& operator=(const ProfileToFile&) = delete;
+
+ private:
+  std::optional<std::string> path_;
+};
 
 int run(int argc, char** argv) {
   set_verbosity_from_environment();
@@ -74,6 +100,7 @@ int run(int argc, char** argv) {
     print(app.help());
     return static_cast<int>(ExitCode::kUsage);
   }
+  const ProfileToFile profile;
   for (const auto& command : commands)
     if (command.get() == chosen) code = command->run();
   return code;

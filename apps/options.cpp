@@ -69,7 +69,7 @@ void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const
           if constexpr (std::is_same_v<decltype(value), bool*>)
             app.add_flag("--" + field.name + ",!--no-" + field.name, *value, field.help)->group(group);
           else
-            app.add_option("--" + field.name, *value, field.help)->capture_default_str()->group(group);
+            app.add_option("--" + field.name, *value, field.help)->capture_default_str()->take_last()->group(group);
         },
         field.value);
   }

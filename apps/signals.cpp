@@ -1,5 +1,6 @@
 #include "apps/signals.hpp"
 
+#include <errno.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -15,7 +16,9 @@ void on_signal(int number) {
   requests = before + 1;
   if (before == 0) {
     constexpr char kText[] = "\nstopping after this step; once more stops at once without saving\n";
+    const int interrupted_errno = errno;
     [[maybe_unused]] const auto written = write(2, kText, sizeof kText - 1);
+    errno = interrupted_errno;
     return;
   }
   constexpr char kText[] = "\nstopped at once; the newest checkpoint is the one on disk\n";

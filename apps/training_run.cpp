@@ -98,24 +98,33 @@ int64_t TrainingRun::total_steps() const {
   return args_.options.steps > 0 ? args_.options.steps : args_.options.epochs * steps_per_epoch_;
 }
 
+RunPlan TrainingRun::plan() const {
+  const Network net = build_resnet(args_.options.network);
+  RunPlan plan{.train_images = train_->size(),
+               .validation_images = validation_->size(),
+               .classes = train_->num_classes(),
+               .steps = total_steps(),
+               .steps_per_epoch = steps_per_epoch_};
+  for (const UnitSpec& u : net.units) {
+    plan.parameters += u.weight_count() + (u.norm_name.empty() ? u.shape.oc : 2 * u.shape.oc);
+    plan.macs += u.macs();
+  }
+  if (!net.quantizers.empty()) plan.quantized_from = args_.options.calibrate_step(plan.steps);
+  return plan;
+}
+
 std::string TrainingRun::banner() const {
   const TrainOptions& o = args_.options;
-  const Network net = build_resnet(o.network);
-  int64_t parameters = 0, macs = 0;
-  for (const UnitSpec& u : net.units) {
-    parameters += u.weight_count() + (u.norm_name.empty() ? u.shape.oc : 2 * u.shape.oc);
-    macs += u.macs();
-  }
+  const RunPlan p = plan();
   std::string text = fmt::format("nibble {}  {}, {} threads\n", NIBBLE_VERSION, isa_explanation(), threads());
-  text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(train_->size()),
-                      grouped(validation_->size()), train_->num_classes(), decoder_);
+  text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
+                      grouped(p.validation_images), p.classes, decoder_);
   text += fmt::format("model  {} x{} {}  {} parameters, {} million multiply-adds an image at {} px\n", o.network.arch,
-                      o.network.width, o.network.precision, grouped(parameters), grouped(macs / 1000000),
+                      o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs / 1000000),
                       o.network.image_size);
-  text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(total_steps()),
-                      o.batch_size, o.shard, steps_per_epoch_, o.lr, o.schedule);
-  if (!net.quantizers.empty())
-    text += fmt::format(", activations quantized from step {}", o.calibrate_step(total_steps()));
+  text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(p.steps),
+                      o.batch_size, o.shard, p.steps_per_epoch, o.lr, o.schedule);
+  if (p.quantized_from >= 0) text += fmt::format(", activations quantized from step {}", p.quantized_from);
   return text;
 }
 
@@ -176,6 +185,8 @@ void TrainingRun::begin_loading() {
   MetricsLogArgs log;
   if (args_.resume) log.keep_to_step = done;
   log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
+  note_.emplace(
+      MachineNoteArgs{.path = folder_->machine_path(), .data = o.data, .decoder = decoder_, .first_step = done});
 }
 
 std::string TrainingRun::run_note() const {
@@ -235,6 +246,7 @@ void TrainingRun::evaluate(double epoch) {
       evaluate_dataset(runner_for(model), validation_, o.network.image_size,
                        {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
   evaluated_at_ = trainer_->steps_done();
+  evaluation_seconds_ += last_evaluation_.seconds;
   const EvaluationResult& r = last_evaluation_.result;
   log_->write(
       MetricsRecord()
@@ -270,8 +282,14 @@ std::string TrainingRun::last_checkpoint() const {
   return saved_at_ < 0 ? "none" : store_->path_for(saved_at_).string();
 }
 
-void TrainingRun::interrupted() {
+/// Of training alone: evaluations are reported with a rate of their own.
+double TrainingRun::images_per_second(const Meter& meter) const {
+  return static_cast<double>(meter.run_images) / std::max(1e-9, seconds_since(meter.began) - evaluation_seconds_);
+}
+
+void TrainingRun::interrupted(const Meter& meter) {
   save();
+  note_->finish({.last_step = trainer_->steps_done(), .images_per_second = images_per_second(meter)});
   throw InterruptedError("interrupted at step {} and saved; continue with: nibble train --resume {}",
                          trainer_->steps_done(), args_.out);
 }
@@ -301,15 +319,17 @@ RunSummary TrainingRun::run() {
       meter.clear(loader_->wait_seconds());
     }
     if (last || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends) || best_step_ == done) save();
-    if (stop_requested() && !last) interrupted();
+    if (stop_requested() && !last) interrupted(meter);
   }
   if (evaluated_at_ != total) evaluate(static_cast<double>(total) / static_cast<double>(steps_per_epoch_));
+  const double rate = images_per_second(meter);
+  note_->finish({.last_step = total, .images_per_second = rate});
   for (const ImageNote& note : loader_->skipped()) warn(fmt::format("replaced {}: {}", note.path, note.reason));
   return {.evaluation = last_evaluation_.result,
           .skipped = static_cast<int64_t>(loader_->skipped().size()),
           .train_loss = train_loss,
           .steps = total,
-          .images_per_second = static_cast<double>(meter.run_images) / std::max(1e-9, seconds_since(meter.began))};
+          .images_per_second = rate};
 }
 
 }  // namespace nibble::apps

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "apps/machine_note.hpp"
 #include "apps/model_input.hpp"
 #include "data/loader.hpp"
 #include "nn/metrics_log.hpp"
@@ -28,12 +29,21 @@ struct RunSummary {
   double images_per_second = 0;
 };
 
+/// What a run is going to do, in numbers.
+struct RunPlan {
+  int64_t train_images = 0, validation_images = 0, classes = 0;
+  int64_t parameters = 0, macs = 0;  // macs: of one image, forward
+  int64_t steps = 0, steps_per_epoch = 0;
+  int64_t quantized_from = -1;  // first step with quantized activations; -1: never
+};
+
 /// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last good checkpoint.
 class TrainingRun {
  public:
   explicit TrainingRun(const RunArgs& args);
   ~TrainingRun();
-  /// The plan: data, model, steps; printed before the first step and alone with --dry-run.
+  RunPlan plan() const;
+  /// The plan as text: data, model, steps; printed before the first step and alone with --dry-run.
   std::string banner() const;
   RunSummary run();
 
@@ -45,12 +55,13 @@ class TrainingRun {
   void start_from_checkpoint();
   void begin_loading();
   int64_t total_steps() const;
+  double images_per_second(const Meter& meter) const;
   std::string run_note() const;
   void one_step(Meter& meter);
   void report(Meter& meter);
   void evaluate(double epoch);
   void save();
-  [[noreturn]] void interrupted();
+  [[noreturn]] void interrupted(const Meter& meter);
   std::string last_checkpoint() const;
 
   RunArgs args_;
@@ -61,8 +72,10 @@ class TrainingRun {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<TrainLoader> loader_;
   std::unique_ptr<MetricsLog> log_;
+  std::optional<MachineNote> note_;
   EvaluationReport last_evaluation_;
-  int64_t evaluated_at_ = -1;  // steps done at the last evaluation
+  int64_t evaluated_at_ = -1;      // steps done at the last evaluation
+  double evaluation_seconds_ = 0;  // of all evaluations of this process
   int64_t saved_at_ = -1;
   double best_top1_ = -1;
   int64_t best_step_ = -1;

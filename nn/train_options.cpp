@@ -1,6 +1,7 @@
 #include "nn/train_options.hpp"
 
 #include <cmath>
+#include <limits>
 
 namespace nibble {
 
@@ -39,6 +40,8 @@ void TrainOptions::validate() const {
         "--calibrate-at is {}; use a fraction of the run below 1 (0.2) or a step of at least 1: before that "
         "there are no activation statistics",
         calibrate_at);
+  if (seed > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))  // TOML's integers end there
+    throw UsageError("--seed is {}; use 0 to {}", seed, std::numeric_limits<int64_t>::max());
   schedule_kind(schedule);
   optimizer_kind(optimizer);
 }

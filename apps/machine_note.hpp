@@ -1,0 +1,36 @@
+// RUN/machine.json: where, when and how fast a run was computed; none of it enters a checkpoint.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace nibble::apps {
+
+struct MachineNoteArgs {
+  std::filesystem::path path;
+  std::string data;
+  std::string decoder;
+  int64_t first_step = 0;  // where this process starts
+};
+
+/// One entry of the list "sessions" per process that worked on the run: version, CPU, kernel level and why, threads,
+/// paths, UTC time of the start, first step; and, when the process ends in order, last step, seconds and images/s.
+/// A process that was killed leaves its entry without an end.
+class MachineNote {
+ public:
+  /// Adds the entry. An unreadable older file is replaced: it is a note, not state. DiskError when it cannot be
+  /// written.
+  explicit MachineNote(const MachineNoteArgs& args);
+  struct End {
+    int64_t last_step = 0;
+    double images_per_second = 0;
+  };
+  void finish(const End& end);
+
+ private:
+  std::filesystem::path path_;
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace nibble::apps
