@@ -1,0 +1,156 @@
+// The config file: what is read, what wins, what is refused, and that what is written reads back equal.
+#include "apps/config_file.hpp"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+namespace {
+
+/// A file that lives as long as the object.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::string& text)
+      : path_(std::filesystem::temp_directory_path() / ("nibble-config-" + std::to_string(getpid()) + ".toml")) {
+    std::ofstream(path_, std::ios::binary) << text;
+  }
+  ~TemporaryFile() { std::filesystem::remove(path_); }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+struct Options {
+  TrainOptions train;
+  NetworkTexts texts;
+
+  std::vector<OptionField> fields() {
+    std::vector<OptionField> all = network_fields(train.network, texts);
+    for (const OptionField& f : training_fields(train)) all.push_back(f);
+    all.push_back({"data", "", &train.data});
+    return all;
+  }
+  void read(const std::string& text, const std::set<std::string>& given = {}) {
+    const TemporaryFile file(text);
+    read_config(file.path(), fields(), given, train.network.overrides);
+  }
+};
+
+std::string refusal(const std::string& text) {
+  try {
+    Options o;
+    o.read(text);
+  } catch (const UsageError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("config: keys are the options' names, and what the file leaves out keeps its value") {
+  Options o;
+  o.read(
+      "lr = 0.2\nwidth = 2\nseed = 9\nnesterov = false\nprecision = 'w8a8'\nquant-mode = \"fake\"\n"
+      "[layers.\"layer3.0.conv2\"]\nprecision = \"w8a4\"\n[layers.fc]\nprecision = \"bf16\"\n");
+  CHECK(o.train.lr == 0.2);
+  CHECK(o.train.network.width == 2.0);  // a whole number serves as one
+  CHECK(o.train.seed == 9);
+  CHECK_FALSE(o.train.nesterov);
+  CHECK(o.train.network.precision == "w8a8");
+  CHECK(o.texts.quant_mode == "fake");
+  CHECK(o.train.batch_size == 64);
+  REQUIRE(o.train.network.overrides.size() == 2);
+  for (const PrecisionOverride& layer : o.train.network.overrides)
+    CHECK(layer.precision == (layer.layer == "fc" ? Precision{} : Precision{8, 4}));
+}
+
+TEST_CASE("config: what the command line has set is checked in the file and not taken from it") {
+  Options o;
+  o.train.lr = 0.7;
+  o.read("lr = 0.2\nepochs = 3\n", {"lr"});
+  CHECK(o.train.lr == 0.7);
+  CHECK(o.train.epochs == 3);
+  CHECK_THROWS_AS(o.read("lr = 'fast'\n", {"lr"}), UsageError);
+}
+
+TEST_CASE("config: a wrong key or value is refused with file, line and what would be right") {
+  CHECK(has(refusal("lr = 0.1\n\nepoch = 3\n"), ".toml:3: unknown option 'epoch'; did you mean 'epochs'?"));
+  CHECK(has(refusal("nothing-like-it = 3\n"), "unknown option 'nothing-like-it'"));
+  CHECK_FALSE(has(refusal("nothing-like-it = 3\n"), "did you mean"));
+  CHECK(has(refusal("lr = '0.1'\n"), ".toml:1: lr needs a number"));
+  CHECK(has(refusal("lr = true\n"), "lr needs a number"));
+  CHECK(has(refusal("epochs = 1.5\n"), "epochs needs a whole number"));
+  CHECK(has(refusal("seed = -1\n"), "seed needs a whole number of at least 0"));
+  CHECK(has(refusal("nesterov = 1\n"), "nesterov needs true or false"));
+  CHECK(has(refusal("arch = 50\n"), "arch needs a string in quotes"));
+  CHECK(has(refusal("lr = \n"), ".toml:1: "));
+  CHECK(has(refusal("lr = 1\nlr = 2\n"), ".toml:2: "));
+}
+
+TEST_CASE("config: a layer takes exactly one key and a layer's precision") {
+  CHECK(has(refusal("layers = 3\n"), "layers needs tables"));
+  CHECK(has(refusal("[layers.fc]\nbits = 8\n"), "the layer 'fc' needs exactly one key"));
+  CHECK(has(refusal("[layers.fc]\nprecision = 'w8a8'\nbits = 8\n"), "the layer 'fc' needs exactly one key"));
+  CHECK(has(refusal("[layers.fc]\nprecision = 'w9a8'\n"), ".toml:2: the precision is 'w9a8'"));
+  CHECK(has(refusal("[layers.fc]\nprecision = 'w4a4-fl8'\n"), ".toml:2: 'w4a4-fl8' is the precision of a network"));
+  CHECK(has(refusal("[layers.fc]\nprecision = 8\n"), "needs exactly one key"));
+}
+
+TEST_CASE("config: a file that is not there or is a folder is refused by its name") {
+  Options o;
+  const auto read = [&](const char* path) { read_config(path, o.fields(), {}, o.train.network.overrides); };
+  CHECK_THROWS_WITH_AS(read("/nonexistent/nibble.toml"), doctest::Contains("/nonexistent/nibble.toml is no file"),
+                       UsageError);
+  CHECK_THROWS_WITH_AS(read("/"), doctest::Contains("is no file"), UsageError);
+}
+
+TEST_CASE("config: what is written reads back equal, bit for bit, also when nothing has its default") {
+  Options a;
+  a.train.network.arch = "resnet26";
+  a.train.network.width = 0.1 + 0.2;
+  a.train.network.precision = "w4a8-fl8";
+  a.train.network.image_size = 96;
+  a.train.network.same_padding = a.train.network.signed_block_input = true;
+  a.train.network.overrides = {{"layer3.0.conv2", {8, 8}}, {"fc", {}}};
+  a.texts = {.granularity = "per_tensor", .per_channel_by = "shift", .quant_mode = "fake"};
+  a.train.data = "a \"quoted\" \\ path\twith\nodd bytes \xc3\xa9";
+  a.train.lr = 1.0 / 3;
+  a.train.weight_decay = 5e-324;  // the smallest double there is
+  a.train.label_smoothing = 0;
+  a.train.clip_grad_norm = 1e9;
+  a.train.warmup_epochs = 2;
+  a.train.calibrate_at = 7500;
+  a.train.nesterov = a.train.zero_gamma = false;
+  a.train.strict_data = true;
+  a.train.seed = (uint64_t{1} << 63) - 1;
+  a.train.steps = 123456789;
+  a.train.schedule = "paper";
+  Options b;
+  b.read(write_config(a.fields(), a.train.network.overrides));
+  const std::vector<OptionField> wanted = a.fields(), got = b.fields();
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    CAPTURE(wanted[i].name);
+    std::visit(
+        [&](auto* value) {
+          auto* const* other = std::get_if<decltype(value)>(&got[i].value);
+          REQUIRE(other != nullptr);
+          CHECK(**other == *value);
+        },
+        wanted[i].value);
+  }
+  REQUIRE(b.train.network.overrides.size() == 2);
+  for (const PrecisionOverride& o : b.train.network.overrides)
+    CHECK(o.precision == (o.layer == "fc" ? Precision{} : Precision{8, 8}));
+}
+
+}  // namespace
+}  // namespace nibble::apps

@@ -1,0 +1,70 @@
+// Runs the built program (NIBBLE_PROGRAM) in a shell and keeps what it printed.
+#pragma once
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <string>
+
+namespace nibble::testing {
+
+/// Path of the program under test; nothing when the variable is not set.
+inline std::optional<std::string> program() {
+  const char* path = std::getenv("NIBBLE_PROGRAM");
+  if (path == nullptr || *path == '\0') return std::nullopt;
+  return std::string(path);
+}
+
+/// A folder of one test, removed at its end.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(const std::string& name)
+      : path_(std::filesystem::temp_directory_path() / ("nibble-" + name + "-" + std::to_string(getpid()))) {
+    std::filesystem::remove_all(path_);
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name, std::ios::binary) << text;
+    return (path_ / name).string();
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline std::string read_text(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+struct Result {
+  int code = -1;  // exit status; 128 + the signal when one ended it
+  std::string out, err;
+};
+
+/// `nibble <arguments>` as a shell would split them, with `settings` ("NIBBLE_THREADS=1") in its environment.
+inline Result run_program(const std::string& arguments, const std::string& settings = "") {
+  const TemporaryFolder folder("output");
+  const std::string command = settings + " '" + program().value() + "' " + arguments + " </dev/null >'" +
+                              (folder / "out") + "' 2>'" + (folder / "err") + "'";
+  const int status = std::system(command.c_str());
+  Result r;
+  if (WIFEXITED(status)) r.code = WEXITSTATUS(status);
+  if (WIFSIGNALED(status)) r.code = 128 + WTERMSIG(status);
+  r.out = read_text(folder / "out");
+  r.err = read_text(folder / "err");
+  return r;
+}
+
+}  // namespace nibble::testing

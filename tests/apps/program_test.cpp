@@ -1,0 +1,185 @@
+// The command line as a user or a script meets it: exit codes, one sentence on stderr, results on stdout.
+#include "tests/apps/program.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace nibble::testing {
+namespace {
+
+constexpr const char* kCommands[] = {"train", "eval",  "export", "predict", "inspect",
+                                     "cost",  "bench", "synth",  "doctor"};
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// True (with a message) when there is no program to run.
+bool no_program() {
+  if (program()) return false;
+  MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+  return true;
+}
+
+/// The promise for every wrong input: the code, nothing on stdout, one line on stderr that begins with "error: ".
+void check_refused(const std::string& arguments, int code, const std::string& part, const std::string& settings = "") {
+  CAPTURE(arguments);
+  const Result r = run_program(arguments, settings);
+  CAPTURE(r.err);
+  CHECK(r.code == code);
+  CHECK(r.out.empty());
+  CHECK(r.err.rfind("error: ", 0) == 0);
+  CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
+  CHECK_MESSAGE(has(r.err, part), part);
+}
+
+TEST_CASE("program: help is on stdout with exit 0, for the program and for every command with examples") {
+  if (no_program()) return;
+  const Result all = run_program("--help");
+  CHECK(all.code == 0);
+  CHECK(all.err.empty());
+  for (const char* command : kCommands) {
+    CAPTURE(command);
+    CHECK(has(all.out, command));
+    for (const char* flag : {" --help", " -h"}) {
+      const Result r = run_program(command + std::string(flag));
+      CHECK(r.code == 0);
+      CHECK(r.err.empty());
+      CHECK(has(r.out, "Examples:\n  nibble " + std::string(command)));
+    }
+  }
+  CHECK(run_program("--version").code == 0);
+}
+
+TEST_CASE("program: without a command it shows the help and exits 2") {
+  if (no_program()) return;
+  const Result r = run_program("");
+  CHECK(r.code == 2);
+  CHECK(has(r.out, "train"));
+}
+
+TEST_CASE("program: unknown words name the nearest known one and exit 2; of a repeated option the last counts") {
+  if (no_program()) return;
+  check_refused("trian", 2, "unknown command 'trian' (did you mean train?)");
+  check_refused("train --lrr 1", 2, "unknown option '--lrr' (did you mean --lr?)");
+  check_refused("train --lrr=1", 2, "unknown option '--lrr' (did you mean --lr?)");
+  check_refused("cost --widht 2", 2, "did you mean --width?");
+  CHECK(run_program("cost --width 2 --width 1 --precision bf16").out == run_program("cost --precision bf16").out);
+  check_refused("bench train --batch 2", 2, "unknown option '--batch'");
+  check_refused("cost surplus", 2, "unknown argument 'surplus'");
+}
+
+TEST_CASE("program: values that do not fit are refused with exit 2") {
+  if (no_program()) return;
+  check_refused("cost --width wide", 2, "--width");
+  check_refused("cost --width 9", 2, "--width is 9");
+  check_refused("cost --width nan", 2, "--width is nan");
+  check_refused("cost --image-size 16", 2, "--image-size is 16");
+  check_refused("cost --precision w5a5", 2, "'w5a5'");
+  check_refused("cost --arch resnet18", 2, "resnet50");
+  check_refused("cost --granularity per_pixel", 2, "per_pixel");
+  check_refused("cost --max-linear 0", 2, "--max-linear is 0");
+  check_refused("cost --max-linear -1", 2, "--max-linear is -1");
+  check_refused("cost --width", 2, "--width");
+  check_refused("train", 2, "--data is missing");
+  check_refused("train --data x --batch-size 48", 2, "not a multiple of --shard");
+  check_refused("train --resume x --out y", 2, "--resume");
+  check_refused("train --resume /nonexistent/run", 2, "/nonexistent/run");
+  check_refused("bench walk", 2, "'walk'");
+  check_refused("cost", 2, "NIBBLE_THREADS", "NIBBLE_THREADS=many");
+  check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
+  check_refused("doctor --threads -1", 2, "--threads is -1");
+}
+
+TEST_CASE("program: a missing data set is exit 3 and a missing model exit 4, each named") {
+  if (no_program()) return;
+  check_refused("train --data /nonexistent/images --out /nonexistent/run", 3, "/nonexistent/images");
+  check_refused("eval /nonexistent/model --data /tmp", 4, "/nonexistent/model");
+  check_refused("inspect /nonexistent/model", 4, "/nonexistent/model");
+  check_refused("predict /nonexistent/model image.jpg", 4, "/nonexistent/model");
+}
+
+TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {
+  if (no_program()) return;
+  const Result table = run_program("cost --precision w4a4-fl8");
+  CHECK(table.code == 0);
+  CHECK(table.err.empty());
+  CHECK(has(table.out, "71,189,921,792"));
+  CHECK(has(table.out, "16,836,984,832"));
+  CHECK(has(table.out, "110,241,280"));
+  const Result r = run_program("cost --precision w4a4-fl8 --json");
+  CHECK(r.code == 0);
+  CHECK(std::count(r.out.begin(), r.out.end(), '\n') == 1);
+  const nlohmann::json j = nlohmann::json::parse(r.out);
+  CHECK(j.at("macs") == 4'089'184'256);
+  CHECK(j.at("weights") == 25'502'912);
+  CHECK(j.at("linear") == 16'836'984'832);
+  CHECK(j.at("quadratic") == 71'189'921'792);
+  CHECK(j.at("memory_bits") == 110'241'280);
+  CHECK(j.at("ratio").at("linear").get<double>() == doctest::Approx(0.257340).epsilon(1e-5));
+  CHECK(j.at("ratio").at("quadratic").get<double>() == doctest::Approx(0.068005).epsilon(1e-5));
+  CHECK(j.at("ratio").at("memory").get<double>() == doctest::Approx(0.270168).epsilon(1e-5));
+  CHECK(j.at("layers").size() == 54);
+  const nlohmann::json fits =
+      nlohmann::json::parse(run_program("cost --precision w4a4-fl8 --max-linear 0.15 --json").out);
+  CHECK(fits.at("ratio").at("linear").get<double>() <= 0.15);
+  CHECK(fits.at("width").get<double>() > 0.7);
+}
+
+TEST_CASE("program: a config of a training run serves cost too, and the command line wins over it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("config");
+  const std::string file = folder.write(
+      "run.toml", "lr = 0.1\nwidth = 0.5\nprecision = 'w4a4'\n[layers.\"layer3.0.conv2\"]\nprecision = 'w8a8'\n");
+  const nlohmann::json j = nlohmann::json::parse(run_program("cost --json --width 1 --config '" + file + "'").out);
+  CHECK(j.at("width") == 1.0);
+  CHECK(j.at("precision") == "w4a4");
+  CHECK(j.at("quadratic") == 65'426'948'096 + 48 * int64_t{115'605'504});
+  check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
+                "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
+  check_refused("cost --config '" + folder.write("layer.toml", "[layers.fd]\nprecision = 'w8a8'\n") + "'", 2, "'fd'");
+}
+
+TEST_CASE("program: nothing that redraws or colours goes to a file") {
+  if (no_program()) return;
+  const TemporaryFolder folder("synth");
+  for (const std::string& arguments :
+       {"synth --out '" + (folder / "images") + "' --train 2 --val 1 --size 32", std::string("cost"),
+        "train --dry-run --image-size 32 --batch-size 4 --shard 4 --data '" + (folder / "images") + "'"}) {
+    CAPTURE(arguments);
+    const Result r = run_program(arguments, "TERM=xterm-256color");
+    CHECK(r.code == 0);
+    for (const std::string* text : {&r.out, &r.err}) {
+      CHECK_FALSE(has(*text, "\x1b"));
+      CHECK_FALSE(has(*text, "\r"));
+    }
+  }
+}
+
+TEST_CASE("program: nibble synth and the plan of a dry run give their documented keys") {
+  if (no_program()) return;
+  const TemporaryFolder folder("plan");
+  const std::string images = folder / "images";
+  const Result synth = run_program("synth --json --out '" + images + "' --train 3 --val 2 --size 32");
+  REQUIRE(synth.code == 0);
+  const nlohmann::json made = nlohmann::json::parse(synth.out);
+  CHECK(made.at("train") == 30);
+  CHECK(made.at("val") == 20);
+  CHECK(made.at("classes") == 10);
+  const std::string train = "train --image-size 32 --batch-size 8 --shard 4 --epochs 5 --data '" + images + "'";
+  const nlohmann::json plan = nlohmann::json::parse(run_program(train + " --dry-run --json").out);
+  CHECK(plan.at("train_images") == 30);
+  CHECK(plan.at("val_images") == 20);
+  CHECK(plan.at("classes") == 10);
+  CHECK(plan.at("steps_per_epoch") == 3);  // the last partial batch is dropped
+  CHECK(plan.at("steps") == 15);
+  CHECK(plan.at("quantized_from") == 3);  // 0.2 of 15
+  CHECK(plan.at("parameters") == 25'557'032 - 990 * 2048 - 990);
+  check_refused(train, 2, "--out is missing");
+  check_refused(train + " --batch-size 64 --shard 32 --dry-run", 2, "30 images, fewer than one batch");
+}
+
+}  // namespace
+}  // namespace nibble::testing
