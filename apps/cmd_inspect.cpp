@@ -21,7 +21,23 @@ struct Row {
   float low_bound = 0, high_bound = 0;  // of the input's quantizer
   int64_t macs = 0;
   uint64_t bytes = 0;
+  QuantizerUsage usage;  // of the input's codes, from the last evaluation; empty when there was none
+
+  double clipped_share() const {
+    return usage.total > 0 ? static_cast<double>(usage.clipped) / static_cast<double>(usage.total) : 0;
+  }
+  int64_t codes_used() const {
+    return std::count_if(usage.codes.begin(), usage.codes.end(), [](int64_t n) { return n > 0; });
+  }
+  double share_of(size_t code) const {
+    return usage.total > 0 ? static_cast<double>(usage.codes[code]) / static_cast<double>(usage.total) : 0;
+  }
 };
+
+/// Index of code 0: the lowest of unsigned codes, the middle of signed ones (an odd number of them).
+size_t zero_code(const Row& r) {
+  return r.usage.codes.size() % 2 == 1 ? r.usage.codes.size() / 2 : 0;
+}
 
 std::string kernel_name(const LayerWeights& layer) {
   const kernels::Table& t = kernels::active();
@@ -59,7 +75,10 @@ class Inspect : public Command {
   static Row describe(const Executor& executor, size_t u) {
     const ServedModel& served = executor.model();
     const UnitSpec& unit = served.network.units[u];
-    Row row{.name = unit.name, .kernel = kernel_name(executor.layers()[u]), .shape = unit.shape};
+    Row row;
+    row.name = unit.name;
+    row.kernel = kernel_name(executor.layers()[u]);
+    row.shape = unit.shape;
     row.weight_bits = unit.precision.weight_bits;
     row.activation_bits = served.calibrated() ? unit.precision.activation_bits : 16;
     row.macs = unit.macs();
@@ -69,6 +88,7 @@ class Inspect : public Command {
       const auto [low, high] = std::minmax_element(bound.begin(), bound.end());
       row.low_bound = *low;
       row.high_bound = *high;
+      if (!served.usage.empty()) row.usage = served.usage[static_cast<size_t>(unit.quantizer)];
     }
     return row;
   }
@@ -82,7 +102,7 @@ class Inspect : public Command {
     j["classes"] = served.network.options.classes;
     j["calibrated"] = served.calibrated();
     j["layers"] = nlohmann::ordered_json::array();
-    for (const Row& r : rows)
+    for (const Row& r : rows) {
       j["layers"].push_back({{"name", r.name},
                              {"input", {r.shape.h, r.shape.w, r.shape.ic}},
                              {"output", {r.shape.oh(), r.shape.ow(), r.shape.oc}},
@@ -95,18 +115,31 @@ class Inspect : public Command {
                              {"macs", r.macs},
                              {"bytes", r.bytes},
                              {"kernel", r.kernel}});
+      if (r.usage.total == 0) continue;
+      j["layers"].back()["clipped_share"] = r.clipped_share();
+      j["layers"].back()["code_counts"] = r.usage.codes;
+    }
     print(j.dump());
   }
 
   static void print_rows(const std::vector<Row>& rows, const ServedModel& served) {
-    std::vector<std::vector<std::string>> table = {
-        {"layer", "input", "output", "kernel", "w bits", "a bits", "bounds", "mega-macs", "bytes", "product"}};
+    std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "a bits", "bounds",
+                                                    "clipped", "codes", "zero", "top", "mega-macs", "bytes",
+                                                    "product"}};
     for (const Row& r : rows)
       table.push_back({r.name, fmt::format("{}x{}x{}", r.shape.h, r.shape.w, r.shape.ic),
                        fmt::format("{}x{}x{}", r.shape.oh(), r.shape.ow(), r.shape.oc),
                        fmt::format("{}x{}/{}", r.shape.kh, r.shape.kw, r.shape.stride), std::to_string(r.weight_bits),
                        std::to_string(r.activation_bits),
                        r.high_bound > 0 ? fmt::format("{:.3g}..{:.3g}", r.low_bound, r.high_bound) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.2f} %", 100 * r.clipped_share()) : "-",
+                       r.usage.total > 0 ? fmt::format("{}/{}", r.codes_used(), r.usage.codes.size()) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.0f} %", 100 * r.share_of(zero_code(r))) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.1f} %", 100 * r.share_of(r.usage.codes.size() - 1)) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.2f} %", 100 * r.clipped_share()) : "-",
+                       r.usage.total > 0 ? fmt::format("{}/{}", r.codes_used(), r.usage.codes.size()) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.0f} %", 100 * r.share_of(zero_code(r))) : "-",
+                       r.usage.total > 0 ? fmt::format("{:.1f} %", 100 * r.share_of(r.usage.codes.size() - 1)) : "-",
                        fmt::format("{:.2f}", static_cast<double>(r.macs) * 1e-6),
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));

@@ -9,6 +9,7 @@
 #include "data/wrappers.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
+#include "nn/activation_usage.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
@@ -21,6 +22,7 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+constexpr int64_t kUsageImages = 64;    // images whose codes are counted after an evaluation
 constexpr int64_t kLogEvery = 10;       // steps between lines of metrics.jsonl
 constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
@@ -246,6 +248,12 @@ void TrainingRun::evaluate(double epoch) {
       evaluate_dataset(runner_for(model), validation_, o.network.image_size,
                        {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
   evaluated_at_ = trainer_->steps_done();
+  // How the codes are used, on the first images of the set: kept in the checkpoint for inspect.
+  EvalLoader few({.dataset = validation_,
+                  .batch_size = kUsageImages,
+                  .image_size = static_cast<int>(o.network.image_size),
+                  .limit = kUsageImages});
+  if (const std::optional<Batch> batch = few.next()) trainer_->model().usage = measure_usage(model, batch->images);
   evaluation_seconds_ += last_evaluation_.seconds;
   const EvaluationResult& r = last_evaluation_.result;
   log_->write(

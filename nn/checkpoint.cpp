@@ -1,5 +1,6 @@
 #include "nn/checkpoint.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -92,6 +93,8 @@ class Reader {
     return {t.data<float>(), t.data<float>() + n};
   }
 
+  void mark(const std::string& name) { seen_.insert(name); }
+
   void require_all_seen() const {
     for (const TensorEntry& e : file_.entries())
       if (!seen_.contains(e.name))
@@ -110,6 +113,15 @@ void read_unit(Reader& reader, const UnitSpec& unit, const std::string& prefix, 
   });
 }
 
+void read_statistics(Reader& reader, const SafetensorsFile& file, const UnitSpec& unit, UnitParameters& p) {
+  each_statistic(unit, p, [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+  if (!p.running_variance.defined()) return;
+  for (int64_t c = 0; c < unit.shape.oc; ++c)
+    if (p.running_variance.data<float>()[c] < 0)
+      throw ModelError("{}: tensor {}.running_var holds {}, variances are not negative", file.source(), unit.norm_name,
+                       p.running_variance.data<float>()[c]);
+}
+
 void read_calibration(Reader& reader, const SafetensorsFile& file, const QuantizerSpec& spec, Calibration& c) {
   c.mean_of_max = reader.floats(spec.name + ".mean_of_max", spec.channels);
   c.weight = reader.floats(spec.name + ".ema_weight", spec.channels);
@@ -117,6 +129,16 @@ void read_calibration(Reader& reader, const SafetensorsFile& file, const Quantiz
   c.bound = reader.floats(spec.name + ".bound", spec.channels);
   for (float b : c.bound)
     if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
+}
+
+/// Bounds are written in one go: a file with some of them is damaged, and would otherwise count as not calibrated.
+void require_all_bounds_or_none(const SafetensorsFile& file, const Model& model) {
+  const std::vector<Calibration>& all = model.calibration;
+  const auto bare = std::find_if(all.begin(), all.end(), [](const Calibration& c) { return c.bound.empty(); });
+  if (bare == all.end() || std::all_of(all.begin(), all.end(), [](const Calibration& c) { return c.bound.empty(); }))
+    return;
+  throw ModelError("{}: tensor {}.bound is missing although other quantizers have theirs", file.source(),
+                   model.network.quantizers[static_cast<size_t>(bare - all.begin())].name);
 }
 
 int64_t parse_steps(const SafetensorsFile& file) {
@@ -129,6 +151,35 @@ int64_t parse_steps(const SafetensorsFile& file) {
 }
 
 }  // namespace
+
+Tensor usage_to_tensor(const QuantizerUsage& usage) {
+  const Tensor t(DType::s32, {static_cast<int64_t>(usage.codes.size()) + 1});
+  const auto narrow = [](int64_t n) { return static_cast<int32_t>(std::min<int64_t>(n, INT32_MAX)); };
+  std::transform(usage.codes.begin(), usage.codes.end(), t.data<int32_t>(), narrow);
+  t.data<int32_t>()[usage.codes.size()] = narrow(usage.clipped);
+  return t;
+}
+
+QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string& name, const QuantizerSpec& spec) {
+  const TensorEntry& e = file.entry(name);
+  const int64_t codes = spec.is_signed ? (int64_t{1} << spec.bits) - 1 : int64_t{1} << spec.bits;
+  if (e.dtype != "I32" || e.shape != std::vector<int64_t>{codes + 1})
+    throw ModelError("{}: tensor {} is {} {}, the network needs I32 [{}]", file.source(), name, e.dtype, e.shape_text(),
+                     codes + 1);
+  const Tensor t = file.tensor(name);
+  QuantizerUsage usage;
+  for (int64_t i = 0; i <= codes; ++i) {
+    const int32_t n = t.data<int32_t>()[i];
+    if (n < 0) throw ModelError("{}: tensor {} holds {}, counts are not negative", file.source(), name, n);
+    if (i == codes) {
+      usage.clipped = n;
+      break;
+    }
+    usage.codes.push_back(n);
+    usage.total += n;
+  }
+  return usage;
+}
 
 std::string strings_to_json(const std::vector<std::string>& strings) {
   return nlohmann::json(strings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -189,6 +240,7 @@ uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, 
     writer.add(name + ".mean_of_max", vector_tensor(c.mean_of_max));
     writer.add(name + ".ema_weight", vector_tensor(c.weight));
     if (!c.bound.empty()) writer.add(name + ".bound", vector_tensor(c.bound));
+    if (q < model.usage.size()) writer.add(name + ".usage", usage_to_tensor(model.usage[q]));
   }
   return writer.write(path);
 }
@@ -215,12 +267,20 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
     UnitParameters p, m;
     read_unit(reader, unit, "", p);
     read_unit(reader, unit, "momentum.", m);
-    each_statistic(unit, p, [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+    read_statistics(reader, file, unit, p);
     c.model.units.push_back(std::move(p));
     c.momentum.units.push_back(std::move(m));
   }
   for (const QuantizerSpec& spec : c.model.network.quantizers)
     read_calibration(reader, file, spec, c.model.calibration.emplace_back());
+  require_all_bounds_or_none(file, c.model);
+  for (const QuantizerSpec& spec : c.model.network.quantizers) {
+    if (file.find(spec.name + ".usage") == nullptr) continue;
+    c.model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));
+    reader.mark(spec.name + ".usage");
+  }
+  if (!c.model.usage.empty() && c.model.usage.size() != c.model.calibration.size())
+    throw ModelError("{}: code counts of some quantizers are missing although others have theirs", file.source());
   reader.require_all_seen();
   rebuild_quantizers(c.model);
   return c;
@@ -230,8 +290,10 @@ std::vector<std::string> load_torchvision_weights(const std::filesystem::path& p
   const SafetensorsFile file = SafetensorsFile::open(path);
   Reader reader(file);
   std::vector<std::string> fresh;
+  std::vector<UnitParameters> units;  // the model changes only when all of them are there
   for (size_t u = 0; u < model.units.size(); ++u) {
     const UnitSpec& unit = model.network.units[u];
+    units.push_back(model.units[u]);
     if (unit.kind == UnitKind::kLinear) {
       const TensorEntry* e = file.find(unit.name + ".weight");
       if (e == nullptr || e->shape.empty() || e->shape.front() != unit.shape.oc) {
@@ -239,10 +301,10 @@ std::vector<std::string> load_torchvision_weights(const std::filesystem::path& p
         continue;
       }
     }
-    read_unit(reader, unit, "", model.units[u]);
-    each_statistic(unit, model.units[u],
-                   [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
+    read_unit(reader, unit, "", units.back());
+    read_statistics(reader, file, unit, units.back());
   }
+  model.units = std::move(units);
   return fresh;
 }
 

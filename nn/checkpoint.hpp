@@ -1,7 +1,7 @@
 // Checkpoints: the trainer's whole state as one safetensors file, masters under torchvision's names.
 //
 // Tensors: <layer>.weight F32 OIHW (fc: [classes, features]), <norm>.{weight,bias,running_mean,running_var}, fc.bias,
-// momentum.<the same names>, <quantizer>.{mean_of_max,ema_weight,bound}. Metadata: nibble.format = "checkpoint",
+// momentum.<the same names>, <quantizer>.{mean_of_max,ema_weight,bound,usage}. Metadata: nibble.format = "checkpoint",
 // nibble.version, nibble.network (JSON), nibble.steps, nibble.run (JSON of the caller), nibble.classes (JSON).
 // Nothing about the machine, the time or the number of threads enters, so equal training gives equal bytes.
 #pragma once
@@ -42,6 +42,10 @@ void require_version(const SafetensorsFile& file);
 /// Starts from any safetensors file with torchvision's names: kernels, batch norm and, when the number of classes is
 /// the same, fc. Returns the names left fresh (fc). ModelError names the first missing tensor or wrong shape.
 std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model);
+
+/// Code counts as a tensor I32 [codes + 1], the clipped count last, and back; ModelError when they cannot be counts.
+Tensor usage_to_tensor(const QuantizerUsage& usage);
+QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string& name, const QuantizerSpec& spec);
 
 /// JSON array of strings and back; ModelError naming `source`.
 std::string strings_to_json(const std::vector<std::string>& strings);

@@ -37,7 +37,8 @@ void lecun_normal(const Tensor& w, uint64_t seed, uint32_t unit) {
 }  // namespace
 
 Model make_model(const Network& network, const InitOptions& options) {
-  Model model{.network = network, .units = {}, .calibration = {}, .quantizers = {}};
+  Model model;
+  model.network = network;
   for (size_t u = 0; u < network.units.size(); ++u) {
     const UnitSpec& spec = network.units[u];
     const ConvShape& s = spec.shape;

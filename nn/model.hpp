@@ -26,11 +26,20 @@ struct Calibration {
   std::vector<float> bound;        // [channels]; empty until calibrated
 };
 
+/// How often each code of a quantizer occurred, over the images of the last evaluation (see activation_usage.hpp).
+struct QuantizerUsage {
+  std::vector<int64_t> codes;  // [2^b], or [2Q + 1] from -Q up
+  int64_t clipped = 0;         // values at or beyond the end of the top bucket
+  int64_t total = 0;
+};
+
 struct Model {
   Network network;
   std::vector<UnitParameters> units;            // as network.units
   std::vector<Calibration> calibration;         // as network.quantizers
   std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty until calibrated
+
+  std::vector<QuantizerUsage> usage;  // as network.quantizers; empty until evaluated
 
   /// Activations are quantized from here on (always false for bf16 networks).
   bool calibrated() const { return !quantizers.empty(); }

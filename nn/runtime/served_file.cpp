@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "nn/network_json.hpp"
 
@@ -52,13 +53,13 @@ class ServedReader {
  public:
   explicit ServedReader(const SafetensorsFile& file) : file_(file) {}
 
-  std::vector<float> floats(const std::string& name, int64_t n) const {
+  std::vector<float> floats(const std::string& name, int64_t n) {
     expect(name, "F32", {n});
     const Tensor t = file_.finite_tensor_f32(name);
     return {t.data<float>(), t.data<float>() + n};
   }
 
-  void weights(const UnitSpec& unit, ServedLayer& layer) const {
+  void weights(const UnitSpec& unit, ServedLayer& layer) {
     const ConvShape& s = unit.shape;
     const std::string name = unit.name + ".weight";
     if (unit.precision.weight_bits == 16) {
@@ -83,14 +84,25 @@ class ServedReader {
         throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file_.source(), unit.name, v);
   }
 
+  void mark(const std::string& name) { seen_.insert(name); }
+
+  void require_all_seen() const {
+    for (const TensorEntry& e : file_.entries())
+      if (!seen_.contains(e.name))
+        throw ModelError("{}: tensor {} belongs to no part of the network; the file was made by another version",
+                         file_.source(), e.name);
+  }
+
  private:
-  void expect(const std::string& name, const char* dtype, const std::vector<int64_t>& shape) const {
+  void expect(const std::string& name, const char* dtype, const std::vector<int64_t>& shape) {
     const TensorEntry& e = file_.entry(name);
     if (e.dtype != dtype || e.shape != shape)
       throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", file_.source(), name, e.dtype,
                        e.shape_text(), dtype, fmt::join(shape, ","));
+    seen_.insert(name);
   }
   const SafetensorsFile& file_;
+  std::unordered_set<std::string> seen_;
 };
 
 }  // namespace
@@ -133,6 +145,8 @@ ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel
   }
   for (size_t q = 0; q < model.quantizers.size(); ++q)
     writer.add(net.quantizers[q].name + ".bound", vector_tensor(model.quantizers[q].bound));
+  for (size_t q = 0; q < model.usage.size(); ++q)
+    writer.add(net.quantizers[q].name + ".usage", usage_to_tensor(model.usage[q]));
   sizes.file_bytes = writer.write(path);
   return sizes;
 }
@@ -151,13 +165,16 @@ ServedModel load_served(const SafetensorsFile& file) {
   } catch (const UsageError& e) {
     throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
   }
+  if (model.network.options.mode == QuantMode::kFake && !model.network.quantizers.empty())
+    throw ModelError("{}: its network multiplies dequantized values (quant_mode fake), which is never served",
+                     file.source());
   model.class_names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
   try {
     model.notes = nlohmann::json::parse(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), e.what());
   }
-  const ServedReader reader(file);
+  ServedReader reader(file);
   for (const UnitSpec& unit : model.network.units) {
     ServedLayer& layer = model.layers.emplace_back();
     reader.weights(unit, layer);
@@ -169,7 +186,13 @@ ServedModel load_served(const SafetensorsFile& file) {
     for (float b : bound)
       if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
     model.quantizers.push_back(make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec)));
+    if (file.find(spec.name + ".usage") == nullptr) continue;
+    model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));
+    reader.mark(spec.name + ".usage");
   }
+  if (!model.usage.empty() && model.usage.size() != model.quantizers.size())
+    throw ModelError("{}: code counts of some quantizers are missing although others have theirs", file.source());
+  reader.require_all_seen();
   return model;
 }
 

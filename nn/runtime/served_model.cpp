@@ -34,8 +34,10 @@ ServedModel make_served(const Model& model) {
     throw UnsupportedError(
         "a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
         "train with --quant-mode integer to serve it");
-  ServedModel served{
-      .network = model.network, .quantizers = model.quantizers, .layers = {}, .class_names = {}, .notes = {}};
+  ServedModel served;
+  served.network = model.network;
+  served.quantizers = model.quantizers;
+  served.usage = model.usage;
   served.layers.resize(model.units.size());
   static const std::vector<float> kNoFold;
   parallel_for(static_cast<int64_t>(model.units.size()), [&](int64_t i) {

@@ -21,6 +21,7 @@ struct ServedModel {
   Network network;
   std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty: activations are bf16
   std::vector<ServedLayer> layers;              // as network.units
+  std::vector<QuantizerUsage> usage;            // as network.quantizers; empty when it was not measured
   std::vector<std::string> class_names;
   /// Where it comes from and what evaluation found ("steps", "decoder", ...): strings, not used in arithmetic.
   std::map<std::string, std::string> notes;

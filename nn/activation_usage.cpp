@@ -1,0 +1,99 @@
+#include "nn/activation_usage.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nn/passes.hpp"
+
+namespace nibble {
+
+namespace {
+
+class UsageCounter {
+ public:
+  UsageCounter(const Model& model, const StepWeights& weights) : model_(model), weights_(weights) {
+    for (const ActivationQuantizer& q : model.quantizers)
+      usage_.push_back({.codes = std::vector<int64_t>(static_cast<size_t>(
+                            q.is_signed ? 2 * static_cast<int64_t>(q.top()) + 1 : int64_t{1} << q.bits)),
+                        .clipped = 0,
+                        .total = 0});
+  }
+
+  void image(const Tensor& images) {
+    const int q = model_.network.units.front().quantizer;
+    if (q < 0) return;
+    for (int64_t i = 0; i < images.size(); ++i) {
+      const int c = static_cast<int>(i % 3);
+      count(q, c, normalised(images.data<uint8_t>()[i], c));
+    }
+  }
+
+  void unit(const UnitSpec& spec, const Tensor& acc, const Tensor& output) {
+    const Network& net = model_.network;
+    const int u = net.unit_index(spec.name), value = u + 1;
+    if (spec.average_pool || !spec.relu) return;
+    const std::vector<int> readers = quantizers_of(net, value);
+    if (readers.empty()) return;
+    const bool pooled = std::any_of(net.units.begin(), net.units.end(),
+                                    [&](const UnitSpec& r) { return r.input == value && r.average_pool; });
+    if (output.dtype() == DType::bf16) {
+      for (int q : readers) pooled ? averages(q, output) : plain(q, output);
+    } else {
+      // The single reader's codes were made from the fp32 value, which only the accumulator still tells.
+      const ServedAffine f =
+          served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)]);
+      const int64_t n = acc.shape().back();
+      for (int64_t i = 0; i < acc.size(); ++i) {
+        const size_t c = static_cast<size_t>(i % n);
+        const float product = static_cast<float>(acc.data<int32_t>()[i]) * f.m[c];
+        count(readers.front(), static_cast<int>(c), product + f.a[c]);
+      }
+    }
+  }
+
+  std::vector<QuantizerUsage> result() { return std::move(usage_); }
+
+ private:
+  void plain(int q, const Tensor& z) {
+    const int64_t c = z.shape().back();
+    for (int64_t r = 0; r < z.rows(); ++r)
+      for (int64_t i = 0; i < c; ++i) count(q, static_cast<int>(i), to_float(z.row<bf16>(r)[i]));
+  }
+
+  void averages(int q, const Tensor& z) {
+    plain(q, average_pool_activate(nullptr, Variable(z), nullptr, false, nullptr).z.value());
+  }
+
+  void count(int q, int channel, float v) {
+    const ActivationQuantizer& a = model_.quantizers[static_cast<size_t>(q)];
+    QuantizerUsage& u = usage_[static_cast<size_t>(q)];
+    const float t = v * a.scale[static_cast<size_t>(channel)];
+    ++u.total;
+    if (a.is_signed) {
+      u.clipped += std::fabs(t) > a.top();
+      ++u.codes[static_cast<size_t>(std::floor(std::clamp(t, -a.top(), a.top()) + 0.5f) + a.top())];
+    } else {
+      u.clipped += t >= a.top() + 1.0f;
+      ++u.codes[static_cast<size_t>(std::floor(std::clamp(t, 0.0f, a.top())))];
+    }
+  }
+
+  const Model& model_;
+  const StepWeights& weights_;
+  std::vector<QuantizerUsage> usage_;
+};
+
+}  // namespace
+
+std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images) {
+  if (!model.calibrated() || model.network.options.mode == QuantMode::kFake) return {};
+  const StepWeights weights = prepare_weights(model, Passes::kForward);
+  UsageCounter counter(model, weights);
+  counter.image(images);
+  evaluate_modules(model, weights, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
+    counter.unit(unit, acc, output);
+  });
+  return counter.result();
+}
+
+}  // namespace nibble
