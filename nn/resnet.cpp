@@ -190,11 +190,15 @@ int Network::unit_index(const std::string& name) const {
 Network build_resnet(const NetworkOptions& options) {
   check_ranges(options);
   Network net = Builder(options).build();
-  for (const PrecisionOverride& o : options.overrides)
+  for (const PrecisionOverride& o : options.overrides) {
+    const auto same = [&](const PrecisionOverride& other) { return other.layer == o.layer; };
+    if (std::count_if(options.overrides.begin(), options.overrides.end(), same) > 1)
+      throw UsageError("the layer '{}' has more than one precision override; keep one", o.layer);
     if (net.unit_index(o.layer) < 0)
       throw UsageError(
           "the precision override names the layer '{}', which {} does not have; nibble cost lists the layers", o.layer,
           options.arch);
+  }
   return net;
 }
 

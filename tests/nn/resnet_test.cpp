@@ -328,6 +328,8 @@ TEST_CASE("resnet: options out of range are refused by the name of their flag") 
   NetworkOptions o = with("w4a4");
   o.overrides = {{"layer9.0.conv1", {8, 8}}};
   CHECK(refusal(o).find("'layer9.0.conv1'") != std::string::npos);
+  o.overrides = {{"fc", {8, 8}}, {"conv1", {8, 8}}, {"fc", {4, 4}}};
+  CHECK(refusal(o).find("'fc' has more than one") != std::string::npos);
   o = with("w4a4");
   o.width = 0.05;  // the narrowest: three filters
   CHECK(unit(build_resnet(o), "layer1.0.conv1").shape.oc == 3);
