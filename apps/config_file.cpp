@@ -123,6 +123,8 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
         [&](auto* value) {
           if constexpr (std::is_same_v<decltype(value), uint64_t*>)
             one.insert(field.name, static_cast<int64_t>(*value));
+          else if constexpr (std::is_same_v<decltype(value), double*>)
+            out << fmt::format("{} = {}", field.name, *value);  // the fewest digits that read back equal
           else
             one.insert(field.name, *value);
         },

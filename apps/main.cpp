@@ -114,6 +114,9 @@ int main(int argc, char** argv) {
   using nibble::ExitCode;
   try {
     return nibble::apps::run(argc, argv);
+  } catch (const nibble::InterruptedError& e) {
+    nibble::apps::warn(e.what());  // what was asked for is no error
+    return static_cast<int>(e.code());
   } catch (const nibble::Error& e) {
     nibble::apps::warn(fmt::format("error: {}", e.what()));
     return static_cast<int>(e.code());

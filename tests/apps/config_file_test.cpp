@@ -135,7 +135,10 @@ TEST_CASE("config: what is written reads back equal, bit for bit, also when noth
   a.train.steps = 123456789;
   a.train.schedule = "paper";
   Options b;
-  b.read(write_config(a.fields(), a.train.network.overrides));
+  const std::string text = write_config(a.fields(), a.train.network.overrides);
+  CHECK(has(text, "width = 0.30000000000000004\n"));
+  CHECK(has(text, "momentum = 0.9\n"));
+  b.read(text);
   const std::vector<OptionField> wanted = a.fields(), got = b.fields();
   for (size_t i = 0; i < wanted.size(); ++i) {
     CAPTURE(wanted[i].name);
