@@ -20,19 +20,22 @@ Tensor slice(const Tensor& images, int64_t first, int64_t count) {
   return out;
 }
 
+/// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell.
 void check_finite(double loss, int64_t step, const Model& model, const ShardStatistics& statistics) {
-  if (std::isfinite(loss)) return;
-  for (size_t u = 0; u < statistics.norms.size(); ++u)
-    for (float v : statistics.norms[u].variance)
-      if (!std::isfinite(v))
+  for (size_t u = 0; u < statistics.norms.size(); ++u) {
+    const NormStatistics& norm = statistics.norms[u];
+    for (size_t c = 0; c < norm.variance.size(); ++c)
+      if (!std::isfinite(norm.mean[c]) || !std::isfinite(norm.variance[c]))
         throw DivergedError(
-            "the loss is not finite at step {}: {} is the first layer whose output is not; lower --lr, "
-            "lengthen --warmup-epochs or set --clip-grad-norm",
-            step, model.network.units[u].name);
-  throw DivergedError(
-      "the loss is not finite at step {} although every convolution's output is (fc); lower --lr, "
-      "lengthen --warmup-epochs or set --clip-grad-norm",
-      step);
+            "the output of {} is not finite at step {}, the first layer in which it is so; lower --lr, lengthen "
+            "--warmup-epochs or set --clip-grad-norm",
+            model.network.units[u].name, step);
+  }
+  if (!std::isfinite(loss))
+    throw DivergedError(
+        "the loss is not finite at step {} although every convolution's output is (fc); lower --lr, lengthen "
+        "--warmup-epochs or set --clip-grad-norm",
+        step);
 }
 
 }  // namespace

@@ -109,7 +109,7 @@ run_tests() {
 
 stage_packages() {
   local needed="g++ clang clang-format meson ninja-build pkg-config python3 libxsimd-dev libtbb-dev libstb-dev
-    doctest-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libfmt-dev libturbojpeg0-dev"
+    doctest-dev libsimde-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libfmt-dev libturbojpeg0-dev"
   # shellcheck disable=SC2086  # a list of words
   step packages install bash apps/install_packages.sh $needed
 }

@@ -42,7 +42,8 @@ class NaiveRun {
 
   NaiveMap quantize(const NaiveMap& z, int q) const {
     NaiveMap out = z;
-    for (size_t i = 0; i < z.v.size(); ++i) out.v[i] = code(static_cast<float>(z.v[i]), q, i % static_cast<size_t>(z.c));
+    for (size_t i = 0; i < z.v.size(); ++i)
+      out.v[i] = code(static_cast<float>(z.v[i]), q, i % static_cast<size_t>(z.c));
     return out;
   }
 
@@ -119,7 +120,8 @@ class NaiveRun {
       t_.plain[unit.name] = v;
     }
     for (const UnitSpec& reader : net_.units)
-      if (reader.input == value && !reader.average_pool) t_.codes[spec(reader.quantizer).name] = quantize(v, reader.quantizer);
+      if (reader.input == value && !reader.average_pool)
+        t_.codes[spec(reader.quantizer).name] = quantize(v, reader.quantizer);
   }
 
   NaiveMap max_pool(const NaiveMap& z) const {

@@ -1,0 +1,352 @@
+// Checkpoints: what goes in comes out, in torchvision's order, and whatever is wrong is named.
+#include "nn/checkpoint.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <iterator>
+
+#include "tests/nn/small_model.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+using testing::calibrated_model;
+using testing::random_model;
+using testing::same_bytes;
+using testing::small_options;
+using testing::TempDir;
+
+Gradients random_momentum(const Model& model) {
+  Gradients g = make_gradients(model);
+  for (size_t u = 0; u < g.units.size(); ++u) {
+    Rng rng(3, rng_purpose::kTest, u, 9);
+    for (const Tensor* t : {&g.units[u].weights, &g.units[u].gamma, &g.units[u].beta, &g.units[u].bias})
+      if (t->defined())
+        for (int64_t i = 0; i < t->size(); ++i) t->data<float>()[i] = rng.normal();
+  }
+  return g;
+}
+
+bool same(const Tensor& a, const Tensor& b) {
+  return a.defined() == b.defined() && (!a.defined() || same_bytes(a, b));
+}
+
+void check_same(const UnitParameters& a, const UnitParameters& b) {
+  CHECK(same(a.weights, b.weights));
+  CHECK(same(a.gamma, b.gamma));
+  CHECK(same(a.beta, b.beta));
+  CHECK(same(a.bias, b.bias));
+  CHECK(same(a.running_mean, b.running_mean));
+  CHECK(same(a.running_variance, b.running_variance));
+}
+
+/// All options away from their defaults, so that a forgotten one shows.
+NetworkOptions unusual_options() {
+  NetworkOptions o = small_options("w8a4-fl8", 0.13);
+  o.arch = "resnet29";
+  o.per_channel_by = PerChannelBy::kShiftFold;
+  o.image_size = 40;
+  o.classes = 7;
+  o.same_padding = o.signed_block_input = true;
+  o.overrides = {{"layer3.2.conv2", {8, 8}}, {"layer1.0.conv3", {16, 16}}};
+  return o;
+}
+
+void check_round_trip(const Model& model) {
+  const TempDir dir;
+  const Gradients momentum = random_momentum(model);
+  const std::vector<std::string> names = {"dog", "a \"quoted\" name", "K\xC3\xA4se"};
+  const uint64_t bytes = save_checkpoint(dir / "c.safetensors", model, momentum, 123456789012, "{\"lr\":0.1}", names);
+  CHECK(bytes == std::filesystem::file_size(dir / "c.safetensors"));
+  const Checkpoint c = load_checkpoint(dir / "c.safetensors");
+  CHECK(c.steps_done == 123456789012);
+  CHECK(c.run == "{\"lr\":0.1}");
+  CHECK(c.class_names == names);
+  REQUIRE(c.model.units.size() == model.units.size());
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    CAPTURE(model.network.units[u].name);
+    check_same(c.model.units[u], model.units[u]);
+    check_same(c.momentum.units[u], momentum.units[u]);
+    CHECK(c.model.network.units[u].precision == model.network.units[u].precision);
+    CHECK(c.model.network.units[u].shape == model.network.units[u].shape);
+  }
+  REQUIRE(c.model.calibration.size() == model.calibration.size());
+  for (size_t q = 0; q < model.calibration.size(); ++q) {
+    CHECK(c.model.calibration[q].mean_of_max == model.calibration[q].mean_of_max);
+    CHECK(c.model.calibration[q].weight == model.calibration[q].weight);
+    CHECK(c.model.calibration[q].bound == model.calibration[q].bound);
+  }
+  CHECK(c.model.calibrated() == model.calibrated());
+  for (size_t q = 0; q < model.quantizers.size(); ++q) {
+    CHECK(c.model.quantizers[q].scale == model.quantizers[q].scale);
+    CHECK(c.model.quantizers[q].fold == model.quantizers[q].fold);
+    CHECK(c.model.quantizers[q].factor == model.quantizers[q].factor);
+  }
+}
+
+TEST_CASE("checkpoint: everything comes back bit for bit, calibrated or not, with every option") {
+  check_round_trip(calibrated_model(small_options("w4a4-fl8")));
+  check_round_trip(random_model(small_options("w4a4-fl8")));
+  check_round_trip(random_model(small_options("bf16")));
+  check_round_trip(calibrated_model(unusual_options()));
+  NetworkOptions o = small_options("w4a4");
+  o.granularity = Granularity::kPerTensor;
+  o.mode = QuantMode::kFake;
+  check_round_trip(calibrated_model(o));
+}
+
+TEST_CASE("checkpoint: kernels lie OHWI in memory and OIHW in the file, fc as [classes, features]") {
+  const TempDir dir;
+  const Model model = random_model(small_options("w4a4-fl8"));
+  save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 1, "{}", {});
+  const SafetensorsFile file = SafetensorsFile::open(dir / "c.safetensors");
+  const int u = model.network.unit_index("layer2.0.conv2");
+  const Tensor& memory = model.units[static_cast<size_t>(u)].weights;
+  const Tensor stored = file.tensor("layer2.0.conv2.weight");
+  const int64_t oc = memory.dim(0), kh = memory.dim(1), kw = memory.dim(2), ic = memory.dim(3);
+  REQUIRE(stored.shape().str() == Shape({oc, ic, kh, kw}).str());
+  int64_t wrong = 0;
+  for (int64_t o = 0; o < oc; ++o)
+    for (int64_t i = 0; i < ic; ++i)
+      for (int64_t y = 0; y < kh; ++y)
+        for (int64_t x = 0; x < kw; ++x)
+          wrong += stored.data<float>()[((o * ic + i) * kh + y) * kw + x] !=
+                   memory.data<float>()[((o * kh + y) * kw + x) * ic + i];
+  CHECK(wrong == 0);
+  CHECK(file.entry("fc.weight").shape == std::vector<int64_t>{5, 4 * 128});
+  CHECK(file.entry("fc.bias").shape == std::vector<int64_t>{5});
+  for (const char* name :
+       {"bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var", "layer1.0.downsample.1.weight",
+        "momentum.conv1.weight", "momentum.bn1.bias", "conv1.input.mean_of_max", "conv1.input.ema_weight"})
+    CHECK_MESSAGE(file.find(name) != nullptr, name);
+  CHECK(file.find("conv1.input.bound") == nullptr);
+  CHECK(file.find("momentum.bn1.running_mean") == nullptr);
+}
+
+/// A copy of a good checkpoint that the test changes before it is written.
+struct Edited {
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, Tensor> tensors;
+};
+
+std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
+  const TempDir dir;
+  save_checkpoint(dir / "good.safetensors", model, make_gradients(model), 3, "{}", {"a"});
+  const SafetensorsFile good = SafetensorsFile::open(dir / "good.safetensors");
+  Edited e{good.metadata(), {}};
+  for (const TensorEntry& t : good.entries()) e.tensors[t.name] = good.tensor(t.name);
+  edit(e);
+  SafetensorsWriter writer;
+  for (const auto& [key, value] : e.metadata) writer.set_metadata(key, value);
+  for (const auto& [name, tensor] : e.tensors) writer.add(name, tensor);
+  writer.write(dir / "edited.safetensors");
+  try {
+    load_checkpoint(dir / "edited.safetensors");
+  } catch (const ModelError& error) {
+    CHECK(std::string(error.what()).find("edited.safetensors") != std::string::npos);
+    return error.what();
+  }
+  return "accepted";
+}
+
+Tensor vector_of(std::vector<float> v) {
+  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
+  std::copy(v.begin(), v.end(), t.data<float>());
+  return t;
+}
+
+TEST_CASE("checkpoint: an unchanged copy is accepted, so the refusals below are for their own reason") {
+  CHECK(error_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
+}
+
+TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  struct Case {
+    const char* what;
+    std::function<void(Edited&)> edit;
+    const char* named;
+  };
+  const std::vector<Case> cases = {
+      {"version", [](Edited& e) { e.metadata["nibble.version"] = "2"; }, "version 2"},
+      {"no version", [](Edited& e) { e.metadata.erase("nibble.version"); }, "nibble.version"},
+      {"kind", [](Edited& e) { e.metadata["nibble.format"] = "served"; }, "no checkpoint"},
+      {"unknown kind", [](Edited& e) { e.metadata["nibble.format"] = "onnx"; }, "onnx"},
+      {"no kind", [](Edited& e) { e.metadata.erase("nibble.format"); }, "no checkpoint"},
+      {"missing kernel", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight"); }, "layer2.1.conv2.weight"},
+      {"missing momentum", [](Edited& e) { e.tensors.erase("momentum.bn1.weight"); }, "momentum.bn1.weight"},
+      {"missing statistics", [](Edited& e) { e.tensors.erase("bn1.running_var"); }, "bn1.running_var"},
+      {"missing ema", [](Edited& e) { e.tensors.erase("conv1.input.mean_of_max"); }, "conv1.input.mean_of_max"},
+      {"one bound missing", [](Edited& e) { e.tensors.erase("layer2.1.conv2.input.bound"); },
+       "layer2.1.conv2.input.bound"},
+      {"surplus", [](Edited& e) { e.tensors["layer9.weight"] = vector_of({1}); }, "layer9.weight"},
+      {"wrong shape",
+       [](Edited& e) {
+         e.tensors["bn1.weight"] = vector_of({1, 2, 3});
+       },
+       "bn1.weight"},
+      {"wrong kernel shape",
+       [](Edited& e) {
+         e.tensors["conv1.weight"] = e.tensors["conv1.weight"].reshape({64, 3, 49, 1});
+       },
+       "conv1.weight"},
+      {"negative bound",
+       [](Edited& e) {
+         e.tensors["conv1.input.bound"] = vector_of({1, -1, 1});
+       },
+       "conv1.input.bound"},
+      {"zero bound",
+       [](Edited& e) {
+         e.tensors["conv1.input.bound"] = vector_of({1, 0, 1});
+       },
+       "conv1.input.bound"},
+      {"NaN weight", [](Edited& e) { e.tensors["fc.weight"].data<float>()[2] = std::nanf(""); }, "fc.weight"},
+      {"infinite momentum", [](Edited& e) { e.tensors["momentum.fc.bias"].data<float>()[0] = HUGE_VALF; },
+       "momentum.fc.bias"},
+      {"NaN bound",
+       [](Edited& e) {
+         e.tensors["conv1.input.bound"] = vector_of({1, std::nanf(""), 1});
+       },
+       "conv1.input.bound"},
+      {"negative variance", [](Edited& e) { e.tensors["bn1.running_var"].data<float>()[0] = -1; }, "bn1.running_var"},
+      {"no network", [](Edited& e) { e.metadata.erase("nibble.network"); }, "nibble.network"},
+      {"network no JSON", [](Edited& e) { e.metadata["nibble.network"] = "{"; }, "network description"},
+      {"network empty", [](Edited& e) { e.metadata["nibble.network"] = "{}"; }, "network description"},
+      {"classes no list", [](Edited& e) { e.metadata["nibble.classes"] = "{\"a\":1}"; }, "names"},
+      {"steps no number", [](Edited& e) { e.metadata["nibble.steps"] = "12x"; }, "nibble.steps"},
+      {"steps negative", [](Edited& e) { e.metadata["nibble.steps"] = "-1"; }, "nibble.steps"},
+      {"steps too large", [](Edited& e) { e.metadata["nibble.steps"] = "99999999999999999999"; }, "nibble.steps"},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.what);
+    const std::string error = error_after(c.edit, model);
+    CHECK_MESSAGE(error.find(c.named) != std::string::npos, error);
+  }
+}
+
+TEST_CASE("checkpoint: a network description with impossible values is refused, never built") {
+  const Model model = random_model(small_options("w4a4-fl8", 0.1));
+  const auto with = [&](const std::string& from, const std::string& to) {
+    return error_after(
+        [&](Edited& e) {
+          std::string& text = e.metadata["nibble.network"];
+          const size_t at = text.find(from);
+          REQUIRE(at != std::string::npos);
+          text.replace(at, from.size(), to);
+        },
+        model);
+  };
+  CHECK(with("resnet26", "resnet18").find("resnet18") != std::string::npos);
+  CHECK(with("\"width\":0.1", "\"width\":1e9").find("--width") != std::string::npos);
+  CHECK(with("\"image_size\":32", "\"image_size\":1000000").find("--image-size") != std::string::npos);
+  CHECK(with("\"classes\":5", "\"classes\":-5").find("classes") != std::string::npos);
+  CHECK(with("\"classes\":5", "\"classes\":\"5\"").find("whole number") != std::string::npos);
+  CHECK(with("w4a4-fl8", "w3a3").find("w3a3") != std::string::npos);
+  CHECK(with("per_channel\"", "per_row\"").find("per_row") != std::string::npos);
+  CHECK(with("\"overrides\":[]", "\"overrides\":[{\"layer\":\"x\",\"precision\":\"w8a8\"}]").find("'x'") !=
+        std::string::npos);
+  CHECK(with("\"width\":0.1", "\"width\":0.2").find("another arch or width") != std::string::npos);
+}
+
+TEST_CASE("checkpoint: every sampled flipped byte and every truncation is refused") {
+  const TempDir dir;
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.05));
+  save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 3, "{}", {"a"});
+  std::ifstream in(dir / "c.safetensors", std::ios::binary);
+  const std::vector<char> good{std::istreambuf_iterator<char>(in), {}};
+  const auto refused = [&](const std::vector<char>& bytes) {
+    const std::span<const char> chars(bytes);
+    try {
+      load_checkpoint(SafetensorsFile::parse(std::as_bytes(chars), "copy"));
+    } catch (const ModelError&) {
+      return true;
+    }
+    return false;
+  };
+  REQUIRE_FALSE(refused(good));
+  const size_t stride = std::max<size_t>(97, good.size() / 400 / 97 * 97 + 1);
+  size_t tried = 0, caught = 0;
+  const auto flip = [&](size_t at) {
+    std::vector<char> bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ (1 << (at % 8)));
+    ++tried;
+    caught += refused(bad);
+  };
+  for (size_t at = 0; at < 512; at += 3) flip(at);
+  for (size_t at = 512; at < good.size(); at += stride) flip(at);
+  CHECK(caught == tried);
+  CHECK(tried > 400);
+  for (size_t length : {size_t{0}, size_t{7}, size_t{100}, good.size() / 2, good.size() - 1})
+    CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
+}
+
+/// A file as torchvision's state dict would be: no checksums, num_batches_tracked beside the norms.
+void write_torchvision(const std::filesystem::path& path, const Model& model, const std::string& leave_out = "") {
+  const TempDir dir;
+  save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 0, "{}", {});
+  const SafetensorsFile file = SafetensorsFile::open(dir / "c.safetensors");
+  SafetensorsWriter writer;
+  for (const TensorEntry& e : file.entries())
+    if (!e.name.starts_with("momentum.") && e.name.find(".input.") == std::string::npos && e.name != leave_out)
+      writer.add(e.name, file.tensor(e.name));
+  for (const UnitSpec& u : model.network.units)
+    if (!u.norm_name.empty())
+      writer.add_raw({u.norm_name + ".num_batches_tracked", "I64", {}, std::vector<std::byte>(8)});
+  writer.write(path);
+}
+
+TEST_CASE("checkpoint: weights under torchvision's names are taken over completely") {
+  const TempDir dir;
+  const Model source = random_model(small_options("bf16"), 21);
+  write_torchvision(dir / "tv.safetensors", source);
+  Model model = make_model(build_resnet(small_options("w4a4-fl8")), {.seed = 1, .zero_last_gamma = true});
+  CHECK(load_torchvision_weights(dir / "tv.safetensors", model).empty());
+  for (size_t u = 0; u < model.units.size(); ++u) check_same(model.units[u], source.units[u]);
+}
+
+TEST_CASE("checkpoint: fc of another number of classes stays fresh and is reported") {
+  const TempDir dir;
+  const Model source = random_model(small_options("bf16"), 21);
+  write_torchvision(dir / "tv.safetensors", source);
+  NetworkOptions o = small_options("w4a4-fl8");
+  o.classes = 9;
+  Model model = make_model(build_resnet(o), {.seed = 1, .zero_last_gamma = true});
+  const Tensor fc = model.units.back().weights.clone();
+  CHECK(load_torchvision_weights(dir / "tv.safetensors", model) == std::vector<std::string>{"fc"});
+  CHECK(same_bytes(model.units.back().weights, fc));
+  for (size_t u = 0; u + 1 < model.units.size(); ++u) check_same(model.units[u], source.units[u]);
+}
+
+TEST_CASE("checkpoint: a missing or differently shaped torchvision tensor is named and the model left as it was") {
+  const TempDir dir;
+  const Model source = random_model(small_options("bf16"), 21);
+  for (const char* name : {"layer3.1.conv2.weight", "layer3.1.bn2.running_mean", "fc.bias"}) {
+    CAPTURE(name);
+    write_torchvision(dir / "tv.safetensors", source, name);
+    Model model = make_model(build_resnet(small_options("w4a4-fl8")), {.seed = 1, .zero_last_gamma = true});
+    const Tensor stem = model.units.front().weights.clone();
+    CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "tv.safetensors", model), doctest::Contains(name), ModelError);
+    CHECK(same_bytes(model.units.front().weights, stem));
+  }
+  write_torchvision(dir / "tv.safetensors", source);
+  Model wide = make_model(build_resnet(small_options("w4a4-fl8", 0.5)), {.seed = 1, .zero_last_gamma = true});
+  CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "tv.safetensors", wide),
+                       doctest::Contains("another arch or width"), ModelError);
+}
+
+TEST_CASE("checkpoint: equal states give equal bytes") {
+  const TempDir dir;
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  const auto bytes = [&](const char* name) {
+    save_checkpoint(dir / name, model, make_gradients(model), 3, "{}", {"a"});
+    std::ifstream in(dir / name, std::ios::binary);
+    return std::vector<char>{std::istreambuf_iterator<char>(in), {}};
+  };
+  CHECK(bytes("a.safetensors") == bytes("b.safetensors"));
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,340 @@
+// The trainer: the same bytes for every number of threads and after every interruption, calibration once, divergence.
+#include "nn/trainer.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+
+#include "engine/parallel.hpp"
+#include "nn/checkpoint.hpp"
+#include "ops/softmax_cross_entropy.hpp"
+#include "tests/nn/small_model.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+using testing::same_bytes;
+using testing::small_options;
+using testing::TempDir;
+
+constexpr int64_t kShard = 4, kBatch = 8;
+
+struct Batch {
+  Tensor images;
+  std::vector<int32_t> labels;
+};
+
+/// Five classes told apart by colour and by the direction of stripes; every step draws other images.
+Batch separable_batch(int64_t step, int64_t n = kBatch, int64_t size = 32) {
+  Batch b{Tensor(DType::u8, {n, size, size, 3}), {}};
+  for (int64_t i = 0; i < n; ++i) {
+    Rng rng(11, rng_purpose::kTest, static_cast<uint64_t>(step), static_cast<uint32_t>(i));
+    const int32_t label = static_cast<int32_t>(rng.below(5));
+    b.labels.push_back(label);
+    uint8_t* p = b.images.data<uint8_t>() + i * size * size * 3;
+    for (int64_t k = 0; k < size * size * 3; ++k) {
+      const int64_t x = k / 3 % size, y = k / 3 / size;
+      const float stripe = (label % 2 == 0 ? x : y) / 4 % 2 == 0 ? 50.0f : -50.0f;
+      const float colour = k % 3 == label % 3 ? 170.0f : 90.0f;
+      p[k] = static_cast<uint8_t>(colour + stripe + 30.0f * (rng.uniform() - 0.5f));
+    }
+  }
+  return b;
+}
+
+TrainerOptions trainer_options(int64_t calibrate_step, float rate = 0.05f) {
+  TrainerOptions t;
+  t.shard = kShard;
+  t.schedule = {
+      .kind = ScheduleKind::kCosine, .peak = static_cast<double>(rate), .warmup_steps = 2, .total_steps = 1000};
+  t.calibrate_step = calibrate_step;
+  return t;
+}
+
+Model fresh_model(const NetworkOptions& options) {
+  return make_model(build_resnet(options), {.seed = 5, .zero_last_gamma = true});
+}
+
+StepResult train_step(Trainer& trainer) {
+  const Batch b = separable_batch(trainer.steps_done());
+  return trainer.step(b.images, b.labels);
+}
+
+std::vector<char> file_bytes(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  REQUIRE(in.good());
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::vector<char> checkpoint_bytes(const Trainer& trainer, const TempDir& dir) {
+  save_checkpoint(dir / "c.safetensors", trainer.model(), trainer.momentum(), trainer.steps_done(), "{}", {"a", "b"});
+  return file_bytes(dir / "c.safetensors");
+}
+
+struct RestoreThreads {
+  int threads = nibble::threads();
+  ~RestoreThreads() { set_threads(threads); }
+};
+
+TEST_CASE("trainer: six steps with 1, 2 and 3 threads give byte-identical checkpoints in every precision") {
+  const TempDir dir;
+  const RestoreThreads restore;
+  for (const char* precision : {"w4a4-fl8", "w8a8", "bf16"}) {
+    CAPTURE(precision);
+    std::vector<char> expected;
+    for (int threads : {1, 2, 3}) {
+      set_threads(threads);
+      Trainer trainer(fresh_model(small_options(precision)), trainer_options(3));
+      for (int i = 0; i < 6; ++i) train_step(trainer);
+      const std::vector<char> bytes = checkpoint_bytes(trainer, dir);
+      if (threads == 1) expected = bytes;
+      CHECK(bytes == expected);
+    }
+    // Negative control: another seed gives another file.
+    Trainer other(make_model(build_resnet(small_options(precision)), {.seed = 6, .zero_last_gamma = true}),
+                  trainer_options(3));
+    for (int i = 0; i < 6; ++i) train_step(other);
+    CHECK(checkpoint_bytes(other, dir) != expected);
+  }
+}
+
+TEST_CASE("trainer: resuming from a checkpoint, before or after calibration, gives the bytes of an uninterrupted run") {
+  const TempDir dir;
+  for (const char* precision : {"w4a4-fl8", "bf16"}) {
+    CAPTURE(precision);
+    Trainer whole(fresh_model(small_options(precision)), trainer_options(3));
+    for (int i = 0; i < 6; ++i) train_step(whole);
+    const std::vector<char> expected = checkpoint_bytes(whole, dir);
+    for (int stop : {1, 2, 3, 5}) {
+      CAPTURE(stop);
+      Trainer first(fresh_model(small_options(precision)), trainer_options(3));
+      for (int i = 0; i < stop; ++i) train_step(first);
+      checkpoint_bytes(first, dir);
+      Checkpoint c = load_checkpoint(dir / "c.safetensors");
+      CHECK(c.steps_done == stop);
+      Trainer second(std::move(c.model), trainer_options(3), c.momentum, c.steps_done);
+      for (int i = stop; i < 6; ++i) train_step(second);
+      CHECK(checkpoint_bytes(second, dir) == expected);
+    }
+  }
+}
+
+TEST_CASE("trainer: bounds are written once, at the end of step N-1, and never move again") {
+  Trainer trainer(fresh_model(small_options("w4a4-fl8")), trainer_options(4));
+  for (int i = 0; i < 4; ++i) {
+    CHECK_FALSE(trainer.model().calibrated());
+    train_step(trainer);
+  }
+  REQUIRE(trainer.model().calibrated());
+  std::vector<std::vector<float>> bounds, statistics;
+  for (const Calibration& c : trainer.model().calibration) {
+    bounds.push_back(c.bound);
+    statistics.push_back(c.mean_of_max);
+    CHECK(c.weight.front() <= doctest::Approx(1 - std::pow(0.9, 4)));  // four updates at most
+    for (float b : c.bound) CHECK(b > 0);
+  }
+  CHECK(trainer.model().calibration.front().weight.front() == doctest::Approx(1 - std::pow(0.9, 4)));
+  for (int i = 0; i < 3; ++i) train_step(trainer);
+  for (size_t q = 0; q < bounds.size(); ++q) {
+    CHECK(trainer.model().calibration[q].bound == bounds[q]);
+    CHECK(trainer.model().calibration[q].mean_of_max == statistics[q]);
+  }
+}
+
+TEST_CASE("trainer: the image bound is the mean over shards of the largest normalised byte") {
+  Trainer trainer(fresh_model(small_options("w8a8")), trainer_options(1));
+  const Batch b = separable_batch(0);
+  trainer.step(b.images, b.labels);
+  const std::vector<float>& bound = trainer.model().calibration.front().bound;
+  REQUIRE(bound.size() == 3);
+  for (int c = 0; c < 3; ++c) {
+    double mean = 0;
+    for (int64_t shard = 0; shard < 2; ++shard) {
+      float largest = 0;
+      const int64_t pixels = kShard * 32 * 32;
+      for (int64_t p = 0; p < pixels; ++p)
+        largest = std::max(largest, std::fabs(normalised(b.images.data<uint8_t>()[(shard * pixels + p) * 3 + c], c)));
+      mean += static_cast<double>(largest) / 2;
+    }
+    CHECK(bound[static_cast<size_t>(c)] == doctest::Approx(mean).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("trainer: the loss does not jump when the activations become integers") {
+  // Once trained a little, the step before calibration and the one after it see similar losses; a lost scale, a fold
+  // used twice or a wrong bound multiplies activations and shows as a loss of several units.
+  for (const char* precision : {"w8a8", "w4a4-fl8"}) {
+    for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold}) {
+      CAPTURE(precision);
+      NetworkOptions o = small_options(precision);
+      o.per_channel_by = by;
+      Trainer trainer(fresh_model(o), trainer_options(20));
+      for (int i = 0; i < 19; ++i) train_step(trainer);
+      // The same batch twice with a rate of next to nothing: only the quantization differs.
+      TrainerOptions still = trainer_options(20, 1e-9f);
+      Gradients momentum = make_gradients(trainer.model());
+      Trainer frozen(trainer.model(), still, momentum, 19);
+      const Batch b = separable_batch(99);
+      const double before = frozen.step(b.images, b.labels).loss;
+      REQUIRE(frozen.model().calibrated());
+      const double after = frozen.step(b.images, b.labels).loss;
+      CHECK(std::fabs(after - before) < (precision == std::string("w8a8") ? 0.1 : 0.5));
+      CHECK(after != before);
+    }
+  }
+}
+
+TEST_CASE("trainer: calibration before any statistics is refused") {
+  for (int64_t at : {int64_t{0}, int64_t{-3}})
+    CHECK_THROWS_WITH_AS(Trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(at)),
+                         doctest::Contains("--calibrate-at"), UsageError);
+  CHECK_NOTHROW(Trainer(fresh_model(small_options("bf16", 0.1)), trainer_options(0)));
+}
+
+TEST_CASE("trainer: batches that are no multiple of the shard and labels that do not fit are refused") {
+  Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
+  const Batch b = separable_batch(0, 6);
+  CHECK_THROWS_WITH_AS(trainer.step(b.images, b.labels), doctest::Contains("shard size 4"), ShapeError);
+  Batch c = separable_batch(0, 8);
+  c.labels.pop_back();
+  CHECK_THROWS_AS(trainer.step(c.images, c.labels), ShapeError);
+  c.labels.push_back(5);
+  CHECK_THROWS_WITH_AS(trainer.step(c.images, c.labels), doctest::Contains("label"), DataError);
+  TrainerOptions none = trainer_options(3);
+  none.shard = 0;
+  CHECK_THROWS_AS(Trainer(fresh_model(small_options("w4a4-fl8", 0.1)), none), UsageError);
+}
+
+TEST_CASE("trainer: a NaN weight stops the step, names the layer and leaves the model as it was") {
+  for (const char* precision : {"w4a4-fl8", "bf16"}) {
+    for (const char* layer : {"conv1", "layer2.0.conv2", "fc"}) {
+      CAPTURE(precision);
+      CAPTURE(layer);
+      Trainer trainer(fresh_model(small_options(precision)), trainer_options(3));
+      train_step(trainer);
+      const size_t u = static_cast<size_t>(trainer.model().network.unit_index(layer));
+      trainer.model().units[u].weights.data<float>()[1] = std::nanf("");
+      const Tensor before = trainer.model().units[1].weights.clone();
+      const Tensor mean = trainer.model().units[1].running_mean.clone();
+      const std::vector<float> statistics =
+          trainer.model().calibration.empty() ? std::vector<float>() : trainer.model().calibration[1].mean_of_max;
+      CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains(layer), DivergedError);
+      CHECK(trainer.steps_done() == 1);
+      CHECK(same_bytes(trainer.model().units[1].weights, before));
+      CHECK(same_bytes(trainer.model().units[1].running_mean, mean));
+      if (!statistics.empty()) CHECK(trainer.model().calibration[1].mean_of_max == statistics);
+    }
+  }
+}
+
+TEST_CASE("trainer: a gamma that is infinite is found as the layer's divergence") {
+  Trainer trainer(fresh_model(small_options("w4a4-fl8")), trainer_options(3));
+  const size_t u = static_cast<size_t>(trainer.model().network.unit_index("layer3.0.conv1"));
+  trainer.model().units[u].gamma.data<float>()[0] = std::numeric_limits<float>::infinity();
+  CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains("layer3.0.conv"), DivergedError);
+}
+
+/// Gradients of the mean loss of one shard, through the public pass.
+Gradients shard_gradients(const Model& model, const StepWeights& weights, const Batch& b, int64_t first) {
+  const Gradients g = make_gradients(model);
+  const Tensor images(DType::u8, {kShard, 32, 32, 3});
+  std::memcpy(images.raw(), b.images.raw() + static_cast<size_t>(first) * 32 * 32 * 3, images.bytes());
+  Tape tape;
+  ShardStatistics statistics;
+  const Variable logits = training_forward(tape, model, weights, images, g, statistics);
+  const std::span<const int32_t> labels(b.labels.data() + first, static_cast<size_t>(kShard));
+  const TapedLoss loss = softmax_cross_entropy(&tape, logits, labels, {.label_smoothing = 0.1f});
+  tape.backward(loss.loss);
+  return g;
+}
+
+TEST_CASE("trainer: the gradient of a batch is the mean of its shards' gradients") {
+  for (const char* precision : {"w4a4-fl8", "bf16"}) {
+    CAPTURE(precision);
+    Trainer trainer(fresh_model(small_options(precision)), trainer_options(2));
+    for (int i = 0; i < 3; ++i) train_step(trainer);
+    const Batch b = separable_batch(50);
+    const StepWeights weights = prepare_weights(trainer.model(), Passes::kForwardAndBackward);
+    const Gradients one = shard_gradients(trainer.model(), weights, b, 0);
+    const Gradients two = shard_gradients(trainer.model(), weights, b, kShard);
+    // With fresh momentum, plain momentum 0 and no decay, the momentum holds exactly the batch's gradient afterwards.
+    TrainerOptions plain = trainer_options(2);
+    plain.optimizer = {.momentum = 0.0f, .nesterov = false, .weight_decay = 0.0f};
+    Gradients momentum = make_gradients(trainer.model());
+    Trainer batch(trainer.model(), plain, momentum, 3);
+    batch.step(b.images, b.labels);
+    for (size_t u = 0; u < one.units.size(); ++u) {
+      CAPTURE(trainer.model().network.units[u].name);
+      const Tensor &x = one.units[u].weights, &y = two.units[u].weights, &sum = batch.momentum().units[u].weights;
+      double apart = 0, size = 0;
+      for (int64_t i = 0; i < x.size(); ++i) {
+        const double mean = (static_cast<double>(x.data<float>()[i]) + static_cast<double>(y.data<float>()[i])) / 2;
+        const double d = static_cast<double>(sum.data<float>()[i]) - mean;
+        apart += d * d;
+        size += mean * mean;
+      }
+      CHECK(size > 0);
+      // Halving the seed is exact in float, so only the final sum rounds.
+      CHECK(std::sqrt(apart / size) < 1e-6);
+    }
+  }
+}
+
+/// Mean loss of the first and the last eight steps of `steps`.
+std::pair<double, double> first_and_last(const NetworkOptions& options, float rate, int steps) {
+  Trainer trainer(fresh_model(options), trainer_options(12, rate));
+  double first = 0, last = 0;
+  for (int i = 0; i < steps; ++i) {
+    const double loss = train_step(trainer).loss;
+    if (i < 8) first += loss / 8;
+    if (i >= steps - 8) last += loss / 8;
+  }
+  CHECK(trainer.steps_done() == steps);
+  CHECK(trainer.model().calibrated() == (options.precision != "bf16"));
+  return {first, last};
+}
+
+TEST_CASE("trainer: every precision and mode learns a separable problem; with a rate of zero nothing is learnt") {
+  // Label smoothing 0.1 over five classes leaves a floor of 0.39; chance is 1.61.
+  for (const char* precision : {"bf16", "w8a8", "w4a4-fl8"}) {
+    CAPTURE(precision);
+    const auto [first, last] = first_and_last(small_options(precision), 0.05f, 40);
+    CHECK(last < 0.7 * first);
+  }
+  for (Granularity g : {Granularity::kPerTensor, Granularity::kPerChannel}) {
+    NetworkOptions fake = small_options("w4a4-fl8");
+    fake.mode = QuantMode::kFake;
+    fake.granularity = g;
+    const auto [first, last] = first_and_last(fake, 0.05f, 40);
+    CHECK(last < 0.7 * first);
+  }
+  NetworkOptions quirks = small_options("w4a4");
+  quirks.same_padding = quirks.signed_block_input = true;
+  quirks.per_channel_by = PerChannelBy::kShiftFold;
+  const auto [first, last] = first_and_last(quirks, 0.05f, 40);
+  CHECK(last < 0.75 * first);
+  const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8"), 0.0f, 40);
+  CHECK(still_last > 0.9 * still_first);
+}
+
+TEST_CASE("trainer: counts and loss of a step are those of the whole batch") {
+  Trainer trainer(fresh_model(small_options("bf16")), trainer_options(0, 0.0f));
+  const Batch b = separable_batch(1);
+  const StepResult r = trainer.step(b.images, b.labels);
+  CHECK(r.images == kBatch);
+  CHECK(r.top5 == kBatch);  // five classes: always among the top five
+  CHECK(r.top1 >= 0);
+  CHECK(r.top1 <= kBatch);
+  CHECK(r.rate == 0.0f);
+  // Zero last gammas: blocks are the identity, logits are small, the loss is near log 5.
+  CHECK(r.loss == doctest::Approx(std::log(5.0)).epsilon(0.5));
+  CHECK(r.gradient_norm > 0);
+}
+
+}  // namespace
+}  // namespace nibble
