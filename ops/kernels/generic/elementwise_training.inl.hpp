@@ -7,7 +7,7 @@ namespace {
 
 enum class Shortcut { kNone, kPlain, kProjected };
 
-/// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per vector by
+/// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per block by
 /// branches that always go one way.
 template <Shortcut kShortcut>
 void normalise_activate_as(const NormaliseActivateArgs& args) {
