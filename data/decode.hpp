@@ -24,7 +24,7 @@ Decoder decoder_from_name(std::string_view name);
 inline constexpr int64_t kMaxFileBytes = int64_t{64} << 20;     // the largest of ImageNet's files has 15 MB
 inline constexpr int64_t kMaxPixels = int64_t{64} << 20;        // the largest of ImageNet's images has 57 Mpx
 inline constexpr int kMaxSide = 16384;                          // above it a 4-channel row times a side nears 2^30
-inline constexpr int64_t kMaxDecodeBytes = int64_t{400} << 20;  // planes, coefficients and result together
+inline constexpr int64_t kMaxDecodeBytes = int64_t{448} << 20;  // file twice, planes, coefficients and result
 inline constexpr int kMaxJpegScans = 256;                       // real progressive files have 6 to 14
 inline constexpr int64_t kMaxJpegBlockVisits = 16 << 20;        // 8x8 blocks times the scans that visit them
 

@@ -222,7 +222,8 @@ class JpegChecker {
       c.own_blocks = ((own_w + 7) / 8) * ((own_h + 7) / 8);
       samples += 64 * c.blocks;
     }
-    check_memory(path_, samples * (progressive_ ? 3 : 1) + 3 * w * h);  // planes, 16-bit coefficients, result
+    // The file and its rewritten copy, planes, 16-bit coefficients, result.
+    check_memory(path_, 2 * static_cast<int64_t>(file_.size()) + samples * (progressive_ ? 3 : 1) + 3 * w * h);
   }
 
   const Component& component(int id) const {

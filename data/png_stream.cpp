@@ -81,7 +81,7 @@ void check_header(PngStream& out, std::span<const uint8_t> body, const std::stri
   const int64_t rgb = 3 * w * h * word;
   const bool converts = channels != 3 || word == 2;
   out.budget = std::max(static_cast<int64_t>(file_bytes) * 2 + rows, rows + samples + (converts ? rgb : 0)) + 65536;
-  check_memory(path, out.budget);
+  check_memory(path, 2 * static_cast<int64_t>(file_bytes) + out.budget);
 }
 
 }  // namespace
