@@ -58,7 +58,6 @@ class Train : public Command {
       print(json_ ? plan_json(run.plan()) : run.banner());
       return 0;
     }
-    message(run.banner());
     const RunSummary summary = run.run();
     finish(summary, args.out);
     return 0;

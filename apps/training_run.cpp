@@ -228,17 +228,23 @@ void TrainingRun::report(Meter& meter) {
                   .add("grad_norm", meter.last.gradient_norm)
                   .add("images_per_second", rate)
                   .add("data_wait", wait));
-  const bool last = done == total_steps();
-  if (last || seconds_since(meter.shown) > (interactive() ? kRedrawEvery : kPlainLineEvery)) {
-    meter.shown = Clock::now();
-    const double left = static_cast<double>((total_steps() - done) * args_.options.batch_size) / std::max(1e-9, rate);
-    progress(fmt::format(
-        "epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  "
-        "{} left",
-        epoch, static_cast<double>(total_steps()) / static_cast<double>(steps_per_epoch_), done, total_steps(), loss,
-        top1, meter.last.rate, rate, 100 * wait, duration(left)));
-  }
   meter.clear(loader_->wait_seconds());
+}
+
+/// The progress line, when it is due; a step of a large network takes seconds, so it does not wait for report().
+void TrainingRun::show(Meter& meter) {
+  const int64_t done = trainer_->steps_done(), total = total_steps();
+  if (done != total && seconds_since(meter.shown) < (interactive() ? kRedrawEvery : kPlainLineEvery)) return;
+  meter.shown = Clock::now();
+  const double elapsed = std::max(1e-9, seconds_since(meter.since));
+  const double images = static_cast<double>(meter.images), rate = images / elapsed;
+  const double left = static_cast<double>((total - done) * args_.options.batch_size) / std::max(1e-9, rate);
+  const double epoch_steps = static_cast<double>(steps_per_epoch_);
+  progress(fmt::format(
+      "epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  {} left",
+      static_cast<double>(done) / epoch_steps, static_cast<double>(total) / epoch_steps, done, total,
+      meter.loss / static_cast<double>(meter.steps), 100.0 * static_cast<double>(meter.top1) / images, meter.last.rate,
+      rate, 100 * (loader_->wait_seconds() - meter.wait) / elapsed, duration(left)));
 }
 
 void TrainingRun::evaluate(double epoch) {
@@ -304,6 +310,7 @@ void TrainingRun::interrupted(const Meter& meter) {
 
 RunSummary TrainingRun::run() {
   open_folder();
+  message(banner());
   if (args_.resume)
     start_from_checkpoint();
   else
@@ -320,6 +327,7 @@ RunSummary TrainingRun::run() {
     train_loss = meter.last.loss;
     const int64_t done = trainer_->steps_done();
     const bool epoch_ends = done % steps_per_epoch_ == 0, last = done == total;
+    show(meter);
     if (done % kLogEvery == 0 || epoch_ends || last) report(meter);
     const int64_t epoch = done / steps_per_epoch_;
     if (last || (epoch_ends && o.eval_every > 0 && epoch % o.eval_every == 0)) {

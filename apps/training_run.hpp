@@ -43,7 +43,7 @@ class TrainingRun {
   explicit TrainingRun(const RunArgs& args);
   ~TrainingRun();
   RunPlan plan() const;
-  /// The plan as text: data, model, steps; printed before the first step and alone with --dry-run.
+  /// The plan as text: data, model, steps; shown before the first step, and the result of --dry-run.
   std::string banner() const;
   RunSummary run();
 
@@ -59,6 +59,7 @@ class TrainingRun {
   std::string run_note() const;
   void one_step(Meter& meter);
   void report(Meter& meter);
+  void show(Meter& meter);
   void evaluate(double epoch);
   void save();
   [[noreturn]] void interrupted(const Meter& meter);
