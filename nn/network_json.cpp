@@ -49,6 +49,18 @@ std::string network_options_to_json(const NetworkOptions& o) {
   return j.dump();
 }
 
+namespace {
+
+/// nlohmann's get<int64_t> rounds 10.5 down and wraps what does not fit; a damaged description is neither.
+int64_t whole_number(const nlohmann::json& j, const char* key) {
+  const nlohmann::json& v = j.at(key);
+  const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= uint64_t{INT64_MAX} : v.is_number_integer();
+  if (!fits) throw UsageError("'{}' is {}, not a whole number in range", key, v.dump());
+  return v.get<int64_t>();
+}
+
+}  // namespace
+
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = nlohmann::json::parse(text);
@@ -59,10 +71,11 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.granularity = granularity_from(j.at("granularity").get<std::string>());
     o.per_channel_by = per_channel_by_from(j.at("per_channel_by").get<std::string>());
     o.mode = quant_mode_from(j.at("quant_mode").get<std::string>());
-    o.image_size = j.at("image_size").get<int64_t>();
-    o.classes = j.at("classes").get<int64_t>();
+    o.image_size = whole_number(j, "image_size");
+    o.classes = whole_number(j, "classes");
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
+    if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").dump());
     for (const auto& p : j.at("overrides"))
       o.overrides.push_back(
           {p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});

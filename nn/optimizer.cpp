@@ -55,18 +55,21 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
                       const OptimizerOptions& options, int64_t step) {
   std::vector<Slot> slots;
   double total = 0;
+  // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
+  std::pair<const std::string*, const char*> broken{nullptr, ""};
   for (size_t u = 0; u < model.units.size(); ++u) {
     for (Slot& slot : slots_of(model.units[u], gradients.units[u], momentum.units[u])) {
       slot.square = square_sum(slot.gradient);
-      if (!std::isfinite(slot.square))
-        throw DivergedError(
-            "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or "
-            "set --clip-grad-norm",
-            model.network.units[u].name, slot.what, step);
+      if (!std::isfinite(slot.square)) broken = {&model.network.units[u].name, slot.what};
       total += slot.square;
       slots.push_back(slot);
     }
   }
+  if (broken.first != nullptr)
+    throw DivergedError(
+        "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or set "
+        "--clip-grad-norm",
+        *broken.first, broken.second, step);
   const double norm = std::sqrt(total);
   const float clip = options.clip_norm > 0 && norm > static_cast<double>(options.clip_norm)
                          ? static_cast<float>(static_cast<double>(options.clip_norm) / norm)

@@ -21,8 +21,8 @@ struct OptimizerOptions {
 };
 
 /// Updates the masters in place. `momentum` is laid out as the gradients. Returns the global gradient norm (before
-/// clipping). Throws DivergedError naming the first layer (in execution order) whose gradient is not finite; nothing is
-/// changed then. Deterministic: sums run in double over fixed blocks.
+/// clipping). Throws DivergedError naming the layer where backward first met a gradient that is not finite (the last in
+/// execution order); nothing is changed then. Deterministic: sums run in double over fixed blocks.
 double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
                       const OptimizerOptions& options, int64_t step);
 

@@ -22,9 +22,10 @@ struct ConvShape {
   bool operator==(const ConvShape&) const = default;
 
   void check() const {
-    if (n < 0 || h < 1 || w < 1 || ic < 1 || oc < 1 || kh < 1 || kw < 1 || stride < 1 || pad_before < 0 || pad_after < 0)
-      throw ShapeError("[conv] sizes must be positive: image {}x{}x{}, kernel {}x{}, {} outputs, stride {}", h, w, ic, kh,
-                       kw, oc, stride);
+    if (n < 0 || h < 1 || w < 1 || ic < 1 || oc < 1 || kh < 1 || kw < 1 || stride < 1 || pad_before < 0 ||
+        pad_after < 0)
+      throw ShapeError("[conv] sizes must be positive: image {}x{}x{}, kernel {}x{}, {} outputs, stride {}", h, w, ic,
+                       kh, kw, oc, stride);
     if (h + pad_before + pad_after < kh || w + pad_before + pad_after < kw)
       throw ShapeError("[conv] the {}x{} kernel does not fit the padded {}x{} image", kh, kw, h, w);
   }

@@ -144,7 +144,7 @@ TEST_CASE("optimizer: a gradient that is not finite is named with its step, and 
     for (const Tensor& t : tensors_of(model.units)) before.push_back(t.clone());
     const int u = model.network.unit_index("layer2.0.conv2");
     gradients.units[static_cast<size_t>(u)].gamma.data<float>()[3] = bad;
-    gradients.units.back().bias.data<float>()[0] = bad;
+    gradients.units.front().weights.data<float>()[0] = bad;  // carried there by backward
     CHECK_THROWS_WITH_AS(optimizer_step(model, gradients, momentum, 0.1f, {}, 41),
                          doctest::Contains("layer2.0.conv2 (batch norm scale) is not finite at step 41"),
                          DivergedError);
