@@ -9,6 +9,7 @@
 #include "apps/options.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
+#include "engine/profiler.hpp"
 #include "engine/rng.hpp"
 #include "nn/runtime/executor.hpp"
 
@@ -29,14 +30,17 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
+/// Zones are on while it measures: about 100 ns each, some thousand a step.
 Phase measure(const std::string& name, int64_t repeats, const std::function<void()>& body) {
   body();  // warm-up: allocations, page faults
+  start_profiler();
   std::vector<double> times;
   for (int64_t i = 0; i < repeats; ++i) {
     const auto began = Clock::now();
     body();
     times.push_back(std::chrono::duration<double>(Clock::now() - began).count());
   }
+  stop_profiler();
   return {name, median(times), *std::min_element(times.begin(), times.end())};
 }
 
@@ -69,6 +73,7 @@ class Bench : public Command {
     app.add_option("--shard", options_.shard, "images per shard (train)")->capture_default_str();
     app.add_option("--repeats", repeats_, "measured repeats of each phase")->capture_default_str();
     app.add_option("--classes", options_.network.classes, "classes of the model")->capture_default_str();
+    app.add_flag("--profile", profile_, "also print where each phase's time goes");
     app.add_flag("--json", json_, "print one JSON object a phase");
     declare_threads(app, threads_);
     declare_fields(app, network_fields(options_.network, texts_), "Network");
@@ -128,6 +133,17 @@ class Bench : public Command {
     report(measure("infer", repeats_, [&] { executor.run(x); }));
   }
 
+  /// Thread time per zone over all repeats; printed for people only.
+  void print_profile() const {
+    std::vector<std::vector<std::string>> rows = {{"zone", "calls", "self ms", "share"}};
+    double total = 0;
+    for (const ZoneTotal& z : zone_table()) total += z.self_seconds;
+    for (const ZoneTotal& z : zone_table())
+      rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", 1000 * z.self_seconds),
+                      fmt::format("{:.1f} %", 100 * z.self_seconds / total)});
+    print(format_table(rows));
+  }
+
   void report(const Phase& p) const {
     const double rate = static_cast<double>(options_.batch_size) / p.median_seconds;
     if (json_) {
@@ -158,7 +174,7 @@ class Bench : public Command {
   TrainOptions options_;
   NetworkTexts texts_;
   int64_t repeats_ = 5, threads_ = 0;
-  bool json_ = false;
+  bool json_ = false, profile_ = false;
 };
 
 }  // namespace

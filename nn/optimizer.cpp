@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "engine/profiler.hpp"
+
 namespace nibble {
 
 namespace {
@@ -53,6 +55,7 @@ OptimizerKind optimizer_kind(const std::string& name) {
 
 double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
                       const OptimizerOptions& options, int64_t step) {
+  const Zone zone("optimizer");
   std::vector<Slot> slots;
   double total = 0;
   // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.

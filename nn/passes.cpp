@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "engine/profiler.hpp"
+
 namespace nibble {
 
 namespace {
@@ -198,6 +200,7 @@ class TrainingPass {
 }  // namespace
 
 StepWeights prepare_weights(const Model& model, Passes passes) {
+  const Zone zone("quantize and pack weights");
   StepWeights w;
   const size_t count = model.network.units.size();
   w.layers.resize(count);

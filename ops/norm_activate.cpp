@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "engine/profiler.hpp"
+
 namespace nibble {
 
 namespace {
@@ -79,6 +81,7 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
 
 /// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; adds d_gamma, d_beta.
 Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
+  const Zone zone("norm backward, apply");
   const Tensor& y = b.y.value();
   const int64_t c = y.shape().back(), rows = y.rows();
   std::vector<float> p(static_cast<size_t>(c)), q(p), r(p);
@@ -105,6 +108,7 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
 
 /// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
 Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out, Sums& sums) {
+  const Zone zone("norm backward, sums");
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
   const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
@@ -188,6 +192,7 @@ void check_arguments(const Tape* tape, const NormActivateArgs& args) {
 }  // namespace
 
 Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
+  const Zone zone("norm and activate");
   check_arguments(tape, args);
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());

@@ -1,5 +1,6 @@
 #include "ops/packed_conv.hpp"
 
+#include "engine/profiler.hpp"
 #include "ops/packed_source.hpp"
 
 namespace nibble {
@@ -146,6 +147,7 @@ Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x) {
 }
 
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums) {
+  const Zone zone("conv forward");
   const ConvShape s = shape_with_batch(layer, x);
   Tensor y(DType::bf16, {s.n, s.oh(), s.ow(), s.oc}, Tensor::round_stride(DType::bf16, s.oc));
   const int64_t tasks = forward_task_count(layer, x);

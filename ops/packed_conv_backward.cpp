@@ -1,4 +1,5 @@
 // Gradients of the packed convolution: bf16 products with fp32 sums (DESIGN 2.4).
+#include "engine/profiler.hpp"
 #include "ops/packed_conv.hpp"
 #include "ops/packed_source.hpp"
 
@@ -93,6 +94,7 @@ std::vector<float> y_gradient_scale(const LayerWeights& layer) {
 }
 
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape) {
+  const Zone zone("conv backward, input");
   ConvShape s = layer.shape;
   s.n = x_shape[0];
   if (x_shape != Shape{s.n, s.h, s.w, s.ic})
@@ -142,6 +144,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
 
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights) {
+  const Zone zone("conv backward, weights");
   const ConvShape s = shape_with_batch(layer, x);
   check_gradient(layer, s, d_y);
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/profiler.hpp"
+
 namespace nibble {
 
 namespace {
@@ -190,6 +192,7 @@ struct Epilogue {
 }  // namespace
 
 void Executor::convolve(Context& context, size_t u, float* logits) const {
+  const Zone zone("executor, convolution");
   const UnitSpec& unit = model_->network.units[u];
   const LayerWeights& layer = layers_[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
