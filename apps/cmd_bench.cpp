@@ -168,6 +168,7 @@ class Bench : public Command {
                     p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
                     options_.network.width, options_.network.precision, options_.network.image_size,
                     options_.batch_size, name_of(active_isa()), threads(), peak_memory() >> 20));
+    if (profile_) print_profile();
   }
 
   std::string what_;
