@@ -25,10 +25,8 @@
 #endif
 #if defined(__clang__)
 #define NIBBLE_UNROLL_ALL _Pragma("unroll")
-#define NIBBLE_UNROLL_8 _Pragma("unroll 8")
 #else
 #define NIBBLE_UNROLL_ALL _Pragma("GCC unroll 32")
-#define NIBBLE_UNROLL_8 _Pragma("GCC unroll 8")
 #endif
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {

@@ -4,4 +4,7 @@
 #include NIBBLE_INTRINSICS_HEADER
 #else
 #include <immintrin.h>
+/// Keeps a vector in its register as it is. GCC treats integer additions of vectors as plain additions and reorders
+/// sums of several steps into trees, which needs more registers than there are.
+#define NIBBLE_KEEP(v) __asm__("" : "+v"(v))
 #endif

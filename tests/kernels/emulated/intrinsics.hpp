@@ -120,4 +120,6 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_maskz_loadu_epi32(mask, p) nibble::testing::emulated::masked_load<uint32_t, __m512i>(mask, p)
 #define _mm512_mask_storeu_epi32(p, mask, v) nibble::testing::emulated::masked_store(p, mask, v)
 
+#define NIBBLE_KEEP(v) static_cast<void>(v)
+
 #include "tests/kernels/emulated/tiles.hpp"

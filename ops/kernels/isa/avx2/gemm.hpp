@@ -58,7 +58,9 @@ struct QuadsOf4Bit : IntLanes {
   using Half = __m256i;
   static NIBBLE_INLINE __m256i half_zero() { return _mm256_setzero_si256(); }
   static NIBBLE_INLINE __m256i half_step(__m256i half, __m256i a, __m256i b) {
-    return _mm256_add_epi16(half, _mm256_maddubs_epi16(a, b));
+    half = _mm256_add_epi16(half, _mm256_maddubs_epi16(a, b));
+    NIBBLE_KEEP(half);
+    return half;
   }
   static NIBBLE_INLINE __m256i widen(__m256i acc, __m256i half) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(half, _mm256_set1_epi16(1)));

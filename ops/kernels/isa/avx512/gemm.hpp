@@ -55,7 +55,9 @@ struct QuadsOf4Bit : IntLanes {
   using Half = __m512i;
   static NIBBLE_INLINE __m512i half_zero() { return _mm512_setzero_si512(); }
   static NIBBLE_INLINE __m512i half_step(__m512i half, __m512i a, __m512i b) {
-    return _mm512_add_epi16(half, _mm512_maddubs_epi16(a, b));
+    half = _mm512_add_epi16(half, _mm512_maddubs_epi16(a, b));
+    NIBBLE_KEEP(half);
+    return half;
   }
   static NIBBLE_INLINE __m512i widen(__m512i acc, __m512i half) {
     return _mm512_add_epi32(acc, _mm512_madd_epi16(half, _mm512_set1_epi16(1)));
