@@ -50,7 +50,7 @@ run $nibble synth --out "$out/images"
 
 say "train a 4-bit ResNet-50 (4-bit weights and activations, first and last layer 8-bit) of width 0.25"
 run $nibble train --data "$out/images" --out "$out/run" \
-  --arch resnet50 --width 0.25 --precision w4a4-fl8 --image-size 32 --batch-size 64 --epochs 4 --lr 0.1 --seed 0
+  --arch resnet50 --width 0.25 --precision w4a4-fl8 --image-size 32 --batch-size 64 --epochs 16 --lr 0.1 --min-crop 0.5 --seed 0
 
 say "evaluate the checkpoint, export it, evaluate the served file"
 run $nibble eval "$out/run/latest" --data "$out/images" --json | tee "$out/trained.json"
