@@ -49,7 +49,8 @@ class Tape {
  public:
   /// Appends one backward step. The closure owns what it saved; it is destroyed as soon as it has run.
   void record(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
-  /// Runs all steps in reverse after seeding d loss / d loss = 1; `loss` is f32 with one element. The tape is empty after.
+  /// Runs all steps in reverse after seeding d loss / d loss = 1; `loss` is f32 with one element. The tape is empty
+  /// after.
   void backward(const Variable& loss);
   /// The same with a given gradient of `output` (same shape and type).
   void backward(const Variable& output, const Tensor& gradient);
