@@ -55,7 +55,8 @@ namespace {
 int64_t whole_number(const nlohmann::json& j, const char* key) {
   const nlohmann::json& v = j.at(key);
   const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= uint64_t{INT64_MAX} : v.is_number_integer();
-  if (!fits) throw UsageError("'{}' is {}, not a whole number in range", key, v.dump());
+  // Not v.dump() of whatever is there: it recurses, and a hostile file nests a million lists.
+  if (!fits) throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? v.dump() : v.type_name());
   return v.get<int64_t>();
 }
 
@@ -75,7 +76,7 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.classes = whole_number(j, "classes");
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
-    if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").dump());
+    if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").type_name());
     for (const auto& p : j.at("overrides"))
       o.overrides.push_back(
           {p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});

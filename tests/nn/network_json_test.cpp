@@ -59,7 +59,8 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
   const auto refused = [](const nlohmann::json& j) {
     CHECK_THROWS_WITH_AS(network_options_from_json(j.dump(), "the/file"), doctest::Contains("the/file"), ModelError);
   };
-  for (const auto& [key, value] : good.items()) {
+  for (const auto& item : good.items()) {
+    const std::string key = item.key();  // a structured binding cannot be captured in C++20's clang 14
     CAPTURE(key);
     nlohmann::json without = good;
     without.erase(key);
@@ -69,7 +70,7 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
     refused(wrong);
     wrong[key] = nullptr;
     refused(wrong);
-    if (!value.is_string() || key == "arch") continue;  // the arch's name is build_resnet's to judge
+    if (!item.value().is_string() || key == "arch") continue;  // the arch's name is build_resnet's to judge
     wrong[key] = "nonsense";
     if (key == "precision") continue;  // likewise
     refused(wrong);
@@ -89,6 +90,14 @@ TEST_CASE("network json: numbers that are no whole numbers or do not fit are ref
   CHECK_THROWS_AS(network_options_from_json(j.dump(), "f"), ModelError);
   j["image_size"] = uint64_t{1} << 63;
   CHECK_THROWS_AS(network_options_from_json(j.dump(), "f"), ModelError);
+}
+
+TEST_CASE("network json: lists nested a million deep are refused without recursion") {
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  CHECK_THROWS_AS(network_options_from_json(deep, "f"), ModelError);
+  std::string text = network_options_to_json(unusual());
+  text.replace(text.find("17"), 2, deep);
+  CHECK_THROWS_WITH_AS(network_options_from_json(text, "f"), doctest::Contains("classes"), ModelError);
 }
 
 TEST_CASE("network json: names of the enumerations parse back, others are refused with the choices") {

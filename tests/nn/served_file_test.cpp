@@ -93,6 +93,7 @@ TEST_CASE("served file: a layer takes exactly oc*ceil(k/2), oc*k or 2*oc*k bytes
     total += expected;
   }
   CHECK(sizes.weight_bytes == total);
+  CHECK(four > 0);
   CHECK(odd > 0);
 }
 
