@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -285,6 +286,33 @@ TEST_CASE("trainer: the gradient of a batch is the mean of its shards' gradients
       CHECK(size > 0);
       // Halving the seed is exact in float, so only the final sum rounds.
       CHECK(std::sqrt(apart / size) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("trainer: running statistics move by a tenth towards the mean of the shards' statistics") {
+  const Model model = fresh_model(small_options("w4a4-fl8"));
+  const Batch b = separable_batch(7);
+  const StepWeights weights = prepare_weights(model, Passes::kForwardAndBackward);
+  ShardStatistics shards[2];
+  for (int64_t i = 0; i < 2; ++i) {
+    const Tensor images(DType::u8, {kShard, 32, 32, 3});
+    std::memcpy(images.raw(), b.images.raw() + static_cast<size_t>(i) * images.bytes(), images.bytes());
+    Tape tape;
+    training_forward(tape, model, weights, images, make_gradients(model), shards[i]);
+  }
+  Trainer trainer(fresh_model(small_options("w4a4-fl8")), trainer_options(3));
+  trainer.step(b.images, b.labels);
+  for (size_t u = 0; u + 1 < model.units.size(); ++u) {
+    CAPTURE(model.network.units[u].name);
+    const UnitParameters& p = trainer.model().units[u];
+    const NormStatistics &x = shards[0].norms[u], &y = shards[1].norms[u];
+    CHECK(x.mean != y.mean);
+    for (size_t c = 0; c < x.mean.size(); ++c) {
+      CHECK(p.running_mean.data<float>()[c] ==
+            doctest::Approx(0.05 * static_cast<double>(x.mean[c] + y.mean[c])).epsilon(1e-5));
+      CHECK(p.running_variance.data<float>()[c] ==
+            doctest::Approx(0.9 + 0.05 * static_cast<double>(x.variance[c] + y.variance[c])).epsilon(1e-5));
     }
   }
 }
