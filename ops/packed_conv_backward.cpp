@@ -49,7 +49,7 @@ Tensor signed_codes(const Tensor& x) {
   Tensor out(DType::bf16, x.shape(), x.stride());
   const uint8_t* from = x.data<uint8_t>();
   bf16* to = out.data<bf16>();
-  const int64_t per_image = x.rows() * x.stride() / x.dim(0);
+  const int64_t per_image = x.dim(1) * x.dim(2) * x.stride();
   parallel_for(x.dim(0), [&](int64_t i) {
     for (int64_t e = i * per_image; e < (i + 1) * per_image; ++e)
       to[e] = to_bf16(static_cast<float>(from[e] - kSignedOffset));

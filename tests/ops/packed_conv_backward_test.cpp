@@ -102,6 +102,19 @@ TEST_CASE("a stride that skips pixels leaves them a gradient of exactly zero") {
   }
 }
 
+TEST_CASE("an empty batch adds nothing to the gradients") {
+  const ConvShape s{.n = 1, .h = 4, .w = 4, .ic = 3, .oc = 5, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};
+  for (const Precision& p : {signed_precisions()[0], code_precisions()[4], float_precisions()[0]}) {
+    const Operands op = make_operands({"any", s}, p);
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+    const Tensor x(op.x.dtype(), {0, s.h, s.w, s.ic}, op.x.stride()), d_y(DType::bf16, {0, s.oh(), s.ow(), s.oc});
+    const Tensor d_w = random_f32({s.oc, s.kh, s.kw, s.ic}, 1), before = d_w.clone();
+    packed_conv_backward_weights(layer, x, d_y, d_w);
+    CHECK(same_bytes(d_w, before));
+    CHECK(packed_conv_backward_input(layer, d_y, x.shape()).shape() == x.shape());
+  }
+}
+
 TEST_CASE("the gradient that y must carry is one over the weight scale, or nothing") {
   for (const auto& precisions : {code_precisions(), float_precisions()})
     for (const Precision& p : precisions) {
