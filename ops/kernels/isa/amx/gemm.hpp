@@ -193,7 +193,7 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
   return g;
 }
 
-/// One tile product of known result: sandboxes exist that promise tiles and fault or zero them.
+/// One tile product of known result, for systems that promise tiles and do not keep their contents.
 bool probe_tiles() {
   alignas(64) static uint8_t a[2 * kTileBytes];
   alignas(64) static int8_t b[2 * kTileBytes];
