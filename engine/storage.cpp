@@ -1,31 +1,31 @@
 #include "engine/storage.hpp"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <new>
 
+#include "engine/block_cache.hpp"
+
 namespace nibble {
 
-namespace {
-constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t round_up(size_t n, size_t to) {
-  return (n + to - 1) / to * to;
-}
-}  // namespace
-
 Storage::Storage(size_t bytes) : bytes_(bytes) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  if (bytes > SIZE_MAX - kHugePage) throw std::bad_alloc();
+  if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
   // One line of slack: vector kernels may read up to 63 bytes past the last element.
-  const size_t padded = round_up(bytes + kAlignment, alignment);
-  data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, padded));
+  const size_t padded = (bytes + 2 * kAlignment - 1) / kAlignment * kAlignment;
+  if (padded >= kSmallestBlock) {
+    const Block block = take_block(padded);
+    data_ = block.data;
+    block_bytes_ = block.bytes;
+    return;
+  }
+  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, padded));
   if (data_ == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) madvise(data_, padded, MADV_HUGEPAGE);  // advice only: failure changes nothing
 }
 
 Storage::~Storage() {
-  std::free(data_);
+  if (block_bytes_ > 0)
+    give_block({data_, block_bytes_});
+  else
+    std::free(data_);
 }
 
 }  // namespace nibble

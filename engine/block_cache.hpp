@@ -1,0 +1,36 @@
+// Block cache: large memory blocks kept between uses, so that a training step does not fault its pages in anew.
+//
+// A step frees and allocates the same sizes again and again. Given back to the system, every block costs its clearing
+// on the next touch: 11 % of a ResNet-50 step at 64 px on AVX2, more where the arithmetic is faster.
+#pragma once
+#include <cstddef>
+
+namespace nibble {
+
+struct Block {
+  std::byte* data = nullptr;
+  size_t bytes = 0;  // what the block really holds: at least what was asked for
+};
+
+/// From here on Storage takes blocks; smaller memory comes from the heap, which keeps it by itself.
+inline constexpr size_t kSmallestBlock = size_t{64} << 10;
+
+/// A block of at least `bytes` (uninitialised; what an earlier user wrote may still be there), aligned to a page, from
+/// 2 MiB on to 2 MiB with huge pages advised. At most an eighth (or one page, from 2 MiB on one huge page) larger than
+/// asked. Throws std::bad_alloc. Thread-safe.
+Block take_block(size_t bytes);
+
+/// Gives a block back. It is kept as long as blocks in use and kept stay below 9/8 of the most that was ever in use at
+/// once; beyond that the blocks unused for longest go back to the system. Thread-safe.
+void give_block(Block block) noexcept;
+
+/// Gives all kept blocks back to the system and forgets how much was in use. Thread-safe.
+void release_kept_blocks() noexcept;
+
+struct BlockCacheStats {
+  size_t used_bytes = 0, kept_bytes = 0, most_used_bytes = 0;
+  size_t mapped = 0, reused = 0;  // blocks taken from the system and from the cache
+};
+BlockCacheStats block_cache_stats();
+
+}  // namespace nibble
