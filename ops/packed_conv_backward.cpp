@@ -13,34 +13,56 @@ void advance(const T* const* from, int64_t count, int64_t m0, const T** to) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i] + m0;
 }
 
-/// Accumulates d_w[tap][channel][o] over one chunk of grid rows: left operand = source rows transposed, right = d_y.
-template <typename T, typename PackA>
-void accumulate_chunk(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const SourceRows<T>& rows_from, int64_t k,
-                      int64_t first, int64_t points, const Panels& d_y, const PackA& pack_a, float* out,
-                      int64_t rows_per_tap) {
-  Scratch scratch;
-  const T** pointers = scratch.get<const T*>(static_cast<size_t>(points) * g.taps.size());
-  point_rows(g, rows_from, first, points, pointers);
-  constexpr int64_t kPanelsPerTask = 4;
-  const int64_t m_panels = rows_per_tap / gemm.mr, groups = (m_panels + kPanelsPerTask - 1) / kPanelsPerTask;
-  const int64_t depth = round_up(points, gemm.kr);
+/// One chunk of a weight gradient: source rows transposed (left operand) times d_y (right operand), by tap and channel.
+template <typename T>
+struct WeightChunk {
+  const kernels::GemmFloat<bf16>& gemm;
+  void (*pack_a)(const T* const* rows, int k, int columns, void* panel);
+  const T* const* pointers;  // [tap][point]
+  int64_t points;
+  int64_t k;  // channels behind a tap
+  int64_t taps;
+  const Panels& d_y;
+};
+
+/// Rows of C that one task makes: 8 panels of 6 on AVX2 share each panel of d_y while it is in L1.
+constexpr int64_t kTaskChannels = 48;
+/// Depth of one run: a panel of d_y, 16 columns of floats, then takes half of a 32 KiB L1.
+constexpr int64_t kSliceDepth = 256;
+
+/// c[channel - m0][o] += or = the products of `panels` row panels from channel m0 on behind one tap.
+template <typename T>
+void multiply_task(const WeightChunk<T>& w, int64_t tap, int64_t m0, int64_t panels, float* c, kernels::Into into) {
+  const auto& gemm = w.gemm;
+  const int64_t depth = round_up(w.points, gemm.kr), slice = round_up(kSliceDepth, gemm.kr);
   const int64_t a_panel_bytes = round_up(gemm.mr * depth * gemm.a_bytes, static_cast<int64_t>(kAlignment));
-  parallel_for(static_cast<int64_t>(g.taps.size()) * groups, [&](int64_t job) {
-    const int64_t tap = job / groups, p0 = job % groups * kPanelsPerTask;
-    const int64_t panels = std::min(kPanelsPerTask, m_panels - p0);
-    Scratch local;
-    auto* a = local.get<std::byte>(static_cast<size_t>(panels * a_panel_bytes));
-    const T** shifted = local.get<const T*>(static_cast<size_t>(points));
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t m0 = (p0 + p) * gemm.mr;
-      advance(pointers + tap * points, points, m0, shifted);
-      pack_a(shifted, static_cast<int>(points), static_cast<int>(std::min<int64_t>(gemm.mr, k - m0)),
+  Scratch scratch;
+  auto* a = scratch.get<std::byte>(static_cast<size_t>(panels * a_panel_bytes));
+  const T** shifted = scratch.get<const T*>(static_cast<size_t>(w.points));
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t m = m0 + p * gemm.mr;
+    advance(w.pointers + tap * w.points, w.points, m, shifted);
+    w.pack_a(shifted, static_cast<int>(w.points), static_cast<int>(std::min<int64_t>(gemm.mr, w.k - m)),
              a + p * a_panel_bytes);
-    }
-    float* c = out + (tap * rows_per_tap + p0 * gemm.mr) * d_y.padded_columns();
-    for (int64_t n = 0; n < d_y.count(); ++n)
-      gemm.run(static_cast<int>(depth), static_cast<int>(panels), a, a_panel_bytes, d_y.panel(n), c + n * gemm.nr,
-               d_y.padded_columns(), kernels::Into::kAccumulate);
+  }
+  const int64_t ld = w.d_y.padded_columns();
+  for (int64_t k0 = 0; k0 < depth; k0 += slice) {
+    const int run = static_cast<int>(std::min(slice, depth - k0));
+    for (int64_t n = 0; n < w.d_y.count(); ++n)
+      gemm.run(run, static_cast<int>(panels), a + k0 * gemm.mr * gemm.a_bytes, a_panel_bytes,
+               w.d_y.panel(n) + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
+               k0 > 0 ? kernels::Into::kAccumulate : into);
+  }
+}
+
+/// Calls task(tap, first channel, row panels) for all of C, in parallel.
+template <typename Task>
+void for_each_task(const kernels::GemmFloat<bf16>& gemm, int64_t taps, int64_t k, const Task& task) {
+  const int64_t m_panels = (k + gemm.mr - 1) / gemm.mr, per = std::max<int64_t>(1, kTaskChannels / gemm.mr);
+  const int64_t groups = (m_panels + per - 1) / per;
+  parallel_for(taps * groups, [&](int64_t job) {
+    const int64_t first = job % groups * per;
+    task(job / groups, first * gemm.mr, std::min(per, m_panels - first));
   });
 }
 
@@ -57,27 +79,76 @@ Tensor signed_codes(const Tensor& x) {
   return out;
 }
 
-/// d_weights[o][tap][c] += column[o] * row[c] * sum[tap][c][o]; the two scales may be null (1).
-void scale_transposed(const float* sum, int64_t rows_per_tap, int64_t ld, int64_t taps, int64_t k, const float* column,
-                      const std::vector<float>& row, const Tensor& d_weights) {
-  constexpr int64_t kBlock = 16;  // 16 outputs: one line of `sum` feeds 16 streams of d_weights
-  const int64_t oc = d_weights.dim(0);
-  parallel_for((oc + kBlock - 1) / kBlock, [&](int64_t b) {
-    const int64_t o0 = b * kBlock, o1 = std::min(oc, o0 + kBlock);
-    for (int64_t t = 0; t < taps; ++t) {
-      for (int64_t c = 0; c < k; ++c) {
-        const float* from = sum + (t * rows_per_tap + c) * ld;
-        const float r = row.empty() ? 1.0f : row[static_cast<size_t>(c)];
-        for (int64_t o = o0; o < o1; ++o)
-          d_weights.data<float>()[(o * taps + t) * k + c] += (column != nullptr ? column[o] * r : r) * from[o];
-      }
+/// Where the products go: d_weights[o][tap][c] += column[o] * row[c] * sum[c][o]; empty scales are 1.
+struct WeightSink {
+  const Tensor& d_weights;  // [oc][taps][k]
+  int64_t oc, taps, k;
+  const std::vector<float>& column;
+  std::vector<float> row;
+
+  /// Adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[channel - c0][o], rows ld apart.
+  void add(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
+    for (int64_t o = o0; o < o1; ++o) {
+      // Along c, the contiguous side of d_weights: its rows are often 8 KiB apart, the same few sets of a cache.
+      float* to = d_weights.data<float>() + (o * taps + tap) * k + c0;
+      const float scale = column.empty() ? 1.0f : column[static_cast<size_t>(o)];
+      const float* from = sum + o;
+      if (row.empty())
+        for (int64_t c = 0; c < channels; ++c) to[c] += scale * from[c * ld];
+      else
+        for (int64_t c = 0; c < channels; ++c) to[c] += scale * row[static_cast<size_t>(c0 + c)] * from[c * ld];
     }
+  }
+};
+
+constexpr int64_t kSinkColumns = 16;  // one line of the sum: it stays in L1 for all of them
+
+/// A layer of one chunk (deep layers: many weights, few pixels) goes to d_weights while its block is in cache: no sum
+/// over all of the weights is written, cleared and read again.
+template <typename T>
+void add_whole(const WeightChunk<T>& w, const WeightSink& sink) {
+  const int64_t ld = w.d_y.padded_columns();
+  for_each_task(w.gemm, w.taps, w.k, [&](int64_t tap, int64_t m0, int64_t panels) {
+    Scratch scratch;
+    float* c = scratch.get<float>(static_cast<size_t>(panels * w.gemm.mr * ld));
+    multiply_task(w, tap, m0, panels, c, kernels::Into::kOverwrite);
+    const int64_t channels = std::min(panels * w.gemm.mr, w.k - m0);
+    for (int64_t o = 0; o < sink.oc; o += kSinkColumns)
+      sink.add(c, ld, tap, m0, channels, o, std::min(sink.oc, o + kSinkColumns));
   });
 }
 
-}  // namespace
-
-namespace {
+/// All chunks of a layer, one behind the other, so that the sums do not depend on the number of threads.
+template <typename Source, typename T>
+void add_products(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Source& source,
+                  void (*pack_a)(const T* const*, int, int, void*), const Tensor& d_y, const WeightSink& sink) {
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh, rows_per_tap = round_up(sink.k, gemm.mr);
+  Tensor sum;
+  const std::vector<Tap> one_tap(1);
+  for (int64_t g0 = 0; g0 < all; g0 += per) {
+    const int64_t g1 = std::min(all, g0 + per), first = g0 * g.gw, points = (g1 - g0) * g.gw;
+    const Panels right = pack_panels(gemm, d_y.row<bf16>(first), one_tap, 0, d_y.stride(), 1, points, sink.oc);
+    Scratch scratch;
+    const SourceRows<T> rows_from = source(scratch, source_rows(g, g0, g1));
+    const T** pointers = scratch.get<const T*>(static_cast<size_t>(points * sink.taps));
+    point_rows(g, rows_from, first, points, pointers);
+    const WeightChunk<T> chunk{gemm, pack_a, pointers, points, sink.k, sink.taps, right};
+    if (all <= per) return add_whole(chunk, sink);
+    const int64_t ld = right.padded_columns();
+    if (!sum.defined()) sum = Tensor::zeros(DType::f32, {sink.taps * rows_per_tap, ld});
+    for_each_task(gemm, sink.taps, sink.k, [&](int64_t tap, int64_t m0, int64_t panels) {
+      multiply_task(chunk, tap, m0, panels, sum.row<float>(tap * rows_per_tap + m0), kernels::Into::kAccumulate);
+    });
+  }
+  if (!sum.defined()) return;  // an empty batch
+  parallel_for((sink.oc + kSinkColumns - 1) / kSinkColumns, [&](int64_t block) {
+    const int64_t o = block * kSinkColumns, end = std::min(sink.oc, o + kSinkColumns);
+    for (int64_t tap = 0; tap < sink.taps; ++tap)
+      for (int64_t c = 0; c < sink.k; c += kTaskChannels)
+        sink.add(sum.row<float>(tap * rows_per_tap + c), sum.stride(), tap, c, std::min(kTaskChannels, sink.k - c), o,
+                 end);
+  });
+}
 
 void check_gradient(const LayerWeights& layer, const ConvShape& s, const Tensor& d_y) {
   if (d_y.shape() != Shape{s.n, s.oh(), s.ow(), s.oc})
@@ -150,35 +221,18 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
   const int64_t k = layer.row_folded ? s.kw * s.ic : s.ic, taps = static_cast<int64_t>(g.taps.size());
-  const int64_t rows_per_tap = round_up(k, gemm.mr), ld = round_up(s.oc, gemm.nr);
-  const Tensor sum = Tensor::zeros(DType::f32, {taps * rows_per_tap, ld});
+  WeightSink sink{.d_weights = d_weights, .oc = s.oc, .taps = taps, .k = k, .column = layer.scale, .row = {}};
+  // Codes without the shift: x_hat = code / s_c whatever the multiplier saw.
+  if (layer.quantizer != nullptr)
+    for (int64_t c = 0; c < k; ++c) sink.row.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
 
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;
-  const Tensor x_bf16 = x.dtype() == DType::bf16 ? x : signed_input ? signed_codes(x) : Tensor();
-  // Codes without the shift: x_hat = code / s_c whatever the multiplier saw.
-  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
-  const std::vector<Tap> one_tap(1);
-  for (int64_t g0 = 0; g0 < all; g0 += per) {
-    const int64_t g1 = std::min(all, g0 + per), first = g0 * g.gw, points = (g1 - g0) * g.gw;
-    const Panels right = pack_panels(gemm, d_y.row<bf16>(first), one_tap, 0, d_y.stride(), 1, points, s.oc);
-    Scratch scratch;
-    const RowRange range = source_rows(g, g0, g1);
-    if (x_bf16.defined()) {
-      const Bf16Source source(x_bf16, g);
-      accumulate_chunk(gemm, g, source(scratch, range), k, first, points, right, gemm.pack_a_transposed,
-                       sum.data<float>(), rows_per_tap);
-    } else {
-      const CodeSource source(x, nullptr, g);
-      accumulate_chunk(gemm, g, source(scratch, range), k, first, points, right, gemm.pack_a_transposed_u8,
-                       sum.data<float>(), rows_per_tap);
-    }
+  if (x.dtype() == DType::bf16 || signed_input) {
+    const Tensor x_bf16 = signed_input ? signed_codes(x) : x;
+    add_products(gemm, g, Bf16Source(x_bf16, g), gemm.pack_a_transposed, d_y, sink);
+  } else {
+    add_products(gemm, g, CodeSource(x, nullptr, g), gemm.pack_a_transposed_u8, d_y, sink);
   }
-  std::vector<float> inverse_input;
-  if (layer.quantizer != nullptr)
-    for (int64_t c = 0; c < k; ++c)
-      inverse_input.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
-  scale_transposed(sum.data<float>(), rows_per_tap, ld, taps, k, layer.scale.empty() ? nullptr : layer.scale.data(),
-                   inverse_input, d_weights);
 }
 
 }  // namespace nibble
