@@ -57,13 +57,17 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   Evaluation evaluation;
   const auto began = std::chrono::steady_clock::now();
   int64_t done = 0;
+  bool stopped = false;
   while (const std::optional<Batch> batch = loader.next()) {
     evaluation.add(run(batch->images), batch->labels);
     done += batch->size();
+    stopped = options.stop != nullptr && options.stop();
+    if (stopped) break;
     if (interactive()) progress(fmt::format("evaluating: {} of {} images", done, loader.images_total()));
   }
   for (const ImageNote& note : loader.skipped()) warn(fmt::format("skipped {}: {}", note.path, note.reason));
-  EvaluationReport report{.result = evaluation.result(), .skipped = static_cast<int64_t>(loader.skipped().size())};
+  EvaluationReport report{
+      .result = evaluation.result(), .skipped = static_cast<int64_t>(loader.skipped().size()), .stopped = stopped};
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return report;
 }

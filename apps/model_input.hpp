@@ -36,11 +36,13 @@ struct EvaluationOptions {
   int64_t limit = 0;
   int64_t loader_threads = 1;
   bool strict_data = false;
+  bool (*stop)() = nullptr;  // asked after each batch: true ends the evaluation early
 };
 struct EvaluationReport {
   EvaluationResult result;
   int64_t skipped = 0;
   double seconds = 0;
+  bool stopped = false;  // by options.stop: the result is that of the images until then
 };
 /// Runs a whole data set; names skipped images on stderr.
 EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,

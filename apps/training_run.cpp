@@ -22,7 +22,8 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-constexpr int64_t kUsageImages = 64;    // images whose codes are counted after an evaluation
+constexpr const char* kEvalTop1 = "eval/top1";
+constexpr int64_t kUsageImages = 64;    // images whose codes are counted before an evaluation
 constexpr int64_t kLogEvery = 10;       // steps between lines of metrics.jsonl
 constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
@@ -49,10 +50,11 @@ RunNote parse_note(const std::string& text, const std::string& source) {
 
 }  // namespace
 
-/// Sums since the last report.
+/// Sums since the last report, and over the whole run. Its time is that of the steps and of waiting for their images;
+/// evaluations and checkpoints are left out by exclude().
 struct TrainingRun::Meter {
-  Clock::time_point began = Clock::now(), since = Clock::now(), shown;
-  double loss = 0, wait = 0, run_wait = 0;
+  Clock::time_point since = Clock::now(), shown;
+  double loss = 0, wait = 0, run_seconds = 0;
   int64_t top1 = 0, images = 0, steps = 0, run_images = 0;
   StepResult last;
 
@@ -64,7 +66,13 @@ struct TrainingRun::Meter {
     ++steps;
     last = r;
   }
-  void clear(double wait_now) {
+  double seconds() const { return std::max(1e-9, seconds_since(since)); }
+  double run_rate() const {
+    return static_cast<double>(run_images) / std::max(1e-9, run_seconds + (steps > 0 ? seconds() : 0));
+  }
+  void exclude(Clock::time_point from) { since += Clock::now() - from; }
+  void clear(double elapsed, double wait_now) {
+    run_seconds += elapsed;
     loss = 0;
     top1 = images = steps = 0;
     wait = wait_now;
@@ -214,8 +222,8 @@ void TrainingRun::one_step(Meter& meter) {
 
 void TrainingRun::report(Meter& meter) {
   const int64_t done = trainer_->steps_done();
-  const double elapsed = seconds_since(meter.since), rate = static_cast<double>(meter.images) / std::max(1e-9, elapsed);
-  const double wait = (loader_->wait_seconds() - meter.wait) / std::max(1e-9, elapsed);
+  const double elapsed = meter.seconds(), rate = static_cast<double>(meter.images) / elapsed;
+  const double wait = (loader_->wait_seconds() - meter.wait) / elapsed;
   const double epoch = static_cast<double>(done) / static_cast<double>(steps_per_epoch_);
   const double loss = meter.loss / static_cast<double>(std::max<int64_t>(1, meter.steps));
   const double top1 = 100.0 * static_cast<double>(meter.top1) / static_cast<double>(std::max<int64_t>(1, meter.images));
@@ -228,7 +236,7 @@ void TrainingRun::report(Meter& meter) {
                   .add("grad_norm", meter.last.gradient_norm)
                   .add("images_per_second", rate)
                   .add("data_wait", wait));
-  meter.clear(loader_->wait_seconds());
+  meter.clear(elapsed, loader_->wait_seconds());
 }
 
 /// The progress line, when it is due; a step of a large network takes seconds, so it does not wait for report().
@@ -247,47 +255,79 @@ void TrainingRun::show(Meter& meter) {
       rate, 100 * (loader_->wait_seconds() - meter.wait) / elapsed, duration(left)));
 }
 
-void TrainingRun::evaluate(double epoch) {
-  const TrainOptions& o = args_.options;
-  const Model& model = trainer_->model();
-  last_evaluation_ =
-      evaluate_dataset(runner_for(model), validation_, o.network.image_size,
-                       {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data});
-  evaluated_at_ = trainer_->steps_done();
-  // How the codes are used, on the first images of the set: kept in the checkpoint for inspect.
+bool TrainingRun::evaluation_due(int64_t done) const {
+  const int64_t every = args_.options.eval_every;
+  return done == total_steps() || (every > 0 && done > 0 && done % (every * steps_per_epoch_) == 0);
+}
+
+/// How the codes are used, on the first images of the set: kept in the checkpoint for inspect.
+void TrainingRun::count_codes() {
   EvalLoader few({.dataset = validation_,
                   .batch_size = kUsageImages,
-                  .image_size = static_cast<int>(o.network.image_size),
+                  .image_size = static_cast<int>(args_.options.network.image_size),
                   .limit = kUsageImages});
-  if (const std::optional<Batch> batch = few.next()) trainer_->model().usage = measure_usage(model, batch->images);
-  evaluation_seconds_ += last_evaluation_.seconds;
+  if (const std::optional<Batch> batch = few.next())
+    trainer_->model().usage = measure_usage(trainer_->model(), batch->images);
+}
+
+/// The model of this step has been saved before: a process that is killed in here has lost the evaluation alone, and
+/// the resumed run makes it up. False when a signal asked to stop meanwhile.
+bool TrainingRun::evaluate() {
+  const TrainOptions& o = args_.options;
+  const Model& model = trainer_->model();
+  const EvaluationReport report = evaluate_dataset(
+      runner_for(model), validation_, o.network.image_size,
+      {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data, .stop = stop_requested});
+  if (report.stopped) return false;
+  last_evaluation_ = report;
+  evaluated_at_ = trainer_->steps_done();
   const EvaluationResult& r = last_evaluation_.result;
-  log_->write(
-      MetricsRecord()
-          .add("step", evaluated_at_)
-          .add("epoch", epoch)
-          .add("eval/top1", r.top1_percent())
-          .add("eval/top5", r.top5_percent())
-          .add("eval/loss", r.loss)
-          .add("eval/images", r.images)
-          .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
-  if (r.top1_percent() > best_top1_) {
-    best_top1_ = r.top1_percent();
-    best_step_ = evaluated_at_;
-  }
+  const double epoch = static_cast<double>(evaluated_at_) / static_cast<double>(steps_per_epoch_);
+  if (!logged_value(folder_->metrics_path(), evaluated_at_, kEvalTop1))
+    log_->write(
+        MetricsRecord()
+            .add("step", evaluated_at_)
+            .add("epoch", epoch)
+            .add(kEvalTop1, r.top1_percent())
+            .add("eval/top5", r.top5_percent())
+            .add("eval/loss", r.loss)
+            .add("eval/images", r.images)
+            .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
+  note_result(r.top1_percent());
   const bool integer = model.calibrated() && o.network.mode == QuantMode::kInteger;
   message(fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images, {}]{}", epoch,
                       r.top1_percent(), r.top5_percent(), r.loss, integer ? "integer engine" : "bf16 activations",
                       r.images, duration(last_evaluation_.seconds), best_step_ == evaluated_at_ ? "  best" : ""));
+  return true;
 }
 
+/// The result of evaluating the checkpoint of this step: is it the best so far?
+void TrainingRun::note_result(double top1_percent) {
+  const int64_t step = trainer_->steps_done();
+  if (!(top1_percent > best_top1_)) return;
+  best_top1_ = top1_percent;
+  best_step_ = step;
+  store_->mark_best(step);
+  store_->publish(step);  // the best until now may go
+}
+
+/// On resume: a checkpoint is written before its evaluation, so the evaluation may be in the log or missing.
+void TrainingRun::settle_evaluation() {
+  const int64_t done = trainer_->steps_done();
+  if (saved_at_ != done || !evaluation_due(done)) return;
+  if (const std::optional<double> top1 = logged_value(folder_->metrics_path(), done, kEvalTop1))
+    note_result(*top1);
+  else if (!evaluate())
+    interrupted(Meter());
+}
+
+/// The note in it holds the best result of the evaluations before this step, so that its bytes follow from the step.
 void TrainingRun::save() {
   const int64_t step = trainer_->steps_done();
   if (saved_at_ == step) return;
   save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, run_note(),
                   train_->class_names());
   log_->sync();
-  if (best_step_ == step) store_->mark_best(step);
   store_->publish(step);
   saved_at_ = step;
 }
@@ -296,14 +336,9 @@ std::string TrainingRun::last_checkpoint() const {
   return saved_at_ < 0 ? "none" : store_->path_for(saved_at_).string();
 }
 
-/// Of training alone: evaluations are reported with a rate of their own.
-double TrainingRun::images_per_second(const Meter& meter) const {
-  return static_cast<double>(meter.run_images) / std::max(1e-9, seconds_since(meter.began) - evaluation_seconds_);
-}
-
 void TrainingRun::interrupted(const Meter& meter) {
   save();
-  note_->finish({.last_step = trainer_->steps_done(), .images_per_second = images_per_second(meter)});
+  note_->finish({.last_step = trainer_->steps_done(), .images_per_second = meter.run_rate()});
   throw InterruptedError("interrupted at step {} and saved; continue with: nibble train --resume {}",
                          trainer_->steps_done(), args_.out);
 }
@@ -319,26 +354,24 @@ RunSummary TrainingRun::run() {
   begin_loading();
   const TrainOptions& o = args_.options;
   const int64_t total = total_steps();
-  Meter meter;
-  meter.clear(loader_->wait_seconds());
+  if (args_.resume) settle_evaluation();
   double train_loss = 0;
+  Meter meter;
   while (trainer_->steps_done() < total) {
     one_step(meter);
     train_loss = meter.last.loss;
     const int64_t done = trainer_->steps_done();
-    const bool epoch_ends = done % steps_per_epoch_ == 0, last = done == total;
+    const bool epoch_ends = done % steps_per_epoch_ == 0, due = evaluation_due(done);
     show(meter);
-    if (done % kLogEvery == 0 || epoch_ends || last) report(meter);
-    const int64_t epoch = done / steps_per_epoch_;
-    if (last || (epoch_ends && o.eval_every > 0 && epoch % o.eval_every == 0)) {
-      evaluate(static_cast<double>(done) / static_cast<double>(steps_per_epoch_));
-      meter.clear(loader_->wait_seconds());
-    }
-    if (last || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends) || best_step_ == done) save();
-    if (stop_requested() && !last) interrupted(meter);
+    if (done % kLogEvery == 0 || epoch_ends || due) report(meter);
+    const Clock::time_point from = Clock::now();
+    if (due) count_codes();
+    if (due || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
+    if (stop_requested() || (due && !evaluate())) interrupted(meter);
+    meter.exclude(from);
   }
-  if (evaluated_at_ != total) evaluate(static_cast<double>(total) / static_cast<double>(steps_per_epoch_));
-  const double rate = images_per_second(meter);
+  if (evaluated_at_ != total && !evaluate()) interrupted(meter);
+  const double rate = meter.run_rate();
   note_->finish({.last_step = total, .images_per_second = rate});
   for (const ImageNote& note : loader_->skipped()) warn(fmt::format("replaced {}: {}", note.path, note.reason));
   return {.evaluation = last_evaluation_.result,

@@ -26,7 +26,7 @@ struct RunSummary {
   int64_t skipped = 0;
   double train_loss = 0;
   int64_t steps = 0;
-  double images_per_second = 0;
+  double images_per_second = 0;  // of the steps and of waiting for their images; no evaluations, no checkpoints
 };
 
 /// What a run is going to do, in numbers.
@@ -55,12 +55,15 @@ class TrainingRun {
   void start_from_checkpoint();
   void begin_loading();
   int64_t total_steps() const;
-  double images_per_second(const Meter& meter) const;
   std::string run_note() const;
   void one_step(Meter& meter);
   void report(Meter& meter);
   void show(Meter& meter);
-  void evaluate(double epoch);
+  bool evaluation_due(int64_t done) const;
+  void count_codes();
+  bool evaluate();
+  void note_result(double top1_percent);
+  void settle_evaluation();
   void save();
   [[noreturn]] void interrupted(const Meter& meter);
   std::string last_checkpoint() const;
@@ -75,8 +78,7 @@ class TrainingRun {
   std::unique_ptr<MetricsLog> log_;
   std::optional<MachineNote> note_;
   EvaluationReport last_evaluation_;
-  int64_t evaluated_at_ = -1;      // steps done at the last evaluation
-  double evaluation_seconds_ = 0;  // of all evaluations of this process
+  int64_t evaluated_at_ = -1;  // steps done at the last evaluation of this process
   int64_t saved_at_ = -1;
   double best_top1_ = -1;
   int64_t best_step_ = -1;

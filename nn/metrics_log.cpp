@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -71,6 +72,25 @@ MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view
     throw Error(ExitCode::kFailed, fmt::format("[metrics] the key {} was added twice to one line", name));
   members_ += fmt::format("{}{}{}", members_.empty() ? "" : ",", name, json);
   return *this;
+}
+
+std::optional<double> logged_value(const fs::path& path, int64_t step, std::string_view key) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return std::nullopt;
+  const std::string text = read_text_file(path, kLongestLog);
+  const std::string quoted = json_string(key);
+  std::optional<double> value;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (line.size() > kLongestLine || line.find(quoted) == std::string_view::npos) continue;
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object()) continue;
+    const auto at = object.find("step"), found = object.find(key);
+    if (at == object.end() || found == object.end() || !at->is_number() || !found->is_number()) continue;
+    if (at->get<double>() == static_cast<double>(step)) value = found->get<double>();
+  }
+  return value;
 }
 
 MetricsLog::MetricsLog(fs::path path, const MetricsLogArgs& args) : path_(std::move(path)) {

@@ -47,6 +47,11 @@ struct MetricsLogArgs {
   std::optional<int64_t> keep_to_step;
 };
 
+/// The value of `key` in the last line of the log `path` that has this "step" and a number under that key; none when
+/// there is no such line or no such file. Exact: numbers are written so that they read back equal. Cost: one read of
+/// the file. DiskError when it cannot be read or exceeds 1 GiB.
+std::optional<double> logged_value(const std::filesystem::path& path, int64_t step, std::string_view key);
+
 /// Appends lines; each is one write call, so that readers and a killed process see whole lines. Not for concurrent use.
 class MetricsLog {
  public:

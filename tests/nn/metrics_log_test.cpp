@@ -93,6 +93,20 @@ TEST_CASE("metrics log: resuming removes later steps, damaged lines and the part
         "{\"step\":\"9\"}\n");
 }
 
+TEST_CASE("metrics log: a logged value is found by its step and key, exactly, past lines that are no objects") {
+  testing::TempDir dir;
+  CHECK_FALSE(logged_value(dir / "m", 1, "a"));
+  const double third = 1.0 / 3;
+  write_file_atomically(dir / "m", "{\"step\":1,\"a\":7}\n[\"a\"]\n\"a\"\n{\"a\":\n{\"a\":9}\n" +
+                                       MetricsRecord().add("step", 2).add("a", third).text() +
+                                       "\n{\"step\":3,\"a\":null}\n{\"step\":4,\"b\":\"a\"}\n");
+  CHECK(logged_value(dir / "m", 1, "a") == 7);
+  CHECK(logged_value(dir / "m", 2, "a") == third);
+  CHECK_FALSE(logged_value(dir / "m", 3, "a"));
+  CHECK_FALSE(logged_value(dir / "m", 4, "a"));
+  CHECK_FALSE(logged_value(dir / "m", 5, "a"));
+}
+
 TEST_CASE("metrics log: cutting at every byte of a file keeps exactly the whole lines") {
   const std::string log = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n";
   for (size_t length = 0; length <= log.size(); ++length) {

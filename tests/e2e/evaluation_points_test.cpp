@@ -1,0 +1,113 @@
+// Evaluations while training: the checkpoint comes first, and a resumed run makes up for an evaluation that is missing.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <vector>
+
+#include "tests/apps/program.hpp"
+
+namespace {
+
+using nibble::testing::program;
+using nibble::testing::read_text;
+using nibble::testing::Result;
+using nibble::testing::run_program;
+using nibble::testing::TemporaryFolder;
+
+/// Two steps an epoch, six in all, an evaluation after each epoch and after the last step.
+constexpr const char* kRun =
+    " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 3 --calibrate-at 3 --keep 9"
+    " --precision w4a4-fl8 --strict-data --quiet --json";
+
+std::string make_data(const TemporaryFolder& folder) {
+  const std::string data = folder / "data";
+  REQUIRE(run_program("synth --out " + data + " --train 4 --val 2 --size 40").code == 0);
+  return data;
+}
+
+std::vector<nlohmann::json> log_of(const std::string& run) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(read_text(run + "/metrics.jsonl"));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+/// step:top1 of the evaluations in the log, in order.
+std::string evaluations(const std::string& run) {
+  std::string text;
+  for (const nlohmann::json& line : log_of(run))
+    if (line.contains("eval/top1")) text += line.at("step").dump() + ":" + line.at("eval/top1").dump() + " ";
+  return text;
+}
+
+void write(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+bool no_program() {
+  if (program()) return false;
+  MESSAGE("skipped: the program is not built");
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("a run that ends inside an evaluation has saved its step, and the resumed run makes up for it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("evaluation");
+  const std::string data = make_data(folder), whole = folder / "whole", broken = folder / "broken";
+  const std::string image = data + "/val/striped_disk/00001.jpg", good = read_text(image);
+  REQUIRE(run_program("train --data " + data + " --out " + whole + kRun).code == 0);
+  REQUIRE(evaluations(whole).starts_with("2:"));
+
+  write(image, "no image");  // --strict-data: the evaluation ends the run
+  CHECK(run_program("train --data " + data + " --out " + broken + kRun).code == 3);
+  CHECK(std::filesystem::exists(broken + "/checkpoints/step-000002.safetensors"));
+  CHECK(evaluations(broken).empty());
+  CHECK(run_program("train --resume " + broken + " --quiet").code == 3);  // the evaluation of step 2, again
+  write(image, good);
+  CHECK(run_program("train --resume " + broken + " --quiet").code == 0);
+  CHECK(evaluations(broken) == evaluations(whole));
+  for (const std::string step : {"2", "4", "6"})
+    CHECK(read_text(broken + "/checkpoints/step-00000" + step + ".safetensors") ==
+          read_text(whole + "/checkpoints/step-00000" + step + ".safetensors"));
+  CHECK(std::filesystem::read_symlink(broken + "/best") == std::filesystem::read_symlink(whole + "/best"));
+}
+
+TEST_CASE("an evaluation whose line or whose link to the best is missing is made up for, and logged once") {
+  if (no_program()) return;
+  const TemporaryFolder folder("line");
+  const std::string data = make_data(folder), run = folder / "run";
+  REQUIRE(run_program("train --data " + data + " --out " + run + kRun).code == 0);
+  const std::string expected = evaluations(run), all = read_text(run + "/metrics.jsonl");
+  const std::string last = read_text(run + "/checkpoints/step-000006.safetensors");
+  const auto best = std::filesystem::read_symlink(run + "/best");
+  // Killed between the evaluation of step 2 and what it leaves behind, with and without the line.
+  const size_t line = all.find("eval/top1");
+  for (const size_t length : {all.find('\n', line) + 1, all.rfind('\n', line) + 1}) {
+    for (const char* later : {"/checkpoints/step-000004.safetensors", "/checkpoints/step-000006.safetensors", "/best"})
+      std::filesystem::remove(run + later);
+    write(run + "/metrics.jsonl", all.substr(0, length));
+    REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
+    CHECK(evaluations(run) == expected);
+    CHECK(read_text(run + "/checkpoints/step-000006.safetensors") == last);
+    CHECK(std::filesystem::read_symlink(run + "/best") == best);
+  }
+  // A finished run that is resumed says its result again and changes nothing.
+  REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
+  CHECK(evaluations(run) == expected);
+}
+
+TEST_CASE("images_per_second of a run is that of its steps: no evaluation, no counting of codes, no checkpoint") {
+  if (no_program()) return;
+  const TemporaryFolder folder("rate");
+  const std::string data = make_data(folder), run = folder / "run";
+  const Result r = run_program("train --data " + data + " --out " + run + kRun);
+  REQUIRE(r.code == 0);
+  // The log's lines cover the steps without a gap: 32 images each.
+  double seconds = 0;
+  for (const nlohmann::json& line : log_of(run))
+    if (line.contains("images_per_second")) seconds += 32 / line.at("images_per_second").get<double>();
+  CHECK(96 / nlohmann::json::parse(r.out).at("images_per_second").get<double>() == doctest::Approx(seconds));
+}
