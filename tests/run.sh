@@ -136,14 +136,13 @@ stage_levels_debug() {
 }
 
 stage_clang() {
-  CXX=clang++ build clang --buildtype=release -Dwerror=true -Demulated=disabled || return
+  CXX=clang++ build clang --buildtype=release -Dwerror=true || return
   run_tests clang clang --suite unit --suite kernels --suite grad
 }
 
 stage_sanitize() {
   # -O1: unoptimised kernels take ten times as long. No werror: the instrumentation itself provokes gcc's warnings.
-  CXX=g++ build sanitize --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Dbench=disabled \
-    -Demulated=disabled || return
+  CXX=g++ build sanitize --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Dbench=disabled || return
   run_tests sanitize sanitize --setup asan
 }
 

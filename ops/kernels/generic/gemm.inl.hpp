@@ -23,7 +23,8 @@
 #if !defined(NIBBLE_INLINE)
 #define NIBBLE_INLINE inline __attribute__((always_inline))
 #endif
-#if defined(__clang__)
+#if defined(NIBBLE_UNROLL_ALL)
+#elif defined(__clang__)
 #define NIBBLE_UNROLL_ALL _Pragma("unroll")
 #else
 #define NIBBLE_UNROLL_ALL _Pragma("GCC unroll 32")

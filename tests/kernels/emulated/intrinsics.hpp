@@ -121,5 +121,8 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_mask_storeu_epi32(p, mask, v) nibble::testing::emulated::masked_store(p, mask, v)
 
 #define NIBBLE_KEEP(v) static_cast<void>(v)
+// An emulated step is a loop over lanes: 28 copies of it inlined into every tile cost minutes of compilation.
+#define NIBBLE_INLINE inline
+#define NIBBLE_UNROLL_ALL
 
 #include "tests/kernels/emulated/tiles.hpp"

@@ -25,8 +25,9 @@ struct Tile {
   }
 };
 
-inline bool tiles_configured = false;
-inline Tile tile_file[8];
+// A thread has tiles of its own, as a core has.
+inline thread_local bool tiles_configured = false;
+inline thread_local Tile tile_file[8];
 
 [[noreturn]] inline void tile_fault(const char* why) {
   std::fprintf(stderr, "emulated AMX fault: %s\n", why);
