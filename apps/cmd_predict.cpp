@@ -44,8 +44,9 @@ class Predict : public Command {
     const LoadedModel model = load_model(model_);
     bool failed = false;
     for (const std::string& path : images_) {
+      std::vector<Guess> best;
       try {
-        report(model, path, predict(model, load_image(path, decoder)));
+        best = predict(model, load_image(path, decoder));
       } catch (const Error& e) {
         if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
         failed = true;
@@ -54,7 +55,9 @@ class Predict : public Command {
               -1, ' ', false, nlohmann::json::error_handler_t::replace));
         else
           warn(fmt::format("error: {}", e.what()));
+        continue;
       }
+      report(model, path, best);  // outside: what cannot be printed is no bad image
     }
     return failed ? static_cast<int>(ExitCode::kData) : 0;
   }

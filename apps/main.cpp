@@ -6,6 +6,7 @@
 #include "apps/command.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
+#include "apps/signals.hpp"
 #include "engine/env.hpp"
 #include "engine/error.hpp"
 #include "engine/profiler.hpp"
@@ -70,6 +71,7 @@ class ProfileToFile {
 };
 
 int run(int argc, char** argv) {
+  let_large_files_fail();
   set_verbosity_from_environment();
   CLI::App app("nibble: trains and serves 4-bit and 8-bit ResNets on CPUs", "nibble");
   app.set_version_flag("--version", NIBBLE_VERSION);

@@ -67,7 +67,9 @@ void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const
     std::visit(
         [&](auto* value) {
           if constexpr (std::is_same_v<decltype(value), bool*>)
-            app.add_flag("--" + field.name + ",!--no-" + field.name, *value, field.help)->group(group);
+            app.add_flag("--" + field.name + ",!--no-" + field.name, *value,
+                         field.help + (*value ? " (default: yes)" : " (default: no)"))
+                ->group(group);
           else
             app.add_option("--" + field.name, *value, field.help)->capture_default_str()->take_last()->group(group);
         },

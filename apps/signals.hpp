@@ -3,8 +3,9 @@
 
 namespace nibble::apps {
 
-/// Installs the handlers; SIGXFSZ and SIGPIPE are ignored, so that a full disk or a closed pipe is an error, not a
-/// death.
+/// For every command: a file that would exceed the limit of the process (SIGXFSZ) is a DiskError, not a death.
+void let_large_files_fail();
+/// For runs: installs the handlers; SIGPIPE is ignored, so that a closed pipe costs no training step.
 void install_signal_handlers();
 /// True after the first SIGINT or SIGTERM.
 bool stop_requested();

@@ -11,6 +11,7 @@
 #include "engine/parallel.hpp"
 #include "nn/activation_usage.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/network_json.hpp"
 
 namespace nibble::apps {
 
@@ -172,6 +173,13 @@ void TrainingRun::start_from_checkpoint() {
       note.batch_size != o.batch_size)
     throw DataError("{} was trained on other data ({} steps an epoch, now {}); resume with the same folder", args_.out,
                     note.steps_per_epoch, steps_per_epoch_);
+  const NetworkOptions& held = c.model.network.options;
+  if (network_options_to_json(held) != network_options_to_json(o.network))
+    throw ModelError(
+        "{} holds another network ({} x{} {}, {} classes) than {}/config.resolved.toml asks for ({} x{} {}, {} "
+        "classes); put the run's own checkpoint back",
+        found.path.string(), held.arch, held.width, held.precision, held.classes, args_.out, o.network.arch,
+        o.network.width, o.network.precision, o.network.classes);
   trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(total_steps(), steps_per_epoch_), c.momentum,
                                        c.steps_done);
   best_top1_ = note.best_top1;
@@ -346,6 +354,11 @@ void TrainingRun::interrupted(const Meter& meter) {
 RunSummary TrainingRun::run() {
   open_folder();
   message(banner());
+  if (const RunPlan p = plan(); p.quantized_from > p.steps)
+    warn(
+        fmt::format("--calibrate-at gives step {}, after the last of {}: activations are never quantized, and the "
+                    "model cannot be exported",
+                    p.quantized_from, p.steps));
   if (args_.resume)
     start_from_checkpoint();
   else

@@ -101,7 +101,7 @@ class ModulePass {
   static Tensor affine_relu(const Tensor& acc, const ServedAffine& f, const Tensor& shortcut) {
     const Tensor out = new_plain(acc);
     const int64_t n = acc.shape().back();
-    kernels::Rows<const bf16> side;
+    kernels::Rows<const bf16> side{};
     if (shortcut.defined()) side = {shortcut.data<bf16>(), shortcut.stride()};
     const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;

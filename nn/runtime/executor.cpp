@@ -167,7 +167,7 @@ struct Epilogue {
     kernels::Rows<bf16> z{
         plain != nullptr ? plain + first * plain_stride : scratch.get<bf16>(static_cast<size_t>(rows * plain_stride)),
         plain_stride};
-    kernels::Rows<const bf16> side;
+    kernels::Rows<const bf16> side{};
     if (shortcut != nullptr) side = {shortcut + first * plain_stride, plain_stride};
     if constexpr (kInteger)
       ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z);

@@ -66,16 +66,16 @@ struct UnsignedQuantizer {
 /// Arguments of normalise_activate: v = y*m[c] + a[c] (+ shortcut), then ReLU, bf16 and codes.
 struct NormaliseActivateArgs {
   int64_t rows = 0, n = 0;
-  Rows<const bf16> y;
-  const float* m = nullptr;   // [n]
-  const float* a = nullptr;   // [n]
-  Rows<const bf16> shortcut;  // added as it is when data is set and m2 is null
-  const float* m2 = nullptr;  // projection: shortcut value = bf16(shortcut*m2[c] + a2[c])
+  Rows<const bf16> y{};
+  const float* m = nullptr;     // [n]
+  const float* a = nullptr;     // [n]
+  Rows<const bf16> shortcut{};  // added as it is when data is set and m2 is null
+  const float* m2 = nullptr;    // projection: shortcut value = bf16(shortcut*m2[c] + a2[c])
   const float* a2 = nullptr;
-  Rows<bf16> z;                 // null data: not stored. z = bf16(max(v, 0))
-  UnsignedQuantizer quantizer;  // null scale: no codes. Quantizes z rounded to bf16 if `through_bf16`, else max(v, 0)
+  Rows<bf16> z{};                 // null data: not stored. z = bf16(max(v, 0))
+  UnsignedQuantizer quantizer{};  // null scale: no codes. Quantizes z rounded to bf16 if `through_bf16`, else max(v, 0)
   bool through_bf16 = false;
-  Rows<uint8_t> codes;           // one byte a code
+  Rows<uint8_t> codes{};         // one byte a code
   float* channel_max = nullptr;  // [n] if set: raised to the largest max(v, 0), as rounded to bf16
 };
 
@@ -83,17 +83,17 @@ struct NormaliseActivateArgs {
 /// batch norm's backward over the rows.
 struct ActivateBackwardArgs {
   int64_t rows = 0, n = 0;
-  Rows<const bf16> y;        // stored convolution output
+  Rows<const bf16> y{};      // stored convolution output
   const float* m = nullptr;  // v = y*m + a where z is null
   const float* a = nullptr;
-  Rows<const bf16> z;                  // block output: v = z
-  Rows<const bf16> through_quantizer;  // gradient of the dequantized activation; null: none
-  Rows<const bf16> direct;             // gradient that bypasses the quantizer; null: none
-  UnsignedQuantizer quantizer;         // null scale: derivative 1. Derivative: 0.5 for 0 <= v*s < 1, 1 up to top,
-                                // 0.5 for top <= v*s < top + 1, 0 from top + 1 on (METHOD.md section 2, gradients)
+  Rows<const bf16> z{};                  // block output: v = z
+  Rows<const bf16> through_quantizer{};  // gradient of the dequantized activation; null: none
+  Rows<const bf16> direct{};             // gradient that bypasses the quantizer; null: none
+  UnsignedQuantizer quantizer{};         // null scale: derivative 1. Derivative: 0.5 for 0 <= v*s < 1, 1 up to top,
+                                  // 0.5 for top <= v*s < top + 1, 0 from top + 1 on (METHOD.md section 2, gradients)
   const float* mean = nullptr;     // [n]
   const float* inv_std = nullptr;  // [n]
-  Rows<bf16> g;                    // out, rounded; the sums use the rounded value
+  Rows<bf16> g{};                  // out, rounded; the sums use the rounded value
   float* sum_g = nullptr;          // [n] += sum over rows of g
   float* sum_g_xhat = nullptr;     // [n] += sum over rows of g * (y - mean) * inv_std
 };
@@ -179,12 +179,12 @@ struct Elementwise {
 };
 
 struct Table {
-  GemmInt u8s8;  // any codes: |sum| exact as long as k * 255 * 128 < 2^31
-  GemmInt u8s4;  // B in [-8, 7]; A any unsigned byte
-  GemmInt u4s4;  // B in [-8, 7]; A in [0, 15]
-  GemmFloat<bf16> bf16_gemm;
-  GemmFloat<float> f32_gemm;
-  Elementwise ew;
+  GemmInt u8s8{};  // any codes: |sum| exact as long as k * 255 * 128 < 2^31
+  GemmInt u8s4{};  // B in [-8, 7]; A any unsigned byte
+  GemmInt u4s4{};  // B in [-8, 7]; A in [0, 15]
+  GemmFloat<bf16> bf16_gemm{};
+  GemmFloat<float> f32_gemm{};
+  Elementwise ew{};
   /// Executes one instruction group of the level and checks its result; null: nothing to probe.
   bool (*probe)() = nullptr;
 };

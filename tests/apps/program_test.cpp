@@ -101,6 +101,46 @@ TEST_CASE("program: a missing data set is exit 3 and a missing model exit 4, eac
   check_refused("predict /nonexistent/model image.jpg", 4, "/nonexistent/model");
 }
 
+TEST_CASE("program: a result that cannot be written is exit 7, and so is a file over the limit of the process") {
+  if (no_program()) return;
+  const TemporaryFolder folder("unwritable");
+  const std::string data = folder / "data", run = folder / "run";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
+  REQUIRE(
+      run_program("train --data " + data + " --out " + run +
+                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
+                  "--quiet")
+          .code == 0);
+  const std::string image = data + "/val/striped_disk/00000.jpg";
+  for (const std::string& arguments : {std::string("cost"), "predict " + run + " " + image, "inspect " + run}) {
+    CAPTURE(arguments);
+    const std::string errors = folder / "errors";
+    CHECK(run_program(arguments + " >/dev/full 2>" + errors + " #").code == 7);
+    CHECK(has(read_text(errors), "standard output"));
+  }
+  const Result limited = run_program("export " + run + " --out " + (folder / "served"), "ulimit -f 40;");
+  CHECK(limited.code == 7);
+  CHECK(has(limited.err, "ulimit"));
+  CHECK_FALSE(std::filesystem::exists(folder / "served"));
+}
+
+TEST_CASE("program: a run whose checkpoint holds another network is not resumed; never quantizing is said") {
+  if (no_program()) return;
+  const TemporaryFolder folder("other");
+  const std::string data = folder / "data", one = folder / "one", two = folder / "two";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
+  const std::string network = " --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --quiet";
+  REQUIRE(run_program("train --arch resnet26 --data " + data + " --out " + one + network + " --calibrate-at 1").code ==
+          0);
+  const Result late =
+      run_program("train --arch resnet29 --data " + data + " --out " + two + network + " --calibrate-at 9");
+  CHECK(late.code == 0);
+  CHECK(has(late.err, "never quantized"));
+  const std::string checkpoint = "/checkpoints/step-000002.safetensors";
+  std::filesystem::copy_file(two + checkpoint, one + checkpoint, std::filesystem::copy_options::overwrite_existing);
+  check_refused("train --quiet --resume " + one, 4, "holds another network (resnet29 x0.1 w4a4-fl8, 10 classes)");
+}
+
 TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {
   if (no_program()) return;
   const Result table = run_program("cost --precision w4a4-fl8");
