@@ -77,7 +77,9 @@ TEST_CASE("every hostile image is predicted or refused as the manifest expects, 
   const std::filesystem::path root = *shared / "hostile-images";
   const std::vector<ManifestRow> rows = manifest(root / "MANIFEST.tsv");
   REQUIRE(rows.size() > 100);
-  for (const auto& [decoder, row] : each(rows)) {
+  for (const auto& entry : each(rows)) {
+    const std::string& decoder = entry.first;
+    const ManifestRow& row = entry.second;
     CAPTURE(decoder);
     CAPTURE(row.file);
     CAPTURE(row.expected);
@@ -88,7 +90,7 @@ TEST_CASE("every hostile image is predicted or refused as the manifest expects, 
     getrusage(RUSAGE_CHILDREN, &after);
     // stb_image gives up where a restart interval holds more data than its blocks take; libjpeg-turbo skips the rest.
     const bool too_damaged = decoder == "stb" && row.file == "jpeg/hopper_bad_exif.jpg";
-    CHECK(too_damaged ? r.code == 3 : allowed(row.expected, r.code));
+    CHECK((too_damaged ? r.code == 3 : allowed(row.expected, r.code)));
     CHECK((r.code == 0 ? !r.out.empty() : r.err.starts_with("error: ")));
     const auto seconds = [](const rusage& u) {
       return static_cast<double>(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
