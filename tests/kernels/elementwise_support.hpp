@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "engine/cpu.hpp"
@@ -141,11 +142,23 @@ inline Grid<float> scales(int64_t n, Values& values) {
   return g;
 }
 
-/// Calls body(kernels, "avx2") for every level this machine runs, in the float mode of production.
+/// Kernels on emulated instructions that a source file adds to the program (emulated/elementwise_avx512.cpp).
+class EmulatedElementwise {
+ public:
+  EmulatedElementwise(std::string name, const kernels::Elementwise& ew) { all().emplace_back(std::move(name), ew); }
+  static std::vector<std::pair<std::string, kernels::Elementwise>>& all() {
+    static std::vector<std::pair<std::string, kernels::Elementwise>> kernels;
+    return kernels;
+  }
+};
+
+/// Calls body(kernels, "avx2") for every level this machine runs, and for the emulated ones, in the float mode of
+/// production.
 template <typename Body>
 void for_each_level(const Body& body) {
   set_float_mode();
   for (const Isa isa : runnable_isas()) body(kernels::table_of(isa).ew, std::string(name_of(isa)));
+  for (const auto& [name, ew] : EmulatedElementwise::all()) body(ew, name);
 }
 
 /// Calls body(rows, n, fill, seed) for every awkward shape and both fills.

@@ -6,21 +6,20 @@
 //   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
 //                             int8_t (all exact)
 //   store(float*, F)
-//   store_upper, store_codes  kCount vectors side by side: the upper halves of the lanes as bf16; integral values
-//   0..255
-//                             as bytes
+//   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
+//   store_codes               kCount vectors side by side: integral values 0..255 as bytes
 //   store_s8(int8_t*, F)      integral values in range
 //   round_upper(F)            a value whose upper half is the bf16 of engine/dtype.hpp's to_bf16 and whose lower half
 //                             is anything; round_upper_positive: the same for x >= +0, no NaN
-//   range) bits, from_bits           the same lanes as words, as floats max(a, b) = a > b ? a : b, min(a, b) = a < b ?
-//   a : b: with a NaN on either side the answer is b, as the x86
-//                             instructions have it; code that must drop a NaN puts the bound into b
+//   bits, from_bits           the same lanes as words, as floats
+//   max(a, b)                 a > b ? a : b
+//   min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86 instructions
+//                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   max_u(a, b)               the larger word, both below 2^31
 //   truncate(F)               towards zero, as floats with integral values; |x| < 2^31
-//   pack_nibbles, unpack_nibbles   kCodes codes to and from kCodes / 2 bytes, low nibble first; the upper four bits of
-//   a
-//                             code are dropped; (nibble ^ flip) - flip: flip 8 extends the sign, 0 keeps the nibble
+//   pack_nibbles              kCodes codes to kCodes / 2 bytes, low nibble first; upper four bits of a code are dropped
+//   unpack_nibbles            the reverse; (nibble ^ flip) - flip: flip 8 extends the sign, 0 keeps the nibble
 //   multiply_bytes            the low eight bits of kBytes products
 // `One` is the plain form: the scalar level runs on it, the others use it for the last channels, so a tail has the bits
 // of the body. NIBBLE_KERNEL_LEVEL and NIBBLE_KERNEL_LANES are explained in elementwise.inl.hpp.

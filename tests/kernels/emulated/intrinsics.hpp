@@ -43,6 +43,15 @@ Out converted(In from) {
   return out.pack();
 }
 
+/// Truncated towards zero; 2^31 and what is no number give the lowest integer.
+inline __m512i truncated(__m512 from) {
+  const Lanes<float, __m512> in(from);
+  Lanes<int32_t, __m512i> out;
+  for (int i = 0; i < out.kCount; ++i)
+    out.v[i] = in.v[i] >= -2147483648.0f && in.v[i] < 2147483648.0f ? static_cast<int32_t>(in.v[i]) : INT32_MIN;
+  return out.pack();
+}
+
 /// Elements whose mask bit is set, zeros elsewhere; the others are not read.
 template <typename T, typename V>
 V masked_load(uint64_t mask, const void* p) {
@@ -101,6 +110,12 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtepi32_ps
+#undef _mm512_cvtepi8_epi32
+#undef _mm512_cvtepi32_epi16
+#undef _mm512_cvtepi32_epi8
+#undef _mm512_cvtepi16_epi8
+#undef _mm512_cvttps_epi32
+#undef _mm512_cmplt_epi32_mask
 #undef _mm_maskz_loadu_epi8
 #undef _mm256_maskz_loadu_epi16
 #undef _mm512_maskz_loadu_epi8
@@ -114,6 +129,12 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu16_epi32(v) nibble::testing::emulated::converted<uint32_t, uint16_t, __m512i>(v)
 #define _mm512_cvtepi32_ps(v) nibble::testing::emulated::converted<float, int32_t, __m512>(v)
+#define _mm512_cvtepi8_epi32(v) nibble::testing::emulated::converted<int32_t, int8_t, __m512i>(v)
+#define _mm512_cvtepi32_epi16(v) nibble::testing::emulated::converted<uint16_t, uint32_t, __m256i>(v)
+#define _mm512_cvtepi32_epi8(v) nibble::testing::emulated::converted<uint8_t, uint32_t, __m128i>(v)
+#define _mm512_cvtepi16_epi8(v) nibble::testing::emulated::converted<uint8_t, uint16_t, __m256i>(v)
+#define _mm512_cmplt_epi32_mask(a, b) _mm512_cmpgt_epi32_mask(b, a)
+#define _mm512_cvttps_epi32(v) nibble::testing::emulated::truncated(v)
 #define _mm_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m128i>(mask, p)
 #define _mm256_maskz_loadu_epi16(mask, p) nibble::testing::emulated::masked_load<uint16_t, __m256i>(mask, p)
 #define _mm512_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m512i>(mask, p)
