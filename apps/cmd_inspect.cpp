@@ -136,10 +136,6 @@ class Inspect : public Command {
                        r.usage.total > 0 ? fmt::format("{}/{}", r.codes_used(), r.usage.codes.size()) : "-",
                        r.usage.total > 0 ? fmt::format("{:.0f} %", 100 * r.share_of(zero_code(r))) : "-",
                        r.usage.total > 0 ? fmt::format("{:.1f} %", 100 * r.share_of(r.usage.codes.size() - 1)) : "-",
-                       r.usage.total > 0 ? fmt::format("{:.2f} %", 100 * r.clipped_share()) : "-",
-                       r.usage.total > 0 ? fmt::format("{}/{}", r.codes_used(), r.usage.codes.size()) : "-",
-                       r.usage.total > 0 ? fmt::format("{:.0f} %", 100 * r.share_of(zero_code(r))) : "-",
-                       r.usage.total > 0 ? fmt::format("{:.1f} %", 100 * r.share_of(r.usage.codes.size() - 1)) : "-",
                        fmt::format("{:.2f}", static_cast<double>(r.macs) * 1e-6),
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));

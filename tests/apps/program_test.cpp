@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 namespace nibble::testing {
 namespace {
@@ -122,6 +123,31 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
   CHECK(limited.code == 7);
   CHECK(has(limited.err, "ulimit"));
   CHECK_FALSE(std::filesystem::exists(folder / "served"));
+}
+
+TEST_CASE("program: the table of nibble inspect has one value under each heading") {
+  if (no_program()) return;
+  const TemporaryFolder folder("inspect");
+  const std::string data = folder / "data", run = folder / "run";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
+  REQUIRE(
+      run_program("train --data " + data + " --out " + run +
+                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
+                  "--quiet")
+          .code == 0);
+  const Result r = run_program("inspect " + run);
+  REQUIRE(r.code == 0);
+  // The last column is aligned to the right: lines of one length have the same columns.
+  std::istringstream lines(r.out);
+  std::string heading, line;
+  REQUIRE(std::getline(lines, heading));
+  CHECK(heading.ends_with("product"));
+  int layers = 0;
+  while (std::getline(lines, line) && !line.starts_with("resnet26 x0.1 w4a4-fl8")) {
+    ++layers;
+    CHECK(line.size() == heading.size());
+  }
+  CHECK(layers == 30);
 }
 
 TEST_CASE("program: a run whose checkpoint holds another network is not resumed; never quantizing is said") {
