@@ -219,8 +219,25 @@ std::string TrainingRun::run_note() const {
   return j.dump();
 }
 
+/// Images that cannot be read end the run, but cost no step: what is done is saved first.
+Batch TrainingRun::next_batch() {
+  try {
+    return loader_->next();
+  } catch (const Error&) {
+    const int64_t done = trainer_->steps_done();
+    if (done == 0 || saved_at_ == done) throw;
+    try {
+      save();
+      message(fmt::format("saved at step {}; when the data is whole again: nibble train --resume {}", done, args_.out));
+    } catch (const Error& e) {
+      warn(fmt::format("step {} is not saved: {}", done, e.what()));
+    }
+    throw;
+  }
+}
+
 void TrainingRun::one_step(Meter& meter) {
-  const Batch batch = loader_->next();
+  const Batch batch = next_batch();
   try {
     meter.add(trainer_->step(batch.images, batch.labels));
   } catch (const DivergedError& e) {

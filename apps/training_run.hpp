@@ -56,6 +56,7 @@ class TrainingRun {
   void begin_loading();
   int64_t total_steps() const;
   std::string run_note() const;
+  Batch next_batch();
   void one_step(Meter& meter);
   void report(Meter& meter);
   void show(Meter& meter);
