@@ -21,9 +21,9 @@ constexpr bool kKeep = false;  // a kept block would hide a use after free
 constexpr bool kKeep = true;
 #endif
 
-/// Sizes in steps of an eighth of their power of two, so that nearly equal requests share blocks.
+/// Sizes in steps of a sixteenth of their power of two, so that nearly equal requests share blocks.
 size_t block_size(size_t bytes) {
-  const size_t step = std::max(std::bit_floor(bytes) / 8, bytes >= kHugePage ? kHugePage : kPage);
+  const size_t step = std::max(std::bit_floor(bytes) / 16, bytes >= kHugePage ? kHugePage : kPage);
   return (bytes + step - 1) / step * step;
 }
 
@@ -92,7 +92,7 @@ class BlockCache {
  private:
   /// Keeps at most what leaves `wanted` more bytes below the limit.
   void shrink(size_t wanted) noexcept {
-    const size_t limit = stats_.most_used_bytes + stats_.most_used_bytes / 8, used = stats_.used_bytes + wanted;
+    const size_t limit = stats_.most_used_bytes + stats_.most_used_bytes / 16, used = stats_.used_bytes + wanted;
     release(limit > used ? limit - used : 0);
   }
   void release(size_t keep) noexcept {

@@ -35,6 +35,8 @@ class Variable {
     state_->grad = Tensor();
   }
   void set_grad(Tensor g) const { state_->grad = std::move(g); }
+  /// Replaces the value: an empty tensor drops one that is cheaper to compute again than to keep until backward.
+  void set_value(Tensor v) const { state_->value = std::move(v); }
 
  private:
   struct State {

@@ -261,6 +261,25 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   return out;
 }
 
+Tensor normalised_activation(const NormBranch& branch) {
+  const Zone zone("norm and activate");
+  const Tensor& y = branch.y.value();
+  const Tensor z = like(y);
+  const NormAffine affine = norm_affine(branch.statistics, branch.gamma, branch.beta);
+  const auto& ew = kernels::active().ew;
+  row_blocks(y.rows(), [&](int64_t, int64_t first, int64_t rows) {
+    kernels::NormaliseActivateArgs k;
+    k.rows = rows;
+    k.n = y.shape().back();
+    k.y = rows_of(y, first);
+    k.m = affine.m.data();
+    k.a = affine.a.data();
+    k.z = {z.row<bf16>(first), z.stride()};
+    ew.normalise_activate(k);
+  });
+  return z;
+}
+
 namespace {
 
 Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {

@@ -56,6 +56,9 @@ struct Activated {
 /// (store z and use quantize_tensor) and for a taped shortcut without store_z.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
+/// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.
+Tensor normalised_activation(const NormBranch& branch);
+
 /// Codes of a non-negative bf16 tensor; packs nibbles for unsigned 4 bits. A signed quantizer (the published conv1 of
 /// projection blocks) stores code + 128.
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);

@@ -39,18 +39,18 @@ TEST_CASE("a block that was given back is taken again by the next request of its
   give_block(other);
 }
 
-TEST_CASE("a block is writable to its last byte and at most an eighth or a page larger than asked") {
+TEST_CASE("a block is writable to its last byte and at most a sixteenth or a page larger than asked") {
   for (size_t bytes : {kSmallestBlock, kSmallestBlock + 1, size_t{1'000'000}, 2 * kMiB - 1, 2 * kMiB, 33 * kMiB + 5}) {
     const Block b = take_block(bytes);
     CHECK(b.bytes >= bytes);
-    CHECK(b.bytes <= bytes + bytes / 8 + (bytes >= 2 * kMiB - kMiB / 4 ? 2 * kMiB : 4096));
+    CHECK(b.bytes <= bytes + bytes / 16 + (bytes >= 2 * kMiB - kMiB / 8 ? 2 * kMiB : 4096));
     CHECK(reinterpret_cast<uintptr_t>(b.data) % (b.bytes >= 2 * kMiB ? 2 * kMiB : 4096) == 0);
     std::memset(b.data, 0x5a, b.bytes);
     give_block(b);
   }
 }
 
-TEST_CASE("what is kept and what is in use stay below 9/8 of the most that was in use") {
+TEST_CASE("what is kept and what is in use stay below 17/16 of the most that was in use") {
   if (!kKeeps) return;
   release_kept_blocks();
   const size_t base = block_cache_stats().used_bytes;
@@ -58,9 +58,9 @@ TEST_CASE("what is kept and what is in use stay below 9/8 of the most that was i
   for (int i = 0; i < 8; ++i) blocks.push_back(take_block(4 * kMiB));
   for (const Block& b : blocks) give_block(b);
   CHECK(block_cache_stats().kept_bytes == 32 * kMiB);
-  const Block large = take_block(16 * kMiB);  // 16 in use: 36 - 16 = 20 may be kept
+  const Block large = take_block(16 * kMiB);  // 16 in use: 34 - 16 = 18, so four blocks of 4
   CHECK(block_cache_stats().used_bytes == base + 16 * kMiB);
-  CHECK(block_cache_stats().kept_bytes == 20 * kMiB);
+  CHECK(block_cache_stats().kept_bytes == 16 * kMiB);
   CHECK(block_cache_stats().most_used_bytes == base + 32 * kMiB);
   give_block(large);
   release_kept_blocks();

@@ -297,6 +297,18 @@ TEST_CASE("z, codes and maxima are those of the written order of operations, bit
     }
 }
 
+TEST_CASE("an activation computed again has the bits of the first time") {
+  for (int64_t c : kChannelCounts) {
+    NormActivateArgs args;
+    args.main = make_branch({2, 17, 19, c}, 71);
+    args.store_z = true;
+    const Tensor first = norm_activate(nullptr, args).z.value(), again = normalised_activation(args.main);
+    REQUIRE(again.shape() == first.shape());
+    CHECK(values_of(again) == values_of(first));
+  }
+  CHECK(normalised_activation(make_branch({0, 3, 3, 39}, 71)).size() == 0);
+}
+
 TEST_CASE("gradients are the analytic ones of batch norm, ReLU, the clip rule, the shortcut and the projection") {
   for (const Setup& setup : kSetups)
     for (const int64_t c : kChannelCounts) {
