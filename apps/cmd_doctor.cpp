@@ -6,14 +6,15 @@
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "apps/command.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
+#include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
-#include "engine/rng.hpp"
 #include "nn/train_options.hpp"
 
 namespace nibble::apps {
@@ -60,21 +61,7 @@ double probe_training_rate(const std::string& precision) {
   o.network.classes = 10;
   o.batch_size = 32;
   o.shard = 16;
-  o.lr = 1e-4;
-  o.calibrate_at = 1;
-  Trainer trainer(make_model(build_resnet(o.network), {.seed = 0, .zero_last_gamma = true}), o.trainer(100, 100));
-  const Tensor x(DType::u8, {o.batch_size, 64, 64, 3});
-  Rng rng(0, rng_purpose::kTest);
-  for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-  const std::vector<int32_t> labels(static_cast<size_t>(o.batch_size), 1);
-  trainer.step(x, labels);  // the calibration step and the first touch of all memory
-  double best = 1e9;
-  for (int i = 0; i < 3; ++i) {
-    const auto began = Clock::now();
-    trainer.step(x, labels);
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - began).count());
-  }
-  return static_cast<double>(o.batch_size) / best;
+  return 1 / probe_step(o).after;
 }
 
 double decode_rate(const std::string& dir) {
@@ -96,16 +83,29 @@ class Doctor : public Command {
  public:
   const char* name() const override { return "doctor"; }
   const char* summary() const override { return "what this machine is, which kernels run, what speed to expect"; }
-  const char* examples() const override { return "  nibble doctor\n  nibble doctor --data imagenette --json"; }
+  const char* examples() const override {
+    return "  nibble doctor\n  nibble doctor --data imagenette --json\n"
+           "  nibble doctor --arch resnet50 --precision w4a4-fl8 --image-size 128 --data imagenette --epochs 10";
+  }
 
   void declare(CLI::App& app) override {
     app.add_option("--data", data_, "image folder to measure decoding on");
     app.add_flag("--json", json_, "print one JSON object");
     declare_threads(app, threads_);
+    app_ = &app;
+    options_.network.classes = 1000;
+    fields_ = network_fields(options_.network, texts_);
+    declare_fields(app, fields_, "Network to estimate");
+    app.add_option("--batch-size", options_.batch_size, "images per step")->capture_default_str();
+    app.add_option("--epochs", options_.epochs, "length of the run to estimate (with --data)")->capture_default_str();
   }
 
   int run() override {
     apply_threads(threads_);
+    resolve_texts(texts_, options_.network);
+    const bool estimate = !given_fields(*app_, fields_).empty() || app_->count("--batch-size") > 0;
+    options_.shard = std::max<int64_t>(1, std::gcd(options_.batch_size, options_.shard));  // any batch can be asked for
+    options_.validate();
     const Memory memory = memory_of_machine();
     nlohmann::ordered_json j;
     j["version"] = NIBBLE_VERSION;
@@ -127,6 +127,7 @@ class Doctor : public Command {
     j["probe_train_images_per_second"] = {{"bf16", probe_training_rate("bf16")},
                                           {"w8a8", probe_training_rate("w8a8")},
                                           {"w4a4-fl8", probe_training_rate("w4a4-fl8")}};
+    const std::string estimated = estimate ? estimate_run(j) : std::string();
     if (json_) {
       print(j.dump());
       return 0;
@@ -145,11 +146,48 @@ class Doctor : public Command {
     const auto& probe = j["probe_train_images_per_second"];
     print(fmt::format("training probe (resnet26 x0.25, 64 px): bf16 {:.0f}, w8a8 {:.0f}, w4a4-fl8 {:.0f} img/s",
                       probe["bf16"].get<double>(), probe["w8a8"].get<double>(), probe["w4a4-fl8"].get<double>()));
-    print("for a network of your choice: nibble bench train --arch resnet50 --width 1 --image-size 224");
+    print(estimate ? estimated
+                   : "for a network of your choice: nibble doctor --arch resnet50 --width 1 --image-size 224");
     return 0;
   }
 
  private:
+  /// Speed of the network asked for, and with --data the time of a whole run, from real steps.
+  std::string estimate_run(nlohmann::ordered_json& j) const {
+    const TrainOptions& o = options_;
+    const PhaseSeconds image = probe_step(o);
+    const NetworkOptions& n = o.network;
+    auto& e = j["estimate"];
+    e = {{"arch", n.arch},
+         {"width", n.width},
+         {"precision", n.precision},
+         {"image_size", n.image_size},
+         {"batch_size", o.batch_size},
+         {"images_per_second_before_calibration", 1 / image.before},
+         {"images_per_second_after_calibration", 1 / image.after}};
+    std::string text =
+        fmt::format("training {} x{} {}, {} px, batch {}: {:.3g} img/s before calibration, {:.3g} after", n.arch,
+                    n.width, n.precision, n.image_size, o.batch_size, 1 / image.before, 1 / image.after);
+    if (data_.empty()) return text + "; with --data also the time of a run";
+    const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
+    const int64_t steps = o.epochs * (images.size() / o.batch_size);
+    const bool quantizes = !build_resnet(n).quantizers.empty();
+    const double batch = static_cast<double>(o.batch_size);
+    const double seconds = StepPace({.total_steps = steps,
+                                     .quantized_from = quantizes ? o.calibrate_step(steps) : -1,
+                                     .probe = {.before = image.before * batch, .after = image.after * batch}})
+                               .seconds_left(0);
+    e["epochs"] = o.epochs;
+    e["steps"] = steps;
+    e["seconds"] = seconds;
+    return text +
+           fmt::format("\n{} epochs are {} steps: {} without evaluations", o.epochs, grouped(steps), duration(seconds));
+  }
+
+  CLI::App* app_ = nullptr;
+  TrainOptions options_;
+  NetworkTexts texts_;
+  std::vector<OptionField> fields_;
   std::string data_;
   int64_t threads_ = 0;
   bool json_ = false;

@@ -28,6 +28,7 @@ constexpr int64_t kUsageImages = 64;    // images whose codes are counted before
 constexpr int64_t kLogEvery = 10;       // steps between lines of metrics.jsonl
 constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
+constexpr int64_t kWorthProbing = 40;  // steps to come; the probe takes up to six
 
 /// What must be equal for a resumed run to continue bit for bit, and the best result so far.
 struct RunNote {
@@ -236,13 +237,27 @@ Batch TrainingRun::next_batch() {
   }
 }
 
+/// Says before the first step how long the run takes. A run of a few steps, or one that nobody watches, is not probed.
+void TrainingRun::estimate_speed() {
+  const TrainOptions& o = args_.options;
+  const int64_t done = trainer_->steps_done(), total = total_steps();
+  StepPace::Args run{.total_steps = total, .quantized_from = plan().quantized_from, .probe = {}};
+  if (total - done >= kWorthProbing && verbosity() != Verbosity::kQuiet) {
+    run.probe = probe_step(o);
+    message("speed  " + describe_speed(run.probe, o.batch_size, done, run) + " (probed; evaluations come on top)");
+  }
+  pace_.emplace(run);
+}
+
 void TrainingRun::one_step(Meter& meter) {
+  const Clock::time_point began = Clock::now();
   const Batch batch = next_batch();
   try {
     meter.add(trainer_->step(batch.images, batch.labels));
   } catch (const DivergedError& e) {
     throw DivergedError("{} (last good checkpoint: {})", e.what(), last_checkpoint());
   }
+  pace_->add(trainer_->steps_done() - 1, seconds_since(began));
 }
 
 void TrainingRun::report(Meter& meter) {
@@ -271,13 +286,12 @@ void TrainingRun::show(Meter& meter) {
   meter.shown = Clock::now();
   const double elapsed = std::max(1e-9, seconds_since(meter.since));
   const double images = static_cast<double>(meter.images), rate = images / elapsed;
-  const double left = static_cast<double>((total - done) * args_.options.batch_size) / std::max(1e-9, rate);
   const double epoch_steps = static_cast<double>(steps_per_epoch_);
   progress(fmt::format(
       "epoch {:.2f}/{:.4g}  step {}/{}  loss {:.3f}  top1 {:.1f}  lr {:.4g}  {:.1f} img/s  wait {:.0f} %  {} left",
       static_cast<double>(done) / epoch_steps, static_cast<double>(total) / epoch_steps, done, total,
       meter.loss / static_cast<double>(meter.steps), 100.0 * static_cast<double>(meter.top1) / images, meter.last.rate,
-      rate, 100 * (loader_->wait_seconds() - meter.wait) / elapsed, duration(left)));
+      rate, 100 * (loader_->wait_seconds() - meter.wait) / elapsed, duration(pace_->seconds_left(done))));
 }
 
 bool TrainingRun::evaluation_due(int64_t done) const {
@@ -381,6 +395,7 @@ RunSummary TrainingRun::run() {
   else
     start_fresh();
   if (!args_.resume) write_file_atomically(folder_->config_path(), args_.config_text);
+  estimate_speed();  // before the loader's threads take their share
   begin_loading();
   const TrainOptions& o = args_.options;
   const int64_t total = total_steps();

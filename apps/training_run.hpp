@@ -6,6 +6,7 @@
 
 #include "apps/machine_note.hpp"
 #include "apps/model_input.hpp"
+#include "apps/step_probe.hpp"
 #include "data/loader.hpp"
 #include "nn/metrics_log.hpp"
 #include "nn/run_folder.hpp"
@@ -57,6 +58,7 @@ class TrainingRun {
   int64_t total_steps() const;
   std::string run_note() const;
   Batch next_batch();
+  void estimate_speed();
   void one_step(Meter& meter);
   void report(Meter& meter);
   void show(Meter& meter);
@@ -78,6 +80,7 @@ class TrainingRun {
   std::unique_ptr<TrainLoader> loader_;
   std::unique_ptr<MetricsLog> log_;
   std::optional<MachineNote> note_;
+  std::optional<StepPace> pace_;
   EvaluationReport last_evaluation_;
   int64_t evaluated_at_ = -1;  // steps done at the last evaluation of this process
   int64_t saved_at_ = -1;

@@ -208,6 +208,32 @@ TEST_CASE("program: a config of a training run serves cost too, and the command 
   check_refused("cost --config '" + folder.write("layer.toml", "[layers.fd]\nprecision = 'w8a8'\n") + "'", 2, "'fd'");
 }
 
+TEST_CASE("program: doctor estimates the speed of a network and the time of its run, and training does before a step") {
+  if (no_program()) return;
+  const TemporaryFolder folder("estimate");
+  const std::string data = " --data '" + (folder / "images") + "'",
+                    net = " --arch resnet26 --width 0.25 --image-size 32";
+  REQUIRE(run_program("synth --out '" + (folder / "images") + "' --train 2 --val 1 --size 32").code == 0);
+  const Result r = run_program("doctor --json --precision w4a4-fl8 --batch-size 6 --epochs 3" + data + net);
+  REQUIRE(r.code == 0);
+  const nlohmann::json e = nlohmann::json::parse(r.out).at("estimate");
+  CHECK(e.at("steps") == 9);  // 3 epochs of 20 images in batches of 6
+  CHECK(e.at("images_per_second_before_calibration").get<double>() > 0);
+  CHECK(e.at("images_per_second_after_calibration").get<double>() > 0);
+  const double slow = 54 / e.at("images_per_second_before_calibration").get<double>();
+  const double fast = 54 / e.at("images_per_second_after_calibration").get<double>();
+  CHECK(e.at("seconds").get<double>() >= std::min(slow, fast) * 0.999);
+  CHECK(e.at("seconds").get<double>() <= std::max(slow, fast) * 1.001);
+  check_refused("doctor --batch-size 0", 2, "--batch-size is 0");
+
+  const std::string train = "train --batch-size 4 --shard 4 --steps 40 --out '" + (folder / "run") + "'" + data + net;
+  const Result run = run_program(train);
+  CHECK(run.code == 0);
+  CHECK(has(run.err, "speed  about "));
+  CHECK(has(run.err, " for 40 steps (probed;"));
+  CHECK(run.err.find("speed  about ") < run.err.find("loss "));
+}
+
 TEST_CASE("program: nothing that redraws or colours goes to a file") {
   if (no_program()) return;
   const TemporaryFolder folder("synth");

@@ -1,0 +1,80 @@
+// The estimate of a run's time: both phases, measured or probed.
+#include "apps/step_probe.hpp"
+
+#include <doctest/doctest.h>
+
+namespace nibble::apps {
+namespace {
+
+TEST_CASE("step pace: the steps before calibration and after it are estimated at their own speeds") {
+  StepPace pace({.total_steps = 100, .quantized_from = 20, .probe = {.before = 2, .after = 1}});
+  CHECK(pace.seconds_left(0) == doctest::Approx(20 * 2 + 80 * 1));
+  CHECK(pace.seconds_left(15) == doctest::Approx(5 * 2 + 80 * 1));
+  CHECK(pace.seconds_left(20) == doctest::Approx(80));
+  CHECK(pace.seconds_left(90) == doctest::Approx(10));
+  CHECK(pace.seconds_left(100) == 0);
+}
+
+TEST_CASE("step pace: a machine slower than at the probe is expected to be so in the other phase, too") {
+  StepPace pace({.total_steps = 100, .quantized_from = 20, .probe = {.before = 2, .after = 1}});
+  pace.add(0, 6);
+  CHECK(pace.seconds_left(1) == doctest::Approx(19 * 6 + 80 * 3));
+}
+
+TEST_CASE("step pace: once a phase is measured, the other phase and the probe no longer count for it") {
+  StepPace pace({.total_steps = 100, .quantized_from = 20, .probe = {.before = 2, .after = 1}});
+  for (int64_t step = 0; step < 20; ++step) pace.add(step, 6);
+  pace.add(20, 0.5);
+  CHECK(pace.seconds_left(21) == doctest::Approx(79 * 0.5));
+}
+
+TEST_CASE("step pace: it follows a change of speed within some tens of steps") {
+  StepPace pace({.total_steps = 1000, .quantized_from = -1, .probe = {}});
+  for (int64_t step = 0; step < 200; ++step) pace.add(step, 1);
+  for (int64_t step = 200; step < 300; ++step) pace.add(step, 3);
+  CHECK(pace.seconds_left(300) == doctest::Approx(700 * 3).epsilon(0.01));
+}
+
+TEST_CASE("step pace: without a probe the phase measured so far stands for both") {
+  StepPace pace({.total_steps = 100, .quantized_from = 20, .probe = {}});
+  CHECK(pace.seconds_left(0) == 0);
+  pace.add(0, 2);
+  CHECK(pace.seconds_left(1) == doctest::Approx(99 * 2));
+}
+
+TEST_CASE("step pace: a calibration step behind the end of the run never comes") {
+  StepPace pace({.total_steps = 10, .quantized_from = 50, .probe = {.before = 2, .after = 1}});
+  CHECK(pace.seconds_left(0) == doctest::Approx(20));
+}
+
+TEST_CASE("describe speed: it names the speeds of the phases that are still to come") {
+  const PhaseSeconds image{.before = 0.02, .after = 0.01};
+  const StepPace::Args run{.total_steps = 1000, .quantized_from = 200, .probe = {}};
+  CHECK(describe_speed(image, 10, 0, run) == "about 50 img/s to step 200, then 100 img/s: 2 min 0 s for 1,000 steps");
+  CHECK(describe_speed(image, 10, 400, run) == "about 100 img/s: 1 min 0 s for 600 steps");
+  CHECK(
+      describe_speed({.before = 0.02, .after = 0.02}, 10, 0, {.total_steps = 300, .quantized_from = -1, .probe = {}}) ==
+      "about 50 img/s: 1 min 0 s for 300 steps");
+}
+
+TEST_CASE("probe step: it measures both phases, and one speed for a network without quantizers") {
+  TrainOptions o;
+  o.network.arch = "resnet26";
+  o.network.width = 0.25;
+  o.network.image_size = 32;
+  o.network.classes = 10;
+  o.batch_size = 4;
+  o.shard = 2;
+  o.network.precision = "w4a4-fl8";
+  const PhaseSeconds quantized = probe_step(o);
+  CHECK(quantized.before > 0);
+  CHECK(quantized.after > 0);
+  CHECK(quantized.before != quantized.after);
+  o.network.precision = "bf16";
+  const PhaseSeconds plain = probe_step(o);
+  CHECK(plain.before > 0);
+  CHECK(plain.before == plain.after);
+}
+
+}  // namespace
+}  // namespace nibble::apps
