@@ -383,17 +383,15 @@ void TrainingRun::interrupted(const Meter& meter) {
 }
 
 RunSummary TrainingRun::run() {
-  open_folder();
   message(banner());
   if (const RunPlan p = plan(); p.quantized_from > p.steps)
     warn(
         fmt::format("--calibrate-at gives step {}, after the last of {}: activations are never quantized, and the "
                     "model cannot be exported",
                     p.quantized_from, p.steps));
-  if (args_.resume)
-    start_from_checkpoint();
-  else
-    start_fresh();
+  if (!args_.resume) start_fresh();  // weights that are refused leave no folder behind
+  open_folder();
+  if (args_.resume) start_from_checkpoint();
   if (!args_.resume) write_file_atomically(folder_->config_path(), args_.config_text);
   estimate_speed();  // before the loader's threads take their share
   begin_loading();

@@ -23,7 +23,7 @@ PerChannelBy per_channel_by_from(const std::string& name) {
   if (name == "fold") return PerChannelBy::kFold;
   if (name == "shift") return PerChannelBy::kShift;
   if (name == "shift+fold") return PerChannelBy::kShiftFold;
-  throw UsageError("per-channel-by is '{}'; use fold, shift or shift+fold", name);
+  throw UsageError("--per-channel-by is '{}'; use fold, shift or shift+fold", name);
 }
 QuantMode quant_mode_from(const std::string& name) {
   if (name == "integer") return QuantMode::kInteger;

@@ -167,6 +167,20 @@ TEST_CASE("program: a run whose checkpoint holds another network is not resumed;
   check_refused("train --quiet --resume " + one, 4, "holds another network (resnet29 x0.1 w4a4-fl8, 10 classes)");
 }
 
+TEST_CASE("program: weights that are refused leave no run folder behind") {
+  if (no_program()) return;
+  const TemporaryFolder folder("weights");
+  const std::string data = folder / "data", run = folder / "run";
+  REQUIRE(run_program("synth --train 4 --val 2 --size 32 --out " + data).code == 0);
+  const Result r = run_program("train --data " + data + " --out " + run +
+                               " --arch resnet26 --width 0.125 --image-size 32 --batch-size 32 --steps 1 --weights " +
+                               data + "/none.safetensors");
+  CAPTURE(r.err);
+  CHECK(r.code == 4);
+  CHECK(has(r.err, "none.safetensors"));
+  CHECK_FALSE(std::filesystem::exists(run));
+}
+
 TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {
   if (no_program()) return;
   const Result table = run_program("cost --precision w4a4-fl8");
