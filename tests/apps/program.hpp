@@ -67,4 +67,15 @@ inline Result run_program(const std::string& arguments, const std::string& setti
   return r;
 }
 
+/// Makes data (`per_class` training images of 32 px a class) at `data` and a calibrated tiny model from it at `run`,
+/// for tests that need any model; true when both commands succeeded.
+inline bool train_tiny_run(const std::string& data, const std::string& run, int per_class = 2) {
+  return run_program("synth --out " + data + " --train " + std::to_string(per_class) + " --val 1 --size 32").code ==
+             0 &&
+         run_program("train --data " + data + " --out " + run +
+                     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1"
+                     " --quiet")
+                 .code == 0;
+}
+
 }  // namespace nibble::testing

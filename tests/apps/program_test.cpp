@@ -106,12 +106,7 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
   if (no_program()) return;
   const TemporaryFolder folder("unwritable");
   const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
-  REQUIRE(
-      run_program("train --data " + data + " --out " + run +
-                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
-                  "--quiet")
-          .code == 0);
+  REQUIRE(train_tiny_run(data, run));
   const std::string image = data + "/val/striped_disk/00000.jpg";
   for (const std::string& arguments : {std::string("cost"), "predict " + run + " " + image, "inspect " + run}) {
     CAPTURE(arguments);
@@ -129,12 +124,7 @@ TEST_CASE("program: the table of nibble inspect has one value under each heading
   if (no_program()) return;
   const TemporaryFolder folder("inspect");
   const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
-  REQUIRE(
-      run_program("train --data " + data + " --out " + run +
-                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
-                  "--quiet")
-          .code == 0);
+  REQUIRE(train_tiny_run(data, run));
   const Result r = run_program("inspect " + run);
   REQUIRE(r.code == 0);
   // The last column is aligned to the right: lines of one length have the same columns.

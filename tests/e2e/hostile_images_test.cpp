@@ -68,12 +68,7 @@ TEST_CASE("every hostile image is predicted or refused as the manifest expects, 
 #endif
   const TemporaryFolder folder("hostile");
   const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(run_program("synth --out " + data + " --train 4 --val 1 --size 32").code == 0);
-  REQUIRE(
-      run_program("train --data " + data + " --out " + run +
-                  " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 "
-                  "--quiet")
-          .code == 0);
+  REQUIRE(train_tiny_run(data, run, 4));
   const std::filesystem::path root = *shared / "hostile-images";
   const std::vector<ManifestRow> rows = manifest(root / "MANIFEST.tsv");
   REQUIRE(rows.size() > 100);
