@@ -1,7 +1,5 @@
 #include "nn/run_folder.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/folder_lock.hpp"
 #include "nn/safetensors.hpp"
 
 namespace nibble {
@@ -24,6 +23,7 @@ namespace {
 constexpr const char* kCheckpoints = "checkpoints";
 constexpr const char* kLatest = "latest";
 constexpr const char* kBest = "best";
+constexpr const char* kBusy = "training in";  // what another holder of the lock does
 
 std::string file_name_for(int64_t step) {
   return fmt::format("step-{:06}.safetensors", step);
@@ -138,37 +138,14 @@ FoundCheckpoint CheckpointStore::find_latest(const std::function<void(const fs::
   return result;
 }
 
-/// flock on RUN/.lock. The file is never removed: another process could then lock a new one beside us.
-class RunFolder::Lock {
- public:
-  explicit Lock(const fs::path& run) {
-    const fs::path path = run / ".lock";
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    int error_number = fd_ < 0 ? errno : 0;
-    if (error_number == 0 && ::flock(fd_, LOCK_EX | LOCK_NB) != 0) error_number = errno;
-    if (error_number == 0) return;
-    if (fd_ >= 0) ::close(fd_);
-    if (error_number == EWOULDBLOCK)
-      throw UsageError("another process is training in '{}'; wait until it ends or choose another folder",
-                       run.string());
-    throw DiskError("cannot lock '{}': {}", path.string(), disk_reason(error_number));
-  }
-  ~Lock() { ::close(fd_); }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
- private:
-  int fd_ = -1;
-};
-
-RunFolder::RunFolder(fs::path path, std::shared_ptr<Lock> lock) : path_(std::move(path)), lock_(std::move(lock)) {
+RunFolder::RunFolder(fs::path path, std::shared_ptr<FolderLock> lock) : path_(std::move(path)), lock_(std::move(lock)) {
   make_directories(path_ / kCheckpoints);
   leftovers_removed_ = remove_temporary_files(path_) + remove_temporary_files(path_ / kCheckpoints);
 }
 
 RunFolder RunFolder::create(const fs::path& path) {
   make_directories(path);
-  RunFolder run(path, std::make_shared<Lock>(path));
+  RunFolder run(path, std::make_shared<FolderLock>(path, kBusy));
   if (is_there(run.config_path()) || !CheckpointStore(path, 1).steps().empty())
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
   const fs::path absolute = fs::absolute(path).lexically_normal();
@@ -183,7 +160,7 @@ RunFolder RunFolder::resume(const fs::path& path) {
     throw UsageError("'{}' is not a run folder, there is no such directory; check the path", path.string());
   if (!is_there(path / "config.resolved.toml"))
     throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", path.string());
-  return RunFolder(path, std::make_shared<Lock>(path));
+  return RunFolder(path, std::make_shared<FolderLock>(path, kBusy));
 }
 
 fs::path resolve_model_path(const fs::path& path) {

@@ -17,6 +17,8 @@
 
 namespace nibble {
 
+class FolderLock;
+
 /// A checkpoint or link that could not be used, and the sentence why.
 struct SkippedCheckpoint {
   std::filesystem::path path;
@@ -84,11 +86,10 @@ class RunFolder {
   int leftovers_removed() const { return leftovers_removed_; }
 
  private:
-  class Lock;
-  RunFolder(std::filesystem::path path, std::shared_ptr<Lock> lock);
+  RunFolder(std::filesystem::path path, std::shared_ptr<FolderLock> lock);
 
   std::filesystem::path path_;
-  std::shared_ptr<Lock> lock_;
+  std::shared_ptr<FolderLock> lock_;
   int leftovers_removed_ = 0;
 };
 

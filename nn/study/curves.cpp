@@ -1,0 +1,106 @@
+#include "nn/study/curves.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "nn/atomic_file.hpp"
+
+namespace nibble {
+
+namespace {
+
+constexpr uint64_t kLongestLog = uint64_t{1} << 30;
+constexpr double kHalfWindow = 2.5;  // epochs: the published window is 5 * 156 steps
+
+double number(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+/// Ascending by step; of equal steps the one written last.
+template <typename Sample>
+void settle(std::vector<Sample>& samples) {
+  std::stable_sort(samples.begin(), samples.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
+  std::vector<Sample> kept;
+  for (const Sample& s : samples) {
+    if (!kept.empty() && kept.back().step == s.step) kept.pop_back();
+    kept.push_back(s);
+  }
+  samples = std::move(kept);
+}
+
+}  // namespace
+
+Curves read_curves(const std::filesystem::path& metrics) {
+  const std::string text = read_text_file(metrics, kLongestLog);
+  Curves curves;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const nlohmann::json line =
+        nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                              text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, /*allow_exceptions=*/false);
+    begin = end + 1;
+    if (!line.is_object()) continue;
+    const double step = number(line, "step");
+    if (!(step >= 0 && step < 1e15)) continue;
+    const auto at = static_cast<int64_t>(step);
+    if (std::isfinite(number(line, "eval/top1")))
+      curves.evaluations.push_back(
+          {at, number(line, "epoch"), number(line, "eval/top1"), number(line, "eval/top5"), number(line, "eval/loss")});
+    else if (line.contains("train/loss"))
+      curves.train.push_back({at, number(line, "epoch"), number(line, "train/loss"), number(line, "train/top1")});
+  }
+  settle(curves.train);
+  settle(curves.evaluations);
+  return curves;
+}
+
+std::vector<TrainSample> thinned(const std::vector<TrainSample>& train, size_t samples) {
+  if (train.size() <= samples) return train;
+  std::vector<TrainSample> result;
+  for (size_t i = 0; i < samples; ++i) {
+    const size_t first = i * train.size() / samples, last = (i + 1) * train.size() / samples;
+    TrainSample mean;
+    for (size_t k = first; k < last; ++k) {
+      mean.loss += train[k].loss;
+      mean.top1 += train[k].top1;
+    }
+    mean.loss /= static_cast<double>(last - first);
+    mean.top1 /= static_cast<double>(last - first);
+    mean.step = train[last - 1].step;
+    mean.epoch = train[last - 1].epoch;
+    result.push_back(mean);
+  }
+  return result;
+}
+
+std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations) {
+  std::vector<SmoothedEpoch> result;
+  for (const EvalSample& centre : evaluations) {
+    SmoothedEpoch mean{.step = centre.step, .epoch = centre.epoch};
+    double sum = 0;
+    for (const EvalSample& e : evaluations) {
+      const double weight = std::max(0.0, kHalfWindow - std::abs(e.epoch - centre.epoch));
+      if (!(weight > 0)) continue;
+      sum += weight;
+      mean.top1 += weight * e.top1;
+      mean.top5 += weight * e.top5;
+      mean.loss += weight * e.loss;
+    }
+    mean.top1 /= sum;
+    mean.top5 /= sum;
+    mean.loss /= sum;
+    result.push_back(mean);
+  }
+  return result;
+}
+
+SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations) {
+  const std::vector<SmoothedEpoch> all = smoothed(evaluations);
+  return *std::max_element(all.begin(), all.end(),
+                           [](const SmoothedEpoch& a, const SmoothedEpoch& b) { return a.top1 < b.top1; });
+}
+
+}  // namespace nibble

@@ -1,0 +1,46 @@
+// The curves of a run: what metrics.jsonl says about training and evaluation, smoothed as the paper reports it.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+namespace nibble {
+
+/// Training with augmentation, averaged since the sample before. NaN where the log has no number.
+struct TrainSample {
+  int64_t step = 0;
+  double epoch = 0, loss = 0, top1 = 0;  // top1 in percent
+};
+
+/// One evaluation of the validation set.
+struct EvalSample {
+  int64_t step = 0;
+  double epoch = 0, top1 = 0, top5 = 0, loss = 0;  // percent, percent, mean cross entropy
+};
+
+struct Curves {
+  std::vector<TrainSample> train;
+  std::vector<EvalSample> evaluations;
+};
+
+/// Reads RUN/metrics.jsonl. Lines that are no JSON object (a process may be writing the last one) are left out; both
+/// curves come ascending by step, of equal steps the last line counts. DiskError when the file cannot be read.
+Curves read_curves(const std::filesystem::path& metrics);
+
+/// At most `samples` points, each the mean of a stretch of equal length (step and epoch: of its last sample).
+std::vector<TrainSample> thinned(const std::vector<TrainSample>& train, size_t samples);
+
+/// One epoch of the smoothed evaluation curve.
+struct SmoothedEpoch {
+  int64_t step = 0;
+  double epoch = 0, top1 = 0, top5 = 0, loss = 0;
+};
+
+/// The paper's reading of a run (METHOD.md section 4): triangular kernel of five epochs, weights 1 3 5 3 1 for one
+/// evaluation an epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends.
+std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
+
+/// The epoch with the highest smoothed accuracy, the first of equals. `evaluations` is not empty.
+SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations);
+
+}  // namespace nibble

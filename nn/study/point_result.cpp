@@ -1,0 +1,277 @@
+#include "nn/study/point_result.hpp"
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "nibble-point-1";
+constexpr uint64_t kLongestFile = uint64_t{16} << 20;  // 152 layers with 256 codes each and their curves take 0.5 MiB
+
+Json accuracy_json(const Accuracy& a) {
+  return {{"top1", a.top1}, {"top5", a.top5}, {"loss", a.loss}, {"images", a.images}};
+}
+
+Json layer_json(const PointLayer& l) {
+  Json j = {{"name", l.name},
+            {"macs", l.macs},
+            {"weights", l.weights},
+            {"weight_bits", l.weight_bits},
+            {"activation_bits", l.activation_bits},
+            {"linear", l.linear},
+            {"quadratic", l.quadratic},
+            {"memory_bits", l.memory_bits}};
+  if (l.usage.codes.empty()) return j;
+  j["bound_min"] = l.bound_min;
+  j["bound_median"] = l.bound_median;
+  j["bound_max"] = l.bound_max;
+  j["clipped"] = l.usage.clipped;
+  j["values"] = l.usage.total;
+  j["code_counts"] = l.usage.codes;
+  return j;
+}
+
+Json curves_json(const Curves& curves) {
+  Json j = {{"train", Json::array()}, {"eval", Json::array()}};
+  for (const TrainSample& s : curves.train)
+    j["train"].push_back({{"step", s.step}, {"epoch", s.epoch}, {"loss", s.loss}, {"top1", s.top1}});
+  for (const EvalSample& s : curves.evaluations)
+    j["eval"].push_back({{"step", s.step}, {"epoch", s.epoch}, {"top1", s.top1}, {"top5", s.top5}, {"loss", s.loss}});
+  return j;
+}
+
+/// One JSON object being read; every failure names the file and the key.
+class Reader {
+ public:
+  Reader(const nlohmann::json& object, std::string source, std::string path)
+      : object_(object), source_(std::move(source)), path_(std::move(path)) {
+    if (!object.is_object()) fail("", "is no object");
+  }
+
+  Reader inside(const char* key) const { return {value(key), source_, path_ + key + "."}; }
+
+  std::vector<Reader> items(const char* key) const {
+    const nlohmann::json& list = value(key);
+    if (!list.is_array()) fail(key, "is no list");
+    std::vector<Reader> all;
+    for (size_t i = 0; i < list.size(); ++i) all.push_back({list[i], source_, fmt::format("{}{}[{}].", path_, key, i)});
+    return all;
+  }
+
+  bool has(const char* key) const { return object_.contains(key); }
+
+  std::string text(const char* key) const {
+    if (!value(key).is_string()) fail(key, "is no text");
+    return value(key).get<std::string>();
+  }
+
+  /// A finite number from `low` to `high`.
+  double number(const char* key, double low = 0, double high = 1e15) const {
+    const nlohmann::json& v = value(key);
+    const double x = v.is_number() ? v.get<double>() : std::nan("");
+    if (!(x >= low && x <= high)) fail(key, fmt::format("is no number from {} to {}", low, high));
+    return x;
+  }
+  double percent(const char* key) const { return number(key, 0, 100); }
+
+  /// As number(), or NaN for null: a training loss may be missing.
+  double number_or_nan(const char* key) const {
+    return value(key).is_null() ? std::nan("") : number(key, -1e300, 1e300);
+  }
+
+  int64_t count(const char* key) const { return whole(value(key), key); }
+
+  std::vector<int64_t> counts(const char* key) const {
+    if (!value(key).is_array()) fail(key, "is no list");
+    std::vector<int64_t> all;
+    for (const nlohmann::json& v : value(key)) all.push_back(whole(v, key));
+    return all;
+  }
+
+  uint64_t unsigned_number(const char* key) const {
+    if (!value(key).is_number_unsigned()) fail(key, "is no whole number from 0");
+    return value(key).get<uint64_t>();
+  }
+
+  [[noreturn]] void fail(const std::string& key, const std::string& what) const {
+    std::string place = path_ + key;
+    if (place.ends_with('.')) place.pop_back();
+    throw DataError("{} is no result of a training run: {} {}; remove the file to compute the point again", source_,
+                    place.empty() ? "its text" : "'" + place + "'", what);
+  }
+
+ private:
+  const nlohmann::json& value(const char* key) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) fail(key, "is missing");
+    return *found;
+  }
+
+  int64_t whole(const nlohmann::json& v, const char* key) const {
+    if (!v.is_number_unsigned() || v.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})
+      fail(key, "is no whole number from 0");
+    return v.get<int64_t>();
+  }
+
+  const nlohmann::json& object_;
+  std::string source_, path_;
+};
+
+CostSums read_cost(const Reader& r) {
+  CostSums c;
+  c.macs = r.count("macs");
+  c.weights = r.count("weights");
+  c.linear = r.count("linear");
+  c.quadratic = r.count("quadratic");
+  c.memory_bits = r.count("memory_bits");
+  return c;
+}
+
+Accuracy read_accuracy(const Reader& r) {
+  return {.top1 = r.percent("top1"),
+          .top5 = r.percent("top5"),
+          .loss = r.number("loss", 0, 1e300),
+          .images = r.count("images")};
+}
+
+PointLayer read_layer(const Reader& r) {
+  PointLayer l;
+  static_cast<CostSums&>(l) = read_cost(r);
+  l.name = r.text("name");
+  l.weight_bits = static_cast<int>(r.number("weight_bits", 1, 32));
+  l.activation_bits = static_cast<int>(r.number("activation_bits", 1, 32));
+  if (!r.has("code_counts")) return l;
+  l.bound_min = r.number("bound_min", 0, 1e300);
+  l.bound_median = r.number("bound_median", 0, 1e300);
+  l.bound_max = r.number("bound_max", 0, 1e300);
+  l.usage.codes = r.counts("code_counts");
+  l.usage.clipped = r.count("clipped");
+  l.usage.total = r.count("values");
+  if (l.usage.codes.size() > 256) r.fail("code_counts", "has more than 256 entries");
+  if (l.usage.clipped > l.usage.total) r.fail("clipped", "is more than 'values'");
+  return l;
+}
+
+Curves read_curves_of(const Reader& r) {
+  Curves curves;
+  for (const Reader& s : r.items("train"))
+    curves.train.push_back({.step = s.count("step"),
+                            .epoch = s.number("epoch"),
+                            .loss = s.number_or_nan("loss"),
+                            .top1 = s.number_or_nan("top1")});
+  for (const Reader& s : r.items("eval"))
+    curves.evaluations.push_back({.step = s.count("step"),
+                                  .epoch = s.number("epoch"),
+                                  .top1 = s.percent("top1"),
+                                  .top5 = s.percent("top5"),
+                                  .loss = s.number("loss", 0, 1e300)});
+  return curves;
+}
+
+PointResult read_point(const Reader& r) {
+  if (r.text("format") != kFormat) r.fail("format", fmt::format("is not {}", kFormat));
+  PointResult p;
+  p.name = r.text("name");
+  p.arch = r.text("arch");
+  p.precision = r.text("precision");
+  p.width = r.number("width", 0.01, 100);
+  p.seed = r.unsigned_number("seed");
+  p.image_size = r.count("image_size");
+  p.classes = r.count("classes");
+  p.steps = r.count("steps");
+  p.epochs = r.count("epochs");
+  p.cost = read_cost(r.inside("cost"));
+  const Reader ratio = r.inside("ratio");
+  p.ratio = {
+      .linear = ratio.number("linear"), .quadratic = ratio.number("quadratic"), .memory = ratio.number("memory")};
+  p.served_bytes = r.unsigned_number("served_bytes");
+  const Reader latency = r.inside("latency");
+  p.latency = {.batch1_ms = latency.number("batch1_ms"),
+               .batch32_ms_per_image = latency.number("batch32_ms_per_image"),
+               .threads = latency.count("threads"),
+               .cpu = latency.text("cpu"),
+               .isa = latency.text("isa")};
+  p.last = read_accuracy(r.inside("last"));
+  const Reader best = r.inside("best");
+  p.best = {.step = best.count("step"),
+            .epoch = best.number("epoch"),
+            .top1 = best.percent("top1"),
+            .top5 = best.percent("top5"),
+            .loss = best.number("loss", 0, 1e300)};
+  p.train_unaugmented = read_accuracy(r.inside("train_unaugmented"));
+  p.curves = read_curves_of(r.inside("curves"));
+  for (const Reader& layer : r.items("layers")) p.layers.push_back(read_layer(layer));
+  const Reader from = r.inside("provenance");
+  p.provenance = {.command = from.text("command"),
+                  .config = from.text("config"),
+                  .version = from.text("version"),
+                  .cpu = from.text("cpu"),
+                  .isa = from.text("isa"),
+                  .threads = from.count("threads"),
+                  .started = from.text("started"),
+                  .seconds = from.number("seconds")};
+  return p;
+}
+
+}  // namespace
+
+std::string to_json(const PointResult& p) {
+  Json j;
+  j["format"] = kFormat;
+  j["name"] = p.name;
+  j["arch"] = p.arch;
+  j["precision"] = p.precision;
+  j["width"] = p.width;
+  j["seed"] = p.seed;
+  j["image_size"] = p.image_size;
+  j["classes"] = p.classes;
+  j["steps"] = p.steps;
+  j["epochs"] = p.epochs;
+  j["cost"] = {{"macs", p.cost.macs},
+               {"weights", p.cost.weights},
+               {"linear", p.cost.linear},
+               {"quadratic", p.cost.quadratic},
+               {"memory_bits", p.cost.memory_bits}};
+  j["ratio"] = {{"linear", p.ratio.linear}, {"quadratic", p.ratio.quadratic}, {"memory", p.ratio.memory}};
+  j["served_bytes"] = p.served_bytes;
+  j["latency"] = {{"batch1_ms", p.latency.batch1_ms},
+                  {"batch32_ms_per_image", p.latency.batch32_ms_per_image},
+                  {"threads", p.latency.threads},
+                  {"cpu", p.latency.cpu},
+                  {"isa", p.latency.isa}};
+  j["last"] = accuracy_json(p.last);
+  j["best"] = {{"step", p.best.step},
+               {"epoch", p.best.epoch},
+               {"top1", p.best.top1},
+               {"top5", p.best.top5},
+               {"loss", p.best.loss}};
+  j["train_unaugmented"] = accuracy_json(p.train_unaugmented);
+  j["curves"] = curves_json(p.curves);
+  j["layers"] = Json::array();
+  for (const PointLayer& l : p.layers) j["layers"].push_back(layer_json(l));
+  j["provenance"] = {{"command", p.provenance.command}, {"config", p.provenance.config},
+                     {"version", p.provenance.version}, {"cpu", p.provenance.cpu},
+                     {"isa", p.provenance.isa},         {"threads", p.provenance.threads},
+                     {"started", p.provenance.started}, {"seconds", p.provenance.seconds}};
+  // Paths in a command may hold bytes that are not UTF-8.
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+PointResult point_result_from_json(const std::string& text, const std::string& source) {
+  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return read_point(Reader(j, source, ""));
+}
+
+PointResult read_point_result(const std::filesystem::path& path) {
+  return point_result_from_json(read_text_file(path, kLongestFile), path.string());
+}
+
+}  // namespace nibble

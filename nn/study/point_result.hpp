@@ -1,0 +1,80 @@
+// What is known of one finished training run: costs, accuracy, curves, layers and provenance, as one JSON file.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "nn/cost.hpp"
+#include "nn/model.hpp"
+#include "nn/study/curves.hpp"
+
+namespace nibble {
+
+/// Accuracy over a set of images; percent and mean cross entropy without label smoothing.
+struct Accuracy {
+  double top1 = 0, top5 = 0, loss = 0;
+  int64_t images = 0;
+  bool operator==(const Accuracy&) const = default;
+};
+
+/// Time of the served model; it belongs to the machine named beside it. 0: not measured.
+struct Latency {
+  double batch1_ms = 0;             // one image a call
+  double batch32_ms_per_image = 0;  // 32 images a call
+  int64_t threads = 0;
+  std::string cpu, isa;
+  bool operator==(const Latency&) const = default;
+};
+
+/// One layer: its cost, and what its input's quantizer does to the validation images.
+struct PointLayer : LayerCost {
+  /// Of the quantizer's channels; all 0 where the input is bf16.
+  double bound_min = 0, bound_median = 0, bound_max = 0;
+  /// Empty where the input is bf16.
+  QuantizerUsage usage;
+};
+
+struct Provenance {
+  std::string command;  // that continues or repeats the run
+  std::string config;   // resolved, TOML
+  std::string version;  // of nibble
+  std::string cpu, isa;
+  int64_t threads = 0;
+  std::string started;  // UTC, of the first process that worked on it
+  double seconds = 0;   // of training, over all processes that ended in order
+  bool operator==(const Provenance&) const = default;
+};
+
+struct PointResult {
+  std::string name;  // "w4a4-fl8-x0.5-s0"
+  std::string arch, precision;
+  double width = 1;
+  uint64_t seed = 0;
+  int64_t image_size = 0, classes = 0;
+  int64_t steps = 0, epochs = 0;  // epochs: 0 when the run was given in steps
+
+  CostSums cost;
+  CostRatio ratio;  // to bf16 at width 1
+  uint64_t served_bytes = 0;
+  Latency latency;
+
+  Accuracy last;                   // after the last step
+  SmoothedEpoch best;              // the published metric: best epoch of the smoothed curve
+  Accuracy train_unaugmented;      // training images through the evaluation's preprocessing, after the last step
+  Curves curves;                   // train thinned
+  std::vector<PointLayer> layers;  // as Network::units
+  Provenance provenance;
+};
+
+/// One JSON object, ended by a newline. Numbers read back equal.
+std::string to_json(const PointResult& point);
+
+/// Throws DataError naming `source` and the key when the text is no such object, or a number is not finite or a share,
+/// count or width out of range. Unknown keys are ignored.
+PointResult point_result_from_json(const std::string& text, const std::string& source);
+
+/// Reads and parses a file; DiskError, DataError. Files above 16 MiB are refused.
+PointResult read_point_result(const std::filesystem::path& path);
+
+}  // namespace nibble

@@ -1,0 +1,101 @@
+// The curves of a run: what the log says, and the published smoothing by hand-computed values.
+#include "nn/study/curves.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace {
+
+using namespace nibble;
+
+Curves curves_of(const std::string& log) {
+  const testing::TempDir dir;
+  write_file_atomically(dir / "metrics.jsonl", log);
+  return read_curves(dir / "metrics.jsonl");
+}
+
+std::vector<EvalSample> evaluations(const std::vector<double>& top1) {
+  std::vector<EvalSample> all;
+  for (size_t i = 0; i < top1.size(); ++i)
+    all.push_back({.step = static_cast<int64_t>(10 * (i + 1)),
+                   .epoch = static_cast<double>(i + 1),
+                   .top1 = top1[i],
+                   .top5 = 50 + top1[i] / 2,
+                   .loss = 10 - top1[i] / 10});
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("training and evaluation lines become two ascending curves") {
+  const Curves c = curves_of(
+      "{\"step\":20,\"epoch\":2,\"train/loss\":1.5,\"train/top1\":40}\n"
+      "{\"step\":10,\"epoch\":1,\"train/loss\":2.5,\"train/top1\":20}\n"
+      "{\"step\":20,\"epoch\":2,\"eval/top1\":41.5,\"eval/top5\":90,\"eval/loss\":1.25}\n");
+  REQUIRE(c.train.size() == 2);
+  CHECK(c.train[0].step == 10);
+  CHECK(c.train[0].loss == 2.5);
+  CHECK(c.train[1].top1 == 40);
+  REQUIRE(c.evaluations.size() == 1);
+  CHECK(c.evaluations[0].top5 == 90);
+  CHECK(c.evaluations[0].loss == 1.25);
+}
+
+TEST_CASE("of two lines for one step the later one counts") {
+  const Curves c = curves_of(
+      "{\"step\":5,\"epoch\":1,\"eval/top1\":10,\"eval/top5\":50,\"eval/loss\":2}\n"
+      "{\"step\":5,\"epoch\":1,\"eval/top1\":12,\"eval/top5\":51,\"eval/loss\":1}\n");
+  REQUIRE(c.evaluations.size() == 1);
+  CHECK(c.evaluations[0].top1 == 12);
+}
+
+TEST_CASE("damaged, foreign and half-written lines are left out") {
+  const Curves c = curves_of(
+      "not json\n[1,2]\n{\"step\":-1,\"train/loss\":1}\n{\"step\":1e300,\"train/loss\":1}\n{\"train/loss\":1}\n"
+      "{\"step\":3,\"epoch\":1,\"eval/top1\":null}\n{\"step\":4,\"epoch\":1,\"train/loss\":null}\n{\"step\":5,\"tra");
+  CHECK(c.evaluations.empty());
+  REQUIRE(c.train.size() == 1);
+  CHECK(c.train[0].step == 4);
+  CHECK(std::isnan(c.train[0].loss));
+}
+
+TEST_CASE("a missing log is an error that names it") {
+  CHECK_THROWS_AS(read_curves("/nonexistent/metrics.jsonl"), DiskError);
+}
+
+TEST_CASE("smoothing weighs five epochs 1 3 5 3 1 and renormalises at the ends") {
+  const auto s = smoothed(evaluations({10, 20, 30, 40, 90}));
+  REQUIRE(s.size() == 5);
+  CHECK(s[2].top1 == doctest::Approx((10 + 3 * 20 + 5 * 30 + 3 * 40 + 90) / 13.0));
+  CHECK(s[0].top1 == doctest::Approx((5 * 10 + 3 * 20 + 30) / 9.0));
+  CHECK(s[4].top1 == doctest::Approx((30 + 3 * 40 + 5 * 90) / 9.0));
+  CHECK(s[4].loss == doctest::Approx((7 + 3 * 6 + 5 * 1) / 9.0));
+  CHECK(s[4].top5 == doctest::Approx(50 + s[4].top1 / 2));
+}
+
+TEST_CASE("one lucky epoch is not the best smoothed epoch") {
+  const SmoothedEpoch best = best_smoothed(evaluations({10, 60, 10, 50, 52, 51, 50, 49}));
+  CHECK(best.step == 60);  // (50 + 3 * 52 + 5 * 51 + 3 * 50 + 49) / 13
+  CHECK(best.top1 == doctest::Approx(660.0 / 13));
+}
+
+TEST_CASE("of equal smoothed epochs the first is the best") {
+  CHECK(best_smoothed(evaluations({30, 30, 30})).step == 10);
+}
+
+TEST_CASE("thinning keeps the mean and the last step") {
+  std::vector<TrainSample> train;
+  for (int i = 1; i <= 1000; ++i) train.push_back({.step = i, .epoch = i / 100.0, .loss = i * 1.0, .top1 = 0});
+  const auto thin = thinned(train, 7);
+  REQUIRE(thin.size() == 7);
+  CHECK(thin.back().step == 1000);
+  CHECK(thin.back().epoch == doctest::Approx(10));
+  CHECK(thin.front().loss == doctest::Approx((1 + 142) / 2.0));
+  CHECK(thinned(train, 1000).size() == 1000);
+  CHECK(thinned({}, 5).empty());
+}
