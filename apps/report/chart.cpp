@@ -1,0 +1,309 @@
+#include "apps/report/chart.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr size_t kLongestText = 36;
+constexpr double kLetter = 7.3;  // mean width of a letter at 13 px
+constexpr double kRow = 19;      // of the legend
+constexpr double kInsetWidth = 218, kInsetHeight = 142;
+
+struct Box {
+  double x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+  bool meets(const Box& b) const { return x0 < b.x1 && b.x0 < x1 && y0 < b.y1 && b.y0 < y1; }
+  bool inside(const Box& b) const { return x0 >= b.x0 && x1 <= b.x1 && y0 >= b.y0 && y1 <= b.y1; }
+};
+
+double text_width(const std::string& text) {
+  return kLetter * static_cast<double>(shortened(text, kLongestText).size());
+}
+
+std::string colour_class(const Look& look) {
+  return "s" + std::to_string(look.colour);
+}
+
+/// One pair of axes and what is drawn between them: the chart itself or, inside it, the inset.
+class Plot {
+ public:
+  Plot(Xml& svg, const Chart& chart, const Box& area, bool is_inset)
+      : svg_(svg), chart_(chart), area_(area), is_inset_(is_inset) {
+    std::vector<double> xs, ys;
+    for (const Series& s : chart.series) {
+      for (const ChartPoint& p : s.points) {
+        xs.push_back(p.x);
+        ys.insert(ys.end(), {p.y - std::abs(p.error), p.y + std::abs(p.error)});
+      }
+    }
+    x_ = fit_axis(chart.x, xs, area.x0, area.x1);
+    y_ = fit_axis(chart.y, ys, area.y1, area.y0);
+  }
+
+  bool empty() const {
+    return std::none_of(chart_.series.begin(), chart_.series.end(), [&](const Series& s) {
+      return std::any_of(s.points.begin(), s.points.end(), [&](const ChartPoint& p) { return shown(p); });
+    });
+  }
+
+  /// Where the inset goes; makes room below the points when no corner is free.
+  Box place_inset() {
+    occupy_marks();
+    const double gap = 8;
+    const double left = area_.x0 + gap + 4, right = area_.x1 - gap - kInsetWidth;
+    const double top = area_.y0 + gap, bottom = area_.y1 - gap - kInsetHeight;
+    for (const auto& [x, y] : {std::pair{right, bottom}, {left, top}, {right, top}, {left, bottom}}) {
+      const Box box{x, y, x + kInsetWidth, y + kInsetHeight};
+      if (free(box)) return taken_.emplace_back(box);
+    }
+    // The band of the inset's height goes below everything that is drawn.
+    const double share = (kInsetHeight + 2 * gap) / (area_.y1 - area_.y0);
+    y_.low -= (y_.high - y_.low) * share / (1 - share);
+    occupy_marks();
+    return taken_.emplace_back(Box{right, bottom, right + kInsetWidth, bottom + kInsetHeight});
+  }
+
+  void draw_axes() {
+    for (const double t : ticks(x_, is_inset_ ? 5 : 8)) {
+      line("grid", x_.at(t), area_.y0, x_.at(t), area_.y1);
+      text(x_.at(t), area_.y1 + (is_inset_ ? 12 : 16), "middle", quiet(), tick_label(t));
+    }
+    for (const double t : ticks(y_, is_inset_ ? 5 : 7)) {
+      line("grid", area_.x0, y_.at(t), area_.x1, y_.at(t));
+      text(area_.x0 - 5, y_.at(t) + 4, "end", quiet(), tick_label(t));
+    }
+    line("axis", area_.x0, area_.y1, area_.x1, area_.y1);
+    const double middle = (area_.x0 + area_.x1) / 2;
+    if (is_inset_) return;
+    text(middle, area_.y1 + 36, "middle", "", shortened(chart_.x.title, 64));
+    text(4, area_.y0 - 9, "start", "", shortened(chart_.y.title, 64));
+  }
+
+  void draw_front() {
+    std::string path;
+    double last_y = 0;
+    for (const ChartPoint& p : chart_.front) {
+      if (!shown(p)) continue;
+      const std::string x = coordinate(x_.at(p.x)), y = coordinate(y_.at(p.y));
+      path += path.empty() ? "M" + x + " " + y : "H" + x + "V" + y;
+      last_y = y_.at(p.y);
+    }
+    if (path.empty()) return;
+    path += "H" + coordinate(area_.x1);
+    taken_.push_back({area_.x1 - 60, last_y - 3, area_.x1, last_y + 3});
+    svg_.leaf("path", {{"class", "front"}, {"d", path}});
+  }
+
+  void draw_series() {
+    for (const Series& s : chart_.series) {
+      svg_.open("g", {{"class", colour_class(s.look)}});
+      draw_path(s);
+      for (size_t i = 0; i < s.points.size(); ++i) draw_point(s, i);
+      svg_.close();
+    }
+  }
+
+  /// Labels beside their marks: the first of eight places that is free; none is free: the tooltip still says it.
+  void draw_labels() {
+    for (const Series& s : chart_.series) {
+      for (const ChartPoint& p : s.points) {
+        if (p.label.empty() || !shown(p)) continue;
+        const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
+        for (const auto& [dx, dy] : {std::pair{0.0, -14.0},
+                                     {0.0, 14.0},
+                                     {w / 2 + 9, 0.0},
+                                     {-w / 2 - 9, 0.0},
+                                     {w / 2 + 6, -11.0},
+                                     {-w / 2 - 6, -11.0},
+                                     {w / 2 + 6, 11.0},
+                                     {-w / 2 - 6, 11.0}}) {
+          const Box box{x + dx - w / 2, y + dy - 6, x + dx + w / 2, y + dy + 6};
+          if (!box.inside(area_) || !free(box)) continue;
+          taken_.push_back(box);
+          text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestText));
+          break;
+        }
+      }
+    }
+  }
+
+  /// Names behind the lines' ends, pushed apart until they do not overlap.
+  void draw_end_names() {
+    std::vector<std::pair<double, const Series*>> names;
+    for (const Series& s : chart_.series) {
+      const auto last = std::find_if(s.points.rbegin(), s.points.rend(), [&](const ChartPoint& p) { return shown(p); });
+      if (s.named && last != s.points.rend()) names.emplace_back(y_.at(last->y), &s);
+    }
+    std::stable_sort(names.begin(), names.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const double step = 15;
+    double lowest = area_.y0 + 4;
+    for (auto& [y, s] : names) lowest = (y = std::max(y, lowest)) + step;
+    double highest = area_.y1;
+    for (auto n = names.rbegin(); n != names.rend(); ++n) highest = (n->first = std::min(n->first, highest)) - step;
+    for (const auto& [y, s] : names) {
+      svg_.open("g", {{"class", colour_class(s->look)}});
+      draw_mark(svg_, s->look.mark, {.x = area_.x1 + 10, .y = y, .radius = 3.5});
+      svg_.close();
+      text(area_.x1 + 19, y + 4, "start", "", shortened(s->name, kLongestText));
+    }
+  }
+
+  const Box& area() const { return area_; }
+
+  void text(double x, double y, const char* anchor, const std::string& css, const std::string& words) {
+    svg_.element("text", {{"x", coordinate(x)}, {"y", coordinate(y)}, {"text-anchor", anchor}, {"class", css}}, words);
+  }
+
+ private:
+  std::string quiet() const { return is_inset_ ? "quiet small" : "quiet"; }
+  bool shown(const ChartPoint& p) const { return x_.shows(p.x) && y_.shows(p.y); }
+  bool free(const Box& box) const {
+    return std::none_of(taken_.begin(), taken_.end(), [&](const Box& t) { return t.meets(box); });
+  }
+
+  /// Marks, error bars and the threads between marks, as boxes that nothing else may cover.
+  void occupy_marks() {
+    taken_.clear();
+    for (const Series& s : chart_.series) {
+      const ChartPoint* previous = nullptr;
+      for (const ChartPoint& p : s.points) {
+        if (!shown(p)) continue;
+        occupy(p);
+        if (previous != nullptr && s.line) occupy_between(*previous, p);
+        previous = &p;
+      }
+    }
+  }
+  void occupy(const ChartPoint& p) {
+    const double x = x_.at(p.x), y = y_.at(p.y), up = std::abs(y - y_.at(p.y + std::abs(p.error)));
+    taken_.push_back({x - 6, y - 6, x + 6, y + 6});
+    if (up > 6) taken_.push_back({x - 2, y - up, x + 2, y + up});
+  }
+  void occupy_between(const ChartPoint& a, const ChartPoint& b) {
+    constexpr int kPieces = 12;
+    for (int i = 1; i < kPieces; ++i) {
+      const double t = static_cast<double>(i) / kPieces;
+      const double x = x_.at(a.x) * (1 - t) + x_.at(b.x) * t, y = y_.at(a.y) * (1 - t) + y_.at(b.y) * t;
+      taken_.push_back({x - 3, y - 3, x + 3, y + 3});
+    }
+  }
+
+  void line(const char* css, double x1, double y1, double x2, double y2) {
+    svg_.leaf("path",
+              {{"class", css},
+               {"d", fmt::format("M{} {}L{} {}", coordinate(x1), coordinate(y1), coordinate(x2), coordinate(y2))}});
+  }
+
+  void draw_path(const Series& s) {
+    std::string path;
+    for (const ChartPoint& p : s.points)
+      if (shown(p)) path += (path.empty() ? "M" : "L") + coordinate(x_.at(p.x)) + " " + coordinate(y_.at(p.y));
+    if (path.find('L') == std::string::npos) return;
+    svg_.leaf("path", {{"class", s.line ? "line" : "thread"}, {"stroke-dasharray", s.look.dashes}, {"d", path}});
+  }
+
+  /// A line carries marks at about five places only: more would hide it.
+  void draw_point(const Series& s, size_t i) {
+    const ChartPoint& p = s.points[i];
+    if (!shown(p)) return;
+    const size_t n = s.points.size(), every = s.line ? std::max<size_t>(1, n / 5) : 1;
+    if (s.line && (n - 1 - i) % every != 0) return;
+    const double x = x_.at(p.x), y = y_.at(p.y);
+    if (p.error > 0) {
+      const std::string low = coordinate(y_.at(p.y - p.error)), high = coordinate(y_.at(p.y + p.error));
+      svg_.leaf("path",
+                {{"class", "bar"},
+                 {"d", fmt::format("M{0} {1}V{2}M{3} {1}h6M{3} {2}h6", coordinate(x), low, high, coordinate(x - 3))}});
+    }
+    const double radius = is_inset_ ? 2.2 : s.line ? 3.2 : 4.6;
+    draw_mark(svg_, s.look.mark, {.x = x, .y = y, .radius = radius, .hollow = p.hollow, .tooltip = p.tooltip});
+  }
+
+  Xml& svg_;
+  const Chart& chart_;
+  Box area_;
+  bool is_inset_;
+  AxisMap x_, y_;
+  std::vector<Box> taken_;
+};
+
+/// Rows of the legend, filled from the left; returns their number, and draws them when `svg` is given.
+int legend(const Chart& chart, Xml* svg) {
+  double x = 4;
+  int row = 0;
+  for (const Series& s : chart.series) {
+    if (!s.named || chart.end_names) continue;
+    const std::string name = shortened(s.name, kLongestText);
+    const double width = 40 + text_width(name) + 14;
+    if (x > 4 && x + width > chart.width) {
+      x = 4;
+      ++row;
+    }
+    if (svg != nullptr) {
+      const double y = 12 + kRow * row;
+      svg->open("g", {{"class", colour_class(s.look)}});
+      svg->leaf("path", {{"class", s.line ? "line" : "thread"},
+                         {"stroke-dasharray", s.look.dashes},
+                         {"d", fmt::format("M{} {}h30", coordinate(x), coordinate(y))}});
+      draw_mark(*svg, s.look.mark, {.x = x + 15, .y = y});
+      svg->close();
+      svg->element("text", {{"x", coordinate(x + 36)}, {"y", coordinate(y + 4)}}, name);
+    }
+    x += width;
+  }
+  return x > 4 ? row + 1 : row;
+}
+
+double end_room(const Chart& chart) {
+  double widest = 0;
+  for (const Series& s : chart.series)
+    if (chart.end_names && s.named) widest = std::max(widest, text_width(s.name));
+  return widest > 0 ? widest + 24 : 16;
+}
+
+void draw_inset(Xml& svg, const Chart& chart, const Box& box) {
+  svg.open("g", {{"class", "grey"}});
+  svg.leaf("rect", {{"class", "frame"},
+                    {"x", coordinate(box.x0)},
+                    {"y", coordinate(box.y0)},
+                    {"width", coordinate(box.x1 - box.x0)},
+                    {"height", coordinate(box.y1 - box.y0)},
+                    {"rx", "4"}});
+  Plot plot(svg, chart, {box.x0 + 28, box.y0 + 24, box.x1 - 8, box.y1 - 18}, /*is_inset=*/true);
+  plot.text(box.x0 + 8, box.y0 + 15, "start", "quiet small", shortened(chart.name, kLongestText));
+  plot.draw_axes();
+  plot.draw_series();
+  svg.close();
+}
+
+}  // namespace
+
+std::string draw(const Chart& chart) {
+  Xml svg;
+  svg.open("svg", {{"class", "draw"},
+                   {"viewBox", fmt::format("0 0 {} {}", coordinate(chart.width), coordinate(chart.height))},
+                   {"role", "img"},
+                   {"aria-label", chart.name}});
+  const double top = 26 + kRow * legend(chart, &svg);
+  Plot plot(svg, chart, {50, top, chart.width - end_room(chart), chart.height - 44}, /*is_inset=*/false);
+  if (plot.empty()) {
+    plot.draw_axes();
+    plot.text(chart.width / 2, (top + chart.height - 44) / 2, "middle", "quiet", "no data");
+    return svg.close().finish();
+  }
+  std::optional<Box> inset;
+  if (chart.inset != nullptr) inset = plot.place_inset();
+  plot.draw_axes();
+  plot.draw_front();
+  plot.draw_series();
+  plot.draw_labels();
+  if (chart.end_names) plot.draw_end_names();
+  if (inset) draw_inset(svg, *chart.inset, *inset);
+  return svg.close().finish();
+}
+
+}  // namespace nibble::apps

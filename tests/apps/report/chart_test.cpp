@@ -1,0 +1,214 @@
+// What the reports' charts draw, and that they draw it well-formed whatever they are given.
+#include "apps/report/chart.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "apps/report/columns.hpp"
+#include "tests/apps/report/xml_checker.hpp"
+
+namespace nibble::apps {
+namespace {
+
+using testing::xml_facts;
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+Chart two_series() {
+  Chart chart;
+  chart.name = "accuracy against cost";
+  chart.x = {"cost", Scale::kLog, {}, {}};
+  chart.y = {"top-1 %", Scale::kLinear, {}, {}};
+  for (const char* precision : {"bf16", "w4a4-fl8"}) {
+    Series s{precision, look_of(precision), {}};
+    for (const double x : {0.25, 1.0}) {
+      ChartPoint p;
+      p.x = precision[0] == 'b' ? x : x / 4;
+      p.y = 60 + 5 * x;
+      p.label = tick_label(x);
+      p.tooltip = std::string(precision) + " x" + p.label;
+      s.points.push_back(p);
+    }
+    chart.series.push_back(s);
+  }
+  return chart;
+}
+
+TEST_CASE("chart: each point is a mark with its tooltip, each series is named in the legend") {
+  const std::string svg = draw(two_series());
+  CHECK(xml_facts(svg).problem.empty());
+  CHECK(count(svg, "class=\"mark\"") == 4 + 2);  // and one in the legend for each series
+  CHECK(count(svg, "<title>w4a4-fl8 x0.25</title>") == 1);
+  CHECK(count(svg, ">w4a4-fl8</text>") == 1);
+  CHECK(count(svg, "aria-label=\"accuracy against cost\"") == 1);
+}
+
+TEST_CASE("chart: dominated points are hollow, error bars have the length of two standard errors") {
+  Chart chart = two_series();
+  chart.y = {"", Scale::kLinear, 0.0, 100.0};
+  chart.series[0].points[0].hollow = true;
+  chart.series[0].points[1].error = 10;
+  const std::string svg = draw(chart);
+  CHECK(count(svg, "class=\"mark hollow\"") == 1);
+  REQUIRE(count(svg, "class=\"bar\"") == 1);
+  // The plot is 360 - 44 - (26 + 19) = 271 units high for 100 points; the bar goes from 55 to 75.
+  const std::string bar = svg.substr(svg.find("class=\"bar\""));
+  const double low = std::stod(bar.substr(bar.find(' ', bar.find("d=")) + 1)),
+               high = std::stod(bar.substr(bar.find('V') + 1));
+  CHECK(low - high == doctest::Approx(0.2 * 271).epsilon(0.001));
+}
+
+TEST_CASE("chart: the front is one line of steps through its points, on to the right edge") {
+  Chart chart = two_series();
+  CHECK(count(draw(chart), "class=\"front\"") == 0);
+  chart.front = {chart.series[1].points[0], chart.series[1].points[1], chart.series[0].points[1]};
+  const std::string svg = draw(chart);
+  REQUIRE(count(svg, "class=\"front\"") == 1);
+  const std::string front = svg.substr(svg.find("class=\"front\""));
+  const std::string path = front.substr(0, front.find("/>"));
+  CHECK(count(path, "M") == 1);
+  CHECK(count(path, "V") == 2);
+  CHECK(count(path, "H") == 3);
+  CHECK(path.ends_with("H504\""));
+}
+
+TEST_CASE("chart: the inset is grey, named, and covers no mark") {
+  Chart chart = two_series();
+  auto inset = std::make_shared<Chart>(two_series());
+  inset->name = "elsewhere";
+  chart.inset = inset;
+  // Points in every corner: the chart must make room.
+  chart.series[0].points = {};
+  for (const double x : {0.01, 0.1, 1.0, 10.0})
+    for (const double y : {1.0, 2.0, 3.0}) {
+      chart.series[0].points.emplace_back();
+      chart.series[0].points.back().x = x;
+      chart.series[0].points.back().y = y;
+    }
+  const std::string svg = draw(chart);
+  CHECK(xml_facts(svg).problem.empty());
+  CHECK(count(svg, "class=\"grey\"") == 1);
+  CHECK(count(svg, ">elsewhere</text>") == 1);
+  const std::string frame = svg.substr(svg.find("class=\"frame\""));
+  const auto number = [&](const std::string& key) {
+    return std::stod(frame.substr(frame.find(key + "=\"") + key.size() + 2));
+  };
+  const double x0 = number(" x"), y0 = number(" y"), x1 = x0 + number(" width"), y1 = y0 + number(" height");
+  const std::string before = svg.substr(0, svg.find("class=\"grey\""));
+  int seen = 0;
+  for (size_t at = before.find("class=\"mark\" d=\"M"); at != std::string::npos;
+       at = before.find("class=\"mark\" d=\"M", at + 1)) {
+    const std::string path = before.substr(at + 17, 40);
+    const double x = std::stod(path), y = std::stod(path.substr(path.find(' ')));
+    CHECK_FALSE((x > x0 && x < x1 && y > y0 && y < y1));
+    ++seen;
+  }
+  CHECK(seen > 12);
+}
+
+TEST_CASE("chart: hostile names and values give well-formed pictures") {
+  Chart chart = two_series();
+  const std::string hostile = "</svg><script>alert(1)</script>\"'&\x01\xFF" + std::string(5000, 'x');
+  chart.name = chart.x.title = chart.y.title = hostile;
+  chart.series[0].name = chart.series[0].points[0].label = chart.series[0].points[0].tooltip = hostile;
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const double x : {-1.0, 0.0, inf, -inf, std::nan(""), 1e308, 1e-308}) {
+    chart.series[0].points.emplace_back();
+    chart.series[0].points.back().x = x;
+    chart.series[0].points.back().y = x;
+    chart.series[0].points.back().error = x;
+  }
+  for (const bool end_names : {false, true}) {
+    chart.end_names = end_names;
+    const std::string svg = draw(chart);
+    CAPTURE(svg);
+    CHECK(xml_facts(svg).problem.empty());
+    CHECK(count(svg, "<script") == 0);
+    CHECK(count(svg, "nan") == 0);
+    CHECK(count(svg, "inf") == 0);
+  }
+}
+
+TEST_CASE("chart: without a value to show it says so") {
+  Chart chart = two_series();
+  for (Series& s : chart.series)
+    for (ChartPoint& p : s.points) p.y = std::nan("");
+  CHECK(count(draw(chart), ">no data</text>") == 1);
+  CHECK(count(draw(Chart{}), ">no data</text>") == 1);
+}
+
+TEST_CASE("chart: names at the lines' ends keep their distance") {
+  Chart chart = two_series();
+  chart.end_names = true;
+  for (Series& s : chart.series) {
+    s.line = true;
+    s.points[1].x = 1;
+    s.points[1].y = 65;  // all lines end at one place
+  }
+  const std::string svg = draw(chart);
+  const auto y_of = [&](const std::string& name) {
+    const std::string before = svg.substr(0, svg.find(">" + name + "</text>"));
+    return std::stod(before.substr(before.rfind(" y=\"") + 4));
+  };
+  CHECK(std::abs(y_of("bf16") - y_of("w4a4-fl8")) >= 14);
+}
+
+TEST_CASE("chart: known precisions differ in colour and in mark") {
+  const char* known[] = {"bf16", "w8a8", "w4a4", "w4a4-fl8"};
+  for (const char* a : known)
+    for (const char* b : known) {
+      if (a == b) continue;
+      CHECK(look_of(a).colour != look_of(b).colour);
+      CHECK(look_of(a).mark != look_of(b).mark);
+    }
+  CHECK(look_of("w8a4").colour == look_of("w4a8").colour);
+}
+
+TEST_CASE("chart: a file of its own carries its style and a background and nothing from elsewhere") {
+  const std::string file = standalone(draw(two_series()));
+  const testing::XmlFacts facts = xml_facts(file);
+  CHECK(facts.problem.empty());
+  CHECK(facts.links.empty());
+  CHECK(file.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"draw\""));
+  CHECK(count(file, "prefers-color-scheme:dark") == 1);
+  CHECK(count(file, "<rect class=\"paper\" width=\"100%\" height=\"100%\"/>") == 1);
+}
+
+TEST_CASE("chart: columns are as high as their values, on the axis that is given") {
+  ColumnChart chart{
+      "cost", "share", 10, {{"stem", "first", 5, 0}, {"layer1", "", 10, 1}, {"layer1", "", std::nan(""), 1}}};
+  const std::string svg = draw(chart);
+  CHECK(xml_facts(svg).problem.empty());
+  CHECK(count(svg, "<rect") == 3);
+  CHECK(count(svg, "height=\"70\"") == 1);  // half of 164 - 24
+  CHECK(count(svg, "height=\"140\"") == 1);
+  CHECK(count(svg, "height=\"0\"") == 1);
+  CHECK(count(svg, "<title>first</title>") == 1);
+  CHECK(count(svg, ">layer1</text>") == 1);
+  CHECK(xml_facts(draw(ColumnChart{})).problem.empty());
+}
+
+TEST_CASE("chart: a strip of codes has one square a code up to 16, then neighbours together") {
+  CHECK(count(code_strip(std::vector<int64_t>(16, 1), "codes"), "<rect") == 16);
+  const std::string wide = code_strip(std::vector<int64_t>(256, 1), "codes");
+  CHECK(count(wide, "<rect") == 16);
+  CHECK(count(wide, "<title>6.25 %</title>") == 16);
+  CHECK(count(code_strip({3, 1}, "codes"), "<title>75.00 %</title>") == 1);
+  CHECK(xml_facts(code_strip({}, "<\"&")).problem.empty());
+  CHECK(xml_facts(code_strip({0, 0, -5}, "none")).problem.empty());
+}
+
+TEST_CASE("chart: a share's bar never leaves its cell") {
+  CHECK(count(share_bar(0.25, 1), "width=\"25\"") == 1);
+  CHECK(count(share_bar(7, 1), "width=\"100\"") == 1);
+  CHECK(count(share_bar(std::nan(""), 1), "width=\"0\"") == 1);
+}
+
+}  // namespace
+}  // namespace nibble::apps
