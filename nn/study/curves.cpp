@@ -46,14 +46,20 @@ Curves read_curves(const std::filesystem::path& metrics) {
     const double step = number(line, "step");
     if (!(step >= 0 && step < 1e15)) continue;
     const auto at = static_cast<int64_t>(step);
-    if (std::isfinite(number(line, "eval/top1")))
-      curves.evaluations.push_back(
-          {at, number(line, "epoch"), number(line, "eval/top1"), number(line, "eval/top5"), number(line, "eval/loss")});
-    else if (line.contains("train/loss"))
-      curves.train.push_back({at, number(line, "epoch"), number(line, "train/loss"), number(line, "train/top1")});
+    const double epoch = number(line, "epoch"), images = number(line, "eval/images");
+    if (std::isfinite(number(line, "eval/top1"))) {
+      curves.evaluations.push_back({at, epoch, number(line, "eval/top1"), number(line, "eval/top5"),
+                                    number(line, "eval/loss"),
+                                    images >= 1 && images < 1e15 ? static_cast<int64_t>(images) : 0});
+    } else if (line.contains("train/loss")) {
+      curves.train.push_back({at, epoch, number(line, "train/loss"), number(line, "train/top1")});
+      curves.progress.push_back(
+          {at, epoch, number(line, "lr"), number(line, "images_per_second"), number(line, "data_wait")});
+    }
   }
   settle(curves.train);
   settle(curves.evaluations);
+  settle(curves.progress);
   return curves;
 }
 

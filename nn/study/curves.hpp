@@ -16,14 +16,24 @@ struct TrainSample {
 struct EvalSample {
   int64_t step = 0;
   double epoch = 0, top1 = 0, top5 = 0, loss = 0;  // percent, percent, mean cross entropy
+  int64_t images = 0;                              // of the validation set; 0: not known
+};
+
+/// How training went on, at the same steps as TrainSample. NaN where the log has no number.
+struct ProgressSample {
+  int64_t step = 0;
+  double epoch = 0, lr = 0;
+  double images_per_second = 0;  // of the steps alone
+  double data_wait = 0;          // share of that time spent waiting for images
 };
 
 struct Curves {
   std::vector<TrainSample> train;
   std::vector<EvalSample> evaluations;
+  std::vector<ProgressSample> progress;  // not part of a point's result
 };
 
-/// Reads RUN/metrics.jsonl. Lines that are no JSON object (a process may be writing the last one) are left out; both
+/// Reads RUN/metrics.jsonl. Lines that are no JSON object (a process may be writing the last one) are left out; all
 /// curves come ascending by step, of equal steps the last line counts. DiskError when the file cannot be read.
 Curves read_curves(const std::filesystem::path& metrics);
 

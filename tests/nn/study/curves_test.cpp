@@ -54,6 +54,23 @@ TEST_CASE("of two lines for one step the later one counts") {
   CHECK(c.evaluations[0].top1 == 12);
 }
 
+TEST_CASE("the log's rates, speeds and waits come at the steps of training, an evaluation knows its images") {
+  const Curves c = curves_of(
+      "{\"step\":10,\"epoch\":1,\"train/loss\":2,\"lr\":0.05,\"images_per_second\":40.5,\"data_wait\":0.25}\n"
+      "{\"step\":20,\"epoch\":2,\"train/loss\":1}\n"
+      "{\"step\":20,\"epoch\":2,\"eval/top1\":50,\"eval/images\":1966}\n"
+      "{\"step\":30,\"epoch\":3,\"eval/top1\":51,\"eval/images\":-5}\n");
+  REQUIRE(c.progress.size() == 2);
+  CHECK(c.progress[0].step == 10);
+  CHECK(c.progress[0].lr == 0.05);
+  CHECK(c.progress[0].images_per_second == 40.5);
+  CHECK(c.progress[0].data_wait == 0.25);
+  CHECK(std::isnan(c.progress[1].lr));
+  REQUIRE(c.evaluations.size() == 2);
+  CHECK(c.evaluations[0].images == 1966);
+  CHECK(c.evaluations[1].images == 0);
+}
+
 TEST_CASE("damaged, foreign and half-written lines are left out") {
   const Curves c = curves_of(
       "not json\n[1,2]\n{\"step\":-1,\"train/loss\":1}\n{\"step\":1e300,\"train/loss\":1}\n{\"train/loss\":1}\n"

@@ -1,0 +1,28 @@
+#include "nn/study/point_layers.hpp"
+
+#include <algorithm>
+
+namespace nibble {
+
+std::vector<PointLayer> point_layers(const Model& model) {
+  const Cost cost = cost_of(model.network);
+  std::vector<PointLayer> layers;
+  for (size_t u = 0; u < model.network.units.size(); ++u) {
+    PointLayer layer;
+    static_cast<LayerCost&>(layer) = cost.layers[u];
+    const int quantizer = model.network.units[u].quantizer;
+    if (quantizer >= 0 && model.calibrated()) {
+      const auto q = static_cast<size_t>(quantizer);
+      std::vector<float> bounds = model.quantizers[q].bound;
+      std::sort(bounds.begin(), bounds.end());
+      layer.bound_min = bounds.front();
+      layer.bound_median = bounds[bounds.size() / 2];
+      layer.bound_max = bounds.back();
+      if (!model.usage.empty()) layer.usage = model.usage[q];
+    }
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+}  // namespace nibble
