@@ -28,6 +28,7 @@ Command* eval_command();
 Command* export_command();
 Command* predict_command();
 Command* inspect_command();
+Command* report_command();
 Command* cost_command();
 Command* bench_command();
 Command* synth_command();

@@ -30,7 +30,7 @@ std::vector<double> linear_ticks(double low, double high, int most) {
     const double first = std::ceil((low - slack) / step), last = std::floor((high + slack) / step);
     if (last - first + 1 > most) continue;
     std::vector<double> result;
-    for (double k = first; k <= last; ++k) result.push_back(k * step);
+    for (double k = first; k <= last; ++k) result.push_back(k * step + 0.0);  // never -0
     return result;
   }
   return {low, high};  // only rounding at the edge of what a double resolves gets here

@@ -10,8 +10,8 @@ namespace nibble::apps {
 namespace {
 
 constexpr size_t kLongestText = 36;
-constexpr double kLetter = 7.3;  // mean width of a letter at 13 px
-constexpr double kRow = 19;      // of the legend
+constexpr double kLetter = 7.7;  // mean width of a letter at 14 px
+constexpr double kRow = 20;      // of the legend
 constexpr double kInsetWidth = 218, kInsetHeight = 142;
 
 struct Box {
@@ -83,6 +83,19 @@ class Plot {
     text(4, area_.y0 - 9, "start", "", shortened(chart_.y.title, 64));
   }
 
+  void draw_guides() {
+    for (const Guide& g : chart_.guides) {
+      if (!x_.shows(g.x)) continue;
+      const double x = x_.at(g.x), width = text_width(g.words) * 0.85;
+      const bool right = x + 6 + width < area_.x1;
+      svg_.leaf("path", {{"class", "axis"},
+                         {"stroke-dasharray", "4 3"},
+                         {"d", fmt::format("M{} {}V{}", coordinate(x), coordinate(area_.y0), coordinate(area_.y1))}});
+      text(x + (right ? 5 : -5), area_.y1 - 7, right ? "start" : "end", "quiet small",
+           shortened(g.words, kLongestText));
+    }
+  }
+
   void draw_front() {
     std::string path;
     double last_y = 0;
@@ -139,7 +152,7 @@ class Plot {
       if (s.named && last != s.points.rend()) names.emplace_back(y_.at(last->y), &s);
     }
     std::stable_sort(names.begin(), names.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    const double step = 15;
+    const double step = 16;
     double lowest = area_.y0 + 4;
     for (auto& [y, s] : names) lowest = (y = std::max(y, lowest)) + step;
     double highest = area_.y1;
@@ -211,7 +224,7 @@ class Plot {
     const ChartPoint& p = s.points[i];
     if (!shown(p)) return;
     const size_t n = s.points.size(), every = s.line ? std::max<size_t>(1, n / 5) : 1;
-    if (s.line && (n - 1 - i) % every != 0) return;
+    if (s.line && (!s.named || (n - 1 - i) % every != 0)) return;
     const double x = x_.at(p.x), y = y_.at(p.y);
     if (p.error > 0) {
       const std::string low = coordinate(y_.at(p.y - p.error)), high = coordinate(y_.at(p.y + p.error));
@@ -288,7 +301,7 @@ std::string draw(const Chart& chart) {
                    {"viewBox", fmt::format("0 0 {} {}", coordinate(chart.width), coordinate(chart.height))},
                    {"role", "img"},
                    {"aria-label", chart.name}});
-  const double top = 26 + kRow * legend(chart, &svg);
+  const double top = 30 + kRow * legend(chart, &svg);
   Plot plot(svg, chart, {50, top, chart.width - end_room(chart), chart.height - 44}, /*is_inset=*/false);
   if (plot.empty()) {
     plot.draw_axes();
@@ -298,6 +311,7 @@ std::string draw(const Chart& chart) {
   std::optional<Box> inset;
   if (chart.inset != nullptr) inset = plot.place_inset();
   plot.draw_axes();
+  plot.draw_guides();
   plot.draw_front();
   plot.draw_series();
   plot.draw_labels();

@@ -25,11 +25,18 @@ struct Series {
   bool named = true;  // in the legend, or at the line's end
 };
 
+/// A vertical line with words beside it: something that happened at x.
+struct Guide {
+  double x = 0;
+  std::string words = {};
+};
+
 struct Chart {
   std::string name;  // what it shows, for readers who hear the page
   Axis x, y;
   std::vector<Series> series;
-  std::vector<ChartPoint> front;       // ascending in x and y; drawn as steps: what a budget of x buys
+  std::vector<ChartPoint> front;  // ascending in x and y; drawn as steps: what a budget of x buys
+  std::vector<Guide> guides = {};
   bool end_names = false;              // names at the right end of the lines instead of a legend above
   std::shared_ptr<const Chart> inset;  // drawn grey in the corner that has room for it
   double width = 520, height = 360;    // of the viewBox

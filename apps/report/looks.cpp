@@ -25,11 +25,11 @@ constexpr const char* kStyle = R"css(
 --s0:#0072b2;--s1:#00805c;--s2:#ad4c8c;--s3:#c65400;--s4:#6a5acd;--s5:#7a6a00}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e8eaed;--muted:#a3acb7;--grid:#31373f;
 --panel:#1e2329;--s0:#6cc0f5;--s1:#3fcf9f;--s2:#ee9fd0;--s3:#ff9d52;--s4:#b3a7ff;--s5:#e0cf5a}}
-.draw{display:block;width:100%;height:auto;font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+.draw{display:block;width:100%;height:auto;font:14px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 .draw text{fill:var(--ink)}
 .draw .quiet{fill:var(--muted)}
 .draw .strong{font-weight:600}
-.draw .small{font-size:11px}
+.draw .small{font-size:12px}
 .draw .paper{fill:var(--paper)}
 .draw .frame{fill:var(--paper);stroke:var(--muted);stroke-width:.8}
 .draw .grid{stroke:var(--grid);stroke-width:1;fill:none}
@@ -43,6 +43,7 @@ constexpr const char* kStyle = R"css(
 .draw .fill{fill:currentColor}
 .draw .cell{fill:currentColor;stroke:var(--muted);stroke-width:.5}
 .s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}.s5{color:var(--s5)}
+.s6{color:var(--muted)}
 .draw .grey *{color:var(--muted)}
 )css";
 
@@ -117,6 +118,15 @@ std::string legend_mark(const Look& look) {
   svg.leaf("path", {{"class", "line"}, {"d", "M1 7H33"}, {"stroke-dasharray", look.dashes}});
   draw_mark(svg, look.mark, {.x = 17, .y = 7});
   return svg.close().finish();
+}
+
+std::string colour_swatch(int colour) {
+  Xml svg;
+  svg.open("svg", {{"class", "draw s" + std::to_string(colour)},
+                   {"viewBox", "0 0 12 12"},
+                   {"style", "display:inline-block;width:12px;height:12px;vertical-align:-1px"},
+                   {"aria-hidden", "true"}});
+  return svg.leaf("rect", {{"class", "fill"}, {"width", "12"}, {"height", "12"}}).close().finish();
 }
 
 std::string drawing_style() {

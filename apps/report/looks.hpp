@@ -33,6 +33,12 @@ void draw_mark(Xml& svg, Mark mark, const MarkArgs& args);
 /// A small picture of the mark on its line, for legends outside a chart.
 std::string legend_mark(const Look& look);
 
+/// A small square of a colour, for legends of columns.
+std::string colour_swatch(int colour);
+
+/// The colour for what is only there to compare with: grey.
+inline constexpr int kGrey = 6;
+
 /// The style sheet: the palette for light, dark and print as variables of :root, and the classes of all drawings.
 /// The colours are Okabe and Ito's (distinct for colour-blind readers), darkened or lightened until each has a
 /// contrast of at least 3 to its background.

@@ -16,13 +16,13 @@ h3{font-size:1rem;margin:0 0 .3rem}
 p,li{max-width:48rem}
 p{margin:.5rem 0}
 ul{padding-left:1.3rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.6rem 2rem;margin:1rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,27rem),1fr));gap:1.6rem 2rem;margin:1rem 0}
 figure{margin:0;min-width:0;break-inside:avoid}
-figcaption,caption{color:var(--muted);font-size:.875rem;line-height:1.4}
+figcaption,.caption{color:var(--muted);font-size:.875rem;line-height:1.4}
 figcaption{margin-top:.3rem}
-.scroll{overflow-x:auto;margin:.8rem 0}
+.scroll{overflow-x:auto;margin:.5rem 0 .8rem}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}
-caption{text-align:left;padding-bottom:.4rem;max-width:48rem}
+.caption{margin:.8rem 0 0}
 th,td{padding:.22rem .65rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap;vertical-align:middle}
 th{color:var(--muted);font-weight:600;vertical-align:bottom;white-space:normal}
 .words{text-align:left}
@@ -90,8 +90,9 @@ Page& Page::figures(const std::vector<Figure>& figures) {
 
 Page& Page::table(const Table& table, const std::string& caption) {
   const auto css = [&](size_t column) { return column < table.text_columns ? "words" : "number"; };
+  // Not inside the table: there it would be as wide as the table and scroll out of sight.
+  if (!caption.empty()) html_.element("p", {{"class", "caption"}}, caption);
   html_.open("div", {{"class", "scroll"}}).open("table");
-  if (!caption.empty()) html_.element("caption", {}, caption);
   html_.open("thead").open("tr");
   for (size_t c = 0; c < table.header.size(); ++c)
     html_.element("th", {{"scope", "col"}, {"class", css(c)}}, table.header[c]);

@@ -1,0 +1,44 @@
+// nibble report
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/report/run_report.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class Report : public Command {
+ public:
+  const char* name() const override { return "report"; }
+  const char* summary() const override { return "one run as one HTML page: curves, layers, use of the codes, machine"; }
+  const char* examples() const override { return "  nibble report runs/a\n  nibble report runs/a --out a.html"; }
+
+  void declare(CLI::App& app) override {
+    app.add_option("RUN", run_, "run folder, finished or not")->required();
+    app.add_option("--out", out_, "the page to write (default: RUN/report.html)");
+  }
+
+  int run() override {
+    const std::string page = run_report(read_run(run_));
+    const std::filesystem::path out =
+        out_.empty() ? std::filesystem::path(run_) / "report.html" : std::filesystem::path(out_);
+    write_file_atomically(out, page);
+    message(fmt::format("report: {} ({} bytes)", out.string(), grouped(static_cast<int64_t>(page.size()))));
+    return 0;
+  }
+
+ private:
+  std::string run_, out_;
+};
+
+}  // namespace
+
+Command* report_command() {
+  return new Report;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,160 @@
+// The report of a run: of a folder that is complete, unfinished, hostile or no run at all.
+#include "apps/report/run_report.hpp"
+
+#include <doctest/doctest.h>
+
+#include "apps/config_file.hpp"
+#include "engine/error.hpp"
+#include "nn/study/point_layers.hpp"
+#include "tests/apps/program.hpp"
+#include "tests/apps/report/xml_checker.hpp"
+
+namespace nibble::apps {
+namespace {
+
+using testing::TemporaryFolder;
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+constexpr const char* kMetrics =
+    "{\"step\":10,\"epoch\":1,\"train/loss\":2.5,\"train/"
+    "top1\":20,\"lr\":0.05,\"images_per_second\":40,\"data_wait\":0}\n"
+    "{\"step\":10,\"epoch\":1,\"eval/top1\":30,\"eval/top5\":80,\"eval/loss\":2.1,\"eval/images\":100}\n"
+    "{\"step\":20,\"epoch\":2,\"train/loss\":1.5,\"train/"
+    "top1\":60,\"lr\":0.01,\"images_per_second\":50,\"data_wait\":0.5}\n"
+    "{\"step\":20,\"epoch\":2,\"eval/top1\":50,\"eval/top5\":90,\"eval/loss\":1.2,\"eval/images\":100}\n";
+
+/// A run folder without checkpoints.
+void write_run(const TemporaryFolder& folder, const std::string& metrics, const std::string& config_more = "") {
+  TrainOptions options;
+  options.epochs = 2;
+  NetworkTexts texts;
+  std::vector<OptionField> fields = network_fields(options.network, texts);
+  for (const OptionField& f : training_fields(options)) fields.push_back(f);
+  folder.write("config.resolved.toml", write_config(fields, {}) + config_more);
+  if (!metrics.empty()) folder.write("metrics.jsonl", metrics);
+}
+
+std::string refusal(const std::string& run) {
+  try {
+    read_run(run);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST_CASE("run report: a finished run says its accuracy with a standard error, and every part is there") {
+  const TemporaryFolder run("report");
+  write_run(run, kMetrics);
+  run.write("machine.json", "{\"sessions\":[{\"nibble\":\"0.1.0\",\"cpu\":\"a CPU\",\"isa\":\"avx2\",\"threads\":2}]}");
+  RunFacts facts = read_run(run / "");
+  CHECK(facts.planned_steps() == 20);
+  CHECK(facts.sessions.size() == 1);
+  const std::string html = run_report(facts);
+  testing::XmlFacts xml = testing::xml_facts(html);
+  CHECK(xml.problem == "");
+  CHECK(xml.links.empty());
+  CHECK(xml.elements["figure"] == 5);
+  // Binomial: sqrt(0.5 * 0.5 / 100) = 5 %.
+  CHECK(has(html,
+            "Finished after 20 steps. The last evaluation, after step 20, named 50.0 % of the validation images "
+            "right (standard error 5.0 for 100 images)"));
+  CHECK(has(html, "There is no checkpoint yet"));
+  CHECK(has(html, "a CPU"));
+  CHECK(has(html, "label-smoothing = "));
+}
+
+TEST_CASE("run report: an unfinished run is reported as far as it came") {
+  const TemporaryFolder run("report");
+  write_run(run, "{\"step\":5,\"epoch\":0.5,\"train/loss\":2.5,\"train/top1\":20}\n{\"step\":6,\"tra");
+  const std::string html = run_report(read_run(run / ""));
+  CHECK(has(html, "Not finished: 5 of 20 steps. It has not been evaluated yet."));
+  CHECK(testing::xml_facts(html).problem == "");
+}
+
+TEST_CASE("run report: layers show bounds and codes once there is a calibrated checkpoint") {
+  const TemporaryFolder run("report");
+  write_run(run, kMetrics);
+  RunFacts facts = read_run(run / "");
+  facts.network.arch = "resnet26";
+  facts.network.width = 0.25;
+  facts.network.image_size = 32;
+  facts.network.classes = 5;
+  Model model = make_model(build_resnet(facts.network), {});
+  facts.layers = point_layers(model);
+  facts.checkpoint_step = 20;
+  facts.layers[3].bound_min = 0.5;
+  facts.layers[3].bound_median = 1.25;
+  facts.layers[3].bound_max = 2;
+  facts.layers[3].usage = {.codes = {30, 60, 10, 0}, .clipped = 7, .total = 100};
+  const std::string html = run_report(facts);
+  testing::XmlFacts xml = testing::xml_facts(html);
+  CHECK(xml.problem == "");
+  for (const PointLayer& l : facts.layers) CHECK(has(html, "<td class=\"words\">" + l.name + "</td>"));
+  CHECK(has(html,
+            "<td class=\"number\">1.25</td><td class=\"number\">2</td><td class=\"number\">7.00 %</td>"
+            "<td class=\"number\">3 of 4</td>"));
+  CHECK(has(html, "<title>60.00 %</title>"));
+}
+
+TEST_CASE("run report: what files and folders are called cannot leave its place on the page") {
+  const TemporaryFolder outer("report");
+  const TemporaryFolder run("report-<script>'\"&");
+  write_run(run, kMetrics, "# </pre><script>alert(1)</script>\n");
+  run.write("machine.json", "{\"sessions\":[{\"cpu\":\"<img src=x>\",\"threads\":1e300,\"seconds\":1e300},7,{}]}");
+  const std::string html = run_report(read_run(run / ""));
+  testing::XmlFacts xml = testing::xml_facts(html);
+  CHECK(xml.problem == "");
+  CHECK(xml.elements.count("script") == 0);
+  CHECK(xml.elements.count("img") == 0);
+}
+
+TEST_CASE("run report: numbers of any size in the log give a page") {
+  const TemporaryFolder run("report");
+  write_run(
+      run,
+      "{\"step\":999999999999999,\"epoch\":1e-300,\"train/loss\":1e308,\"train/top1\":-1e308,\"lr\":-1}\n"
+      "{\"step\":7,\"epoch\":1e308,\"eval/top1\":1e308,\"eval/top5\":null,\"eval/loss\":-1e308,\"eval/images\":1e9}\n"
+      "{\"step\":8,\"epoch\":null,\"eval/top1\":0}\n");
+  CHECK(testing::xml_facts(run_report(read_run(run / ""))).problem == "");
+}
+
+TEST_CASE("run report: no run, no metrics and a damaged config are refused in one sentence naming the file") {
+  const TemporaryFolder run("report");
+  CHECK(has(refusal(run / ""), "has no config.resolved.toml"));
+  write_run(run, "");
+  CHECK(has(refusal(run / ""), "metrics.jsonl' has no metrics to report yet"));
+  write_run(run, "not json\n");
+  CHECK(has(refusal(run / ""), "has no metrics to report yet"));
+  write_run(run, kMetrics, "nonsense = 1\n");
+  CHECK(has(refusal(run / ""), "config.resolved.toml:"));
+  run.write("config.resolved.toml", "epochs = ");
+  CHECK(has(refusal(run / ""), "config.resolved.toml"));
+}
+
+TEST_CASE("run report: the command writes the page of a real run, and refuses what is none") {
+  if (!testing::program()) {
+    MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+    return;
+  }
+  const TemporaryFolder folder("report");
+  REQUIRE(testing::train_tiny_run(folder / "data", folder / "run"));
+  const testing::Result r = testing::run_program("report " + (folder / "run") + " --out " + (folder / "page.html"));
+  CHECK(r.code == 0);
+  CHECK(r.out.empty());
+  CHECK(has(r.err, "page.html"));
+  const std::string html = testing::read_text(folder / "page.html");
+  testing::XmlFacts xml = testing::xml_facts(html);
+  CHECK(xml.problem == "");
+  CHECK(xml.links.empty());
+  CHECK(has(html, "codes used"));
+  CHECK(has(html, " of 16</td>"));
+  CHECK(testing::run_program("report " + (folder / "data")).code == 2);
+  CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "no/such/page.html")).code == 7);
+}
+
+}  // namespace
+}  // namespace nibble::apps
