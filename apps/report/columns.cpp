@@ -93,18 +93,16 @@ std::string code_strip(const std::vector<int64_t>& counts, const std::string& na
   }
   Xml svg;
   svg.open("svg", {{"class", "draw strip s0"}, {"viewBox", "0 0 160 14"}, {"role", "img"}, {"aria-label", name}});
+  std::string shares;
   for (size_t i = 0; i < cells; ++i) {
     const double share = total > 0 ? sums[i] / total : 0;
     // The root, so that a code of 1 % is still seen beside one of 60 %.
-    svg.open("rect", {{"class", "cell"},
-                      {"x", coordinate(10 * static_cast<double>(i) + 0.5)},
-                      {"y", "1"},
-                      {"width", "9"},
-                      {"height", "12"},
+    svg.leaf("path", {{"class", "cell"},
+                      {"d", fmt::format("M{}.5 1h9v12h-9z", 10 * i)},
                       {"fill-opacity", coordinate(std::sqrt(share))}});
-    svg.element("title", {}, fmt::format("{} %", decimal(100 * share, 2)));
-    svg.close();
+    shares += (i > 0 ? ", " : "") + decimal(100 * share, 1);
   }
+  svg.element("title", {}, shares + " %");
   return svg.close().finish();
 }
 

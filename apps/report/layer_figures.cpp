@@ -110,7 +110,8 @@ std::string layer_table_caption() {
          "to "
          "the highest one. The bounds are the lowest, the median and the highest of the layer's channels. The strip "
          "has "
-         "one square for each code, from the lowest to the highest, the darker the more often it occurs among the "
+         "one square for each code, from the lowest to the highest, the stronger its colour the more often it occurs "
+         "among the "
          "validation images (8 bits: one square for 16 codes). A good bound clips little and leaves few squares empty.";
 }
 

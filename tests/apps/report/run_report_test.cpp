@@ -97,7 +97,7 @@ TEST_CASE("run report: layers show bounds and codes once there is a calibrated c
   CHECK(has(html,
             "<td class=\"number\">1.25</td><td class=\"number\">2</td><td class=\"number\">7.00 %</td>"
             "<td class=\"number\">3 of 4</td>"));
-  CHECK(has(html, "<title>60.00 %</title>"));
+  CHECK(has(html, "<title>30.0, 60.0, 10.0, 0.0 %</title>"));
 }
 
 TEST_CASE("run report: what files and folders are called cannot leave its place on the page") {
