@@ -16,8 +16,8 @@ struct Block {
 inline constexpr size_t kSmallestBlock = size_t{64} << 10;
 
 /// A block of at least `bytes` (uninitialised; what an earlier user wrote may still be there), aligned to a page, from
-/// 2 MiB on to 2 MiB with huge pages advised. At most a sixteenth (or one page, from 2 MiB on one huge page) larger
-/// than asked. Throws std::bad_alloc. Thread-safe.
+/// 2 MiB on to 2 MiB with huge pages advised. At most a 64th and a page larger than asked. Throws std::bad_alloc.
+/// Thread-safe.
 Block take_block(size_t bytes);
 
 /// Gives a block back. It is kept as long as blocks in use and kept stay below 17/16 of the most that was ever in use

@@ -40,6 +40,23 @@ int64_t readers_of(const Network& net, int value) {
          std::count_if(net.units.begin(), net.units.end(), [&](const UnitSpec& u) { return u.shortcut == value; });
 }
 
+/// The last unit that reads value v as bf16 forward, its producer when none does.
+size_t last_plain_reader(const Model& model, int value) {
+  const std::vector<UnitSpec>& units = model.network.units;
+  for (size_t u = units.size(); u-- > static_cast<size_t>(value);) {
+    const bool as_input = units[u].input == value && (units[u].average_pool || !input_quantizer(model, units[u]));
+    if (as_input || units[u].shortcut == value) return u;
+  }
+  return static_cast<size_t>(value) - 1;
+}
+
+/// True if no unit needs value v itself in its backward step: it is read as codes, as a shortcut and by pools only.
+bool forward_only(const Model& model, int value) {
+  for (const UnitSpec& u : model.network.units)
+    if (u.input == value && !u.average_pool && input_quantizer(model, u) == nullptr) return false;
+  return quantizers_of(model.network, value).size() <= 1;  // share() quantizes z again in backward
+}
+
 const UnitSpec* average_pool_reader(const Network& net, int value) {
   for (const UnitSpec& u : net.units)
     if (u.input == value && u.average_pool) return &u;
@@ -64,6 +81,12 @@ std::vector<float> image_maxima(const Tensor& images) {
 }
 
 class TrainingPass {
+  /// A value that is dropped once unit `last_reader` has been computed.
+  struct Awaiting {
+    Variable z;
+    size_t last_reader;
+  };
+
  public:
   TrainingPass(Tape& tape, const Model& model, const StepWeights& weights, const Gradients& gradients,
                ShardStatistics& statistics)
@@ -79,11 +102,16 @@ class TrainingPass {
     start(images);
     for (size_t u = 0; u < net_.units.size(); ++u) {
       const UnitSpec& unit = net_.units[u];
-      if (unit.kind == UnitKind::kLinear) return linear(u);
+      if (unit.kind == UnitKind::kLinear) {
+        const Variable logits = linear(u);
+        drop_outputs(u);
+        return logits;
+      }
       convolve(u);
       drop_input(u);
       // The projection's norm is applied together with the block's last unit, in the same pass over memory.
       if (unit.relu) activate(u);
+      drop_outputs(u);
     }
     throw ShapeError("[training_forward] the network has no linear layer");
   }
@@ -133,6 +161,15 @@ class TrainingPass {
     tape_.record([z, branch = branches_[producer]] { z.set_value(normalised_activation(branch)); });
   }
 
+  /// Block outputs that nobody reads as bf16 after unit u: backward goes by their clip classes, an eighth of the bytes.
+  void drop_outputs(size_t u) {
+    std::erase_if(awaiting_, [u](const Awaiting& a) {
+      if (a.last_reader > u) return false;
+      a.z.set_value(Tensor());
+      return true;
+    });
+  }
+
   /// Statistics slot of quantizer q while they are collected.
   float* maxima(int q) {
     if (model_.calibrated()) return nullptr;
@@ -162,7 +199,10 @@ class TrainingPass {
       if (model_.calibrated()) args.quantizer = &model_.quantizers[static_cast<size_t>(quantizers.front())];
       args.channel_max = maxima(quantizers.front());
     }
+    // The pool in front of the others is the only reader of the stem's output.
+    args.keep_classes = args.store_z && (unit.max_pool || forward_only(model_, value));
     Activated out = norm_activate(&tape_, args);
+    if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_plain_reader(model_, value)});
     if (unit.max_pool) out = max_pool(u, out.z, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
     if (quantizers.empty() || (pooled && !unit.max_pool)) return;
@@ -217,6 +257,7 @@ class TrainingPass {
   ShardStatistics& stats_;
   Flow flow_;
   std::vector<NormBranch> branches_;
+  std::vector<Awaiting> awaiting_;
 };
 
 }  // namespace

@@ -57,6 +57,43 @@ void row_blocks(int64_t rows, const Body& body) {
   });
 }
 
+/// The clip classes of z, two bits each: every block of row_blocks is packed apart, rounded up to whole bytes. Blocks
+/// but the last have kBlockPixels rows, a multiple of 4, so block `first` begins at byte first * c / 4.
+class ClipClasses {
+ public:
+  ClipClasses() = default;
+  explicit ClipClasses(const Shape& shape, int64_t rows)
+      : c_(shape.back()), packed_(DType::u8, {(rows * c_ + 3) / 4}) {}
+  bool defined() const { return packed_.defined(); }
+
+  void store(kernels::Rows<const bf16> z, int64_t first, int64_t rows, kernels::UnsignedQuantizer q) const {
+    Scratch scratch;
+    uint8_t* classes = scratch.get<uint8_t>(static_cast<size_t>(padded(rows)));
+    std::fill(classes + rows * c_, classes + padded(rows), uint8_t{0});
+    kernels::active().ew.clip_classes(z, rows, c_, q, {classes, c_});
+    kernels::active().ew.pack_u2(classes, padded(rows), packed_.data<uint8_t>() + first * c_ / 4);
+  }
+
+  /// A z for the rows [first, first + rows) that has their gradients, into `z` (rows * c elements).
+  kernels::Rows<const bf16> load(int64_t first, int64_t rows, kernels::UnsignedQuantizer q, bf16* z) const {
+    Scratch scratch;
+    uint8_t* classes = scratch.get<uint8_t>(static_cast<size_t>(padded(rows)));
+    kernels::active().ew.unpack_u2(packed_.data<uint8_t>() + first * c_ / 4, padded(rows), classes);
+    kernels::active().ew.clip_values({classes, c_}, rows, c_, q, {z, c_});
+    return {z, c_};
+  }
+
+ private:
+  int64_t padded(int64_t rows) const { return (rows * c_ + 3) / 4 * 4; }
+
+  int64_t c_ = 0;
+  Tensor packed_;
+};
+
+kernels::UnsignedQuantizer kernel_of(const ActivationQuantizer* q) {
+  return q != nullptr ? q->kernel() : kernels::UnsignedQuantizer{};
+}
+
 /// Raises out[c] to the tasks' maxima.
 void merge_maxima(const Tensor& partial, int64_t tasks, int64_t c, float* out) {
   for (int64_t t = 0; t < tasks; ++t)
@@ -107,7 +144,8 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
 }
 
 /// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
-Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out, Sums& sums) {
+Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out,
+                         const ClipClasses& classes, Sums& sums) {
   const Zone zone("norm backward, sums");
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
@@ -117,22 +155,28 @@ Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine,
   const Tensor through = out.codes.defined() ? out.codes.grad() : Tensor();
   const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
+    Scratch scratch;
     float* sum = partial.row<float>(task);
-    ew.activate_backward(
-        {.rows = rows,
-         .n = c,
-         .y = rows_of(y, first),
-         .m = affine.m.data(),
-         .a = affine.a.data(),
-         .z = out.z.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
-         .through_quantizer = rows_of(through, first),
-         .direct = rows_of(direct, first),
-         .quantizer = args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{},
-         .mean = args.main.statistics.mean.data(),
-         .inv_std = args.main.statistics.inv_std.data(),
-         .g = {g.row<bf16>(first), g.stride()},
-         .sum_g = sum,
-         .sum_g_xhat = sum + c});
+    const kernels::UnsignedQuantizer quantizer = kernel_of(args.quantizer);
+    kernels::Rows<const bf16> z;  // no data: v is computed again from y
+    if (classes.defined())
+      z = classes.load(first, rows, quantizer, scratch.get<bf16>(static_cast<size_t>(rows * c)));
+    else if (out.z.defined())
+      z = rows_of(out.z.value(), first);
+    ew.activate_backward({.rows = rows,
+                          .n = c,
+                          .y = rows_of(y, first),
+                          .m = affine.m.data(),
+                          .a = affine.a.data(),
+                          .z = z,
+                          .through_quantizer = rows_of(through, first),
+                          .direct = rows_of(direct, first),
+                          .quantizer = quantizer,
+                          .mean = args.main.statistics.mean.data(),
+                          .inv_std = args.main.statistics.inv_std.data(),
+                          .g = {g.row<bf16>(first), g.stride()},
+                          .sum_g = sum,
+                          .sum_g_xhat = sum + c});
   });
   sums = total(partial, tasks, c);
   return g;
@@ -187,6 +231,8 @@ void check_arguments(const Tape* tape, const NormActivateArgs& args) {
   // Backward computes v again from y alone when there is no z.
   if (tape != nullptr && !args.store_z && (args.projection != nullptr || args.shortcut.defined()))
     throw UsageError("[norm_activate] a unit with a shortcut must store z for its backward pass; set store_z");
+  if (args.keep_classes && !args.store_z)
+    throw UsageError("[norm_activate] keeps the classes of a stored z only; set store_z");
 }
 
 }  // namespace
@@ -208,6 +254,7 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
 
   const Tensor z = args.store_z ? like(y) : Tensor();
   Tensor codes = args.quantizer != nullptr ? new_codes(y.shape(), *args.quantizer) : Tensor();
+  const ClipClasses classes = tape != nullptr && args.keep_classes ? ClipClasses(y.shape(), y.rows()) : ClipClasses();
   const Tensor maxima = args.channel_max != nullptr ? Tensor::zeros(DType::f32, {tasks, c}) : Tensor();
   const auto& ew = kernels::active().ew;
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
@@ -235,6 +282,7 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     }
     ew.normalise_activate(k);
     if (codes.defined()) store_codes(block, first, rows, codes);
+    if (classes.defined()) classes.store(rows_of(z, first), first, rows, kernel_of(args.quantizer));
   });
   if (maxima.defined()) merge_maxima(maxima, tasks, c, args.channel_max);
   if (codes.defined() && args.dequantize) codes = dequantize_tensor(codes, *args.quantizer);
@@ -246,9 +294,9 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   if (tape != nullptr) {
     // v = y*m + a + shortcut; z = relu(v); code = quantize(z)
     const bool has_projection = args.projection != nullptr;
-    tape->record([args, main, out, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
+    tape->record([args, main, out, classes, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
       Sums sums;
-      const Tensor g = activate_backward(args, main, out, sums);
+      const Tensor g = activate_backward(args, main, out, classes, sums);
       args.main.y.set_grad(norm_backward(args.main, g, sums));
       if (has_projection)
         projection_backward(branch, g);
@@ -377,7 +425,7 @@ Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const
                           .z = rows_of(x, first),
                           .through_quantizer = rows_of(through_quantizer, first),
                           .direct = rows_of(direct, first),
-                          .quantizer = quantizer != nullptr ? quantizer->kernel() : kernels::UnsignedQuantizer{},
+                          .quantizer = kernel_of(quantizer),
                           .mean = zero.data(),
                           .inv_std = zero.data(),
                           .g = {g.row<bf16>(first), g.stride()},

@@ -37,6 +37,9 @@ struct NormActivateArgs {
   const NormBranch* projection = nullptr;  // the shortcut is this branch instead (bf16 after its own norm)
   /// Stores z = bf16(max(v, 0)). Needed where z itself is read again (shortcut, pool, bf16 consumers).
   bool store_z = false;
+  /// With a tape: backward goes by two bits an element, kept beside z, instead of by z itself, so that the caller may
+  /// drop z's value as soon as nobody reads it forward. The gradients are the same bits. Needs store_z.
+  bool keep_classes = false;
   /// Codes for the consumers that read this tensor with the quantizer. 4-bit codes are stored packed.
   const ActivationQuantizer* quantizer = nullptr;
   /// fake mode: the quantized output is bf16(code / scale) instead of the code.
@@ -52,8 +55,9 @@ struct Activated {
 
 /// Forward: two outputs of one pass. Backward: gradient through the quantizer (METHOD.md clip rule, recomputed from the
 /// stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch norm's.
-/// Saves y (and z). Gradients: y, gamma, beta, shortcut or the projection's. Throws UsageError for a signed quantizer
-/// (store z and use quantize_tensor) and for a taped shortcut without store_z.
+/// Saves y and z, or y and two bits an element (keep_classes). Gradients: y, gamma, beta, shortcut or the projection's.
+/// Throws UsageError for a signed quantizer (store z and use quantize_tensor) and for a taped shortcut or keep_classes
+/// without store_z.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
 /// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.

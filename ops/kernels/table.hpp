@@ -134,6 +134,15 @@ struct Elementwise {
   void (*dequantize_bf16)(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale,
                           Rows<bf16> out) = nullptr;
 
+  /// Two bits of z that decide its gradient (the derivative of ActivateBackwardArgs): 0 for z <= 0; else 1 for
+  /// z*s < 1, 2 up to top, 1 up to top + 1, 3 from there on. Without a quantizer 2 for every z > 0.
+  void (*clip_classes)(Rows<const bf16> z, int64_t rows, int64_t n, UnsignedQuantizer q,
+                       Rows<uint8_t> classes) = nullptr;
+  /// The reverse, as far as gradients go: a value of each class, 0, 0.5, 2 and 4*(top + 1) over the scale, so that
+  /// activate_backward makes the same of it as of the z that clip_classes has seen.
+  void (*clip_values)(Rows<const uint8_t> classes, int64_t rows, int64_t n, UnsignedQuantizer q,
+                      Rows<bf16> z) = nullptr;
+
   // --- training backward ---
   void (*activate_backward)(const ActivateBackwardArgs& args) = nullptr;
   /// sum_g[c] += g, sum_g_xhat[c] += g*(y-mean)*inv_std: the sums alone, for the projection's batch norm.
@@ -159,6 +168,9 @@ struct Elementwise {
   void (*unpack_u4)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
   void (*pack_s4)(const int8_t* codes, int64_t n, uint8_t* packed) = nullptr;
   void (*unpack_s4)(const uint8_t* packed, int64_t n, int8_t* codes) = nullptr;
+  /// n codes of two bits, n a multiple of 4: byte i holds codes i, i + n/4, i + n/2 and i + 3n/4, the first lowest.
+  void (*pack_u2)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;
+  void (*unpack_u2)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
   void (*multiply_u8)(const uint8_t* codes, const uint8_t* factor, int64_t n,
                       uint8_t* out) = nullptr;  // products <= 255
   void (*f32_to_bf16)(const float* x, int64_t n, bf16* out) = nullptr;

@@ -39,11 +39,11 @@ TEST_CASE("a block that was given back is taken again by the next request of its
   give_block(other);
 }
 
-TEST_CASE("a block is writable to its last byte and at most a sixteenth or a page larger than asked") {
+TEST_CASE("a block is writable to its last byte and at most a 64th or a page larger than asked") {
   for (size_t bytes : {kSmallestBlock, kSmallestBlock + 1, size_t{1'000'000}, 2 * kMiB - 1, 2 * kMiB, 33 * kMiB + 5}) {
     const Block b = take_block(bytes);
     CHECK(b.bytes >= bytes);
-    CHECK(b.bytes <= bytes + bytes / 16 + (bytes >= 2 * kMiB - kMiB / 8 ? 2 * kMiB : 4096));
+    CHECK(b.bytes <= bytes + bytes / 64 + 4096);
     CHECK(reinterpret_cast<uintptr_t>(b.data) % (b.bytes >= 2 * kMiB ? 2 * kMiB : 4096) == 0);
     std::memset(b.data, 0x5a, b.bytes);
     give_block(b);

@@ -231,7 +231,10 @@ void check_branch(const NormBranch& b, const Doubles& g, const Tensor& d_gamma_b
   CHECK(first_beyond(values_of(b.y.grad()), e.d_y, [&](size_t i) { return e.bound_y[i]; }) == "");
 }
 
-void check_backward(const Setup& setup, const Shape& shape) {
+/// Whether backward has z itself or its clip classes alone.
+enum class Keep { kZ, kClasses };
+
+void check_backward(const Setup& setup, const Shape& shape, Keep keep) {
   const Tensor through = random_bf16(shape, 94), direct = random_bf16(shape, 95);
   const Doubles t = values_of(through), d = values_of(direct);
   on_every_level([&] {
@@ -246,7 +249,10 @@ void check_backward(const Setup& setup, const Shape& shape) {
     }
     const Tensor main_gamma = p.main.d_gamma.clone(), main_beta = p.main.d_beta.clone();
     Tape tape;
-    const Activated out = norm_activate(&tape, p.args());
+    NormActivateArgs args = p.args();
+    args.keep_classes = keep == Keep::kClasses;
+    const Activated out = norm_activate(&tape, args);
+    if (keep == Keep::kClasses) out.z.set_value(Tensor());
     Tensor side_gamma, side_beta;
     if (setup.side == Side::kProjection) {
       side_gamma = p.projection.d_gamma.clone();
@@ -313,7 +319,8 @@ TEST_CASE("gradients are the analytic ones of batch norm, ReLU, the clip rule, t
   for (const Setup& setup : kSetups)
     for (const int64_t c : kChannelCounts) {
       INFO(setup.name << ", " << c << " channels");
-      check_backward(setup, shape_of(c));
+      check_backward(setup, shape_of(c), Keep::kZ);
+      if (setup.store_z) check_backward(setup, shape_of(c), Keep::kClasses);
     }
 }
 
@@ -421,6 +428,10 @@ TEST_CASE("arguments that cannot be differentiated or do not fit are refused in 
   Tape tape;
   CHECK(message_of<UsageError>([&] { norm_activate(&tape, args); }) ==
         "[norm_activate] a unit with a shortcut must store z for its backward pass; set store_z");
+  args.shortcut = Variable();
+  args.keep_classes = true;
+  CHECK(message_of<UsageError>([&] { norm_activate(&tape, args); }) ==
+        "[norm_activate] keeps the classes of a stored z only; set store_z");
   const auto q = make_activation_quantizer(std::vector<float>(5, 1.0f), 8, true, FactorForm::kFold);
   args = p.args();
   args.quantizer = &q;

@@ -12,13 +12,15 @@
 // sums are rounded one by one (-ffp-contract=off is required), sums go down the rows, and these cases are pinned down:
 //   - max(v, 0) is +0 for v = -0 and for NaN, so a code of NaN is 0 and z of NaN is +0;
 //   - relu'(v) = 0 gives g = +0 whatever the gradient is, and holds for v = NaN;
-//   - the quantizer's derivative is 0 for NaN; no `through` and no `direct` gradient at all gives g = +0;
+//   - the quantizer's derivative is 0 for NaN; the clip class of NaN is 0; no `through` and no `direct` gradient at all
+//   gives g = +0;
 //   - quantize_weights gives -top for NaN;
 //   - max_rows replaces the best row only by a greater one: a NaN stays if it comes first and never wins later;
 //     denormals count as zero and come out as zero of their sign.
 // A NaN that arithmetic passes on stays a NaN; which one it is (sign, payload) is the hardware's choice.
 #pragma once
 #include "ops/kernels/generic/elementwise_affine.inl.hpp"
+#include "ops/kernels/generic/elementwise_clip.inl.hpp"
 #include "ops/kernels/generic/elementwise_codes.inl.hpp"
 #include "ops/kernels/generic/elementwise_training.inl.hpp"
 #include "ops/kernels/generic/elementwise_weights.inl.hpp"
@@ -40,6 +42,8 @@ constexpr Elementwise kElementwise = {
     .normalise_activate = normalise_activate,
     .quantize_bf16 = quantize_bf16,
     .dequantize_bf16 = dequantize_bf16,
+    .clip_classes = clip_classes,
+    .clip_values = clip_values,
     .activate_backward = activate_backward,
     .norm_backward_sums = norm_backward_sums,
     .norm_backward_apply = norm_backward_apply,
@@ -51,6 +55,8 @@ constexpr Elementwise kElementwise = {
     .unpack_u4 = unpack_u4,
     .pack_s4 = pack_s4,
     .unpack_s4 = unpack_s4,
+    .pack_u2 = pack_u2,
+    .unpack_u2 = unpack_u2,
     .multiply_u8 = multiply_u8,
     .f32_to_bf16 = f32_to_bf16,
     .bf16_to_f32 = bf16_to_f32,
