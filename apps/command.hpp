@@ -31,6 +31,7 @@ Command* inspect_command();
 Command* report_command();
 Command* cost_command();
 Command* bench_command();
+Command* study_command();
 Command* synth_command();
 Command* doctor_command();
 

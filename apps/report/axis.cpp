@@ -97,7 +97,7 @@ std::vector<double> ticks(const AxisMap& map, int most) {
   std::vector<double> result = decade_ticks(map.low, map.high, 3, 1);
   for (int stride = 1; static_cast<int>(result.size()) > most; ++stride)
     result = decade_ticks(map.low, map.high, 1, stride);
-  return result.size() >= 3 ? result : linear_ticks(map.low, map.high, most);
+  return result.size() >= 2 ? result : linear_ticks(map.low, map.high, most);
 }
 
 std::string tick_label(double value) {

@@ -42,6 +42,7 @@ class Plot {
     }
     x_ = fit_axis(chart.x, xs, area.x0, area.x1);
     y_ = fit_axis(chart.y, ys, area.y1, area.y0);
+    occupy_marks();
   }
 
   bool empty() const {
@@ -50,9 +51,8 @@ class Plot {
     });
   }
 
-  /// Where the inset goes; makes room below the points when no corner is free.
-  Box place_inset() {
-    occupy_marks();
+  /// A corner that has room for the inset, if there is one.
+  std::optional<Box> place_inset() {
     const double gap = 8;
     const double left = area_.x0 + gap + 4, right = area_.x1 - gap - kInsetWidth;
     const double top = area_.y0 + gap, bottom = area_.y1 - gap - kInsetHeight;
@@ -60,15 +60,11 @@ class Plot {
       const Box box{x, y, x + kInsetWidth, y + kInsetHeight};
       if (free(box)) return taken_.emplace_back(box);
     }
-    // The band of the inset's height goes below everything that is drawn.
-    const double share = (kInsetHeight + 2 * gap) / (area_.y1 - area_.y0);
-    y_.low -= (y_.high - y_.low) * share / (1 - share);
-    occupy_marks();
-    return taken_.emplace_back(Box{right, bottom, right + kInsetWidth, bottom + kInsetHeight});
+    return std::nullopt;
   }
 
   void draw_axes() {
-    for (const double t : ticks(x_, is_inset_ ? 5 : 8)) {
+    for (const double t : ticks(x_, area_.x1 - area_.x0 < 300 ? 5 : 8)) {
       line("grid", x_.at(t), area_.y0, x_.at(t), area_.y1);
       text(x_.at(t), area_.y1 + (is_inset_ ? 12 : 16), "middle", quiet(), tick_label(t));
     }
@@ -180,7 +176,6 @@ class Plot {
 
   /// Marks, error bars and the threads between marks, as boxes that nothing else may cover.
   void occupy_marks() {
-    taken_.clear();
     for (const Series& s : chart_.series) {
       const ChartPoint* previous = nullptr;
       for (const ChartPoint& p : s.points) {
@@ -297,20 +292,24 @@ void draw_inset(Xml& svg, const Chart& chart, const Box& box) {
 
 std::string draw(const Chart& chart) {
   Xml svg;
+  const double top = 30 + kRow * legend(chart, nullptr), bottom = chart.height - 44;
+  Plot plot(svg, chart, {50, top, chart.width - end_room(chart), bottom}, /*is_inset=*/false);
+  std::optional<Box> inset;
+  double height = chart.height;
+  if (chart.inset != nullptr && !plot.empty()) {
+    inset = plot.place_inset();
+    if (!inset) {  // below everything, as wide as the plot
+      inset = Box{50, chart.height + 4, plot.area().x1, chart.height + 4 + kInsetHeight};
+      height = inset->y1 + 4;
+    }
+  }
   svg.open("svg", {{"class", "draw"},
-                   {"viewBox", fmt::format("0 0 {} {}", coordinate(chart.width), coordinate(chart.height))},
+                   {"viewBox", fmt::format("0 0 {} {}", coordinate(chart.width), coordinate(height))},
                    {"role", "img"},
                    {"aria-label", chart.name}});
-  const double top = 30 + kRow * legend(chart, &svg);
-  Plot plot(svg, chart, {50, top, chart.width - end_room(chart), chart.height - 44}, /*is_inset=*/false);
-  if (plot.empty()) {
-    plot.draw_axes();
-    plot.text(chart.width / 2, (top + chart.height - 44) / 2, "middle", "quiet", "no data");
-    return svg.close().finish();
-  }
-  std::optional<Box> inset;
-  if (chart.inset != nullptr) inset = plot.place_inset();
+  legend(chart, &svg);
   plot.draw_axes();
+  if (plot.empty()) plot.text(chart.width / 2, (top + bottom) / 2, "middle", "quiet", "no data");
   plot.draw_guides();
   plot.draw_front();
   plot.draw_series();

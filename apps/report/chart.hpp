@@ -38,7 +38,7 @@ struct Chart {
   std::vector<ChartPoint> front;  // ascending in x and y; drawn as steps: what a budget of x buys
   std::vector<Guide> guides = {};
   bool end_names = false;              // names at the right end of the lines instead of a legend above
-  std::shared_ptr<const Chart> inset;  // drawn grey in the corner that has room for it
+  std::shared_ptr<const Chart> inset;  // drawn grey in a corner that has room for it, else below
   double width = 520, height = 360;    // of the viewBox
 };
 

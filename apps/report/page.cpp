@@ -63,14 +63,25 @@ Page& Page::paragraph(const std::string& text) {
   return *this;
 }
 
+void Page::add(const Cell& cell) {
+  if (cell.markup)
+    html_.raw(cell.text);
+  else
+    html_.text(cell.text);
+}
+
 Page& Page::markup_paragraph(const std::string& markup) {
   html_.open("p").raw(markup).close().raw("\n");
   return *this;
 }
 
-Page& Page::list(const std::vector<std::string>& items) {
+Page& Page::list(const std::vector<Cell>& items) {
   html_.open("ul");
-  for (const std::string& item : items) html_.element("li", {}, item);
+  for (const Cell& item : items) {
+    html_.open("li");
+    add(item);
+    html_.close();
+  }
   html_.close().raw("\n");
   return *this;
 }
@@ -101,10 +112,7 @@ Page& Page::table(const Table& table, const std::string& caption) {
     html_.open("tr");
     for (size_t c = 0; c < row.size(); ++c) {
       html_.open("td", {{"class", css(c)}});
-      if (row[c].markup)
-        html_.raw(row[c].text);
-      else
-        html_.text(row[c].text);
+      add(row[c]);
       html_.close();
     }
     html_.close().raw("\n");

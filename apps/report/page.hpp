@@ -7,7 +7,7 @@
 
 namespace nibble::apps {
 
-/// One cell of a table: text, or markup that was made by a writer of this folder.
+/// One cell of a table or item of a list: text, or markup that was made by a writer of this folder.
 struct Cell {
   std::string text;
   bool markup = false;
@@ -36,7 +36,7 @@ class Page {
 
   Page& heading(const std::string& text);
   Page& paragraph(const std::string& text);
-  Page& list(const std::vector<std::string>& items);
+  Page& list(const std::vector<Cell>& items);
   Page& markup_paragraph(const std::string& markup);
   /// Two or more figures in a row where there is room, one below the other where there is not.
   Page& figures(const std::vector<Figure>& figures);
@@ -49,6 +49,8 @@ class Page {
   std::string finish();
 
  private:
+  void add(const Cell& cell);
+
   Xml html_;
 };
 

@@ -10,8 +10,8 @@
 namespace nibble::testing {
 namespace {
 
-constexpr const char* kCommands[] = {"train",  "eval", "export", "predict", "inspect",
-                                     "report", "cost", "bench",  "synth",   "doctor"};
+constexpr const char* kCommands[] = {"train", "eval",  "export", "predict", "inspect", "report",
+                                     "cost",  "bench", "synth",  "study",   "doctor"};
 
 bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;

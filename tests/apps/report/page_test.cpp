@@ -11,7 +11,7 @@ namespace {
 TEST_CASE("page: whatever texts it is given, it is well-formed, without scripts and without links") {
   const std::string hostile = "</title></style><script src=\"http://x/\">&\"'\x02\xFE";
   Page page(hostile);
-  page.heading(hostile).paragraph(hostile).list({hostile, hostile}).preformatted(hostile);
+  page.heading(hostile).paragraph(hostile).list({{hostile}, {hostile}}).preformatted(hostile);
   page.figures({{hostile, "<svg></svg>", hostile}, {}});
   page.table({{hostile, "n"}, {{{hostile, false}, markup_cell("<b>1</b>")}}, 1}, hostile);
   page.open_details(hostile).markup_paragraph("<i>x</i>").close_details();

@@ -1,0 +1,73 @@
+// What a study found: points grouped over seeds, standard errors, Pareto fronts, and the paper's claims put to the
+// test.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "nn/study/point_result.hpp"
+
+namespace nibble::apps {
+
+/// A figure and its standard error, both in percent.
+struct Estimate {
+  double value = 0;
+  double error = 0;
+};
+
+/// The points of one precision and width: one a seed.
+struct StudyGroup {
+  std::string precision;
+  double width = 1;
+  std::vector<const PointResult*> points;  // by seed
+
+  /// The published metric, mean over the seeds. Error: sqrt(binomial error^2 + variance over seeds / seeds): the images
+  /// are a sample, and so are the seeds. The second term needs two seeds.
+  Estimate top1;
+  Estimate last_top1;               // the same after the last step
+  Estimate train_top1;              // without augmentation, after the last step
+  Estimate gap;                     // train_top1 - last_top1
+  double loss = 0, train_loss = 0;  // after the last step
+  double latency_ms = 0;            // batch 1, mean of those measured; 0: none was
+
+  const PointResult& first() const { return *points.front(); }
+  std::string name() const;  // "w4a4-fl8 x0.5"
+};
+
+/// Groups ascending in width, precisions in the order bf16, w8a8, w4a4-fl8, w4a4, others by name. DataError when there
+/// is no point, two have one name, or they differ in architecture, image size, classes or number of validation images:
+/// such accuracies do not compare. The groups point into `points`.
+std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
+
+/// One of the costs that models are compared by.
+struct CostKind {
+  const char* key;    // "linear"
+  const char* title;  // for an axis
+  double (*of)(const StudyGroup&);
+};
+/// Linear, quadratic, memory (as ratios to bf16 at width 1), milliseconds, megabytes.
+const std::vector<CostKind>& cost_kinds();
+
+/// Groups that no other dominates (lower or equal cost and higher or equal accuracy, one of them strictly), ascending
+/// in cost. Groups whose cost is not positive (not measured) take no part.
+std::vector<const StudyGroup*> front_of(const std::vector<StudyGroup>& groups, const CostKind& cost);
+
+enum class Verdict { kHolds, kContradicted, kUndecided, kNotTested };
+std::string name_of(Verdict v);  // "holds", "contradicted", "undecided", "not tested"
+
+/// One of the paper's findings, and what this study says about it.
+struct Finding {
+  std::string claim;
+  Verdict verdict = Verdict::kNotTested;
+  std::string evidence;
+};
+
+/// The three findings. A difference is the mean over the pairs that can be compared, its error that of independent
+/// samples (all models see the same images, so the true one is smaller); it holds when the mean is above two errors, is
+/// contradicted below minus two, and undecided between.
+std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups);
+
+/// The most accurate group that costs at most `budget` by linear cost; null when none does.
+const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget);
+
+}  // namespace nibble::apps

@@ -1,0 +1,94 @@
+// What a study report writes beside its page: JSON and CSV for programs, a picture for a README.
+#include <nlohmann/json.hpp>
+
+#include "apps/report/study_charts.hpp"
+#include "apps/report/study_report.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json estimate_json(const Estimate& e) {
+  return {{"percent", e.value}, {"standard_error", e.error}};
+}
+
+Json group_json(const StudyGroup& g) {
+  Json j = {{"precision", g.precision}, {"width", g.width}, {"points", Json::array()}};
+  for (const PointResult* p : g.points) j["points"].push_back(p->name);
+  j["top1"] = estimate_json(g.top1);
+  j["last_top1"] = estimate_json(g.last_top1);
+  j["train_top1"] = estimate_json(g.train_top1);
+  j["gap"] = estimate_json(g.gap);
+  j["loss"] = g.loss;
+  j["train_loss"] = g.train_loss;
+  for (const CostKind& cost : cost_kinds()) j["cost"][cost.key] = cost.of(g);
+  return j;
+}
+
+/// A cell of text: quoted, and not a formula to a spreadsheet.
+std::string csv_text(const std::string& text) {
+  std::string cell = "\"";
+  if (!text.empty() && std::string("=+-@\t\r").find(text[0]) != std::string::npos) cell += '\'';
+  for (const char c : text) {
+    if (c == '"') cell += '"';
+    cell += c;
+  }
+  return cell + "\"";
+}
+
+}  // namespace
+
+std::string study_picture(const std::vector<PointResult>& points) {
+  return standalone(draw(cost_chart(group_points(points), cost_kinds().front())));
+}
+
+std::string study_json(const std::vector<PointResult>& points) {
+  const std::vector<StudyGroup> groups = group_points(points);
+  Json j;
+  j["format"] = "nibble-study-1";
+  j["findings"] = Json::array();
+  for (const Finding& f : findings_of(groups))
+    j["findings"].push_back({{"claim", f.claim}, {"verdict", name_of(f.verdict)}, {"evidence", f.evidence}});
+  for (const CostKind& cost : cost_kinds()) {
+    j["fronts"][cost.key] = Json::array();
+    for (const StudyGroup* g : front_of(groups, cost)) j["fronts"][cost.key].push_back(g->name());
+  }
+  j["groups"] = Json::array();
+  for (const StudyGroup& g : groups) j["groups"].push_back(group_json(g));
+  j["points"] = Json::array();
+  for (const PointResult& p : points) j["points"].push_back(Json::parse(to_json(p)));
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string study_csv(const std::vector<PointResult>& points) {
+  std::string text =
+      "name,arch,precision,width,seed,image_size,classes,steps,top1_best,epoch_best,top1_last,top5_last,loss_last,"
+      "images,"
+      "train_top1,train_loss,train_images,linear,quadratic,memory_bits,linear_ratio,quadratic_ratio,memory_ratio,"
+      "served_bytes,batch1_ms,batch32_ms_per_image,seconds\r\n";
+  for (const PointResult& p : points)
+    text +=
+        fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
+                    csv_text(p.name), csv_text(p.arch), csv_text(p.precision), p.width, p.seed, p.image_size, p.classes,
+                    p.steps, p.best.top1, p.best.epoch, p.last.top1, p.last.top5, p.last.loss, p.last.images,
+                    p.train_unaugmented.top1, p.train_unaugmented.loss, p.train_unaugmented.images, p.cost.linear,
+                    p.cost.quadratic, p.cost.memory_bits, p.ratio.linear, p.ratio.quadratic, p.ratio.memory,
+                    p.served_bytes, p.latency.batch1_ms, p.latency.batch32_ms_per_image, p.provenance.seconds);
+  return text;
+}
+
+uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
+                            const std::filesystem::path& out) {
+  const std::string page = study_page(points, name);
+  const std::filesystem::path folder = out.parent_path();
+  write_file_atomically(folder / "study.json", study_json(points));
+  write_file_atomically(folder / "points.csv", study_csv(points));
+  write_file_atomically(folder / "pareto.svg", study_picture(points));
+  write_file_atomically(out, page);  // last: it may be what somebody waits for
+  return page.size();
+}
+
+}  // namespace nibble::apps

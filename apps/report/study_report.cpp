@@ -1,0 +1,342 @@
+#include "apps/report/study_report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "apps/console.hpp"
+#include "apps/report/layer_figures.hpp"
+#include "apps/report/page.hpp"
+#include "apps/report/statistics.hpp"
+#include "apps/report/study_charts.hpp"
+#include "apps/report/study_data.hpp"
+#include "nn/study/published_points.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr double kBudgets[] = {0.05, 0.1, 0.15, 0.25, 0.5, 1};
+
+using Groups = std::vector<StudyGroup>;
+
+std::string percent(double value) {
+  return decimal(value, 1) + " %";
+}
+
+/// The value, a plus-minus sign and its standard error.
+std::string with_error(const Estimate& e, int digits = 1) {
+  return fmt::format("{} \u00b1 {}", decimal(e.value, digits), decimal(e.error, digits));
+}
+
+/// "a", "a and b", "a, b and c".
+std::string listed(const std::vector<std::string>& words) {
+  std::string text;
+  for (size_t i = 0; i < words.size(); ++i) text += (i == 0 ? "" : i + 1 == words.size() ? " and " : ", ") + words[i];
+  return text;
+}
+
+std::string meaning_of(const std::string& precision) {
+  if (precision == "bf16") return "weights and activations as 16-bit floats, not quantized";
+  if (precision == "w8a8") return "8-bit weights and activations";
+  if (precision == "w4a4") return "4-bit weights and activations in every layer";
+  if (precision == "w4a4-fl8") return "4 bits, but 8 in the first and the last layer";
+  return "bits of weights (w) and activations (a)";
+}
+
+/// The sentence on the findings: which hold, which do not.
+std::string verdict_sentence(const std::vector<Finding>& findings) {
+  std::string text;
+  const std::pair<Verdict, const char*> kinds[] = {{Verdict::kHolds, "Confirmed of the published findings"},
+                                                   {Verdict::kContradicted, "Contradicted"},
+                                                   {Verdict::kUndecided, "Not decided (within two standard errors)"}};
+  for (const auto& [verdict, intro] : kinds) {
+    std::vector<std::string> claims;
+    for (const Finding& f : findings)
+      if (f.verdict == verdict) claims.push_back(f.claim);
+    if (!claims.empty()) text += fmt::format(" {}: {}.", intro, listed(claims));
+  }
+  return text;
+}
+
+std::string answer(const std::vector<PointResult>& points, const Groups& groups) {
+  const PointResult& p = points.front();
+  std::string text = fmt::format(
+      "{} models of {} at {} px with {} classes, trained by one recipe and judged on {} "
+      "validation images.",
+      points.size(), p.arch, p.image_size, grouped(p.classes), grouped(p.last.images));
+  const auto best = std::max_element(groups.begin(), groups.end(), [](const StudyGroup& a, const StudyGroup& b) {
+    return a.top1.value < b.top1.value;
+  });
+  text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), percent(best->top1.value),
+                      decimal(best->top1.error, 1));
+  for (const auto& [budget, words] :
+       {std::pair{1.0, "at most the cost of bf16 at width 1"}, {0.25, "at most a quarter of that cost"}})
+    if (const StudyGroup* g = best_under(groups, budget))
+      text += fmt::format(" Of those of {}, the best is {} ({}).", words, g->name(), percent(g->top1.value));
+  return text + verdict_sentence(findings_of(groups));
+}
+
+void add_key(Page& page, const Groups& groups) {
+  page.paragraph(
+      "The models differ in precision and in width, the factor on the number of filters of every layer: x0.5 "
+      "has half as many as the usual network. Each precision has one colour and one mark on this page:");
+  std::set<std::string> seen;
+  std::vector<Cell> items;
+  for (const StudyGroup& g : groups)
+    if (seen.insert(g.precision).second)
+      items.push_back(markup_cell(legend_mark(look_of(g.precision)) + " " +
+                                  escaped(fmt::format("{}: {}", g.precision, meaning_of(g.precision)))));
+  page.list(items);
+}
+
+void add_findings(Page& page, const Groups& groups) {
+  page.heading("The published findings, put to the test");
+  std::vector<Cell> items;
+  for (const Finding& f : findings_of(groups)) {
+    std::string verdict = name_of(f.verdict);
+    verdict[0] = static_cast<char>(verdict[0] - 'a' + 'A');
+    items.push_back({fmt::format("{}: {}. {}", verdict, f.claim, f.evidence)});
+  }
+  page.list(items);
+  page.paragraph(
+      "A finding holds when the mean difference is above two standard errors. An accuracy's standard error has two "
+      "parts: "
+      "the validation images are a sample (binomial), and so are the seeds (where a model has two or more). All models "
+      "see the same images, so differences are known a little better than the errors say.");
+}
+
+void add_budgets(Page& page, const Groups& groups) {
+  page.heading("The best model for a budget");
+  Table table;
+  table.header = {"linear cost at most", "best model", "top-1 %",   "its cost",
+                  "best bf16 model",     "top-1 %",    "difference"};
+  table.text_columns = 2;
+  for (const double budget : kBudgets) {
+    const StudyGroup* best = best_under(groups, budget);
+    if (best == nullptr) continue;
+    Groups floats;
+    std::copy_if(groups.begin(), groups.end(), std::back_inserter(floats),
+                 [](const StudyGroup& g) { return g.precision == "bf16"; });
+    const StudyGroup* bf16 = best_under(floats, budget);
+    std::vector<Cell> row = {{fmt::format("{:g}", budget)},
+                             {best->name()},
+                             {with_error(best->top1)},
+                             {decimal(best->first().ratio.linear, 3)}};
+    if (bf16 == nullptr)
+      row.insert(row.end(), {{"none"}, {"-"}, {"-"}});
+    else
+      row.insert(
+          row.end(),
+          {{bf16->name()}, {with_error(bf16->top1)}, {fmt::format("{:+.1f}", best->top1.value - bf16->top1.value)}});
+    table.rows.push_back(std::move(row));
+  }
+  page.table(table,
+             "Linear cost counts each multiplication by the wider of its two operands, as machines do whose 8-bit "
+             "products take half and whose 4-bit products take a quarter of the time of 16-bit ones; bf16 at "
+             "width 1 is 1. Accuracies are the best epoch of a curve smoothed over five epochs, with their "
+             "standard errors.");
+}
+
+std::string cost_caption(const std::string& key) {
+  const std::string front =
+      " The broad line is the Pareto front: the best accuracy that a cost buys. Hollow marks are dominated: another "
+      "model "
+      "is at least as good for no more. Bars are one standard error.";
+  const std::string inset = " Grey: the same for the published ImageNet results.";
+  if (key == "linear")
+    return "Further left is cheaper, further up is better. Cost: multiplications by the wider of their operands." +
+           front + inset;
+  if (key == "quadratic")
+    return "Cost: multiplications by the product of the bits of their operands, as the area of a multiplier grows." +
+           inset;
+  if (key == "memory") return "Cost: the bits that the weights take." + inset;
+  if (key == "latency") return "Measured, not modelled: one image after the other on this machine.";
+  return "The exported file, with scales, batch norm and class names, which the models leave out.";
+}
+
+void add_costs(Page& page, const Groups& groups) {
+  page.heading("Accuracy and cost");
+  std::vector<Figure> figures;
+  for (const CostKind& cost : cost_kinds()) {
+    if (std::none_of(groups.begin(), groups.end(), [&](const StudyGroup& g) { return cost.of(g) > 0; })) continue;
+    std::string title = cost.title;
+    title[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(title[0])));
+    figures.push_back({title.substr(0, title.find(',')), draw(cost_chart(groups, cost)), cost_caption(cost.key)});
+  }
+  figures.push_back({"Width", draw(width_chart(groups)),
+                     "The same accuracies by width: what quantization costs when the network keeps its size."});
+  page.figures(figures);
+}
+
+const PublishedPoint* published(const StudyGroup& g) {
+  for (const PublishedPoint& p : published_points())
+    if (g.precision == p.precision && g.width == p.width && p.eval_loss > 0) return &p;
+  return nullptr;
+}
+
+void add_gaps(Page& page, const Groups& groups) {
+  page.heading("Training against validation");
+  Table table;
+  table.header = {"model",         "seeds",           "training top-1 %", "validation top-1 %",       "gap, points",
+                  "training loss", "validation loss", "gap of losses",    "the paper's gap of losses"};
+  for (const StudyGroup& g : groups) {
+    const PublishedPoint* paper = published(g);
+    table.rows.push_back({{g.name()},
+                          {std::to_string(g.points.size())},
+                          {with_error(g.train_top1)},
+                          {with_error(g.last_top1)},
+                          {with_error(g.gap)},
+                          {decimal(g.train_loss, 3)},
+                          {decimal(g.loss, 3)},
+                          {decimal(g.loss - g.train_loss, 3)},
+                          {paper != nullptr ? decimal(paper->eval_loss - paper->train_loss, 3) : "-"}});
+  }
+  page.table(table,
+             "How much better the model does on images it was trained on (without augmentation, after the last "
+             "step): a large gap is overfitting. The paper found that fewer bits leave a smaller gap; its training "
+             "figures are of augmented images, so its gaps are smaller throughout.");
+}
+
+void add_curves(Page& page, const Groups& groups) {
+  page.heading("Training curves");
+  page.paragraph("One line for each model; further seeds of one precision share its colour.");
+  for (const double width : widths_of(groups))
+    page.figures({{fmt::format("Width {:g}: validation accuracy", width), draw(accuracy_curves(groups, width)), ""},
+                  {fmt::format("Width {:g}: training loss", width), draw(loss_curves(groups, width)), ""}});
+}
+
+/// The width nearest to 1, on the page's scale of ratios.
+double usual_width(const Groups& groups) {
+  const std::vector<double> widths = widths_of(groups);
+  return *std::min_element(widths.begin(), widths.end(),
+                           [](double a, double b) { return std::abs(std::log(a)) < std::abs(std::log(b)); });
+}
+
+void add_layer_costs(Page& page, const Groups& groups) {
+  const double width = usual_width(groups);
+  page.heading(fmt::format("Where the cost is, at width {:g}", width));
+  double highest = 0;
+  std::vector<PointLayer> seen;
+  for (const StudyGroup& g : groups) {
+    const double reference = static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
+    if (g.width != width) continue;
+    highest = std::max(highest, highest_cost(g.first().layers, reference));
+    seen.insert(seen.end(), g.first().layers.begin(), g.first().layers.end());
+  }
+  page.markup_paragraph(bits_legend(seen));
+  std::vector<Figure> figures;
+  for (const StudyGroup& g : groups) {
+    if (g.width != width || g.first().layers.empty()) continue;
+    const double reference = static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
+    ColumnChart chart = cost_columns(g.first().layers, reference, "linear cost of each layer of " + g.name());
+    chart.highest = highest;
+    figures.push_back({fmt::format("{}: {} %", g.name(), decimal(100 * g.first().ratio.linear, 1)), draw(chart), ""});
+  }
+  page.figures(figures);
+  page.paragraph(
+      "One column a layer, in the order they run, all pictures on one scale; the percentages are of bf16 at "
+      "width 1, those in the titles are the sums. Rest the pointer on a column for its name.");
+}
+
+void add_quantizers(Page& page, const std::vector<PointResult>& points) {
+  page.heading("What the quantizers do");
+  page.paragraph(layer_table_caption());
+  for (const PointResult& p : points) {
+    if (std::none_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.usage.total > 0; })) continue;
+    page.open_details(p.name).table(layer_table(p.layers), "").close_details();
+  }
+}
+
+std::vector<std::string> machines_of(const std::vector<PointResult>& points) {
+  std::set<std::string> machines;
+  for (const PointResult& p : points)
+    if (p.latency.batch1_ms > 0)
+      machines.insert(fmt::format("{} ({} kernels, {} thread{})", p.latency.cpu, p.latency.isa, p.latency.threads,
+                                  p.latency.threads == 1 ? "" : "s"));
+  return {machines.begin(), machines.end()};
+}
+
+std::string measured(double value, int digits) {
+  return value > 0 ? decimal(value, digits) : "-";
+}
+
+void add_points(Page& page, const std::vector<PointResult>& points) {
+  page.heading("All points");
+  double widest = 0;
+  for (const PointResult& p : points) widest = std::max(widest, p.ratio.linear);
+  Table table;
+  table.header = {
+      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",        "linear cost",
+      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms an image of 32", "training"};
+  for (const PointResult& p : points)
+    table.rows.push_back(
+        {{p.name},
+         {with_error({p.best.top1, binomial_error(p.best.top1, p.last.images)})},
+         {decimal(p.best.epoch, 0)},
+         {decimal(p.last.top1, 1)},
+         {decimal(p.last.top5, 1)},
+         {decimal(p.last.loss, 3)},
+         {decimal(p.ratio.linear, 4)},
+         markup_cell(share_bar(p.ratio.linear / std::max(widest, 1e-12), look_of(p.precision).colour)),
+         {decimal(p.ratio.quadratic, 4)},
+         {decimal(p.ratio.memory, 4)},
+         {decimal(static_cast<double>(p.served_bytes) * 1e-6, 2)},
+         {measured(p.latency.batch1_ms, 2)},
+         {measured(p.latency.batch32_ms_per_image, 2)},
+         {p.provenance.seconds > 0 && p.provenance.seconds < 1e9 ? duration(p.provenance.seconds) : "-"}});
+  std::string caption =
+      "Costs are ratios to bf16 at width 1. The errors are of one model on this many images; the best "
+      "epoch is the published metric, smoothed over five epochs.";
+  const std::vector<std::string> machines = machines_of(points);
+  if (!machines.empty()) caption += " Times were measured on " + listed(machines) + ".";
+  page.table(table, caption);
+}
+
+void add_provenance(Page& page, const std::vector<PointResult>& points) {
+  page.heading("Where it comes from");
+  Table table;
+  table.header = {"point", "started (UTC)", "nibble", "CPU", "kernels", "threads", "steps", "epochs"};
+  table.text_columns = 5;
+  for (const PointResult& p : points) {
+    const Provenance& from = p.provenance;
+    table.rows.push_back({{p.name},
+                          {from.started},
+                          {from.version},
+                          {from.cpu},
+                          {from.isa},
+                          {std::to_string(from.threads)},
+                          {grouped(p.steps)},
+                          {p.epochs > 0 ? std::to_string(p.epochs) : "-"}});
+  }
+  page.table(table, "");
+  page.open_details("Commands and configurations");
+  for (const PointResult& p : points) {
+    page.paragraph(p.name);
+    page.preformatted(p.provenance.command + "\n\n" + p.provenance.config);
+  }
+  page.close_details();
+}
+
+}  // namespace
+
+std::string study_page(const std::vector<PointResult>& points, const std::string& name) {
+  const Groups groups = group_points(points);
+  Page page("Study: " + name);
+  page.paragraph(answer(points, groups));
+  add_key(page, groups);
+  add_findings(page, groups);
+  add_budgets(page, groups);
+  add_costs(page, groups);
+  add_gaps(page, groups);
+  add_curves(page, groups);
+  add_layer_costs(page, groups);
+  add_quantizers(page, points);
+  add_points(page, points);
+  add_provenance(page, points);
+  return page.finish();
+}
+
+}  // namespace nibble::apps

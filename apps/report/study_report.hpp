@@ -1,0 +1,28 @@
+// The report of a study: which model is best for which cost, what of the published findings holds, and all figures.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "nn/study/point_result.hpp"
+
+namespace nibble::apps {
+
+/// The whole page. `name` is the study's. DataError when the points do not compare (see group_points).
+std::string study_page(const std::vector<PointResult>& points, const std::string& name);
+
+/// Accuracy against linear cost as an SVG file of its own, for a README.
+std::string study_picture(const std::vector<PointResult>& points);
+
+/// All points as one JSON object: "points" as their result files have them, "groups" over seeds, "fronts", "findings".
+std::string study_json(const std::vector<PointResult>& points);
+
+/// One line a point, RFC 4180, with a header.
+std::string study_csv(const std::vector<PointResult>& points);
+
+/// Writes the page to `out` and beside it study.json, points.csv and pareto.svg; each is complete or as it was before.
+/// Returns the bytes of the page. DataError, DiskError.
+uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
+                            const std::filesystem::path& out);
+
+}  // namespace nibble::apps

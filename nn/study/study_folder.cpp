@@ -1,0 +1,85 @@
+#include "nn/study/study_folder.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace nibble {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kResult = "result.json";
+constexpr const char* kStudy = "study.json";
+constexpr uint64_t kLongestStudy = uint64_t{256} << 20;  // a point takes about 50 KiB
+
+std::vector<PointResult> points_of_folder(const fs::path& study) {
+  std::vector<PointResult> points;
+  std::error_code error;
+  std::vector<fs::path> results;
+  for (fs::directory_iterator entry(study, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;
+    if (fs::is_regular_file(entry->path() / kResult, ignored)) results.push_back(entry->path() / kResult);
+  }
+  if (error) throw DiskError("cannot read '{}': {}", study.string(), disk_reason(error.value()));
+  std::sort(results.begin(), results.end());
+  for (const fs::path& path : results) points.push_back(read_point_result(path));
+  return points;
+}
+
+std::vector<PointResult> points_of_file(const fs::path& file) {
+  return points_from_json(read_text_file(file, kLongestStudy), file.string());
+}
+
+void sort_points(std::vector<PointResult>& points, const fs::path& study) {
+  std::sort(points.begin(), points.end(), [](const PointResult& a, const PointResult& b) {
+    return std::tie(a.precision, a.width, a.seed, a.name) < std::tie(b.precision, b.width, b.seed, b.name);
+  });
+  std::vector<std::string> names;
+  for (const PointResult& p : points) names.push_back(p.name);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end())
+    throw DataError("'{}' holds two results called '{}'; keep one of them", study.string(), *twice);
+}
+
+}  // namespace
+
+fs::path result_path(const fs::path& study, const std::string& point) {
+  return study / point / kResult;
+}
+
+std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
+  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!j.is_object() || !j.contains("points") || !j["points"].is_array())
+    throw DataError("'{}' is no study: it has no list of points; name a study folder or its study.json", source);
+  std::vector<PointResult> points;
+  for (const nlohmann::json& p : j["points"])
+    points.push_back(point_result_from_json(p.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+                                            fmt::format("{} (point {})", source, points.size() + 1)));
+  return points;
+}
+
+std::vector<PointResult> read_study(const fs::path& study) {
+  std::error_code ignored;
+  std::vector<PointResult> points;
+  if (fs::is_directory(study, ignored)) {
+    points = points_of_folder(study);
+    if (points.empty() && fs::is_regular_file(study / kStudy, ignored)) points = points_of_file(study / kStudy);
+  } else if (fs::exists(study, ignored)) {
+    points = points_of_file(study);
+  } else {
+    throw UsageError("there is no study '{}'; check the path", study.string());
+  }
+  if (points.empty())
+    throw DataError("'{}' has no finished point (no */{}) and no {}; run nibble study run first", study.string(),
+                    kResult, kStudy);
+  sort_points(points, study);
+  return points;
+}
+
+}  // namespace nibble

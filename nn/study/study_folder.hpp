@@ -1,0 +1,27 @@
+// Where a study keeps its finished points, and how they are found again.
+//
+//   STUDY/<point>/             an ordinary run folder, one a point
+//   STUDY/<point>/result.json  there when the point is finished: its PointResult
+//   study.json                 all points in one file, as the report writes it and repositories keep it
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "nn/study/point_result.hpp"
+
+namespace nibble {
+
+/// STUDY/<point>/result.json
+std::filesystem::path result_path(const std::filesystem::path& study, const std::string& point);
+
+/// The finished points of a study folder, ordered by precision, width and seed; of a folder without any, those of its
+/// study.json; or those of a file like study.json. DataError naming the file when one does not parse, holds no points,
+/// or two points have one name (and when nothing is found, what was looked for); DiskError when it cannot be read.
+/// Files above 256 MiB are refused.
+std::vector<PointResult> read_study(const std::filesystem::path& study);
+
+/// The points of a text like study.json: an object whose "points" are as in result files. DataError naming `source`.
+std::vector<PointResult> points_from_json(const std::string& text, const std::string& source);
+
+}  // namespace nibble

@@ -1,0 +1,226 @@
+// The report of a study: groups, errors, fronts, verdicts, and pages that hostile results cannot break.
+#include "apps/report/study_report.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "apps/report/study_charts.hpp"
+#include "apps/report/study_data.hpp"
+#include "engine/error.hpp"
+#include "tests/apps/program.hpp"
+#include "tests/apps/report/xml_checker.hpp"
+
+namespace nibble::apps {
+namespace {
+
+using testing::TemporaryFolder;
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+PointResult point(const std::string& precision, double width, double top1, uint64_t seed = 0) {
+  NetworkOptions o;
+  o.arch = "resnet26";
+  o.precision = precision;
+  o.width = width;
+  o.image_size = 64;
+  o.classes = 10;
+  const Cost cost = cost_of(build_resnet(o));
+  PointResult p;
+  p.name = fmt::format("{}-x{:g}-s{}", precision, width, seed);
+  p.arch = o.arch;
+  p.precision = precision;
+  p.width = width;
+  p.seed = seed;
+  p.image_size = 64;
+  p.classes = 10;
+  p.cost = cost.total;
+  p.ratio = cost_ratio(cost.total, reference_cost(o));
+  p.served_bytes = 1000000;
+  p.last = {.top1 = top1, .top5 = 95, .loss = 1, .images = 10000};
+  p.best = {.step = 20, .epoch = 2, .top1 = top1, .top5 = 95, .loss = 1};
+  p.train_unaugmented = {.top1 = 90, .top5 = 99, .loss = 0.5, .images = 10000};
+  p.curves.train = {{.step = 10, .epoch = 1, .loss = 2, .top1 = 30}, {.step = 20, .epoch = 2, .loss = 1, .top1 = 60}};
+  p.curves.evaluations = {{.step = 10, .epoch = 1, .top1 = top1 / 2, .top5 = 80, .loss = 2},
+                          {.step = 20, .epoch = 2, .top1 = top1, .top5 = 95, .loss = 1}};
+  for (const LayerCost& l : cost.layers) p.layers.push_back({l, 0, 0, 0, {}});
+  if (precision != "bf16") p.layers[1].usage = {.codes = {5, 3, 2, 0}, .clipped = 1, .total = 10};
+  return p;
+}
+
+/// The paper's picture in small: 4 bits with 8-bit ends far above bf16 of equal cost, narrower gaps.
+std::vector<PointResult> small_study() {
+  std::vector<PointResult> all = {point("bf16", 0.5, 60), point("bf16", 1, 70),     point("w8a8", 0.5, 62),
+                                  point("w8a8", 1, 72),   point("w4a4-fl8", 1, 71), point("w4a4-fl8", 0.5, 61),
+                                  point("w4a4", 0.5, 55), point("w4a4", 1, 65)};
+  for (PointResult& p : all) p.train_unaugmented.top1 = p.last.top1 + (p.precision == "bf16" ? 20 : 10);
+  return all;
+}
+
+TEST_CASE("study report: points of one precision and width are one group, with errors of images and of seeds") {
+  const std::vector<PointResult> points = {point("bf16", 1, 70, 1), point("bf16", 1, 74, 0), point("w4a4", 0.5, 50),
+                                           point("bf16", 0.5, 60)};
+  const std::vector<StudyGroup> groups = group_points(points);
+  REQUIRE(groups.size() == 3);
+  CHECK(groups[0].name() == "bf16 x0.5");
+  CHECK(groups[1].name() == "bf16 x1");
+  CHECK(groups[2].name() == "w4a4 x0.5");
+  CHECK(groups[1].first().seed == 0);
+  CHECK(groups[1].top1.value == doctest::Approx(72));
+  // Binomial: 100 * sqrt(0.72 * 0.28 / 10000); two seeds at 70 and 74: sd sqrt(8), of the mean sqrt(8 / 2).
+  CHECK(groups[1].top1.error == doctest::Approx(std::sqrt(0.72 * 0.28 + 4)));
+  CHECK(groups[2].top1.error == doctest::Approx(0.5));
+  CHECK(groups[2].gap.value == doctest::Approx(40));
+  CHECK(groups[2].gap.error == doctest::Approx(std::sqrt(0.25 + 0.09)));
+}
+
+TEST_CASE("study report: the front is what no model beats at lower or equal cost") {
+  const std::vector<PointResult> points = small_study();
+  const std::vector<StudyGroup> groups = group_points(points);
+  std::vector<std::string> names;
+  for (const StudyGroup* g : front_of(groups, cost_kinds()[0])) names.push_back(g->name());
+  CHECK(names ==
+        std::vector<std::string>{"w4a4 x0.5", "w4a4-fl8 x0.5", "w8a8 x0.5", "w4a4 x1", "w4a4-fl8 x1", "w8a8 x1"});
+  CHECK(front_of(groups, cost_kinds()[3]).empty());  // no latency was measured
+  CHECK(best_under(groups, 0.3)->name() == "w4a4-fl8 x1");
+  CHECK(best_under(groups, 0.001) == nullptr);
+}
+
+TEST_CASE("study report: the published findings hold where they were built in, and not where they were not") {
+  std::vector<PointResult> points = small_study();
+  std::vector<Finding> f = findings_of(group_points(points));
+  REQUIRE(f.size() == 3);
+  for (const Finding& finding : f) CHECK_MESSAGE(finding.verdict == Verdict::kHolds, finding.evidence);
+  for (PointResult& p : points) {
+    if (p.precision == "w4a4-fl8") p.best.top1 -= 30;
+    if (p.precision != "bf16") p.train_unaugmented.top1 = 100;
+  }
+  f = findings_of(group_points(points));
+  for (const Finding& finding : f) CHECK_MESSAGE(finding.verdict == Verdict::kContradicted, finding.evidence);
+  f = findings_of(group_points({points[0]}));
+  for (const Finding& finding : f) CHECK(finding.verdict == Verdict::kNotTested);
+}
+
+TEST_CASE("study report: a difference within two standard errors decides nothing") {
+  // 100 images: each accuracy is known to about 4.9 points, their difference to 6.9.
+  std::vector<PointResult> points = {point("w4a4-fl8", 1, 60), point("w4a4", 1, 50)};
+  for (PointResult& p : points) p.last.images = 100;
+  CHECK(findings_of(group_points(points))[2].verdict == Verdict::kUndecided);
+  points[0].best.top1 = 70;
+  CHECK(findings_of(group_points(points))[2].verdict == Verdict::kHolds);
+}
+
+TEST_CASE("study report: a model compared with several counts its error for each of them") {
+  // Both bf16 models meet the same w4a4-fl8 model: (71 - 70 + 71 - 60) / 2, error sqrt((2 e)^2 + e^2 + e^2) / 2.
+  std::vector<PointResult> points = {point("bf16", 1, 70), point("bf16", 2, 60), point("w4a4-fl8", 1, 71)};
+  const Finding f = findings_of(group_points(points))[0];
+  const double a = 2 * std::sqrt(0.71 * 0.29), b = std::sqrt(0.7 * 0.3), c = std::sqrt(0.6 * 0.4);
+  CHECK(has(f.evidence, fmt::format("+6.00 points (standard error {:.2f})", std::sqrt(a * a + b * b + c * c) / 2)));
+}
+
+TEST_CASE("study report: the page has every part, and no script, link or broken tag") {
+  const std::string html = study_page(small_study(), "small");
+  testing::XmlFacts xml = testing::xml_facts(html);
+  CHECK(xml.problem == "");
+  CHECK(xml.links.empty());
+  CHECK(xml.elements.count("script") == 0);
+  for (const char* part :
+       {"Study: small", "The published findings", "The best model for a budget", "Accuracy and cost",
+        "Training against validation", "Training curves", "Where the cost is, at width 1", "What the quantizers do",
+        "All points", "Where it comes from", "Confirmed of the published findings: 4 bits with 8-bit"})
+    CHECK_MESSAGE(has(html, part), part);
+  // linear, quadratic, memory, bytes, width; two curves for each of two widths; four precisions' layers.
+  CHECK(xml.elements["figure"] == 5 + 4 + 4);
+  CHECK(count(html, "class=\"front\"") == 4);
+  CHECK(count(html, "the paper: ImageNet, 224 px") == 3);
+  CHECK(count(html, "at most its linear cost is more accurate in 2 cases") == 1);
+}
+
+TEST_CASE("study report: dominated models are hollow in the picture, which is a file of its own") {
+  const std::string svg = study_picture(small_study());
+  CHECK(testing::xml_facts(svg).problem == "");
+  CHECK(has(svg, "xmlns=\"http://www.w3.org/2000/svg\""));
+  CHECK(count(svg, "class=\"mark hollow\"") == 2);  // both of bf16
+  CHECK(count(svg, ", dominated</title>") == 2);
+}
+
+TEST_CASE("study report: JSON and CSV hold all points") {
+  const std::vector<PointResult> points = small_study();
+  const nlohmann::json j = nlohmann::json::parse(study_json(points));
+  CHECK(j["points"].size() == points.size());
+  CHECK(point_result_from_json(j["points"][3].dump(), "test").cost == points[3].cost);
+  CHECK(j["fronts"]["linear"].size() == 6);
+  CHECK(j["findings"][0]["verdict"] == "holds");
+  const std::string csv = study_csv(points);
+  CHECK(count(csv, "\r\n") == points.size() + 1);
+  CHECK(has(csv, "\"w4a4-fl8-x0.5-s0\",\"resnet26\",\"w4a4-fl8\",0.5,0,"));
+}
+
+TEST_CASE("study report: names from files cannot leave their place on the page or in a spreadsheet") {
+  std::vector<PointResult> points = small_study();
+  const std::string hostile = "=</td><script>\"x\"&'\x01\xFF";
+  for (std::string* text : {&points[0].name, &points[1].precision, &points[2].provenance.command,
+                            &points[3].provenance.cpu, &points[4].layers[0].name, &points[5].latency.cpu})
+    *text = hostile;
+  points[5].latency.batch1_ms = 1e300;
+  points[6].provenance.seconds = 1e15;
+  points[7].layers.clear();
+  testing::XmlFacts xml = testing::xml_facts(study_page(points, hostile));
+  CHECK(xml.problem == "");
+  CHECK(xml.elements.count("script") == 0);
+  CHECK(testing::xml_facts(study_picture(points)).problem == "");
+  CHECK(has(study_csv(points), "\"'=</td><script>\"\"x\"\"&'"));
+  CHECK_NOTHROW(nlohmann::json::parse(study_json(points)));
+}
+
+TEST_CASE("study report: points that do not compare are refused") {
+  CHECK_THROWS_AS(study_page({}, "empty"), DataError);
+  std::vector<PointResult> points = {point("bf16", 1, 70), point("bf16", 1, 70)};
+  CHECK_THROWS_AS(study_page(points, "twice"), DataError);
+  points[1].name = "other";
+  CHECK_NOTHROW(study_page(points, "fine"));
+  points[1].image_size = 96;
+  CHECK_THROWS_AS(study_page(points, "sizes"), DataError);
+}
+
+TEST_CASE("study report: the command writes page, JSON, CSV and picture, and reads its own JSON again") {
+  if (!testing::program()) {
+    MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+    return;
+  }
+  const TemporaryFolder folder("study");
+  for (const PointResult& p : small_study()) {
+    std::filesystem::create_directories(folder / ("study/" + p.name));
+    folder.write("study/" + p.name + "/result.json", to_json(p));
+  }
+  const testing::Result r = testing::run_program("study report " + (folder / "study"));
+  CAPTURE(r.err);
+  CHECK(r.code == 0);
+  CHECK(r.out.empty());
+  CHECK(has(r.err, "8 points"));
+  const std::string page = testing::read_text(folder / "study/report/index.html");
+  CHECK(has(page, "Study: study"));
+  CHECK(testing::xml_facts(testing::read_text(folder / "study/report/pareto.svg")).problem == "");
+  CHECK(count(testing::read_text(folder / "study/report/points.csv"), "\r\n") == 9);
+  const std::string again =
+      "study report " + (folder / "study/report/study.json") + " --out " + (folder / "again.html");
+  CHECK(testing::run_program(again).code == 0);
+  CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
+  CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
+  folder.write("study/bf16-x1-s0/result.json", "{}");
+  const testing::Result bad = testing::run_program("study report " + (folder / "study"));
+  CHECK(bad.code == 3);
+  CHECK(has(bad.err, "bf16-x1-s0/result.json"));
+}
+
+}  // namespace
+}  // namespace nibble::apps
