@@ -179,7 +179,7 @@ TEST_CASE("study report: names from files cannot leave their place on the page o
   CHECK(xml.elements.count("script") == 0);
   CHECK(testing::xml_facts(study_picture(points)).problem == "");
   CHECK(has(study_csv(points), "\"'=</td><script>\"\"x\"\"&'"));
-  CHECK_NOTHROW(nlohmann::json::parse(study_json(points)));
+  CHECK(nlohmann::json::parse(study_json(points)).is_object());
 }
 
 TEST_CASE("study report: points that do not compare are refused") {
