@@ -94,16 +94,18 @@ class Plot {
 
   void draw_front() {
     std::string path;
-    double last_y = 0;
+    double last_x = 0, last_y = 0;
     for (const ChartPoint& p : chart_.front) {
       if (!shown(p)) continue;
+      if (!path.empty()) steps_.push_back({last_x, last_y - 3, x_.at(p.x), last_y + 3});
+      last_x = x_.at(p.x);
       const std::string x = coordinate(x_.at(p.x)), y = coordinate(y_.at(p.y));
       path += path.empty() ? "M" + x + " " + y : "H" + x + "V" + y;
       last_y = y_.at(p.y);
     }
     if (path.empty()) return;
     path += "H" + coordinate(area_.x1);
-    taken_.push_back({area_.x1 - 60, last_y - 3, area_.x1, last_y + 3});
+    steps_.push_back({last_x, last_y - 3, area_.x1, last_y + 3});
     svg_.leaf("path", {{"class", "front"}, {"d", path}});
   }
 
@@ -116,28 +118,11 @@ class Plot {
     }
   }
 
-  /// Labels beside their marks: the first of eight places that is free; none is free: the tooltip still says it.
+  /// Labels beside their marks, where nothing else is; with no such place the tooltip still says it.
   void draw_labels() {
-    for (const Series& s : chart_.series) {
-      for (const ChartPoint& p : s.points) {
-        if (p.label.empty() || !shown(p)) continue;
-        const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
-        for (const auto& [dx, dy] : {std::pair{0.0, -14.0},
-                                     {0.0, 14.0},
-                                     {w / 2 + 9, 0.0},
-                                     {-w / 2 - 9, 0.0},
-                                     {w / 2 + 6, -11.0},
-                                     {-w / 2 - 6, -11.0},
-                                     {w / 2 + 6, 11.0},
-                                     {-w / 2 - 6, 11.0}}) {
-          const Box box{x + dx - w / 2, y + dy - 6, x + dx + w / 2, y + dy + 6};
-          if (!box.inside(area_) || !free(box)) continue;
-          taken_.push_back(box);
-          text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestText));
-          break;
-        }
-      }
-    }
+    for (const Series& s : chart_.series)
+      for (const ChartPoint& p : s.points)
+        if (!p.label.empty() && shown(p) && !place_label(p, /*on_front=*/false)) place_label(p, /*on_front=*/true);
   }
 
   /// Names behind the lines' ends, pushed apart until they do not overlap.
@@ -200,6 +185,27 @@ class Plot {
     }
   }
 
+  /// Writes the label in the first of eight places that is free, on the steps of the front only if asked to.
+  bool place_label(const ChartPoint& p, bool on_front) {
+    const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
+    for (const auto& [dx, dy] : {std::pair{0.0, -14.0},
+                                 {0.0, 14.0},
+                                 {w / 2 + 9, 0.0},
+                                 {-w / 2 - 9, 0.0},
+                                 {w / 2 + 6, -11.0},
+                                 {-w / 2 - 6, -11.0},
+                                 {w / 2 + 6, 11.0},
+                                 {-w / 2 - 6, 11.0}}) {
+      const Box box{x + dx - w / 2, y + dy - 6, x + dx + w / 2, y + dy + 6};
+      if (!box.inside(area_) || !free(box)) continue;
+      if (!on_front && std::any_of(steps_.begin(), steps_.end(), [&](const Box& t) { return t.meets(box); })) continue;
+      taken_.push_back(box);
+      text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestText));
+      return true;
+    }
+    return false;
+  }
+
   void line(const char* css, double x1, double y1, double x2, double y2) {
     svg_.leaf("path",
               {{"class", css},
@@ -236,7 +242,8 @@ class Plot {
   Box area_;
   bool is_inset_;
   AxisMap x_, y_;
-  std::vector<Box> taken_;
+  std::vector<Box> taken_;  // what nothing may cover
+  std::vector<Box> steps_;  // of the front: covered if need be
 };
 
 /// Rows of the legend, filled from the left; returns their number, and draws them when `svg` is given.
