@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <set>
 
 #include "apps/console.hpp"
@@ -73,6 +75,30 @@ std::string bits_legend(const std::vector<PointLayer>& layers) {
     html.text(b == 16 ? " bf16" : fmt::format(" {} bits", b));
   }
   return html.finish();
+}
+
+std::string bits_caption(const std::vector<PointLayer>& layers) {
+  constexpr size_t kNamed = 8;  // longer lists are counted instead
+  std::map<int, std::vector<std::string>, std::greater<>> by_bits;
+  for (const PointLayer& l : layers) by_bits[bits_of(l)].push_back(l.name);
+  int usual = 0;  // the bits of most layers
+  size_t most = 0;
+  for (const auto& [bits, names] : by_bits) {
+    if (names.size() < most) continue;
+    usual = bits;
+    most = names.size();
+  }
+  std::string text;
+  for (const auto& [bits, names] : by_bits) {
+    text += fmt::format("{}{} bits: ", text.empty() ? "" : "; ", bits);
+    if (bits == usual)
+      text += by_bits.size() == 1 ? "all layers" : "all others";
+    else if (names.size() > kNamed)
+      text += fmt::format("{} layers", names.size());
+    else
+      text += fmt::format("{}", fmt::join(names, ", "));
+  }
+  return text.empty() ? text : text + ".";
 }
 
 Table layer_table(const std::vector<PointLayer>& layers) {

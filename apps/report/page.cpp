@@ -34,6 +34,7 @@ summary{cursor:pointer;font-weight:600}
 pre{background:var(--panel);border-radius:6px;padding:.7rem .9rem;font-size:.8rem;line-height:1.45;white-space:pre-wrap}
 @media print{body{max-width:none;padding:0;font-size:11pt}.figures{grid-template-columns:1fr 1fr;gap:1rem}
 .scroll{overflow:visible}table{font-size:7.5pt}th,td{padding:.1rem .3rem}h2{break-after:avoid}tr{break-inside:avoid}
+svg.sharebar{width:36px}svg.strip{width:120px}
 details{border:0;padding:0}details::details-content{content-visibility:visible;display:block;height:auto}
 a{color:inherit}}
 )css";

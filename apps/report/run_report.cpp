@@ -221,7 +221,8 @@ void add_layers(Page& page, const RunFacts& f) {
   page.figures(
       {{"Where the cost is", draw(cost_columns(f.layers, linear, "linear cost of each layer")),
         "One column a layer, in the order they run: its linear cost, in percent of what the whole network costs "
-        "in bf16 at width 1. Rest the pointer on a column for its name."}});
+        "in bf16 at width 1. Rest the pointer on a column for its name. " +
+            bits_caption(f.layers)}});
   page.markup_paragraph(bits_legend(f.layers));
   page.open_details("All layers: bits, bounds, clipped values, use of the codes");
   page.table(layer_table(f.layers), layer_table_caption());

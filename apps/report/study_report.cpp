@@ -233,7 +233,8 @@ void add_layer_costs(Page& page, const Groups& groups) {
     const double reference = static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
     ColumnChart chart = cost_columns(g.first().layers, reference, "linear cost of each layer of " + g.name());
     chart.highest = highest;
-    figures.push_back({fmt::format("{}: {} %", g.name(), decimal(100 * g.first().ratio.linear, 1)), draw(chart), ""});
+    figures.push_back({fmt::format("{}: {} %", g.name(), decimal(100 * g.first().ratio.linear, 1)), draw(chart),
+                       bits_caption(g.first().layers)});
   }
   page.figures(figures);
   page.paragraph(
@@ -269,24 +270,24 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
   for (const PointResult& p : points) widest = std::max(widest, p.ratio.linear);
   Table table;
   table.header = {
-      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",        "linear cost",
-      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms an image of 32", "training"};
+      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",       "linear cost",
+      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms an image of 32"};
   for (const PointResult& p : points)
-    table.rows.push_back(
-        {{p.name},
-         {with_error({p.best.top1, binomial_error(p.best.top1, p.last.images)})},
-         {decimal(p.best.epoch, 0)},
-         {decimal(p.last.top1, 1)},
-         {decimal(p.last.top5, 1)},
-         {decimal(p.last.loss, 3)},
-         {decimal(p.ratio.linear, 4)},
-         markup_cell(share_bar(p.ratio.linear / std::max(widest, 1e-12), look_of(p.precision).colour)),
-         {decimal(p.ratio.quadratic, 4)},
-         {decimal(p.ratio.memory, 4)},
-         {decimal(static_cast<double>(p.served_bytes) * 1e-6, 2)},
-         {measured(p.latency.batch1_ms, 2)},
-         {measured(p.latency.batch32_ms_per_image, 2)},
-         {p.provenance.seconds > 0 && p.provenance.seconds < 1e9 ? duration(p.provenance.seconds) : "-"}});
+    table.rows.push_back({
+        {p.name},
+        {with_error({p.best.top1, binomial_error(p.best.top1, p.last.images)})},
+        {decimal(p.best.epoch, 0)},
+        {decimal(p.last.top1, 1)},
+        {decimal(p.last.top5, 1)},
+        {decimal(p.last.loss, 3)},
+        {decimal(p.ratio.linear, 4)},
+        markup_cell(share_bar(p.ratio.linear / std::max(widest, 1e-12), look_of(p.precision).colour)),
+        {decimal(p.ratio.quadratic, 4)},
+        {decimal(p.ratio.memory, 4)},
+        {decimal(static_cast<double>(p.served_bytes) * 1e-6, 2)},
+        {measured(p.latency.batch1_ms, 2)},
+        {measured(p.latency.batch32_ms_per_image, 2)},
+    });
   std::string caption =
       "Costs are ratios to bf16 at width 1. The errors are of one model on this many images; the best "
       "epoch is the published metric, smoothed over five epochs.";
@@ -298,7 +299,7 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
 void add_provenance(Page& page, const std::vector<PointResult>& points) {
   page.heading("Where it comes from");
   Table table;
-  table.header = {"point", "started (UTC)", "nibble", "CPU", "kernels", "threads", "steps", "epochs"};
+  table.header = {"point", "started (UTC)", "nibble", "CPU", "kernels", "threads", "steps", "epochs", "training"};
   table.text_columns = 5;
   for (const PointResult& p : points) {
     const Provenance& from = p.provenance;
@@ -309,7 +310,8 @@ void add_provenance(Page& page, const std::vector<PointResult>& points) {
                           {from.isa},
                           {std::to_string(from.threads)},
                           {grouped(p.steps)},
-                          {p.epochs > 0 ? std::to_string(p.epochs) : "-"}});
+                          {p.epochs > 0 ? std::to_string(p.epochs) : "-"},
+                          {from.seconds > 0 && from.seconds < 1e9 ? duration(from.seconds) : "-"}});
   }
   page.table(table, "");
   page.open_details("Commands and configurations");

@@ -145,6 +145,17 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   CHECK(count(html, "at most its linear cost is more accurate in 2 cases") == 1);
 }
 
+TEST_CASE("study report: a layer with bits of its own is named") {
+  std::vector<PointResult> points = small_study();
+  CHECK(count(study_page(points, "small"), "<figcaption>8 bits: conv1, fc; 4 bits: all others.</figcaption>") == 1);
+  CHECK(count(study_page(points, "small"), "<figcaption>16 bits: all layers.</figcaption>") == 1);
+  points[7].layers[5].weight_bits = points[7].layers[5].activation_bits = 8;
+  const std::string named = "<figcaption>8 bits: " + points[7].layers[5].name + "; 4 bits: all others.</figcaption>";
+  CHECK(count(study_page(points, "small"), named) == 1);
+  for (size_t i = 5; i < 16; ++i) points[7].layers[i].weight_bits = 8;
+  CHECK(count(study_page(points, "small"), "<figcaption>8 bits: 11 layers; 4 bits: all others.</figcaption>") == 1);
+}
+
 TEST_CASE("study report: dominated models are hollow in the picture, which is a file of its own") {
   const std::string svg = study_picture(small_study());
   CHECK(testing::xml_facts(svg).problem == "");
