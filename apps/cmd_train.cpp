@@ -1,12 +1,11 @@
 // nibble train
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
-#include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
+#include "apps/train_arguments.hpp"
 #include "apps/training_run.hpp"
 
 namespace nibble::apps {
@@ -24,8 +23,6 @@ class Train : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app_ = &app;
-    app.add_option("--data", options_.data, "image folder: DIR/train/<class>/*, DIR/val/<class>/*");
     app.add_option("--out", out_, "run folder to make");
     app.add_option("--resume", resume_, "run folder to continue");
     app.add_option("--weights", weights_, "start from a safetensors file with torchvision's names");
@@ -34,12 +31,7 @@ class Train : public Command {
     app.add_flag("--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
     app.add_flag("--quiet", quiet_, "no progress, only warnings and errors");
     declare_threads(app, threads_);
-    fields_ = network_fields(options_.network, texts_);
-    declare_fields(app, fields_, "Network");
-    std::vector<OptionField> training = training_fields(options_);
-    declare_fields(app, training, "Training");
-    fields_.insert(fields_.end(), training.begin(), training.end());
-    fields_.push_back({"data", "", &options_.data});
+    arguments_.declare(app);
   }
 
   int run() override {
@@ -47,12 +39,12 @@ class Train : public Command {
     apply_threads(threads_);
     install_signal_handlers();
     read_options();
-    RunArgs args{.options = options_,
+    RunArgs args{.options = arguments_.options,
                  .config_text = {},
                  .out = resume_.empty() ? out_ : resume_,
                  .weights = weights_,
                  .resume = !resume_.empty()};
-    args.config_text = write_config(fields_, options_.network.overrides);
+    args.config_text = arguments_.config_text();
     TrainingRun run(args);
     if (dry_run_) {
       print(json_ ? plan_json(run.plan()) : run.banner());
@@ -76,10 +68,10 @@ class Train : public Command {
       refuse_changed_options();
     }
     const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
-    if (!file.empty()) read_config(file, fields_, given_fields(*app_, fields_), options_.network.overrides);
-    resolve_texts(texts_, options_.network);
-    options_.validate();
-    if (options_.data.empty()) throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+    if (!file.empty()) arguments_.read(file);
+    arguments_.resolve();
+    if (arguments_.options.data.empty())
+      throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
     if (!dry_run_ && resume_.empty() && out_.empty())
       throw UsageError("--out is missing; name the folder the run is kept in");
   }
@@ -87,7 +79,7 @@ class Train : public Command {
   /// A resumed run is the same run: only what cannot change the result may be given anew.
   void refuse_changed_options() const {
     const std::set<std::string> harmless = {"data", "loader-threads", "keep", "save-every", "decoder"};
-    for (const std::string& name : given_fields(*app_, fields_))
+    for (const std::string& name : arguments_.given())
       if (!harmless.contains(name))
         throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
   }
@@ -126,10 +118,7 @@ class Train : public Command {
     print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
   }
 
-  CLI::App* app_ = nullptr;
-  TrainOptions options_;
-  NetworkTexts texts_;
-  std::vector<OptionField> fields_;
+  TrainArguments arguments_;
   std::string out_, resume_, weights_, config_;
   bool dry_run_ = false, json_ = false, quiet_ = false;
   int64_t threads_ = 0;

@@ -1,0 +1,37 @@
+// The options of a training run as the command line and a config file give them; shared by train and study.
+#pragma once
+#include <set>
+#include <string>
+#include <vector>
+
+#include "apps/options.hpp"
+
+namespace nibble::apps {
+
+/// Holds the options that its fields point to, so it is neither copied nor moved.
+class TrainArguments {
+ public:
+  TrainArguments();
+  TrainArguments(const TrainArguments&) = delete;
+  TrainArguments& operator=(const TrainArguments&) = delete;
+
+  /// Declares every option of networks and runs as --name, except those in `without`.
+  void declare(CLI::App& app, const std::set<std::string>& without = {});
+  /// Names of the options that the command line has set.
+  std::set<std::string> given() const;
+  /// Fills from a config file what the command line left alone; UsageError (see read_config).
+  void read(const std::string& file);
+  /// Turns texts into enumerations and checks ranges; UsageError.
+  void resolve();
+  /// All options as TOML, except those in `without`; read() makes the same options of it.
+  std::string config_text(const std::set<std::string>& without = {}) const;
+
+  TrainOptions options;
+
+ private:
+  CLI::App* app_ = nullptr;
+  NetworkTexts texts_;
+  std::vector<OptionField> data_, network_, training_, all_;
+};
+
+}  // namespace nibble::apps
