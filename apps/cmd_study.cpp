@@ -1,56 +1,46 @@
-// nibble study report
+// nibble study: run, report and pick
 #include <CLI/CLI.hpp>
-#include <filesystem>
+#include <memory>
+#include <vector>
 
 #include "apps/command.hpp"
-#include "apps/console.hpp"
-#include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
-#include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 class Study : public Command {
  public:
+  Study() {
+    for (Command* c : {study_run_command(), study_report_command(), study_pick_command()}) parts_.emplace_back(c);
+  }
+
   const char* name() const override { return "study"; }
-  const char* summary() const override { return "the models of a study compared: report"; }
+  const char* summary() const override { return "many models compared: train them, report on them, pick one"; }
   const char* examples() const override {
-    return "  nibble study report studies/a\n  nibble study report studies/a --out a/index.html";
+    return "  nibble study run --data imagenette --out studies/a --image-size 64\n"
+           "  nibble study report studies/a\n"
+           "  nibble study pick studies/a --max-linear 0.15";
   }
 
   void declare(CLI::App& app) override {
-    app.require_subcommand(1);
-    CLI::App* report = app.add_subcommand("report", "one HTML page about all finished points, with JSON, CSV and SVG");
-    report->add_option("STUDY", study_, "study folder, or a study.json")->required();
-    report->add_option("--out", out_, "the page to write (default: STUDY/report/index.html); the data go beside it");
+    for (const auto& part : parts_) {
+      CLI::App* sub = app.add_subcommand(part->name(), part->summary());
+      sub->footer(std::string("Examples:\n") + part->examples());
+      part->declare(*sub);
+      sub->callback([this, c = part.get()] { chosen_ = c; });
+    }
   }
 
-  int run() override { return report(); }
+  int run() override {
+    if (chosen_ == nullptr) throw UsageError("study needs run, report or pick; see nibble study --help");
+    return chosen_->run();
+  }
 
  private:
-  int report() {
-    const std::vector<PointResult> points = read_study(study_);
-    const fs::path study = fs::absolute(study_).lexically_normal();
-    const fs::path folder = fs::is_directory(study) ? study / "" : study.parent_path() / "";
-    const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
-    if (out_.empty()) make_folder(out.parent_path());
-    const uint64_t bytes = write_study_report(points, folder.parent_path().filename().string(), out);
-    message(fmt::format("report on {} points: {} ({} bytes), beside it study.json, points.csv, pareto.svg",
-                        points.size(), out.string(), grouped(static_cast<int64_t>(bytes))));
-    return 0;
-  }
-
-  static void make_folder(const fs::path& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) throw DiskError("cannot make the folder '{}': {}", folder.string(), error.message());
-  }
-
-  std::string study_, out_;
+  std::vector<std::unique_ptr<Command>> parts_;
+  Command* chosen_ = nullptr;
 };
 
 }  // namespace

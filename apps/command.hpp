@@ -32,6 +32,9 @@ Command* report_command();
 Command* cost_command();
 Command* bench_command();
 Command* study_command();
+Command* study_run_command();  // parts of study
+Command* study_report_command();
+Command* study_pick_command();
 Command* synth_command();
 Command* doctor_command();
 

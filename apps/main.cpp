@@ -34,6 +34,14 @@ std::vector<std::string> known_words(const CLI::App& app) {
   return words;
 }
 
+/// The words of a command behind "nibble", each with a blank: "study run "; none for null.
+std::string words_of(const CLI::App* command) {
+  std::string words;
+  for (; command != nullptr && command->get_parent() != nullptr; command = command->get_parent())
+    words = command->get_name() + " " + words;
+  return words;
+}
+
 /// The first word the parser did not know, with the nearest one it does.
 UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
   const CLI::App& where = chosen != nullptr ? *chosen : app;
@@ -42,10 +50,10 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
   std::string word = rest.empty() ? "?" : rest.front();
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
   const std::string near = nearest_name(word, known_words(where));
-  const char* kind = word.starts_with("-") ? "option" : chosen == nullptr ? "command" : "argument";
+  const bool has_parts = !where.get_subcommands([](const CLI::App*) { return true; }).empty();
+  const char* kind = word.starts_with("-") ? "option" : has_parts ? "command" : "argument";
   return UsageError("unknown {} '{}'{}; see nibble {}--help", kind, word,
-                    near.empty() ? "" : fmt::format(" (did you mean {}?)", near),
-                    chosen != nullptr ? chosen->get_name() + " " : "");
+                    near.empty() ? "" : fmt::format(" (did you mean {}?)", near), words_of(chosen));
 }
 
 /// NIBBLE_PROFILE=FILE records the whole command and writes a Chrome trace, also when the command fails.
@@ -87,8 +95,9 @@ int run(int argc, char** argv) {
     sub->callback([&, c = command.get()] { chosen = c; });
   }
   const auto parsed_command = [&]() -> const CLI::App* {
-    const auto subs = app.get_subcommands();
-    return subs.empty() ? nullptr : subs.front();
+    const CLI::App* deepest = nullptr;
+    for (const CLI::App* a = &app; !a->get_subcommands().empty(); a = deepest) deepest = a->get_subcommands().front();
+    return deepest;
   };
   try {
     app.parse(argc, argv);
@@ -96,8 +105,7 @@ int run(int argc, char** argv) {
     throw unknown_word(app, parsed_command());
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    throw UsageError("{}; see nibble {}--help", e.what(),
-                     parsed_command() != nullptr ? parsed_command()->get_name() + " " : "");
+    throw UsageError("{}; see nibble {}--help", e.what(), words_of(parsed_command()));
   }
   if (chosen == nullptr) {
     print(app.help());

@@ -47,6 +47,8 @@ class TrainingRun {
   /// The plan as text: data, model, steps; shown before the first step, and the result of --dry-run.
   std::string banner() const;
   RunSummary run();
+  /// The images that are trained on, without augmentation.
+  const DatasetPtr& training_set() const { return train_; }
 
  private:
   struct Meter;

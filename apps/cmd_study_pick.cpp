@@ -1,0 +1,117 @@
+// nibble study pick
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/study/pick.hpp"
+#include "engine/error.hpp"
+#include "nn/study/study_folder.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+class StudyPickCommand : public Command {
+ public:
+  const char* name() const override { return "pick"; }
+  const char* summary() const override { return "the most accurate model under a budget, and what was given up"; }
+  const char* examples() const override {
+    return "  nibble study pick studies/a --max-linear 0.15\n"
+           "  nibble study pick studies/a --max-bytes 5e6 --max-ms 4 --json";
+  }
+
+  void declare(CLI::App& app) override {
+    app.add_option("STUDY", study_, "study folder, or a study.json")->required();
+    app.add_option("--max-linear", budget_.linear, "linear cost, as a ratio to bf16 at width 1");
+    app.add_option("--max-quadratic", budget_.quadratic, "quadratic cost, as a ratio to bf16 at width 1");
+    app.add_option("--max-memory", budget_.memory, "memory cost, as a ratio to bf16 at width 1");
+    app.add_option("--max-bytes", budget_.bytes, "bytes of the served file");
+    app.add_option("--max-ms", budget_.ms, "milliseconds of one image a call, on the machine that measured the study");
+    app.add_flag("--json", json_, "print one JSON object");
+  }
+
+  int run() override {
+    if (budget_.empty()) throw UsageError("pick needs a budget; give --max-linear, --max-bytes, --max-ms or another");
+    for (const auto& limit : {budget_.linear, budget_.quadratic, budget_.memory, budget_.bytes, budget_.ms})
+      if (limit && !(*limit > 0 && *limit < 1e15)) throw UsageError("a budget is {}; use a number above 0", *limit);
+    const std::vector<PointResult> points = read_study(study_);
+    const std::vector<StudyGroup> groups = group_points(points);
+    const Pick pick = pick_best(groups, budget_);
+    if (json_)
+      print_json(pick);
+    else
+      print_text(pick);
+    return 0;
+  }
+
+ private:
+  /// The point's served file, when the study's folder still has it.
+  std::string model_of(const StudyGroup& g) const {
+    const std::filesystem::path file = std::filesystem::path(study_) / g.first().name / "served.safetensors";
+    std::error_code ignored;
+    return std::filesystem::is_regular_file(file, ignored) ? file.string() : "";
+  }
+
+  static nlohmann::ordered_json describe(const StudyGroup& g) {
+    const PointResult& p = g.first();
+    return {{"name", p.name},
+            {"precision", g.precision},
+            {"width", g.width},
+            {"seeds", g.points.size()},
+            {"top1", g.top1.value},
+            {"top1_error", g.top1.error},
+            {"linear_ratio", p.ratio.linear},
+            {"quadratic_ratio", p.ratio.quadratic},
+            {"memory_ratio", p.ratio.memory},
+            {"served_bytes", p.served_bytes},
+            {"ms", g.latency_ms}};
+  }
+
+  static std::string line(const StudyGroup& g) {
+    const PointResult& p = g.first();
+    return fmt::format("{}: top1 {:.2f} +- {:.2f}, linear {:.4f}, quadratic {:.4f}, memory {:.4f}, {} bytes{}",
+                       g.name(), g.top1.value, g.top1.error, p.ratio.linear, p.ratio.quadratic, p.ratio.memory,
+                       grouped(static_cast<int64_t>(p.served_bytes)),
+                       g.latency_ms > 0 ? fmt::format(", {:.2f} ms an image", g.latency_ms) : "");
+  }
+
+  void print_json(const Pick& pick) const {
+    nlohmann::ordered_json j = describe(*pick.best);
+    j["model"] = model_of(*pick.best);
+    j["given_up"] = pick.best_of_all->top1.value - pick.best->top1.value;
+    j["best_of_all"] = describe(*pick.best_of_all);
+    j["next_better"] = pick.next_better != nullptr ? describe(*pick.next_better) : nlohmann::ordered_json();
+    print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  }
+
+  void print_text(const Pick& pick) const {
+    const StudyGroup &best = *pick.best, &all = *pick.best_of_all;
+    print(line(best));
+    const double lost = all.top1.value - best.top1.value;
+    if (pick.next_better == nullptr) {
+      print("nothing was given up: no model of the study is more accurate");
+    } else {
+      const double error = std::hypot(best.top1.error, all.top1.error);
+      print(fmt::format("given up: {:.2f} points to {} ({})", lost, all.name(),
+                        lost <= 2 * error ? "within two standard errors" : "beyond two standard errors"));
+      print("next better, " + line(*pick.next_better));
+    }
+    if (const std::string model = model_of(best); !model.empty())
+      print(fmt::format("next: nibble predict {} IMAGE", model));
+  }
+
+  std::string study_;
+  Budget budget_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* study_pick_command() {
+  return new StudyPickCommand;
+}
+
+}  // namespace nibble::apps

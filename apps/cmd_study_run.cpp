@@ -1,0 +1,171 @@
+// nibble study run
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/console.hpp"
+#include "apps/signals.hpp"
+#include "apps/study/study_run.hpp"
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+#include "nn/study/study_folder.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+const char* name_of(PointState s) {
+  switch (s) {
+    case PointState::kWaiting:
+      return "waiting";
+    case PointState::kBegun:
+      return "begun";
+    case PointState::kFailed:
+      return "failed";
+    case PointState::kDone:
+      return "done";
+  }
+  return "";
+}
+
+class StudyRunCommand : public Command {
+ public:
+  const char* name() const override { return "run"; }
+  const char* summary() const override { return "train and measure widths x precisions x seeds, one recipe for all"; }
+  const char* examples() const override {
+    return "  nibble study run --data imagenette --out studies/a --image-size 64 --dry-run\n"
+           "  nibble study run --data imagenette --out studies/a --image-size 64 --epochs 20\n"
+           "  nibble study run --out studies/a                      # goes on where it stopped\n"
+           "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1";
+  }
+
+  void declare(CLI::App& app) override {
+    app.add_option("--out", args_.out, "folder of the study, new or begun")->required();
+    app.add_option("--widths", args_.grid.widths, "filter multipliers (new study: 0.5,0.75,1,1.5)")->delimiter(',');
+    app.add_option("--precisions", args_.grid.precisions, "precisions (new study: bf16,w8a8,w4a4,w4a4-fl8)")
+        ->delimiter(',');
+    app.add_option("--seeds", args_.grid.seeds, "seeds (new study: 0)")->delimiter(',');
+    app.add_option("--extra-seeds", extra_seeds_, "more seeds at one width, all precisions: WIDTH:SEED, such as 1:1")
+        ->delimiter(',');
+    app.add_option("--train-eval-images", args_.train_eval_images,
+                   "training images evaluated without augmentation, for the generalization gap (0: all; new study: 0)");
+    app.add_option("--config", args_.config,
+                   "TOML file with the recipe's options; width, precision and seed in it do not count");
+    app.add_flag("--dry-run", args_.dry_run, "print the points and the time each will take, and stop");
+    app.add_flag("--json", json_, "print one JSON object");
+    app.add_flag("--quiet", quiet_, "no estimate and no progress, only warnings and errors");
+    declare_threads(app, threads_);
+    recipe_.declare(app, {"width", "precision", "seed"});
+  }
+
+  int run() override {
+    if (quiet_) set_quiet();
+    apply_threads(threads_);
+    install_signal_handlers();
+    if (args_.train_eval_images.value_or(0) < 0)
+      throw UsageError("--train-eval-images is {}; use 0 (all) or more", *args_.train_eval_images);
+    for (const std::string& text : extra_seeds_) args_.grid.extra_seeds.push_back(parse_extra_seed(text));
+    StudyRun study(args_, recipe_);
+    std::vector<PointEstimate> estimates;
+    if (!quiet_ || args_.dry_run) {
+      estimates = study.estimate();
+      if (args_.dry_run && json_)
+        print(plan_json(estimates));
+      else
+        show_plan(estimates);
+    }
+    if (args_.dry_run) return 0;
+    const StudyRun::Outcome outcome = study.run(estimates);
+    finish(study, outcome);
+    return static_cast<int>(outcome.failed.empty() ? ExitCode::kDone : ExitCode::kFailed);
+  }
+
+ private:
+  /// The dry run's result, or what a study says before it starts.
+  void show_plan(const std::vector<PointEstimate>& estimates) const {
+    std::vector<std::vector<std::string>> rows = {{"point", "linear cost", "state", "time"}};
+    double total = 0;
+    for (const PointEstimate& e : estimates) {
+      rows.push_back({e.point.name(), fmt::format("{:.3f}", e.linear_ratio), name_of(e.state),
+                      e.seconds > 0 ? duration(e.seconds) : "-"});
+      total += e.seconds;
+    }
+    const std::string text =
+        format_table(rows) + fmt::format(
+                                 "\n{} points, about {} to go (steps still to train, by a probe; evaluations come on "
+                                 "top){}",
+                                 estimates.size(), duration(total), overrides_text());
+    args_.dry_run ? print(text) : message(text);
+  }
+
+  /// The layers that every point has at a precision of their own.
+  std::string overrides_text() const {
+    std::string text;
+    for (const PrecisionOverride& o : recipe_.options.network.overrides)
+      text += fmt::format("{}{} {}", text.empty() ? "\nin all points: " : ", ", o.layer, precision_text(o.precision));
+    return text;
+  }
+
+  std::string plan_json(const std::vector<PointEstimate>& estimates) const {
+    nlohmann::ordered_json j;
+    j["points"] = nlohmann::ordered_json::array();
+    for (const PointEstimate& e : estimates)
+      j["points"].push_back({{"name", e.point.name()},
+                             {"precision", e.point.precision},
+                             {"width", e.point.width},
+                             {"seed", e.point.seed},
+                             {"state", name_of(e.state)},
+                             {"linear_ratio", e.linear_ratio},
+                             {"seconds", e.seconds}});
+    j["layers"] = nlohmann::ordered_json::object();
+    for (const PrecisionOverride& o : recipe_.options.network.overrides)
+      j["layers"][o.layer] = precision_text(o.precision);
+    return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
+
+  void finish(const StudyRun& study, const StudyRun::Outcome& outcome) const {
+    nlohmann::ordered_json j;
+    j["points"] = nlohmann::ordered_json::array();
+    std::vector<std::vector<std::string>> rows = {{"point", "linear cost", "top1 best", "top1 last", "train", "bytes"}};
+    for (const std::string& name : outcome.done) {
+      const PointResult p = read_point_result(result_path(args_.out, name));
+      j["points"].push_back({{"name", name},
+                             {"linear_ratio", p.ratio.linear},
+                             {"top1_best", p.best.top1},
+                             {"top1_last", p.last.top1},
+                             {"top1_train", p.train_unaugmented.top1},
+                             {"served_bytes", p.served_bytes}});
+      rows.push_back({name, fmt::format("{:.3f}", p.ratio.linear), fmt::format("{:.2f}", p.best.top1),
+                      fmt::format("{:.2f}", p.last.top1), fmt::format("{:.2f}", p.train_unaugmented.top1),
+                      grouped(static_cast<int64_t>(p.served_bytes))});
+    }
+    j["failed"] = nlohmann::ordered_json::array();
+    for (const auto& f : outcome.failed) j["failed"].push_back({{"name", f.point}, {"error", f.sentence}});
+    if (json_) {
+      print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+      return;
+    }
+    print(format_table(rows));
+    for (const auto& f : outcome.failed) print(fmt::format("failed: {}: {}", f.point, f.sentence));
+    if (!outcome.failed.empty())
+      print(fmt::format("nibble study run --out {0} tries the failed points again; remove {0}/{1} to begin one anew",
+                        args_.out, outcome.failed.front().point));
+    print(fmt::format("done: {} of {} points; next: nibble study report {}", outcome.done.size(),
+                      study.plan().points.size(), args_.out));
+  }
+
+  StudyRunArgs args_;
+  TrainArguments recipe_;
+  std::vector<std::string> extra_seeds_;
+  bool json_ = false, quiet_ = false;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+Command* study_run_command() {
+  return new StudyRunCommand;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,126 @@
+#include "apps/study/measure.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "apps/console.hpp"
+#include "apps/model_input.hpp"
+#include "apps/report/run_report.hpp"
+#include "apps/signals.hpp"
+#include "engine/cpu.hpp"
+#include "engine/error.hpp"
+#include "engine/parallel.hpp"
+#include "engine/rng.hpp"
+#include "nn/runtime/served_file.hpp"
+#include "nn/study/point_layers.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr size_t kCurveSamples = 200;    // of training: what a chart shows; ten thousand steps would be 1 MiB a point
+constexpr double kLatencySeconds = 0.5;  // at least, of calls after the first
+constexpr size_t kLatencyCalls = 7;      // at least
+
+Tensor noise(int64_t n, int64_t side) {
+  const Tensor x(DType::u8, {n, side, side, 3});
+  Rng rng(0, rng_purpose::kTest);
+  for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
+  return x;
+}
+
+/// Median milliseconds of a call with `n` images.
+double call_ms(Executor& executor, int64_t n, int64_t side) {
+  const Tensor images = noise(n, side);
+  executor.run(images);  // allocations, page faults
+  std::vector<double> times;
+  double total = 0;
+  while (times.size() < kLatencyCalls || total < kLatencySeconds) {
+    const auto began = std::chrono::steady_clock::now();
+    executor.run(images);
+    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+    total += times.back();
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+  return 1000 * times[times.size() / 2];
+}
+
+Latency measure_latency(Executor& executor, int64_t side) {
+  return {.batch1_ms = call_ms(executor, 1, side),
+          .batch32_ms_per_image = call_ms(executor, 32, side) / 32,
+          .threads = threads(),
+          .cpu = cpu_features().brand,
+          .isa = std::string(name_of(active_isa()))};
+}
+
+uint64_t write_served(const Checkpoint& checkpoint, const std::string& run) {
+  ServedModel served = make_served(checkpoint.model);
+  served.class_names = checkpoint.class_names;
+  served.notes["steps"] = std::to_string(checkpoint.steps_done);
+  return save_served(std::filesystem::path(run) / "served.safetensors", served).file_bytes;
+}
+
+Accuracy accuracy_of(const EvaluationResult& r) {
+  return {.top1 = r.top1_percent(), .top5 = r.top5_percent(), .loss = r.loss, .images = r.images};
+}
+
+Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
+  const EvaluationReport report = evaluate_dataset(model.run, args.train, args.options.network.image_size,
+                                                   {.batch_size = 64,
+                                                    .limit = args.train_limit,
+                                                    .loader_threads = args.options.loader_threads,
+                                                    .strict_data = args.options.strict_data,
+                                                    .stop = stop_requested});
+  if (report.stopped) throw InterruptedError("interrupted while {} was measured", args.point.name());
+  return accuracy_of(report.result);
+}
+
+Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
+  Provenance p{.command = fmt::format("nibble train --config config.resolved.toml --out {}", args.point.name()),
+               .config = facts.config,
+               .version = NIBBLE_VERSION,
+               .cpu = cpu_features().brand,
+               .isa = std::string(name_of(active_isa())),
+               .threads = threads(),
+               .started = facts.sessions.empty() ? "" : facts.sessions.front().started,
+               .seconds = 0};
+  for (const RunSession& s : facts.sessions) p.seconds += std::max(0.0, s.seconds);
+  return p;
+}
+
+}  // namespace
+
+PointResult measure_point(const MeasureArgs& args) {
+  const RunFacts facts = read_run(args.run);
+  if (facts.curves.evaluations.empty())
+    throw ModelError("{}/metrics.jsonl has no evaluation, so the point has no result; remove {} to train it anew",
+                     args.run, args.run);
+  const LoadedModel model = load_model((std::filesystem::path(args.run) / "latest").string());
+  const NetworkOptions& network = model.network.options;
+  PointResult p;
+  p.name = args.point.name();
+  p.arch = network.arch;
+  p.precision = args.point.precision;
+  p.width = args.point.width;
+  p.seed = args.point.seed;
+  p.image_size = network.image_size;
+  p.classes = network.classes;
+  p.steps = model.checkpoint->steps_done;
+  p.epochs = args.options.steps > 0 ? 0 : args.options.epochs;
+  p.cost = cost_of(model.network).total;
+  p.ratio = cost_ratio(p.cost, reference_cost(network));
+  p.last = accuracy_of(args.last);
+  p.best = best_smoothed(facts.curves.evaluations);
+  p.train_unaugmented = training_accuracy(model, args);
+  p.curves.train = thinned(facts.curves.train, kCurveSamples);
+  p.curves.evaluations = facts.curves.evaluations;
+  p.layers = point_layers(model.checkpoint->model);
+  p.provenance = provenance_of(facts, args);
+  if (model.executor == nullptr || network.mode == QuantMode::kFake) return p;
+  p.served_bytes = write_served(*model.checkpoint, args.run);
+  p.latency = measure_latency(*model.executor, network.image_size);
+  return p;
+}
+
+}  // namespace nibble::apps

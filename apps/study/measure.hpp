@@ -1,0 +1,28 @@
+// What a study measures of a finished training run: accuracy without augmentation, served bytes, time per image.
+#pragma once
+#include <string>
+
+#include "apps/study/plan.hpp"
+#include "data/dataset.hpp"
+#include "nn/runtime/evaluation.hpp"
+#include "nn/study/point_result.hpp"
+#include "nn/train_options.hpp"
+
+namespace nibble::apps {
+
+struct MeasureArgs {
+  std::string run;  // folder of a finished run
+  StudyPoint point;
+  TrainOptions options;
+  EvaluationResult last;    // of the validation images, after the last step
+  DatasetPtr train;         // the images that were trained on
+  int64_t train_limit = 0;  // how many of them are evaluated (0: all)
+};
+
+/// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which
+/// is not served: then bytes and times stay 0.
+/// Cost: an evaluation of the training images, and a few seconds of inference.
+/// Errors: as load_model, save_served and read_run; InterruptedError when a signal asked to stop.
+PointResult measure_point(const MeasureArgs& args);
+
+}  // namespace nibble::apps

@@ -1,0 +1,75 @@
+#include "apps/study/pick.hpp"
+
+#include <algorithm>
+
+#include "apps/console.hpp"
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+/// A figure that was not measured (0) satisfies no budget.
+bool within(const std::optional<double>& limit, double value) {
+  return !limit || (value > 0 && value <= *limit);
+}
+
+bool better(const StudyGroup& a, const StudyGroup& b) {
+  if (a.top1.value != b.top1.value) return a.top1.value > b.top1.value;
+  return a.first().ratio.linear < b.first().ratio.linear;
+}
+
+}  // namespace
+
+bool Budget::allows(const StudyGroup& g) const {
+  const PointResult& p = g.first();
+  return within(linear, p.ratio.linear) && within(quadratic, p.ratio.quadratic) && within(memory, p.ratio.memory) &&
+         within(bytes, static_cast<double>(p.served_bytes)) && within(ms, g.latency_ms);
+}
+
+double Budget::cost(const StudyGroup& g) const {
+  const PointResult& p = g.first();
+  if (linear) return p.ratio.linear;
+  if (quadratic) return p.ratio.quadratic;
+  if (memory) return p.ratio.memory;
+  return bytes ? static_cast<double>(p.served_bytes) : g.latency_ms;
+}
+
+std::string Budget::text() const {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : " and ") + part; };
+  if (linear) add(fmt::format("linear cost at most {}", *linear));
+  if (quadratic) add(fmt::format("quadratic cost at most {}", *quadratic));
+  if (memory) add(fmt::format("memory cost at most {}", *memory));
+  if (bytes) add(fmt::format("at most {} bytes", grouped(static_cast<int64_t>(*bytes))));
+  if (ms) add(fmt::format("at most {} ms an image", *ms));
+  return text;
+}
+
+Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
+  Pick pick;
+  const auto cheaper = [&](const StudyGroup& a, const StudyGroup& b) {  // what was not measured comes last
+    const double x = budget.cost(a), y = budget.cost(b);
+    return x > 0 && (!(y > 0) || x < y);
+  };
+  const auto first_is_better = [](const StudyGroup* now, const StudyGroup& g) { return !now || better(g, *now); };
+  for (const StudyGroup& g : groups) {
+    if (first_is_better(pick.best_of_all, g)) pick.best_of_all = &g;
+    if (budget.allows(g) && first_is_better(pick.best, g)) pick.best = &g;
+  }
+  if (pick.best == nullptr) {
+    const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
+    throw UsageError(
+        "no model of the study satisfies {}; the cheapest, {}, has linear cost {:.4f}, quadratic {:.4f}, memory "
+        "{:.4f}, {} bytes{}: raise the budget or add narrower points",
+        budget.text(), least.name(), least.first().ratio.linear, least.first().ratio.quadratic,
+        least.first().ratio.memory, grouped(static_cast<int64_t>(least.first().served_bytes)),
+        least.latency_ms > 0 ? fmt::format(", {:.2f} ms an image", least.latency_ms) : "");
+  }
+  for (const StudyGroup& g : groups)
+    if (g.top1.value > pick.best->top1.value && (pick.next_better == nullptr || cheaper(g, *pick.next_better)))
+      pick.next_better = &g;
+  return pick;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,34 @@
+// The best model of a study under a budget, and what the budget costs.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/report/study_data.hpp"
+
+namespace nibble::apps {
+
+/// Limits that all must hold; none given is an error of the caller's.
+struct Budget {
+  std::optional<double> linear = {}, quadratic = {}, memory = {};  // ratios to bf16 at width 1
+  std::optional<double> bytes = {};                                // of the served file
+  std::optional<double> ms = {};                                   // of one image a call, on the machine that measured
+
+  bool empty() const { return !linear && !quadratic && !memory && !bytes && !ms; }
+  bool allows(const StudyGroup& g) const;
+  /// The first of the limited costs: what "cheap" means under this budget. 0: not measured.
+  double cost(const StudyGroup& g) const;
+  std::string text() const;  // "linear cost at most 0.15 and at most 5,000,000 bytes"
+};
+
+struct Pick {
+  const StudyGroup* best = nullptr;         // the highest accuracy the budget allows; of equal ones the cheapest
+  const StudyGroup* best_of_all = nullptr;  // the same without a budget
+  const StudyGroup* next_better = nullptr;  // the cheapest (Budget::cost) that beats it; null: none does
+};
+
+/// Groups are compared by the published metric, mean over the seeds. UsageError, naming the cheapest group, when the
+/// budget allows none.
+Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget);
+
+}  // namespace nibble::apps

@@ -1,0 +1,178 @@
+#include "apps/study/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <tuple>
+
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr const char* kFormat = "nibble-study-1";
+
+/// Files come from anywhere, and names become folders: letters, digits and dashes only.
+bool is_precision_word(const std::string& text) {
+  return !text.empty() && text.size() <= 32 && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+}
+
+/// "name = value" lines by name; a table's lines get its header in front.
+std::map<std::string, std::string> lines_of(const std::string& config) {
+  std::map<std::string, std::string> lines;
+  std::istringstream in(config);
+  std::string table;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("[")) table = line + " ";
+    const size_t equals = line.find(" = ");
+    if (equals != std::string::npos) lines[table + line.substr(0, equals)] = line.substr(equals + 3);
+  }
+  return lines;
+}
+
+template <typename T>
+bool contains(const std::vector<T>& all, const T& one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
+
+/// The lists that the points are made of; seeds that only some widths have are extra seeds, and no part of it.
+StudyGrid grid_of(const std::vector<StudyPoint>& points) {
+  StudyGrid grid;
+  std::map<uint64_t, std::set<double>> widths;  // by seed
+  for (const StudyPoint& p : points) {
+    if (!contains(grid.widths, p.width)) grid.widths.push_back(p.width);
+    if (!contains(grid.precisions, p.precision)) grid.precisions.push_back(p.precision);
+    widths[p.seed].insert(p.width);
+  }
+  for (const auto& [seed, its_widths] : widths)
+    if (its_widths.size() == grid.widths.size()) grid.seeds.push_back(seed);
+  if (grid.seeds.empty()) grid.seeds = {points.front().seed};
+  return grid;
+}
+
+void complete(StudyGrid& grid, const std::vector<StudyPoint>& points) {
+  StudyGrid known;
+  if (points.empty()) {
+    known.widths = {0.5, 0.75, 1, 1.5};
+    known.precisions = {"bf16", "w8a8", "w4a4", "w4a4-fl8"};
+    known.seeds = {0};
+  } else {
+    known = grid_of(points);
+  }
+  if (grid.widths.empty()) grid.widths = known.widths;
+  if (grid.precisions.empty()) grid.precisions = known.precisions;
+  if (grid.seeds.empty()) grid.seeds = known.seeds;
+}
+
+}  // namespace
+
+std::string StudyPoint::name() const {
+  return fmt::format("{}-x{}-s{}", precision, width, seed);
+}
+
+std::pair<double, uint64_t> parse_extra_seed(const std::string& text) {
+  std::pair<double, uint64_t> parsed;
+  const char* end = text.data() + text.size();
+  const auto width = std::from_chars(text.data(), end, parsed.first);
+  if (width.ec == std::errc() && width.ptr != end && *width.ptr == ':') {
+    const auto seed = std::from_chars(width.ptr + 1, end, parsed.second);
+    if (seed.ec == std::errc() && seed.ptr == end) return parsed;
+  }
+  throw UsageError("--extra-seeds has '{}'; use WIDTH:SEED, such as 1:7", text);
+}
+
+void StudyPlan::add(StudyGrid grid) {
+  const bool only_extra = !points.empty() && grid.widths.empty() && grid.precisions.empty() && grid.seeds.empty();
+  complete(grid, points);
+  std::map<std::string, size_t> rank;  // of the precisions, in the order in which the study met them
+  for (const StudyPoint& p : points) rank.emplace(p.precision, rank.size());
+  for (const std::string& p : grid.precisions) rank.emplace(p, rank.size());
+  const auto add_all = [&](double width, uint64_t seed) {
+    for (const std::string& precision : grid.precisions) {
+      const StudyPoint point{precision, width, seed};
+      if (!contains(points, point)) points.push_back(point);
+    }
+  };
+  for (const uint64_t seed : grid.seeds)
+    for (const double width : grid.widths)
+      if (!only_extra) add_all(width, seed);
+  for (const auto& [width, seed] : grid.extra_seeds) add_all(width, seed);
+  std::stable_sort(points.begin(), points.end(), [&](const StudyPoint& a, const StudyPoint& b) {
+    return std::tuple(a.seed, a.width, rank.at(a.precision)) < std::tuple(b.seed, b.width, rank.at(b.precision));
+  });
+}
+
+std::string to_json(const StudyPlan& plan) {
+  nlohmann::ordered_json j;
+  j["format"] = kFormat;
+  j["classes"] = plan.data.class_names;
+  j["train_images"] = plan.data.train_images;
+  j["val_images"] = plan.data.validation_images;
+  j["train_eval_images"] = plan.train_eval_images;
+  j["points"] = nlohmann::ordered_json::array();
+  for (const StudyPoint& p : plan.points)
+    j["points"].push_back({{"precision", p.precision}, {"width", p.width}, {"seed", p.seed}});
+  return j.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+StudyPlan plan_from_json(const std::string& text, const std::string& source) {
+  const auto refuse = [&](const std::string& why) {
+    return DataError("{} is no plan of a study ({}); put it back, or begin the study in another folder", source, why);
+  };
+  StudyPlan plan;
+  try {
+    const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!j.is_object() || j.value("format", "") != kFormat) throw refuse(fmt::format("its format is not {}", kFormat));
+    plan.data.class_names = j.at("classes").get<std::vector<std::string>>();
+    plan.data.train_images = j.at("train_images").get<int64_t>();
+    plan.data.validation_images = j.at("val_images").get<int64_t>();
+    plan.train_eval_images = j.at("train_eval_images").get<int64_t>();
+    if (plan.train_eval_images < 0) throw refuse("train_eval_images is below 0");
+    for (const nlohmann::json& p : j.at("points")) {
+      StudyPoint point;
+      p.at("precision").get_to(point.precision);
+      p.at("width").get_to(point.width);
+      if (!p.at("seed").is_number_unsigned()) throw refuse("a seed is no whole number from 0");
+      p.at("seed").get_to(point.seed);
+      if (!is_precision_word(point.precision)) throw refuse("a precision is no name of one");
+      if (!(point.width > 0 && point.width < 100)) throw refuse("a width is not between 0 and 100");
+      if (contains(plan.points, point)) throw refuse(fmt::format("it has {} twice", point.name()));
+      plan.points.push_back(point);
+    }
+  } catch (const nlohmann::json::exception&) {
+    throw refuse("a key is missing or of another type");
+  }
+  return plan;
+}
+
+std::filesystem::path plan_path(const std::filesystem::path& study) {
+  return study / "plan.json";
+}
+
+std::filesystem::path recipe_path(const std::filesystem::path& study) {
+  return study / "recipe.toml";
+}
+
+ConfigDifference first_difference(const std::string& first, const std::string& second,
+                                  const std::set<std::string>& ignored) {
+  const std::map<std::string, std::string> a = lines_of(first), b = lines_of(second);
+  const auto of_layer = [](const std::string& name) { return name.starts_with("["); };
+  for (const auto& [name, value] : a) {
+    if (ignored.contains(name)) continue;
+    const auto other = b.find(name);
+    if (other == b.end() && of_layer(name)) return {name, value, "nothing"};
+    if (other != b.end() && other->second != value) return {name, value, other->second};
+  }
+  for (const auto& [name, value] : b)
+    if (of_layer(name) && !a.contains(name)) return {name, "nothing", value};
+  return {};
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,293 @@
+#include "apps/study/study_run.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <new>
+#include <set>
+
+#include "apps/console.hpp"
+#include "apps/study/measure.hpp"
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+#include "nn/cost.hpp"
+#include "nn/run_folder.hpp"
+#include "nn/study/study_folder.hpp"
+
+namespace nibble::apps {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr uint64_t kLongestPlan = uint64_t{16} << 20;
+constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
+constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
+
+/// What a point varies, and so no part of the recipe.
+const std::set<std::string> kVaried = {"width", "precision", "seed"};
+/// What may change while a study goes on, because no result depends on it.
+const std::set<std::string> kHarmless = {"data", "loader-threads", "keep", "save-every"};
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+void make_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw DiskError("cannot make the folder '{}': {}", path.string(), disk_reason(error.value()));
+}
+
+/// "another study" is one that differs in any other option.
+std::set<std::string> names_left_out() {
+  std::set<std::string> names = kVaried;
+  names.insert(kHarmless.begin(), kHarmless.end());
+  return names;
+}
+
+}  // namespace
+
+StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
+  const bool fresh = !is_there(args_.out);
+  if (!fresh && !args_.dry_run) lock();
+  settle_recipe();
+  settle_plan();
+  refuse_other_recipes();
+  if (args_.dry_run) return;
+  if (fresh) {  // what is refused leaves no folder behind
+    make_folder(args_.out);
+    lock();
+  }
+  write_file_atomically(recipe_path(args_.out), recipe_.config_text(kVaried));
+  write_file_atomically(plan_path(args_.out), to_json(plan_));  // last: its presence makes the folder a study
+}
+
+void StudyRun::lock() {
+  lock_ = std::make_unique<FolderLock>(args_.out, "working on the study");
+}
+
+void StudyRun::settle_recipe() {
+  TrainArguments own;
+  std::vector<PrecisionOverride>& layers = recipe_.options.network.overrides;
+  const bool known = is_there(plan_path(args_.out));
+  if (known) {
+    own.read(recipe_path(args_.out).string());
+    recipe_.read(recipe_path(args_.out).string());
+    layers.clear();
+  }
+  if (!args_.config.empty()) recipe_.read(args_.config);
+  if (known && layers.empty()) layers = own.options.network.overrides;
+  recipe_.resolve();
+  if (recipe_.options.data.empty())
+    throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+  if (!known) return;
+  const ConfigDifference d = first_difference(recipe_.config_text(), own.config_text(), names_left_out());
+  if (!d.name.empty())
+    throw UsageError(
+        "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option away or begin another "
+        "study",
+        args_.out, d.name, d.second, d.first);
+}
+
+void StudyRun::settle_plan() {
+  const fs::path path = plan_path(args_.out);
+  const bool known = is_there(path);
+  if (known) plan_ = plan_from_json(read_text_file(path, kLongestPlan), path.string());
+  const StudyData data = describe_data();
+  if (known && !(data == plan_.data))
+    throw DataError(
+        "{} has {} training and {} validation images of {} classes, the study '{}' was begun with {}, {} and {} (or "
+        "with classes of other names): use the same images or begin another study",
+        recipe_.options.data, data.train_images, data.validation_images, data.class_names.size(), args_.out,
+        plan_.data.train_images, plan_.data.validation_images, plan_.data.class_names.size());
+  plan_.data = data;
+  const int64_t limit = args_.train_eval_images.value_or(plan_.train_eval_images);
+  if (known && limit != plan_.train_eval_images)
+    throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option away or begin another study",
+                     args_.out, plan_.train_eval_images, limit);
+  plan_.train_eval_images = limit;
+  if (!known || !args_.grid.empty()) plan_.add(args_.grid);
+  if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
+  for (const StudyPoint& p : plan_.points) {  // what cannot be built is refused before anything is trained
+    set_point(p);
+    build_resnet(recipe_.options.network);
+  }
+}
+
+/// A result kept from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe.
+void StudyRun::refuse_other_recipes() {
+  for (const StudyPoint& p : plan_.points) {
+    const PointState state = state_of(p);
+    if (state == PointState::kWaiting || !is_there(folder_of(p))) continue;
+    const bool done = state == PointState::kDone;
+    const fs::path source = done ? result_path(args_.out, p.name()) : fs::path(config_of(p));
+    if (!is_there(source)) continue;
+    const std::string config =
+        done ? read_point_result(source).provenance.config : read_text_file(source, kLongestConfig);
+    set_point(p);
+    const ConfigDifference d = first_difference(recipe_.config_text(), config, kHarmless);
+    if (!d.name.empty())
+      throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
+                       source.string(), d.name, d.second, d.first, source.parent_path().string());
+  }
+}
+
+StudyData StudyRun::describe_data() {
+  const TrainingRun run({.options = recipe_.options, .config_text = {}, .out = {}, .weights = {}, .resume = false});
+  const RunPlan p = run.plan();
+  recipe_.options.network.classes = p.classes;
+  steps_ = p.steps;
+  return {run.training_set()->class_names(), p.train_images, p.validation_images};
+}
+
+void StudyRun::set_point(const StudyPoint& point) {
+  recipe_.options.network.width = point.width;
+  recipe_.options.network.precision = point.precision;
+  recipe_.options.seed = point.seed;
+}
+
+std::string StudyRun::folder_of(const StudyPoint& point) const {
+  return (fs::path(args_.out) / point.name()).string();
+}
+
+std::string StudyRun::config_of(const StudyPoint& point) const {
+  return folder_of(point) + "/config.resolved.toml";
+}
+
+/// A finished point is known by its result alone: the run's other files may be gone.
+PointState StudyRun::state_of(const StudyPoint& point) const {
+  if (is_there(result_path(args_.out, point.name()))) return PointState::kDone;
+  if (is_there(fs::path(folder_of(point)) / kFailure)) return PointState::kFailed;
+  return is_there(config_of(point)) ? PointState::kBegun : PointState::kWaiting;
+}
+
+StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
+  set_point({precision, width, 0});
+  return {static_cast<double>(cost_of(build_resnet(recipe_.options.network)).total.macs), probe_step(recipe_.options)};
+}
+
+/// Seconds of the steps that a point still has to do, between those of the narrowest and the widest network.
+double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const {
+  const double part = high.macs > low.macs ? (macs - low.macs) / (high.macs - low.macs) : 0;
+  const double batch = static_cast<double>(recipe_.options.batch_size);
+  const auto step = [&](double PhaseSeconds::*phase) {
+    return batch * (low.image.*phase + part * (high.image.*phase - low.image.*phase));
+  };
+  const StepPace pace({.total_steps = steps_,
+                       .quantized_from = recipe_.options.calibrate_step(steps_),  // equal phases when it never is
+                       .probe = {.before = step(&PhaseSeconds::before), .after = step(&PhaseSeconds::after)}});
+  const std::vector<int64_t> saved =
+      is_there(config_of(point)) ? CheckpointStore(folder_of(point), 1).steps() : std::vector<int64_t>();
+  return pace.seconds_left(saved.empty() ? 0 : saved.back());
+}
+
+std::vector<PointEstimate> StudyRun::estimate() {
+  std::map<std::string, std::pair<double, double>> range;  // narrowest and widest unfinished width
+  for (const StudyPoint& p : plan_.points) {
+    if (state_of(p) == PointState::kDone) continue;
+    auto& [low, high] = range.emplace(p.precision, std::pair(p.width, p.width)).first->second;
+    low = std::min(low, p.width);
+    high = std::max(high, p.width);
+  }
+  std::map<std::string, std::pair<Sample, Sample>> samples;
+  for (const auto& [precision, widths] : range) {
+    const bool one = widths.second == widths.first;
+    message(
+        fmt::format("probing {} x{}{}", precision, widths.first, one ? "" : fmt::format(" and x{}", widths.second)));
+    const Sample low = probe(precision, widths.first);
+    samples[precision] = {low, one ? low : probe(precision, widths.second)};
+  }
+  std::vector<PointEstimate> all;
+  for (const StudyPoint& p : plan_.points) {
+    set_point(p);
+    const CostSums cost = cost_of(build_resnet(recipe_.options.network)).total;
+    PointEstimate e{p, state_of(p), cost_ratio(cost, reference_cost(recipe_.options.network)).linear, 0};
+    if (e.state != PointState::kDone) {
+      const auto& [low, high] = samples.at(p.precision);
+      e.seconds = seconds_of(p, static_cast<double>(cost.macs), low, high);
+    }
+    all.push_back(e);
+  }
+  return all;
+}
+
+void StudyRun::work_on(const StudyPoint& point) {
+  set_point(point);
+  const std::string folder = folder_of(point);
+  TrainingRun run({.options = recipe_.options,
+                   .config_text = recipe_.config_text(),
+                   .out = folder,
+                   .weights = {},
+                   .resume = is_there(config_of(point))});
+  const RunSummary summary = run.run();
+  message(fmt::format("measuring {}", point.name()));
+  const PointResult result = measure_point({.run = folder,
+                                            .point = point,
+                                            .options = recipe_.options,
+                                            .last = summary.evaluation,
+                                            .train = run.training_set(),
+                                            .train_limit = plan_.train_eval_images});
+  write_file_atomically(result_path(args_.out, point.name()), to_json(result));
+}
+
+/// Works on a point; the sentence of an error that is this point's own. Others are thrown on.
+std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
+  const fs::path note = fs::path(folder_of(point)) / kFailure;
+  std::string sentence;
+  try {
+    work_on(point);
+    std::error_code ignored;
+    fs::remove(note, ignored);
+    return std::nullopt;
+  } catch (const InterruptedError&) {
+    throw InterruptedError("interrupted in {} and saved; continue with: nibble study run --out {}", point.name(),
+                           args_.out);
+  } catch (const Error& e) {
+    const bool own = e.code() == ExitCode::kDiverged || e.code() == ExitCode::kModel ||
+                     e.code() == ExitCode::kVerification || e.code() == ExitCode::kFailed;
+    if (!own) throw;
+    sentence = e.what();
+  } catch (const std::bad_alloc&) {
+    sentence = "not enough memory; use a smaller --batch-size or --shard";
+  }
+  make_folder(folder_of(point));
+  write_file_atomically(note, sentence + "\n");
+  return sentence;
+}
+
+StudyRun::Outcome StudyRun::run(const std::vector<PointEstimate>& estimates) {
+  using Clock = std::chrono::steady_clock;
+  Outcome outcome;
+  double left = 0, expected = 0, taken = 0;  // seconds; the probe knows neither evaluations nor who else computes
+  for (const PointEstimate& e : estimates) left += e.seconds;
+  for (size_t i = 0; i < plan_.points.size(); ++i) {
+    const StudyPoint& point = plan_.points[i];
+    const std::string name = point.name();
+    if (state_of(point) == PointState::kDone) {
+      outcome.done.push_back(name);
+      continue;
+    }
+    const double pace = expected > 0 ? taken / expected : 1;
+    message(fmt::format("point {} of {}: {}{}", i + 1, plan_.points.size(), name,
+                        left > 0 ? fmt::format(", about {} left for the study", duration(pace * left)) : ""));
+    const Clock::time_point began = Clock::now();
+    const std::optional<std::string> failure = failure_of(point);
+    if (failure) {
+      warn(fmt::format("{} failed: {}", name, *failure));
+      outcome.failed.push_back({name, *failure});
+    } else {
+      outcome.done.push_back(name);
+    }
+    if (i >= estimates.size()) continue;
+    left -= estimates[i].seconds;
+    if (failure) continue;
+    expected += estimates[i].seconds;
+    taken += std::chrono::duration<double>(Clock::now() - began).count();
+  }
+  return outcome;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,87 @@
+// The sweep: every point of a plan trained, measured and written down, one after the other, resumable at any moment.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/step_probe.hpp"
+#include "apps/study/plan.hpp"
+#include "apps/train_arguments.hpp"
+#include "apps/training_run.hpp"
+#include "nn/folder_lock.hpp"
+
+namespace nibble::apps {
+
+struct StudyRunArgs {
+  std::string out;                           // the study's folder
+  std::string config;                        // TOML file with options of the recipe; empty: none
+  StudyGrid grid;                            // empty: the plan's points, or the default grid for a new study
+  std::optional<int64_t> train_eval_images;  // see StudyPlan; none: the plan's, or all for a new study
+  bool dry_run = false;                      // nothing is written
+};
+
+/// Where a point stands.
+enum class PointState { kWaiting, kBegun, kFailed, kDone };
+
+/// Seconds that a point will take by a probe of its narrowest and widest relatives; evaluations not included.
+struct PointEstimate {
+  StudyPoint point;
+  PointState state = PointState::kWaiting;
+  double linear_ratio = 0;  // cost to bf16 at width 1
+  double seconds = 0;       // 0: done, or not probed
+};
+
+/// A study's folder, opened to work on it: the recipe is settled, the plan is complete and written, the lock is held.
+/// Nothing is written before all of it is found valid.
+class StudyRun {
+ public:
+  /// `recipe` holds what the command line said; --config and, of an existing study, its recipe fill the rest.
+  /// UsageError when another process works on the study, when the recipe differs from the study's own or from that of
+  /// a run or result that lies in the folder already, naming the first difference; DataError when the data differ.
+  StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
+
+  const StudyPlan& plan() const { return plan_; }
+  /// Every point with its state and, where it is not done, the time it will take. Cost: some steps of the narrowest and
+  /// the widest network of each precision.
+  std::vector<PointEstimate> estimate();
+
+  /// Trains and measures what is not done. A point that fails (diverges, cannot be read or served) is noted and does
+  /// not stop the others, and is tried again by the next call; a disk error, missing data and a signal do stop
+  /// (InterruptedError names the command to go on).
+  struct Outcome {
+    std::vector<std::string> done;  // names of all finished points
+    struct Failure {
+      std::string point, sentence;
+    };
+    std::vector<Failure> failed;
+  };
+  Outcome run(const std::vector<PointEstimate>& estimates);
+
+ private:
+  void lock();
+  void settle_recipe();
+  void settle_plan();
+  void refuse_other_recipes();
+  void set_point(const StudyPoint& point);
+  StudyData describe_data();
+  void work_on(const StudyPoint& point);
+  std::optional<std::string> failure_of(const StudyPoint& point);
+  PointState state_of(const StudyPoint& point) const;
+  std::string folder_of(const StudyPoint& point) const;
+  std::string config_of(const StudyPoint& point) const;
+  struct Sample {
+    double macs = 0;
+    PhaseSeconds image;
+  };
+  Sample probe(const std::string& precision, double width);
+  double seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const;
+
+  StudyRunArgs args_;
+  TrainArguments& recipe_;
+  std::unique_ptr<FolderLock> lock_;
+  StudyPlan plan_;
+  int64_t steps_ = 0;  // of each point's training
+};
+
+}  // namespace nibble::apps

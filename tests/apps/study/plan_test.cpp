@@ -1,0 +1,103 @@
+// The plan of a study: points, their order, its file, and the difference of two recipes.
+#include "apps/study/plan.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+namespace {
+
+std::vector<std::string> names(const StudyPlan& plan) {
+  std::vector<std::string> all;
+  for (const StudyPoint& p : plan.points) all.push_back(p.name());
+  return all;
+}
+
+StudyPlan planned(const StudyGrid& grid) {
+  StudyPlan plan;
+  plan.add(grid);
+  return plan;
+}
+
+StudyGrid small_grid() {
+  return {.widths = {1, 0.5}, .precisions = {"w4a4-fl8", "bf16"}, .seeds = {0}, .extra_seeds = {{1, 7}}};
+}
+
+TEST_CASE("study plan: all combinations and the extra seeds, narrow ones first, precisions as asked for") {
+  CHECK(names(planned(small_grid())) == std::vector<std::string>{"w4a4-fl8-x0.5-s0", "bf16-x0.5-s0", "w4a4-fl8-x1-s0",
+                                                                 "bf16-x1-s0", "w4a4-fl8-x1-s7", "bf16-x1-s7"});
+  CHECK(names(planned({})).size() == 16);
+  CHECK(names(planned({})).front() == "bf16-x0.5-s0");
+  CHECK(names(planned({})).back() == "w4a4-fl8-x1.5-s0");
+}
+
+TEST_CASE("study plan: what is added completes the grid, keeps what is there and spreads no extra seed") {
+  StudyPlan plan = planned(small_grid());
+  plan.add(small_grid());
+  CHECK(plan.points.size() == 6);
+  plan.add({.widths = {2}, .precisions = {}, .seeds = {}, .extra_seeds = {}});
+  CHECK(plan.points.size() == 8);
+  CHECK(std::count(plan.points.begin(), plan.points.end(), StudyPoint{"bf16", 2, 0}) == 1);
+  CHECK(std::count(plan.points.begin(), plan.points.end(), StudyPoint{"bf16", 2, 7}) == 0);
+  plan.add({.widths = {}, .precisions = {}, .seeds = {}, .extra_seeds = {{0.5, 3}}});
+  CHECK(plan.points.size() == 10);
+  plan.add({.widths = {}, .precisions = {"w8a8"}, .seeds = {}, .extra_seeds = {}});
+  CHECK(plan.points.size() == 13);
+}
+
+TEST_CASE("study plan: an extra seed is WIDTH:SEED and nothing else") {
+  CHECK(parse_extra_seed("0.75:12") == std::pair(0.75, uint64_t{12}));
+  for (const char* wrong : {"", "1", "1:", ":1", "1:-1", "1:1.5", "x:1", "1:1 ", "1:99999999999999999999"}) {
+    CAPTURE(wrong);
+    CHECK_THROWS_WITH_AS(parse_extra_seed(wrong), doctest::Contains("use WIDTH:SEED"), UsageError);
+  }
+}
+
+TEST_CASE("study plan: a plan read back is the same, whatever bytes name its classes") {
+  StudyPlan plan = planned(small_grid());
+  plan.data = {
+      .class_names = {"tench", "\"quoted\"\n", "caf\xc3\xa9"}, .train_images = 9469, .validation_images = 3925};
+  plan.train_eval_images = 500;
+  const StudyPlan back = plan_from_json(to_json(plan), "plan.json");
+  CHECK(back.data == plan.data);
+  CHECK(back.points == plan.points);
+  CHECK(back.train_eval_images == 500);
+}
+
+TEST_CASE("study plan: a hostile plan is refused in one sentence that names its file") {
+  const auto plan = [](const std::string& points, const std::string& head = R"("format":"nibble-study-1")") {
+    return "{" + head + R"(,"classes":["a","b"],"train_images":1,"val_images":1,"train_eval_images":0,"points":)" +
+           points + "}";
+  };
+  const std::string good = R"({"precision":"bf16","width":1,"seed":0})";
+  CHECK(plan_from_json(plan("[" + good + "]"), "f").points.size() == 1);
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string(100000, '['),
+        plan("[]", R"("format":1)"), plan("[]", R"("format":"nibble-study-2")"), plan("7"), plan("[7]"), plan("[{}]"),
+        plan(R"([{"precision":"../../x","width":1,"seed":0}])"), plan(R"([{"precision":"","width":1,"seed":0}])"),
+        plan(R"([{"precision":"bf16","width":0,"seed":0}])"), plan(R"([{"precision":"bf16","width":1e99,"seed":0}])"),
+        plan(R"([{"precision":"bf16","width":"1","seed":0}])"), plan(R"([{"precision":"bf16","width":1,"seed":-1}])"),
+        plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"), plan("[" + good + "," + good + "]")}) {
+    CAPTURE(text.substr(0, 200));
+    CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is no plan"),
+                         DataError);
+  }
+}
+
+TEST_CASE("study plan: two recipes differ in the first option that both give, or in any layer") {
+  const std::string a = "epochs = 3\nlr = 0.05\nkeep = 3\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
+  CHECK(first_difference(a, a, {}).name.empty());
+  CHECK(first_difference(a, "later = 1\n" + a, {}).name.empty());
+  const auto lr = first_difference(a, "epochs = 3\nlr = 0.1\nkeep = 1\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n", {});
+  CHECK((lr.name == "keep" && lr.first == "3" && lr.second == "1"));
+  CHECK(first_difference("lr = 0.1\nkeep = 1\n", "lr = 0.2\nkeep = 2\n", {"keep"}).name == "lr");
+  const auto layer = first_difference(a, "epochs = 3\nlr = 0.05\nkeep = 3\n", {});
+  CHECK((layer.name == "[layers.\"fc\"] precision" && layer.second == "nothing"));
+  CHECK(first_difference("lr = 1\n", a, {"lr"}).first == "nothing");
+}
+
+}  // namespace
+}  // namespace nibble::apps

@@ -1,0 +1,204 @@
+// nibble study run and pick as a user meets them: a tiny study, stopped, continued, extended and refused.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/apps/program.hpp"
+
+namespace nibble::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kRecipe =
+    " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --threads 1 ";
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// A data set of 20 training images; false (with a message) when there is no program to run.
+bool make_data(const std::string& data) {
+  if (!program()) {
+    MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+    return false;
+  }
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
+  return true;
+}
+
+void check_refused(const std::string& arguments, int code, const std::string& part) {
+  CAPTURE(arguments);
+  const Result r = run_program(arguments);
+  CAPTURE(r.err);
+  CHECK(r.code == code);
+  CHECK(r.out.empty());
+  CHECK(r.err.rfind("error: ", 0) == 0);
+  CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
+  CHECK_MESSAGE(has(r.err, part), part);
+}
+
+std::vector<std::string> names(const nlohmann::json& points) {
+  std::vector<std::string> all;
+  for (const nlohmann::json& p : points) all.push_back(p.at("name"));
+  return all;
+}
+
+TEST_CASE("study run: the dry run prints every point with its cost, state and time, and writes nothing") {
+  const TemporaryFolder folder("study-dry");
+  const std::string data = folder / "data", study = folder / "study";
+  if (!make_data(data)) return;
+  const std::string config = folder.write("layers.toml", "[layers.\"layer3.0.conv2\"]\nprecision = \"w8a8\"\n");
+  const std::string run = "study run --dry-run --data " + data + " --out " + study + kRecipe +
+                          "--widths 0.1,0.2 --precisions bf16,w4a4 --extra-seeds 0.1:5";
+  const nlohmann::json plain = nlohmann::json::parse(run_program(run + " --json").out);
+  CHECK(names(plain.at("points")) == std::vector<std::string>{"bf16-x0.1-s0", "w4a4-x0.1-s0", "bf16-x0.2-s0",
+                                                              "w4a4-x0.2-s0", "bf16-x0.1-s5", "w4a4-x0.1-s5"});
+  for (const nlohmann::json& p : plain.at("points")) {
+    CHECK(p.at("state") == "waiting");
+    CHECK(p.at("seconds").get<double>() > 0);
+  }
+  const Result mixed = run_program(run + " --json --config " + config);
+  REQUIRE(mixed.code == 0);
+  const nlohmann::json with_layer = nlohmann::json::parse(mixed.out);
+  CHECK(with_layer.at("layers").at("layer3.0.conv2") == "w8a8");
+  const auto linear = [](const nlohmann::json& j) { return j.at("points")[1].at("linear_ratio").get<double>(); };
+  CHECK(linear(with_layer) > linear(plain));
+  CHECK(has(run_program(run + " --config " + config).out, "in all points: layer3.0.conv2 w8a8"));
+  CHECK_FALSE(fs::exists(study));
+}
+
+TEST_CASE("study run: points become runs with results; a result alone counts as done; report and pick read them") {
+  const TemporaryFolder folder("study-run");
+  const std::string data = folder / "data", study = folder / "study", again = "study run --out " + study + " --quiet";
+  if (!make_data(data)) return;
+  const Result first = run_program("study run --json --quiet --data " + data + " --out " + study + kRecipe +
+                                   "--widths 0.1 --precisions bf16,w4a4-fl8 --train-eval-images 7");
+  CAPTURE(first.err);
+  REQUIRE(first.code == 0);
+  CHECK(names(nlohmann::json::parse(first.out).at("points")) ==
+        std::vector<std::string>{"bf16-x0.1-s0", "w4a4-fl8-x0.1-s0"});
+  const nlohmann::json result = nlohmann::json::parse(read_text(study + "/w4a4-fl8-x0.1-s0/result.json"));
+  CHECK(result.at("train_unaugmented").at("images") == 7);
+  CHECK(result.at("last").at("images") == 10);
+  CHECK(result.at("steps") == 2);
+  CHECK(result.at("served_bytes") == fs::file_size(study + "/w4a4-fl8-x0.1-s0/served.safetensors"));
+  CHECK(result.at("latency").at("batch1_ms").get<double>() > 0);
+  CHECK(result.at("layers").size() == 30);
+  CHECK(result.at("layers")[1].at("values").get<int64_t>() > 0);
+
+  const nlohmann::json pick = nlohmann::json::parse(run_program("study pick --json --max-linear 1 " + study).out);
+  CHECK(fs::exists(pick.at("model").get<std::string>()));
+  check_refused("study pick --max-bytes 5 " + study, 2, "the cheapest, w4a4-fl8 x0.1");
+  CHECK(run_program("study report " + study).code == 0);
+
+  // As in a repository: nothing but the results and the plan.
+  for (const char* name : {"/bf16-x0.1-s0", "/w4a4-fl8-x0.1-s0"})
+    for (const auto& entry : fs::directory_iterator(study + name))
+      if (entry.path().filename() != "result.json") fs::remove_all(entry.path());
+  CHECK(run_program(again).code == 0);
+  CHECK_FALSE(fs::exists(study + "/bf16-x0.1-s0/config.resolved.toml"));
+  const Result more = run_program(again + " --json --widths 0.2 --precisions w4a4-fl8");
+  CHECK(nlohmann::json::parse(more.out).at("points").size() == 3);
+  CHECK_FALSE(fs::exists(study + "/bf16-x0.1-s0/config.resolved.toml"));
+  fs::remove(study + "/plan.json");
+  check_refused("study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.1 --lr 0.5", 2,
+                "was made with lr = 0.05, the study has 0.5");
+}
+
+TEST_CASE("study run: one recipe, one data set and one plan a study; anything else is refused and changes nothing") {
+  const TemporaryFolder folder("study-refuse");
+  const std::string data = folder / "data", study = folder / "study";
+  if (!make_data(data)) return;
+  const std::string fresh = "study run --quiet --data " + data + " --out " + study + kRecipe;
+  check_refused(fresh + "--precisions w5a5", 2, "'w5a5'");
+  check_refused(fresh + "--widths 99", 2, "--width is 99");
+  check_refused(fresh + "--extra-seeds 1", 2, "use WIDTH:SEED");
+  check_refused(fresh + "--train-eval-images -1", 2, "--train-eval-images is -1");
+  check_refused("study run --quiet --out " + study, 2, "--data is missing");
+  check_refused("study run", 2, "--out");
+  check_refused("study rnu", 2, "unknown command 'rnu' (did you mean run?); see nibble study --help");
+  check_refused("study run --out x --lrr 1", 2, "(did you mean --lr?); see nibble study run --help");
+  check_refused("study", 2, "study needs run, report or pick");
+  check_refused("study pick " + study + " --max-linear 1", 2, "there is no study");
+  CHECK_FALSE(fs::exists(study));
+
+  REQUIRE(run_program(fresh + "--widths 0.1 --precisions bf16").code == 0);
+  const std::string plan = read_text(study + "/plan.json"), recipe = read_text(study + "/recipe.toml");
+  const std::string again = "study run --quiet --out " + study;
+  check_refused(again + " --lr 0.1", 2, "has lr = 0.05, not 0.1");
+  check_refused(again + " --config " + folder.write("lr.toml", "lr = 0.2\n"), 2, "has lr = 0.05, not 0.2");
+  check_refused(again + " --config " + folder.write("fc.toml", "[layers.fc]\nprecision = \"w8a8\"\n"), 2,
+                "has [layers.\"fc\"] precision = nothing, not");
+  check_refused(again + " --train-eval-images 3", 2, "has train-eval-images = 0, not 3");
+  check_refused("study pick " + study, 2, "pick needs a budget");
+  check_refused("study pick " + study + " --max-ms nan", 2, "a budget is nan");
+  const std::string other = folder / "other";
+  REQUIRE(run_program("synth --out " + other + " --train 3 --val 1 --size 32").code == 0);
+  check_refused(again + " --data " + other, 3, "30 training");
+  CHECK(read_text(study + "/plan.json") == plan);
+  CHECK(read_text(study + "/recipe.toml") == recipe);
+  folder.write("study/plan.json", "{}");
+  check_refused(again, 3, "plan.json is no plan of a study");
+}
+
+TEST_CASE("study run: a point that fails stops no other, is noted and is tried again") {
+  const TemporaryFolder folder("study-fail");
+  const std::string data = folder / "data", study = folder / "study", again = "study run --quiet --out " + study;
+  if (!make_data(data)) return;
+  const std::string point = study + "/bf16-x0.1-s0";
+  REQUIRE(
+      run_program("study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.1 --precisions bf16")
+          .code == 0);
+  fs::remove(point + "/result.json");
+  for (const auto& checkpoint : fs::directory_iterator(point + "/checkpoints"))
+    fs::resize_file(checkpoint.path(), fs::file_size(checkpoint.path()) - 1);
+  const Result r = run_program(again + " --json --precisions w8a8");
+  CHECK(r.code == 1);
+  const nlohmann::json j = nlohmann::json::parse(r.out);
+  CHECK(names(j.at("points")) == std::vector<std::string>{"w8a8-x0.1-s0"});
+  CHECK(names(j.at("failed")) == std::vector<std::string>{"bf16-x0.1-s0"});
+  CHECK(has(read_text(point + "/failure.txt"), "no checkpoint that can be read"));
+  CHECK(has(run_program("study run --dry-run --out " + study).out, "failed"));
+  CHECK(run_program(again).code == 1);
+  fs::remove_all(point);
+  CHECK(run_program(again).code == 0);
+  CHECK(fs::exists(point + "/result.json"));
+}
+
+TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outside, and the next call goes on") {
+  const TemporaryFolder folder("study-term");
+  const std::string data = folder / "data", study = folder / "study", point = study + "/w4a4-x0.1-s0";
+  if (!make_data(data)) return;
+  const std::string command = "exec '" + program().value() + "' study run --quiet --data " + data + " --out " + study +
+                              kRecipe + "--steps 100 --save-every 2 --widths 0.1 --precisions w4a4 2>'" +
+                              (folder / "err") + "' >/dev/null";
+  const pid_t child = fork();
+  if (child == 0) {
+    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  for (int i = 0; i < 6000 && !fs::exists(point + "/latest"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  check_refused("study run --quiet --out " + study, 2, "another process is working on the study");
+  kill(child, SIGTERM);
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(has(read_text(folder / "err"), "continue with: nibble study run --out " + study));
+  CHECK_FALSE(fs::exists(point + "/result.json"));
+  const Result rest = run_program("study run --out " + study);
+  CHECK(rest.code == 0);
+  CHECK(has(rest.err, "resuming " + point + " at step "));
+  CHECK(nlohmann::json::parse(read_text(point + "/result.json")).at("steps") == 100);
+}
+
+}  // namespace
+}  // namespace nibble::testing
