@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "apps/command.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
+#include "apps/profile.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
@@ -22,7 +24,7 @@ using Clock = std::chrono::steady_clock;
 /// One measured phase.
 struct Phase {
   std::string name;
-  double median_seconds = 0, best_seconds = 0;
+  double median_seconds = 0, best_seconds = 0, all_seconds = 0;
 };
 
 double median(std::vector<double> v) {
@@ -41,7 +43,8 @@ Phase measure(const std::string& name, int64_t repeats, const std::function<void
     times.push_back(std::chrono::duration<double>(Clock::now() - began).count());
   }
   stop_profiler();
-  return {name, median(times), *std::min_element(times.begin(), times.end())};
+  return {name, median(times), *std::min_element(times.begin(), times.end()),
+          std::accumulate(times.begin(), times.end(), 0.0)};
 }
 
 /// Peak resident memory of the process in bytes, 0 where the system does not say.
@@ -63,6 +66,7 @@ class Bench : public Command {
   }
   const char* examples() const override {
     return "  nibble bench train --precision w4a4-fl8 --batch-size 64\n"
+           "  nibble bench train --image-size 64 --batch-size 32 --repeats 2 --profile\n"
            "  nibble bench infer --precision w8a8 --batch-size 32 --json";
   }
 
@@ -73,7 +77,9 @@ class Bench : public Command {
     app.add_option("--shard", options_.shard, "images per shard (train)")->capture_default_str();
     app.add_option("--repeats", repeats_, "measured repeats of each phase")->capture_default_str();
     app.add_option("--classes", options_.network.classes, "classes of the model")->capture_default_str();
-    app.add_flag("--profile", profile_, "also print where each phase's time goes");
+    app.add_flag(
+        "--profile", profile_,
+        "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
     app.add_flag("--json", json_, "print one JSON object a phase");
     declare_threads(app, threads_);
     declare_fields(app, network_fields(options_.network, texts_), "Network");
@@ -82,6 +88,10 @@ class Bench : public Command {
   int run() override {
     apply_threads(threads_);
     resolve_texts(texts_, options_.network);
+    if (profile_) {
+      bandwidth_ = measure_memory_bandwidth();
+      peaks_ = measure_mac_peaks();
+    }
     if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
     if (what_ == "train") {
       options_.validate();
@@ -115,11 +125,11 @@ class Bench : public Command {
     std::vector<int32_t> labels(static_cast<size_t>(o.batch_size));
     for (size_t i = 0; i < labels.size(); ++i)
       labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);
-    report(measure(net.quantizers.empty() ? "train" : "train before calibration", repeats_,
-                   [&] { before.step(x, labels); }));
+    report(net, measure(net.quantizers.empty() ? "train" : "train before calibration", repeats_,
+                        [&] { before.step(x, labels); }));
     if (net.quantizers.empty()) return;
     calibrate(before.model());
-    report(measure("train after calibration", repeats_, [&] { before.step(x, labels); }));
+    report(net, measure("train after calibration", repeats_, [&] { before.step(x, labels); }));
   }
 
   void bench_infer() {
@@ -130,21 +140,21 @@ class Bench : public Command {
     rebuild_quantizers(model);
     Executor executor(make_served(model));
     const Tensor x = images();
-    report(measure("infer", repeats_, [&] { executor.run(x); }));
+    report(net, measure("infer", repeats_, [&] { executor.run(x); }));
   }
 
-  /// Thread time per zone over all repeats; printed for people only.
-  void print_profile() const {
-    std::vector<std::vector<std::string>> rows = {{"zone", "calls", "self ms", "share"}};
-    double total = 0;
-    for (const ZoneTotal& z : zone_table()) total += z.self_seconds;
-    for (const ZoneTotal& z : zone_table())
-      rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", 1000 * z.self_seconds),
-                      fmt::format("{:.1f} %", 100 * z.self_seconds / total)});
-    print(format_table(rows));
+  Profile profile_of(const Phase& p) {
+    peaks_ = largest(peaks_, measure_mac_peaks());
+    return {.passes = zone_table(),
+            .layers = labelled_zone_table(),
+            .steps = repeats_,
+            .threads = threads(),
+            .wall_seconds = p.all_seconds,
+            .peaks = peaks_,
+            .bandwidth = bandwidth_};
   }
 
-  void report(const Phase& p) const {
+  void report(const Network& net, const Phase& p) {
     const double rate = static_cast<double>(options_.batch_size) / p.median_seconds;
     if (json_) {
       nlohmann::ordered_json j;
@@ -160,6 +170,7 @@ class Bench : public Command {
       j["isa"] = std::string(name_of(active_isa()));
       j["threads"] = threads();
       j["peak_memory_bytes"] = peak_memory();
+      if (profile_) j["profile"] = profile_json(profile_of(p), net);
       print(j.dump());
       return;
     }
@@ -168,7 +179,7 @@ class Bench : public Command {
                     p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
                     options_.network.width, options_.network.precision, options_.network.image_size,
                     options_.batch_size, name_of(active_isa()), threads(), peak_memory() >> 20));
-    if (profile_) print_profile();
+    if (profile_) print(profile_text(profile_of(p), net));
   }
 
   std::string what_;
@@ -176,6 +187,8 @@ class Bench : public Command {
   NetworkTexts texts_;
   int64_t repeats_ = 5, threads_ = 0;
   bool json_ = false, profile_ = false;
+  MacPeaks peaks_{};
+  MemoryBandwidth bandwidth_;
 };
 
 }  // namespace

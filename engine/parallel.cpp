@@ -10,6 +10,8 @@
 #include <memory>
 #include <string>
 
+#include "engine/profiler.hpp"
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -72,6 +74,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;
   }
+  const Zone* const zone = innermost_zone();
   arena->execute([&] {
     // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch
     // memory and float mode are in use).
@@ -80,6 +83,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
           int64_t{0}, count,
           [&](int64_t i) {
             set_float_mode();
+            const ZoneShare share(zone);  // a thread that helps works on the caller's zone
             body(i);
           },
           tbb::simple_partitioner());

@@ -10,8 +10,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string_view>
-#include <unordered_map>
+#include <utility>
 
 #include "engine/error.hpp"
 
@@ -19,10 +20,11 @@ namespace nibble {
 
 namespace {
 
-constexpr size_t kMaxEvents = size_t{1} << 20;  // 24 MiB a thread: minutes of training at some thousand zones a second
+constexpr size_t kMaxEvents = size_t{1} << 20;  // 32 MiB a thread: minutes of training at some thousand zones a second
 
 struct Event {
   const char* name;
+  const std::string* label;  // in the thread's labels; null: none
   int64_t begin_ns;
   int64_t duration_ns;
 };
@@ -31,14 +33,28 @@ struct Sum {
   int64_t count = 0;
   int64_t total_ns = 0;
   int64_t self_ns = 0;
+  int64_t bytes = 0;
+  std::array<int64_t, kMacUnits> macs{};
+
+  void add(const Sum& other) {
+    count += other.count;
+    total_ns += other.total_ns;
+    self_ns += other.self_ns;
+    bytes += other.bytes;
+    for (size_t u = 0; u < kMacUnits; ++u) macs[u] += other.macs[u];
+  }
 };
+
+/// By address: equal names in several files, and equal labels of several threads, are merged in the table.
+using Key = std::pair<const char*, const std::string*>;
 
 /// What one thread recorded. Only that thread adds; the lock is for readers and for starting anew.
 struct ThreadLog {
   std::mutex mutex;
   std::vector<Event> events;
   int64_t dropped = 0;
-  std::unordered_map<const char*, Sum> sums;  // by address: equal names in several files are merged in the table
+  std::set<std::string, std::less<>> labels;  // nodes do not move
+  std::map<Key, Sum> sums;
 };
 
 struct Registry {
@@ -99,6 +115,7 @@ void start_profiler() {
     const std::lock_guard lock(log->mutex);
     log->events.clear();
     log->sums.clear();
+    log->labels.clear();
     log->dropped = 0;
   }
   registry().start_ns.store(now_ns());
@@ -109,8 +126,9 @@ void stop_profiler() {
   profiler_detail::recording.store(false);
 }
 
-void Zone::open(const char* name) {
+void Zone::open(const char* name, std::string_view label) {
   name_ = name;
+  label_ = label;
   parent_ = innermost;
   innermost = this;
   run_ = registry().run.load();
@@ -125,35 +143,66 @@ void Zone::close() {
   const std::lock_guard lock(log.mutex);
   // Under the lock: start_profiler() raises the run before it clears, so nothing of an older run slips in after that.
   if (run_ != registry().run.load() || !profiler_detail::recording.load()) return;
+  const std::string* label = nullptr;
+  if (!label_.empty()) {
+    auto found = log.labels.find(label_);
+    if (found == log.labels.end()) found = log.labels.emplace(label_).first;
+    label = &*found;
+  }
   if (log.events.size() < kMaxEvents) {
-    log.events.push_back({name_, begin_ns_, duration});
+    log.events.push_back({name_, label, begin_ns_, duration});
   } else {
     ++log.dropped;
   }
-  Sum& sum = log.sums[name_];
-  ++sum.count;
-  sum.total_ns += duration;
-  sum.self_ns += duration - inner_ns_;
+  Sum sum{.count = share_ ? 0 : 1, .total_ns = duration, .self_ns = duration - inner_ns_, .bytes = work_.bytes};
+  sum.macs[static_cast<size_t>(work_.unit)] = work_.macs;
+  log.sums[{name_, label}].add(sum);
 }
 
-std::vector<ZoneTotal> zone_table() {
-  std::map<std::string_view, Sum> merged;
+const Zone* innermost_zone() {
+  return profiler_detail::recording.load(std::memory_order_relaxed) ? innermost : nullptr;
+}
+
+void ZoneShare::open(const Zone& of) {
+  if (innermost == &of || !profiler_detail::recording.load(std::memory_order_relaxed)) return;
+  zone_.share_ = true;
+  zone_.open(of.name_, of.label_);
+}
+
+namespace {
+
+/// Sums per name, and per label where `by_label`; the labels live in the logs, so rows are made before they may go.
+std::vector<ZoneTotal> make_table(bool by_label) {
+  std::map<std::pair<std::string, std::string>, Sum> merged;
   for (const auto& log : all_logs()) {
     const std::lock_guard lock(log->mutex);
-    for (const auto& [name, sum] : log->sums) {
-      Sum& all = merged[name];
-      all.count += sum.count;
-      all.total_ns += sum.total_ns;
-      all.self_ns += sum.self_ns;
+    for (const auto& [key, sum] : log->sums) {
+      if (by_label && key.second == nullptr) continue;
+      merged[{key.first, by_label ? *key.second : std::string()}].add(sum);
     }
   }
   std::vector<ZoneTotal> table;
-  for (const auto& [name, sum] : merged)
-    table.push_back({std::string(name), sum.count, static_cast<double>(sum.total_ns) * 1e-9,
-                     static_cast<double>(sum.self_ns) * 1e-9});
+  for (const auto& [names, sum] : merged)
+    table.push_back({.name = names.first,
+                     .label = names.second,
+                     .count = sum.count,
+                     .seconds = static_cast<double>(sum.total_ns) * 1e-9,
+                     .self_seconds = static_cast<double>(sum.self_ns) * 1e-9,
+                     .bytes = sum.bytes,
+                     .macs = sum.macs});
   std::stable_sort(table.begin(), table.end(),
                    [](const ZoneTotal& a, const ZoneTotal& b) { return a.self_seconds > b.self_seconds; });
   return table;
+}
+
+}  // namespace
+
+std::vector<ZoneTotal> zone_table() {
+  return make_table(false);
+}
+
+std::vector<ZoneTotal> labelled_zone_table() {
+  return make_table(true);
 }
 
 void write_chrome_trace(const std::string& path) {
@@ -167,9 +216,10 @@ void write_chrome_trace(const std::string& path) {
     const std::lock_guard lock(log->mutex);
     for (const Event& event : log->events) {  // microseconds are the format's unit; three decimals keep nanoseconds
       file << fmt::format(
-          "{}\n{{\"name\": {}, \"ph\": \"X\", \"pid\": 1, \"tid\": {}, \"ts\": {:.3f}, \"dur\": {:.3f}}}",
+          "{}\n{{\"name\": {}, \"ph\": \"X\", \"pid\": 1, \"tid\": {}, \"ts\": {:.3f}, \"dur\": {:.3f}{}}}",
           first ? "" : ",", json_string(event.name), thread, static_cast<double>(event.begin_ns - start) * 1e-3,
-          static_cast<double>(event.duration_ns) * 1e-3);
+          static_cast<double>(event.duration_ns) * 1e-3,
+          event.label != nullptr ? fmt::format(", \"args\": {{\"label\": {}}}", json_string(*event.label)) : "");
       first = false;
     }
     dropped += log->dropped;

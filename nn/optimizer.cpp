@@ -55,7 +55,7 @@ OptimizerKind optimizer_kind(const std::string& name) {
 
 double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
                       const OptimizerOptions& options, int64_t step) {
-  const Zone zone("optimizer");
+  Zone zone("optimizer");
   std::vector<Slot> slots;
   double total = 0;
   // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
@@ -73,6 +73,11 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
         "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or set "
         "--clip-grad-norm",
         *broken.first, broken.second, step);
+  zone.count([&] {  // parameters and momentum are read and written, gradients read
+    int64_t bytes = 0;
+    for (const Slot& s : slots) bytes += 5 * static_cast<int64_t>(s.parameter.bytes());
+    return ZoneWork{.bytes = bytes};
+  });
   const double norm = std::sqrt(total);
   const float clip = options.clip_norm > 0 && norm > static_cast<double>(options.clip_norm)
                          ? static_cast<float>(static_cast<double>(options.clip_norm) / norm)

@@ -137,6 +137,7 @@ class TrainingPass {
     ChannelSums sums;
     const LayerWeights& layer = weights_.layers[u];
     NormBranch& b = branches_[u];
+    b.name = layer.name;
     b.y = packed_conv(&tape_, input_of(net_.units[u]), layer, gradients_.units[u].weights, sums);
     b.statistics = normalise_sums(sums);
     b.gamma = model_.units[u].gamma;
@@ -263,7 +264,7 @@ class TrainingPass {
 }  // namespace
 
 StepWeights prepare_weights(const Model& model, Passes passes) {
-  const Zone zone("quantize and pack weights");
+  Zone zone("quantize and pack weights");
   StepWeights w;
   const size_t count = model.network.units.size();
   w.layers.resize(count);
@@ -280,6 +281,15 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     args.passes = passes;
     args.first_layer = u == 0;
     w.layers[u] = prepare_layer(args);
+  });
+  zone.count([&] {
+    int64_t bytes = 0;
+    for (const UnitParameters& p : model.units) bytes += stored_bytes(p.weights);
+    for (const LayerWeights& layer : w.layers) {
+      bytes += stored_bytes(layer.forward.storage);
+      for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
+    }
+    return ZoneWork{.bytes = bytes};
   });
   return w;
 }
@@ -298,6 +308,7 @@ Gradients make_gradients(const Model& model) {
 }
 
 void Gradients::zero() const {
+  const Zone zone("gradients, clear");
   parallel_for(static_cast<int64_t>(units.size()), [&](int64_t u) {
     const UnitParameters& p = units[static_cast<size_t>(u)];
     for (const Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.bias})
@@ -306,6 +317,7 @@ void Gradients::zero() const {
 }
 
 void Gradients::add(const Gradients& other) const {
+  const Zone zone("gradients, sum of shards");
   parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i) {
     const UnitParameters &mine = units[static_cast<size_t>(i)], &theirs = other.units[static_cast<size_t>(i)];
     const auto sum = [](const Tensor& a, const Tensor& b) {
@@ -319,6 +331,7 @@ void Gradients::add(const Gradients& other) const {
 }
 
 Tensor first_layer_input(const Model& model, const Tensor& images) {
+  const Zone zone("image codes");
   const UnitSpec& unit = model.network.units.front();
   const ConvShape& s = unit.shape;
   if (images.shape().rank() != 4 || images.dim(1) != s.h || images.dim(2) != s.w || images.dim(3) != 3)

@@ -1,9 +1,6 @@
 #include "ops/norm_activate.hpp"
 
 #include <cmath>
-
-#include "engine/profiler.hpp"
-
 namespace nibble {
 
 namespace {
@@ -65,6 +62,7 @@ class ClipClasses {
   explicit ClipClasses(const Shape& shape, int64_t rows)
       : c_(shape.back()), packed_(DType::u8, {(rows * c_ + 3) / 4}) {}
   bool defined() const { return packed_.defined(); }
+  int64_t bytes() const { return defined() ? static_cast<int64_t>(packed_.bytes()) : 0; }
 
   void store(kernels::Rows<const bf16> z, int64_t first, int64_t rows, kernels::UnsignedQuantizer q) const {
     Scratch scratch;
@@ -118,7 +116,7 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
 
 /// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; adds d_gamma, d_beta.
 Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
-  const Zone zone("norm backward, apply");
+  Zone zone("norm backward, apply", b.name);
   const Tensor& y = b.y.value();
   const int64_t c = y.shape().back(), rows = y.rows();
   std::vector<float> p(static_cast<size_t>(c)), q(p), r(p);
@@ -135,6 +133,7 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
     r[i] = static_cast<float>(-m * sums.g[i] / n - slope * static_cast<double>(b.statistics.mean[i]));
   }
   const Tensor dy = like(y);
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y) + stored_bytes(dy)}; });
   const auto& ew = kernels::active().ew;
   row_blocks(rows, [&](int64_t, int64_t first, int64_t count) {
     ew.norm_backward_apply(rows_of(g, first), rows_of(y, first), count, c, p.data(), q.data(), r.data(),
@@ -146,7 +145,7 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
 /// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
 Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out,
                          const ClipClasses& classes, Sums& sums) {
-  const Zone zone("norm backward, sums");
+  Zone zone("norm backward, sums", args.main.name);
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
   const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
@@ -154,6 +153,10 @@ Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine,
   const auto& ew = kernels::active().ew;
   const Tensor through = out.codes.defined() ? out.codes.grad() : Tensor();
   const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
+  zone.count([&] {
+    const int64_t z = classes.defined() ? classes.bytes() : out.z.defined() ? stored_bytes(out.z.value()) : 0;
+    return ZoneWork{.bytes = stored_bytes(y) + z + stored_bytes(through) + stored_bytes(direct) + stored_bytes(g)};
+  });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     Scratch scratch;
     float* sum = partial.row<float>(task);
@@ -187,6 +190,8 @@ void projection_backward(const NormBranch& b, const Tensor& g) {
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
   const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
   const auto& ew = kernels::active().ew;
+  Zone zone("norm backward, sums", b.name);
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y)}; });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     float* sum = partial.row<float>(task);
     ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(),
@@ -238,7 +243,7 @@ void check_arguments(const Tape* tape, const NormActivateArgs& args) {
 }  // namespace
 
 Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
-  const Zone zone("norm and activate");
+  Zone zone("norm and activate", args.main.name);
   check_arguments(tape, args);
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
@@ -257,6 +262,10 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   const ClipClasses classes = tape != nullptr && args.keep_classes ? ClipClasses(y.shape(), y.rows()) : ClipClasses();
   const Tensor maxima = args.channel_max != nullptr ? Tensor::zeros(DType::f32, {tasks, c}) : Tensor();
   const auto& ew = kernels::active().ew;
+  zone.count([&] {
+    return ZoneWork{.bytes = stored_bytes(y) + stored_bytes(shortcut) + stored_bytes(z) + stored_bytes(codes) +
+                             classes.bytes()};
+  });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     Scratch scratch;
     kernels::NormaliseActivateArgs k;
@@ -310,9 +319,10 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
 }
 
 Tensor normalised_activation(const NormBranch& branch) {
-  const Zone zone("norm and activate");
+  Zone zone("norm and activate", branch.name);
   const Tensor& y = branch.y.value();
   const Tensor z = like(y);
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(y) + stored_bytes(z)}; });
   const NormAffine affine = norm_affine(branch.statistics, branch.gamma, branch.beta);
   const auto& ew = kernels::active().ew;
   row_blocks(y.rows(), [&](int64_t, int64_t first, int64_t rows) {

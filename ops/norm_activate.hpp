@@ -1,5 +1,6 @@
 // Batch norm, shortcut, ReLU and the quantizer behind a convolution in one pass over memory, and their backward.
 #pragma once
+#include <string_view>
 #include <vector>
 
 #include "engine/tape.hpp"
@@ -24,6 +25,7 @@ NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tenso
 
 /// One batch-normed branch: the convolution output and where its gradients go.
 struct NormBranch {
+  std::string_view name;  // of the convolution, for the profiler; must outlive the tape
   Variable y;
   NormStatistics statistics;
   Tensor gamma, beta;                 // f32 [c]

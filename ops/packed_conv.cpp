@@ -1,6 +1,5 @@
 #include "ops/packed_conv.hpp"
 
-#include "engine/profiler.hpp"
 #include "ops/packed_source.hpp"
 
 namespace nibble {
@@ -123,6 +122,11 @@ int64_t forward_task_count(const LayerWeights& layer, const Tensor& x) {
 
 }  // namespace
 
+MacUnit forward_unit(const LayerWeights& layer) {
+  if (!layer.integer()) return MacUnit::kBf16;
+  return layer.int_gemm == &kernels::active().u8s8 ? MacUnit::kCode8 : MacUnit::kCode4;
+}
+
 LayerWeights prepare_layer(const LayerWeightsArgs& args) {
   if (args.weight_bits == 16) return prepare(args, nullptr);
   static const std::vector<float> kNoFold;
@@ -147,9 +151,14 @@ Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x) {
 }
 
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums) {
-  const Zone zone("conv forward");
+  Zone zone("conv forward", layer.name);
   const ConvShape s = shape_with_batch(layer, x);
   Tensor y(DType::bf16, {s.n, s.oh(), s.ow(), s.oc}, Tensor::round_stride(DType::bf16, s.oc));
+  zone.count([&] {
+    return ZoneWork{.macs = s.macs(),
+                    .unit = forward_unit(layer),
+                    .bytes = stored_bytes(x) + stored_bytes(layer.forward.storage) + stored_bytes(y)};
+  });
   const int64_t tasks = forward_task_count(layer, x);
   Tensor partial = Tensor::zeros(DType::f32, {tasks, 2, s.oc});
   const auto& ew = kernels::active().ew;
@@ -196,6 +205,13 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
   const std::vector<float> ones(static_cast<size_t>(oc), 1.0f);
   const float* scale = layer.rescale.empty() ? ones.data() : layer.rescale.data();
   const auto& ew = kernels::active().ew;
+  Zone zone("conv forward", layer.name);
+  zone.count([&] {
+    return ZoneWork{
+        .macs = n * oc * layer.shape.k(),
+        .unit = forward_unit(layer),
+        .bytes = stored_bytes(x.value()) + stored_bytes(layer.forward.storage) + stored_bytes(logits.value())};
+  });
   forward_blocks(layer, x.value(), [&](int64_t, int64_t first, int64_t rows, const auto* c, int64_t ldc) {
     const kernels::Rows<float> out{logits.value().row<float>(first), oc};
     if constexpr (std::is_same_v<decltype(c), const int32_t*>)

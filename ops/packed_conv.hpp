@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/profiler.hpp"
 #include "engine/tape.hpp"
 #include "ops/gather_gemm.hpp"
 #include "ops/quantization.hpp"
@@ -49,6 +50,13 @@ struct LayerWeightsArgs {
 LayerWeights prepare_layer(const LayerWeightsArgs& args);
 /// The same from codes that were quantized before (a served file).
 LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);
+
+/// The multipliers of a layer's forward product, for the profiler.
+MacUnit forward_unit(const LayerWeights& layer);
+/// What the tensor occupies, padding of rows included; 0 for an undefined one.
+inline int64_t stored_bytes(const Tensor& t) {
+  return t.defined() ? static_cast<int64_t>(t.bytes()) : 0;
+}
 
 /// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
 /// Other layers: u8 or u4 codes, or bf16, [n, h, w, ic], rows `code_stride(ic)` elements apart.

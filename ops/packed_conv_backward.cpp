@@ -1,5 +1,4 @@
 // Gradients of the packed convolution: bf16 products with fp32 sums (DESIGN 2.4).
-#include "engine/profiler.hpp"
 #include "ops/packed_conv.hpp"
 #include "ops/packed_source.hpp"
 
@@ -165,7 +164,7 @@ std::vector<float> y_gradient_scale(const LayerWeights& layer) {
 }
 
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape) {
-  const Zone zone("conv backward, input");
+  Zone zone("conv backward, input", layer.name);
   ConvShape s = layer.shape;
   s.n = x_shape[0];
   if (x_shape != Shape{s.n, s.h, s.w, s.ic})
@@ -176,6 +175,11 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     throw ShapeError("[conv] {} has no panels for the gradient of its input; prepare it with kForwardAndBackward",
                      layer.name);
   Tensor d_x(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic));
+  zone.count([&] {
+    int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
+    for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
+    return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
+  });
   std::vector<float> inverse_fold;
   if (layer.quantizer != nullptr)
     for (float f : layer.quantizer->fold) inverse_fold.push_back(1.0f / f);
@@ -215,8 +219,13 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
 
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights) {
-  const Zone zone("conv backward, weights");
+  Zone zone("conv backward, weights", layer.name);
   const ConvShape s = shape_with_batch(layer, x);
+  zone.count([&] {  // d_weights is added to: read and written
+    return ZoneWork{.macs = s.macs(),
+                    .unit = MacUnit::kBf16,
+                    .bytes = stored_bytes(x) + stored_bytes(d_y) + 2 * stored_bytes(d_weights)};
+  });
   check_gradient(layer, s, d_y);
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);

@@ -36,6 +36,7 @@ Tensor pooled_gradient(const Activated& out, const ActivationQuantizer* quantize
 
 /// Gradient of the input: every input pixel collects from the windows in which it was the first largest.
 Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape& shape, int64_t pad) {
+  const Zone zone("max pool backward");
   const int64_t h = shape[1], w = shape[2], c = shape[3], oh = d_pooled.dim(1), ow = d_pooled.dim(2);
   const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, c));
   parallel_for(shape[0] * h, [&](int64_t row) {
@@ -67,6 +68,7 @@ Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape&
 
 Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
                             const ActivationQuantizer* quantizer, bool dequantize, float* channel_max) {
+  const Zone zone("max pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
   if (h + pad_before + pad_after < kWindow || w + pad_before + pad_after < kWindow)
@@ -100,6 +102,7 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
 
 Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
                                 float* channel_max) {
+  const Zone zone("average pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), pixels = x.dim(1) * x.dim(2), c = x.dim(3);
   const float inverse = 1.0f / static_cast<float>(pixels);
@@ -114,6 +117,7 @@ Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQ
   if (tape != nullptr) {
     // mean over pixels  =>  every pixel gets d / pixels
     tape->record([z, out, quantizer, inverse, pixels, shape = x.shape()] {
+      const Zone backward("average pool backward");
       const Tensor d = pooled_gradient(out, quantizer);
       const int64_t channels = shape[3];
       const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, channels));

@@ -94,6 +94,7 @@ void Executor::run_group(const uint8_t* images, int64_t n, float* logits) {
 void Executor::write_input(Context& context, const uint8_t* images, int64_t n) const {
   const ConvShape& s = model_->network.units.front().shape;
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
+  const Zone zone("executor, image codes");
   const auto fill = [&](auto* to, const auto& table, auto pad) {
     parallel_for(n * ph, [&](int64_t row) {
       const int64_t y = row % ph - s.pad_before;
@@ -191,12 +192,33 @@ struct Epilogue {
 
 }  // namespace
 
+/// Codes and bf16 values as they lie in the arena.
+ZoneWork Executor::work_of(size_t u, int64_t n) const {
+  const UnitSpec& unit = model_->network.units[u];
+  const ConvShape& s = unit.shape;
+  const LayerWeights& layer = layers_[u];
+  const ExecutionPlan::Step& step = plan_.steps[u];
+  const int64_t pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
+  const int64_t pixel = layer.row_folded  ? s.ic * (layer.integer() ? 1 : 2)
+                        : layer.integer() ? code_stride(s.ic)
+                                          : 2 * Tensor::round_stride(DType::bf16, s.ic);
+  const bool plain = step.plain.offset >= 0, shortcut = step.shortcut.offset >= 0 && !unit.average_pool;
+  int64_t out = ((plain ? 2 : 0) + (shortcut ? 2 : 0)) * Tensor::round_stride(DType::bf16, s.oc);
+  if (!unit.max_pool) out += static_cast<int64_t>(step.codes.size()) * code_stride(s.oc);
+  if (unit.kind == UnitKind::kLinear) out = 4 * s.oc;
+  return {.macs = n * s.macs(),
+          .unit = forward_unit(layer),
+          .bytes = n * ((s.h + pads) * (s.w + pads) * pixel + s.oh() * s.ow() * out) +
+                   static_cast<int64_t>(layer.forward.storage.bytes())};
+}
+
 void Executor::convolve(Context& context, size_t u, float* logits) const {
-  const Zone zone("executor, convolution");
   const UnitSpec& unit = model_->network.units[u];
   const LayerWeights& layer = layers_[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
   const Gather& g = context.gathers[u];
+  Zone zone("executor, convolution", unit.name);
+  zone.count([&] { return work_of(u, g.n); });
   Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .model = *model_, .step = step};
   for (const auto& [q, slot] : step.codes)
     epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(q)], context.at<uint8_t>(slot)};
@@ -243,6 +265,7 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
 void Executor::max_pool(Context& context, size_t u, int64_t n) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
+  const Zone zone("executor, max pool");
   const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
                 pad = stem_pool_pad(model_->network.options, h);
   const int64_t side = (h + pad + 1 - 3) / 2 + 1, stride = Tensor::round_stride(DType::bf16, c);
@@ -269,6 +292,7 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
   const ConvShape& before = model_->network.units[static_cast<size_t>(unit.input - 1)].shape;
+  const Zone zone("executor, average pool");
   const int64_t pixels = before.oh() * before.ow(), c = unit.shape.ic, stride = Tensor::round_stride(DType::bf16, c);
   const float inverse = 1.0f / static_cast<float>(pixels);
   const bf16* z = context.at<const bf16>(step.shortcut);

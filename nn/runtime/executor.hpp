@@ -51,6 +51,7 @@ class Executor {
   void give_back(std::unique_ptr<Context> context);
   void run_group(const uint8_t* images, int64_t n, float* logits);
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
+  ZoneWork work_of(size_t u, int64_t n) const;
   void convolve(Context& context, size_t u, float* logits) const;
   void max_pool(Context& context, size_t u, int64_t n) const;
   void average_pool(Context& context, size_t u, int64_t n) const;

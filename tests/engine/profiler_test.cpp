@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,8 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"
@@ -90,12 +93,85 @@ TEST_CASE("zones of all threads are summed, those of ended threads too") {
   set_threads(0);
 }
 
+TEST_CASE("labelled zones are told apart by their labels, and summed under their name") {
+  start_profiler();
+  {
+    const std::string gone = "layer1.0.conv1";  // the label is needed no longer than the zone
+    Zone zone("work", gone);
+    zone.count([] { return ZoneWork{.macs = 10, .unit = MacUnit::kCode8, .bytes = 3}; });
+  }
+  for (int i = 0; i < 2; ++i) {
+    Zone zone("work", "fc");
+    zone.count([] { return ZoneWork{.macs = 5, .unit = MacUnit::kBf16, .bytes = 7}; });
+  }
+  std::thread([] { Zone zone("work", "fc"); }).join();
+  { Zone zone("other"); }
+  stop_profiler();
+  const auto work = find("work");
+  REQUIRE(work);
+  CHECK(work->label.empty());
+  CHECK(work->count == 4);
+  CHECK(work->bytes == 17);
+  CHECK(work->macs == std::array<int64_t, kMacUnits>{0, 10, 10, 0});
+  CHECK(work->all_macs() == 20);
+  std::vector<ZoneTotal> rows = labelled_zone_table();
+  REQUIRE(rows.size() == 2);  // "other" has no label
+  if (rows[0].label != "fc") std::swap(rows[0], rows[1]);
+  CHECK(rows[0].label == "fc");
+  CHECK(rows[0].count == 3);
+  CHECK(rows[0].macs[static_cast<size_t>(MacUnit::kBf16)] == 10);
+  CHECK(rows[1].label == "layer1.0.conv1");
+  CHECK(rows[1].count == 1);
+  CHECK(rows[1].bytes == 3);
+  CHECK(rows[0].self_seconds + rows[1].self_seconds == doctest::Approx(work->self_seconds));
+}
+
+TEST_CASE("work is not counted while the profiler is off") {
+  stop_profiler();
+  bool asked = false;
+  Zone zone("off", "label");
+  zone.count([&] {
+    asked = true;
+    return ZoneWork{};
+  });
+  CHECK(!asked);
+}
+
+TEST_CASE("a zone has the time of all threads that help in its loops, and is one call") {
+  set_threads(3);
+  start_profiler();
+  {
+    Zone outer("outer", "a layer");
+    parallel_for(60, [](int64_t i) {
+      if (i % 2 == 0) {
+        std::this_thread::sleep_for(2ms);
+      } else {
+        Zone inner("inner");
+        std::this_thread::sleep_for(2ms);
+      }
+    });
+  }
+  stop_profiler();
+  set_threads(0);
+  const auto outer = find("outer"), inner = find("inner");
+  REQUIRE(outer);
+  REQUIRE(inner);
+  CHECK(outer->count == 1);
+  CHECK(inner->count == 30);
+  CHECK(inner->self_seconds >= 0.060);
+  CHECK(outer->seconds >= 0.120);  // whoever ran the 60 tasks; the wall time of three threads is a third of it
+  CHECK(outer->self_seconds >= 0.060);
+  CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
+  REQUIRE(labelled_zone_table().size() == 1);
+  CHECK(labelled_zone_table()[0].count == 1);
+}
+
 TEST_CASE("the Chrome trace is JSON with one complete event per zone, inner zones inside outer ones") {
   const std::string path = temporary("nibble_trace_");
   start_profiler();
   {
     Zone outer("outer \"quoted\\\n");
-    Zone inner("inner");
+    Zone inner("inner", "a \"label\"");
     std::this_thread::sleep_for(1ms);
   }
   std::thread([] { Zone zone("elsewhere"); }).join();
@@ -121,6 +197,8 @@ TEST_CASE("the Chrome trace is JSON with one complete event per zone, inner zone
   CHECK(inner.at("ts").get<double>() >= begin);
   CHECK(inner.at("ts").get<double>() + inner.at("dur").get<double>() <= end + kRounding);
   CHECK(inner.at("dur").get<double>() >= 1000);
+  CHECK(inner.at("args").at("label") == "a \"label\"");
+  CHECK(!outer.contains("args"));
   CHECK(trace.at("otherData").at("droppedZones") == 0);
 }
 

@@ -3,11 +3,12 @@
 #include <cstdint>
 
 #include "engine/cpu.hpp"
+#include "engine/profiler.hpp"
 
 namespace nibble::kernels {
 
 /// What a GEMM family is built from: fp32 multiply-adds, 16-bit pair products, 4-bit codes in bytes.
-enum class Unit { kFloat, kBf16, kCode8, kCode4 };
+using Unit = MacUnit;
 
 /// Executes `rounds` rounds of the level's best instructions for the unit on registers alone (no loads) and returns how
 /// many multiply-accumulates that were; 0 for scalar, whose peak depends on the compiler. The level must be runnable.

@@ -1,0 +1,33 @@
+// Where the time of a measured phase went: per kind of pass and per layer, with rates against what the machine reaches.
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/profiler.hpp"
+#include "nn/unit.hpp"
+#include "ops/machine_probe.hpp"
+
+namespace nibble::apps {
+
+/// The zones of one phase, and what they are compared with. Rates are per second of thread time, so they compare with
+/// the probed rates of all threads divided by their number.
+struct Profile {
+  std::vector<ZoneTotal> passes;  // zone_table()
+  std::vector<ZoneTotal> layers;  // labelled_zone_table(); labels are names of units
+  int64_t steps = 1;
+  int threads = 1;
+  double wall_seconds = 0;  // of all steps
+  MacPeaks peaks{};
+  MemoryBandwidth bandwidth;
+};
+
+/// Per kind of pass: calls, self ms a step, share of the threads' time, GMAC/s and share of the peak of the multipliers
+/// used, GB/s of compulsory traffic. What no zone covers (waiting threads included) is the last row. Then one row a
+/// layer: ms and GMAC/s of each pass.
+std::string profile_text(const Profile& profile, const Network& network);
+
+/// The same as JSON: threads, steps, peak_gmacs, memory_gb_per_second, passes:[...], layers:[{name, passes:{...}}].
+nlohmann::ordered_json profile_json(const Profile& profile, const Network& network);
+
+}  // namespace nibble::apps

@@ -1,0 +1,28 @@
+// What this machine reaches right now: multiply-accumulate peaks and memory bandwidth, to compare a measurement with.
+#pragma once
+#include <array>
+
+#include "engine/profiler.hpp"
+
+namespace nibble {
+
+/// Multiply-accumulates a second, by MacUnit, of all threads() threads at once; 0 where the kernel level has no known
+/// peak (scalar).
+using MacPeaks = std::array<double, kMacUnits>;
+
+/// The best of several runs of about 2 ms each on registers alone (ops/kernels/isa/peak.hpp) at the active kernel
+/// level: on a shared machine the best is nearest to what the hardware does. Call it before and after a measurement and
+/// keep the larger (`largest`).  Cost: about 0.15 s.
+MacPeaks measure_mac_peaks();
+MacPeaks largest(const MacPeaks& a, const MacPeaks& b);
+
+/// Bytes a second of all threads() threads together, on arrays that do not fit any cache.
+struct MemoryBandwidth {
+  double read = 0;
+  double read_write = 0;  // in place: half of the bytes each way
+  double triad = 0;       // two arrays read, a third written past the caches (STREAM's kernel)
+};
+/// The best of a few passes.  Cost: about 0.3 s and 192 MiB, given back.
+MemoryBandwidth measure_memory_bandwidth();
+
+}  // namespace nibble

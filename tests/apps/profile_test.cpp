@@ -1,0 +1,112 @@
+// nibble bench --profile: every layer is there with its own work, shares add up, and the trace names the layers.
+#include <doctest/doctest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/apps/program.hpp"
+
+namespace nibble::testing {
+namespace {
+
+using nlohmann::json;
+
+const std::string kNetwork = " --arch resnet26 --width 0.25 --precision w4a4-fl8 --image-size 32 --classes 10";
+
+bool no_program() {
+  if (program()) return false;
+  MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+  return true;
+}
+
+/// Layer name -> products of one image, by the cost model.
+std::map<std::string, int64_t> macs_of_layers() {
+  std::map<std::string, int64_t> macs;
+  const Result r = run_program("cost --json" + kNetwork);
+  REQUIRE(r.code == 0);
+  const json cost = json::parse(r.out);
+  for (const json& layer : cost.at("layers")) macs[layer.at("name")] = layer.at("macs");
+  return macs;
+}
+
+std::vector<json> lines_of(const std::string& text) {
+  std::vector<json> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
+  return lines;
+}
+
+/// The rows of all kinds of pass and what is outside of them are the threads' time.
+void check_shares(const json& profile) {
+  double shares = profile.at("outside_ms_per_step").get<double>() / profile.at("thread_ms_per_step").get<double>();
+  for (const json& pass : profile.at("passes")) {
+    CHECK(pass.at("self_ms_per_step") >= 0);
+    shares += pass.at("share").get<double>();
+  }
+  CHECK(shares == doctest::Approx(1.0).epsilon(0.02));  // zones of pool threads may end just after the clock is read
+}
+
+TEST_CASE("bench --profile --json: a training step counts each layer's products once in each direction") {
+  if (no_program()) return;
+  const auto macs = macs_of_layers();
+  const Result r =
+      run_program("bench train --profile --json --batch-size 6 --shard 3 --repeats 2 --threads 2" + kNetwork);
+  REQUIRE(r.code == 0);
+  const std::vector<json> phases = lines_of(r.out);
+  REQUIRE(phases.size() == 2);
+  for (const json& phase : phases) {
+    const json& profile = phase.at("profile");
+    CHECK(phase.at("ms_per_step") > 0);  // what bench/compare reads
+    CHECK(profile.at("threads") == 2);
+    CHECK(profile.at("memory_gb_per_second").at("triad") > 0);
+    check_shares(profile);
+    REQUIRE(profile.at("layers").size() == macs.size());
+    for (const json& layer : profile.at("layers")) {
+      const std::string name = layer.at("name");
+      CAPTURE(name);
+      REQUIRE(macs.count(name) == 1);
+      const json& passes = layer.at("passes");
+      CHECK(passes.at("conv forward").at("macs") == 6 * macs.at(name));
+      CHECK(passes.at("conv backward, weights").at("macs") == 6 * macs.at(name));
+      CHECK(passes.at("conv backward, weights").at("calls") == 4);  // two shards, two steps
+      CHECK(passes.at("conv forward").at("bytes") > 0);
+      CHECK(passes.contains("conv backward, input") == (name != "conv1"));
+      CHECK(passes.contains("norm backward, sums") ==
+            (name != "fc" && (name.find("downsample") != std::string::npos || passes.contains("norm and activate"))));
+    }
+  }
+}
+
+TEST_CASE("bench --profile: inference counts each layer's products, in JSON and as a table of one row a layer") {
+  if (no_program()) return;
+  const auto macs = macs_of_layers();
+  const std::string command = "bench infer --profile --batch-size 9 --repeats 1 --threads 2" + kNetwork;
+  const Result r = run_program(command + " --json");
+  REQUIRE(r.code == 0);
+  const json profile = json::parse(r.out).at("profile");
+  check_shares(profile);
+  REQUIRE(profile.at("layers").size() == macs.size());
+  for (const json& layer : profile.at("layers"))
+    CHECK(layer.at("passes").at("executor, convolution").at("macs") == 9 * macs.at(layer.at("name")));
+  const Result table = run_program(command);
+  REQUIRE(table.code == 0);
+  for (const auto& [name, count] : macs) CHECK(table.out.find("\n" + name + " ") != std::string::npos);
+}
+
+TEST_CASE("a Chrome trace names the layers") {
+  if (no_program()) return;
+  const TemporaryFolder folder("profile");
+  const std::string trace = folder / "trace.json";
+  REQUIRE(run_program("bench infer --batch-size 1 --repeats 1" + kNetwork, "NIBBLE_PROFILE='" + trace + "'").code == 0);
+  std::map<std::string, int> labels;
+  const json parsed = json::parse(read_text(trace));
+  for (const json& event : parsed.at("traceEvents"))
+    if (event.contains("args")) ++labels[event.at("args").at("label")];
+  for (const auto& [name, count] : macs_of_layers()) CHECK(labels.count(name) == 1);
+}
+
+}  // namespace
+}  // namespace nibble::testing
