@@ -14,6 +14,9 @@ namespace nibble::apps {
 
 namespace {
 
+constexpr const char* kServed = "served.safetensors";
+constexpr const char* kResult = "result.json";
+
 class StudyPickCommand : public Command {
  public:
   const char* name() const override { return "pick"; }
@@ -48,9 +51,9 @@ class StudyPickCommand : public Command {
   }
 
  private:
-  /// The point's served file, when the study's folder still has it.
-  std::string model_of(const StudyGroup& g) const {
-    const std::filesystem::path file = std::filesystem::path(study_) / g.first().name / "served.safetensors";
+  /// The point's file of that name, when the study's folder has it.
+  std::string file_of(const StudyGroup& g, const char* name) const {
+    const std::filesystem::path file = std::filesystem::path(study_) / g.first().name / name;
     std::error_code ignored;
     return std::filesystem::is_regular_file(file, ignored) ? file.string() : "";
   }
@@ -80,7 +83,8 @@ class StudyPickCommand : public Command {
 
   void print_json(const Pick& pick) const {
     nlohmann::ordered_json j = describe(*pick.best);
-    j["model"] = model_of(*pick.best);
+    j["model"] = file_of(*pick.best, kServed);
+    j["result"] = file_of(*pick.best, kResult);
     j["given_up"] = pick.best_of_all->top1.value - pick.best->top1.value;
     j["best_of_all"] = describe(*pick.best_of_all);
     j["next_better"] = pick.next_better != nullptr ? describe(*pick.next_better) : nlohmann::ordered_json();
@@ -99,7 +103,8 @@ class StudyPickCommand : public Command {
                         lost <= 2 * error ? "within two standard errors" : "beyond two standard errors"));
       print("next better, " + line(*pick.next_better));
     }
-    if (const std::string model = model_of(best); !model.empty())
+    if (const std::string result = file_of(best, kResult); !result.empty()) print("result: " + result);
+    if (const std::string model = file_of(best, kServed); !model.empty())
       print(fmt::format("next: nibble predict {} IMAGE", model));
   }
 

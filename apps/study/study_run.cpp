@@ -8,6 +8,7 @@
 #include <set>
 
 #include "apps/console.hpp"
+#include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -51,16 +52,22 @@ std::set<std::string> names_left_out() {
 }  // namespace
 
 StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
+  if (is_there(fs::path(args_.out) / "config.resolved.toml"))
+    throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
   const bool fresh = !is_there(args_.out);
   if (!fresh && !args_.dry_run) lock();
   settle_recipe();
   settle_plan();
+  read_kept();
   refuse_other_recipes();
   if (args_.dry_run) return;
   if (fresh) {  // what is refused leaves no folder behind
     make_folder(args_.out);
     lock();
+    if (is_there(plan_path(args_.out)))
+      throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
   }
+  unpack_kept();
   write_file_atomically(recipe_path(args_.out), recipe_.config_text(kVaried));
   write_file_atomically(plan_path(args_.out), to_json(plan_));  // last: its presence makes the folder a study
 }
@@ -117,19 +124,48 @@ void StudyRun::settle_plan() {
   }
 }
 
-/// A result kept from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe.
+/// Results that a repository keeps in one file, as the report writes it, are finished points too.
+void StudyRun::read_kept() {
+  const fs::path file = fs::path(args_.out) / "study.json";
+  if (!is_there(file)) return;
+  for (PointResult& p : read_study(file)) {
+    parse_precision(p.precision);
+    if (const std::string name = StudyPoint{p.precision, p.width, p.seed}.name(); p.name != name)
+      throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", file.string(), p.name,
+                      name);
+    if (!is_there(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
+  }
+}
+
+/// Each into a folder of its own: beside other results the one file would not be read any more.
+void StudyRun::unpack_kept() {
+  for (const auto& [name, result] : kept_) {
+    make_folder(fs::path(args_.out) / name);
+    write_file_atomically(result_path(args_.out, name), to_json(result));
+  }
+  kept_.clear();
+}
+
+/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe.
 void StudyRun::refuse_other_recipes() {
   for (const StudyPoint& p : plan_.points) {
-    const PointState state = state_of(p);
-    if (state == PointState::kWaiting || !is_there(folder_of(p))) continue;
-    const bool done = state == PointState::kDone;
-    const fs::path source = done ? result_path(args_.out, p.name()) : fs::path(config_of(p));
-    if (!is_there(source)) continue;
-    const std::string config =
-        done ? read_point_result(source).provenance.config : read_text_file(source, kLongestConfig);
+    fs::path source = result_path(args_.out, p.name());
+    std::string config;
+    if (const auto kept = kept_.find(p.name()); kept != kept_.end()) {
+      config = kept->second.provenance.config;
+    } else if (is_there(source)) {
+      const PointResult result = read_point_result(source);
+      if (!(StudyPoint{result.precision, result.width, result.seed} == p))
+        throw DataError("{} is the result of {}; remove {} to compute {}", source.string(),
+                        StudyPoint{result.precision, result.width, result.seed}.name(), source.string(), p.name());
+      config = result.provenance.config;
+    } else if (is_there(config_of(p))) {
+      source = config_of(p);
+      config = read_text_file(source, kLongestConfig);
+    }
     set_point(p);
     const ConfigDifference d = first_difference(recipe_.config_text(), config, kHarmless);
-    if (!d.name.empty())
+    if (!config.empty() && !d.name.empty())
       throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
                        source.string(), d.name, d.second, d.first, source.parent_path().string());
   }
@@ -159,7 +195,7 @@ std::string StudyRun::config_of(const StudyPoint& point) const {
 
 /// A finished point is known by its result alone: the run's other files may be gone.
 PointState StudyRun::state_of(const StudyPoint& point) const {
-  if (is_there(result_path(args_.out, point.name()))) return PointState::kDone;
+  if (kept_.contains(point.name()) || is_there(result_path(args_.out, point.name()))) return PointState::kDone;
   if (is_there(fs::path(folder_of(point)) / kFailure)) return PointState::kFailed;
   return is_there(config_of(point)) ? PointState::kBegun : PointState::kWaiting;
 }
@@ -184,6 +220,11 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
   return pace.seconds_left(saved.empty() ? 0 : saved.back());
 }
 
+void StudyRun::stop_if_asked() const {
+  if (stop_requested())
+    throw InterruptedError("interrupted between two points; continue with: nibble study run --out {}", args_.out);
+}
+
 std::vector<PointEstimate> StudyRun::estimate() {
   std::map<std::string, std::pair<double, double>> range;  // narrowest and widest unfinished width
   for (const StudyPoint& p : plan_.points) {
@@ -194,6 +235,7 @@ std::vector<PointEstimate> StudyRun::estimate() {
   }
   std::map<std::string, std::pair<Sample, Sample>> samples;
   for (const auto& [precision, widths] : range) {
+    stop_if_asked();
     const bool one = widths.second == widths.first;
     message(
         fmt::format("probing {} x{}{}", precision, widths.first, one ? "" : fmt::format(" and x{}", widths.second)));
@@ -231,6 +273,7 @@ void StudyRun::work_on(const StudyPoint& point) {
                                             .train = run.training_set(),
                                             .train_limit = plan_.train_eval_images});
   write_file_atomically(result_path(args_.out, point.name()), to_json(result));
+  CheckpointStore(folder, 1).publish(summary.steps);  // ResNet-50 x1.5: 0.4 GB each, and only for going on
 }
 
 /// Works on a point; the sentence of an error that is this point's own. Others are thrown on.
@@ -270,6 +313,7 @@ StudyRun::Outcome StudyRun::run(const std::vector<PointEstimate>& estimates) {
       outcome.done.push_back(name);
       continue;
     }
+    stop_if_asked();
     const double pace = expected > 0 ? taken / expected : 1;
     message(fmt::format("point {} of {}: {}{}", i + 1, plan_.points.size(), name,
                         left > 0 ? fmt::format(", about {} left for the study", duration(pace * left)) : ""));

@@ -1,5 +1,6 @@
 // The sweep: every point of a plan trained, measured and written down, one after the other, resumable at any moment.
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "apps/train_arguments.hpp"
 #include "apps/training_run.hpp"
 #include "nn/folder_lock.hpp"
+#include "nn/study/point_result.hpp"
 
 namespace nibble::apps {
 
@@ -62,7 +64,10 @@ class StudyRun {
   void lock();
   void settle_recipe();
   void settle_plan();
+  void read_kept();
+  void unpack_kept();
   void refuse_other_recipes();
+  void stop_if_asked() const;
   void set_point(const StudyPoint& point);
   StudyData describe_data();
   void work_on(const StudyPoint& point);
@@ -81,7 +86,8 @@ class StudyRun {
   TrainArguments& recipe_;
   std::unique_ptr<FolderLock> lock_;
   StudyPlan plan_;
-  int64_t steps_ = 0;  // of each point's training
+  std::map<std::string, PointResult> kept_;  // by name: of STUDY/study.json, where the point has no result file
+  int64_t steps_ = 0;                        // of each point's training
 };
 
 }  // namespace nibble::apps

@@ -98,6 +98,21 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   check_refused("study pick --max-bytes 5 " + study, 2, "the cheapest, w4a4-fl8 x0.1");
   CHECK(run_program("study report " + study).code == 0);
 
+  // The same bytes as a run of its own: nothing of the point before it is left in the process.
+  const std::string own = folder / "own", checkpoint = "/checkpoints/step-000002.safetensors";
+  REQUIRE(run_program("train --quiet --threads 1 --out " + own + " --config " + study +
+                      "/w4a4-fl8-x0.1-s0/config.resolved.toml")
+              .code == 0);
+  CHECK(read_text(own + checkpoint).size() > 1000);
+  CHECK(read_text(own + checkpoint) == read_text(study + "/w4a4-fl8-x0.1-s0" + checkpoint));
+
+  // Stopped while it was measured: measured anew, not trained.
+  const std::string trained = read_text(study + "/bf16-x0.1-s0/metrics.jsonl");
+  fs::remove(study + "/bf16-x0.1-s0/result.json");
+  CHECK(run_program("study run --out " + study).code == 0);
+  CHECK(fs::exists(study + "/bf16-x0.1-s0/result.json"));
+  CHECK(read_text(study + "/bf16-x0.1-s0/metrics.jsonl") == trained);
+
   // As in a repository: nothing but the results and the plan.
   for (const char* name : {"/bf16-x0.1-s0", "/w4a4-fl8-x0.1-s0"})
     for (const auto& entry : fs::directory_iterator(study + name))
@@ -107,9 +122,36 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   const Result more = run_program(again + " --json --widths 0.2 --precisions w4a4-fl8");
   CHECK(nlohmann::json::parse(more.out).at("points").size() == 3);
   CHECK_FALSE(fs::exists(study + "/bf16-x0.1-s0/config.resolved.toml"));
+  fs::copy_file(study + "/bf16-x0.1-s0/result.json", study + "/w4a4-fl8-x0.1-s0/result.json",
+                fs::copy_options::overwrite_existing);
+  check_refused(again, 3, "is the result of bf16-x0.1-s0");
+  fs::remove_all(study + "/w4a4-fl8-x0.1-s0");
   fs::remove(study + "/plan.json");
   check_refused("study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.1 --lr 0.5", 2,
                 "was made with lr = 0.05, the study has 0.5");
+}
+
+TEST_CASE("study run: the points of a study.json that a repository keeps are not run again") {
+  const TemporaryFolder folder("study-kept");
+  const std::string data = folder / "data", study = folder / "study", kept = folder / "kept";
+  if (!make_data(data)) return;
+  const std::string run = "study run --quiet --data " + data + kRecipe + "--widths 0.1 --precisions bf16,w4a4 --out ";
+  REQUIRE(run_program(run + study).code == 0);
+  REQUIRE(run_program("study report " + study).code == 0);
+  fs::create_directories(kept);
+  fs::copy_file(study + "/report/study.json", kept + "/study.json");
+  const nlohmann::json plan = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
+  CHECK(plan.at("points")[1].at("state") == "done");
+  check_refused(run + kept + " --lr 0.5", 2, "was made with lr = 0.05");
+  CHECK(run_program(run + kept).code == 0);
+  CHECK(read_text(kept + "/w4a4-x0.1-s0/result.json") == read_text(study + "/w4a4-x0.1-s0/result.json"));
+  CHECK_FALSE(fs::exists(kept + "/w4a4-x0.1-s0/config.resolved.toml"));
+  fs::remove_all(kept + "/w4a4-x0.1-s0");
+  nlohmann::json hostile = nlohmann::json::parse(read_text(kept + "/study.json"));
+  hostile.at("points")[1].at("name") = "../../outside";
+  folder.write("kept/study.json", hostile.dump());
+  check_refused(run + kept, 3, "a point called '../../outside'");
+  CHECK_FALSE(fs::exists(folder / "../outside"));
 }
 
 TEST_CASE("study run: one recipe, one data set and one plan a study; anything else is refused and changes nothing") {
@@ -144,6 +186,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(again + " --data " + other, 3, "30 training");
   CHECK(read_text(study + "/plan.json") == plan);
   CHECK(read_text(study + "/recipe.toml") == recipe);
+  check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");
   folder.write("study/plan.json", "{}");
   check_refused(again, 3, "plan.json is no plan of a study");
 }
