@@ -50,7 +50,7 @@ std::vector<std::string> names(const nlohmann::json& points) {
   return all;
 }
 
-TEST_CASE("study run: the dry run prints every point with its cost, state and time, and writes nothing") {
+TEST_CASE("study run: the dry run prints every point with its cost, state and time, and writes nothing; layers too") {
   const TemporaryFolder folder("study-dry");
   const std::string data = folder / "data", study = folder / "study";
   if (!make_data(data)) return;
@@ -72,6 +72,19 @@ TEST_CASE("study run: the dry run prints every point with its cost, state and ti
   CHECK(linear(with_layer) > linear(plain));
   CHECK(has(run_program(run + " --config " + config).out, "in all points: layer3.0.conv2 w8a8"));
   CHECK_FALSE(fs::exists(study));
+
+  // The recipe of a study keeps its layers when the study goes on without the config.
+  REQUIRE(run_program("study run --quiet --data " + data + " --out " + study + kRecipe +
+                      "--widths 0.1 --precisions w4a4 --config " + config)
+              .code == 0);
+  for (const std::string& more : {std::string(), " --config " + config}) {
+    const Result on = run_program("study run --dry-run --json --out " + study + more);
+    CAPTURE(on.err);
+    REQUIRE(on.code == 0);
+    CHECK(nlohmann::json::parse(on.out).at("layers").at("layer3.0.conv2") == "w8a8");
+  }
+  const nlohmann::json result = nlohmann::json::parse(read_text(study + "/w4a4-x0.1-s0/result.json"));
+  CHECK(result.at("ratio").at("linear") == linear(with_layer));
 }
 
 TEST_CASE("study run: points become runs with results; a result alone counts as done; report and pick read them") {
