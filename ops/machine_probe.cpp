@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "engine/cpu.hpp"
@@ -14,8 +15,8 @@ namespace nibble {
 
 namespace {
 
-constexpr int kAttempts = 8;
-constexpr double kAttemptSeconds = 0.002;  // longer than waking a thread, shorter than a time slice
+constexpr int kAttempts = 12;
+constexpr double kAttemptSeconds = 0.0005;  // well below a time slice, so that some run undisturbed on a busy machine
 
 template <typename Body>
 double seconds_of(const Body& body) {
@@ -24,24 +25,27 @@ double seconds_of(const Body& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
-double measure_mac_peak(MacUnit unit) {
-  const Isa isa = active_isa();
-  if (kernels::peak_macs(isa, unit, 1) == 0) return 0;
-  int64_t rounds = 1000;
-  const auto run_all = [&] { parallel_for(threads(), [&](int64_t) { kernels::peak_macs(isa, unit, rounds); }); };
-  while (seconds_of(run_all) < kAttemptSeconds) rounds *= 2;
-  double best = 0;
-  for (int i = 0; i < kAttempts; ++i) {
-    const double seconds = seconds_of(run_all);
-    best = std::max(best, static_cast<double>(kernels::peak_macs(isa, unit, 1) * rounds * threads()) / seconds);
-  }
-  return best;
-}
-
 constexpr int64_t kFloats = int64_t{1} << 24;  // 64 MiB an array: twice the 32 MiB third-level cache of a Zen 3 die
 constexpr int64_t kPart = int64_t{1} << 18;    // 1 MiB a task
 
 }  // namespace
+
+double measure_mac_peak(MacUnit unit) {
+  const Isa isa = active_isa();
+  const int64_t macs = kernels::peak_macs(isa, unit, 1);
+  if (macs == 0) return 0;
+  std::vector<double> best(static_cast<size_t>(threads()));
+  parallel_for(threads(), [&](int64_t thread) {
+    int64_t rounds = 1000;
+    const auto seconds = [&] { return seconds_of([&] { kernels::peak_macs(isa, unit, rounds); }); };
+    while (seconds() < kAttemptSeconds) rounds *= 2;
+    for (int i = 0; i < kAttempts; ++i) {
+      double& rate = best[static_cast<size_t>(thread)];
+      rate = std::max(rate, static_cast<double>(macs * rounds) / seconds());
+    }
+  });
+  return std::accumulate(best.begin(), best.end(), 0.0);
+}
 
 MacPeaks measure_mac_peaks() {
   MacPeaks peaks;

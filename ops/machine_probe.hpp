@@ -10,10 +10,12 @@ namespace nibble {
 /// peak (scalar).
 using MacPeaks = std::array<double, kMacUnits>;
 
-/// The best of several runs of about 2 ms each on registers alone (ops/kernels/isa/peak.hpp) at the active kernel
-/// level: on a shared machine the best is nearest to what the hardware does. Call it before and after a measurement and
-/// keep the larger (`largest`).  Cost: about 0.15 s.
+/// Registers alone (ops/kernels/isa/peak.hpp), at the active kernel level, all threads at it at once; of each thread the
+/// best of several runs of about 0.5 ms, because on a shared machine the best is nearest to what the hardware does. Call
+/// it before and after a measurement and keep the larger (`largest`).  Cost: about 0.05 s.
 MacPeaks measure_mac_peaks();
+/// The same for one unit.  Cost: about 0.01 s.
+double measure_mac_peak(MacUnit unit);
 MacPeaks largest(const MacPeaks& a, const MacPeaks& b);
 
 /// Bytes a second of all threads() threads together, on arrays that do not fit any cache.

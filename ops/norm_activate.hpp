@@ -25,7 +25,7 @@ NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tenso
 
 /// One batch-normed branch: the convolution output and where its gradients go.
 struct NormBranch {
-  std::string_view name;  // of the convolution, for the profiler; must outlive the tape
+  std::string_view name{};  // of the convolution, for the profiler; must outlive the tape
   Variable y;
   NormStatistics statistics;
   Tensor gamma, beta;                 // f32 [c]
