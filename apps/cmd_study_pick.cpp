@@ -74,11 +74,7 @@ class StudyPickCommand : public Command {
   }
 
   static std::string line(const StudyGroup& g) {
-    const PointResult& p = g.first();
-    return fmt::format("{}: top1 {:.2f} +- {:.2f}, linear {:.4f}, quadratic {:.4f}, memory {:.4f}, {} bytes{}",
-                       g.name(), g.top1.value, g.top1.error, p.ratio.linear, p.ratio.quadratic, p.ratio.memory,
-                       grouped(static_cast<int64_t>(p.served_bytes)),
-                       g.latency_ms > 0 ? fmt::format(", {:.2f} ms an image", g.latency_ms) : "");
+    return fmt::format("{}: top1 {:.2f} +- {:.2f}, {}", g.name(), g.top1.value, g.top1.error, costs_text(g));
   }
 
   void print_json(const Pick& pick) const {

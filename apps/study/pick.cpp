@@ -46,6 +46,14 @@ std::string Budget::text() const {
   return text;
 }
 
+std::string costs_text(const StudyGroup& g) {
+  const PointResult& p = g.first();
+  return fmt::format("linear cost {:.4f}, quadratic {:.4f}, memory {:.4f}, {}, {}", p.ratio.linear, p.ratio.quadratic,
+                     p.ratio.memory,
+                     p.served_bytes > 0 ? grouped(static_cast<int64_t>(p.served_bytes)) + " bytes" : "not served",
+                     g.latency_ms > 0 ? fmt::format("{:.2f} ms an image", g.latency_ms) : "not timed");
+}
+
 Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
   Pick pick;
   const auto cheaper = [&](const StudyGroup& a, const StudyGroup& b) {  // what was not measured comes last
@@ -60,11 +68,8 @@ Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
   if (pick.best == nullptr) {
     const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
     throw UsageError(
-        "no model of the study satisfies {}; the cheapest, {}, has linear cost {:.4f}, quadratic {:.4f}, memory "
-        "{:.4f}, {} bytes{}: raise the budget or add narrower points",
-        budget.text(), least.name(), least.first().ratio.linear, least.first().ratio.quadratic,
-        least.first().ratio.memory, grouped(static_cast<int64_t>(least.first().served_bytes)),
-        least.latency_ms > 0 ? fmt::format(", {:.2f} ms an image", least.latency_ms) : "");
+        "no model of the study satisfies {}; the cheapest, {}, has {}: raise the budget or add narrower points",
+        budget.text(), least.name(), costs_text(least));
   }
   for (const StudyGroup& g : groups)
     if (g.top1.value > pick.best->top1.value && (pick.next_better == nullptr || cheaper(g, *pick.next_better)))

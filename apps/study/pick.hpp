@@ -27,6 +27,9 @@ struct Pick {
   const StudyGroup* next_better = nullptr;  // the cheapest (Budget::cost) that beats it; null: none does
 };
 
+/// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms an image"
+std::string costs_text(const StudyGroup& g);
+
 /// Groups are compared by the published metric, mean over the seeds. UsageError, naming the cheapest group, when the
 /// budget allows none.
 Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget);

@@ -120,7 +120,12 @@ void StudyRun::settle_plan() {
   if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
   for (const StudyPoint& p : plan_.points) {  // what cannot be built is refused before anything is trained
     set_point(p);
-    build_resnet(recipe_.options.network);
+    const Network net = build_resnet(recipe_.options.network);
+    if (const int64_t at = recipe_.options.calibrate_step(steps_); !net.quantizers.empty() && at > steps_)
+      throw UsageError(
+          "--calibrate-at gives step {}, after the last of {}: the activations of {} would never be quantized; use a "
+          "smaller value",
+          at, steps_, p.name());
   }
 }
 

@@ -75,6 +75,10 @@ TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model 
   const std::vector<StudyGroup> groups = group_points(all);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01}), doctest::Contains("the cheapest, w4a4 x0.5"), UsageError);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.ms = 0.5}), doctest::Contains("the cheapest, w4a4 x1,"), UsageError);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01}),
+                       doctest::Contains("4,000,000 bytes, 3.00 ms an image: raise"), UsageError);
+  CHECK(costs_text(groups.back()) ==
+        "linear cost 0.5000, quadratic 0.1500, memory 0.5000, 25,000,000 bytes, not timed");
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01, .bytes = 5e6}),
                        doctest::Contains("linear cost at most 0.01 and at most 5,000,000 bytes"), UsageError);
 }

@@ -161,10 +161,10 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   CHECK_FALSE(fs::exists(kept + "/w4a4-x0.1-s0/config.resolved.toml"));
   fs::remove_all(kept + "/w4a4-x0.1-s0");
   nlohmann::json hostile = nlohmann::json::parse(read_text(kept + "/study.json"));
-  hostile.at("points")[1].at("name") = "../../outside";
+  hostile.at("points")[1].at("name") = "../outside";
   folder.write("kept/study.json", hostile.dump());
-  check_refused(run + kept, 3, "a point called '../../outside'");
-  CHECK_FALSE(fs::exists(folder / "../outside"));
+  check_refused(run + kept, 3, "a point called '../outside'");
+  CHECK_FALSE(fs::exists(folder / "outside"));
 }
 
 TEST_CASE("study run: one recipe, one data set and one plan a study; anything else is refused and changes nothing") {
@@ -175,6 +175,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(fresh + "--precisions w5a5", 2, "'w5a5'");
   check_refused(fresh + "--widths 99", 2, "--width is 99");
   check_refused(fresh + "--extra-seeds 1", 2, "use WIDTH:SEED");
+  check_refused(fresh + "--calibrate-at 9", 2, "would never be quantized");
   check_refused(fresh + "--train-eval-images -1", 2, "--train-eval-images is -1");
   check_refused("study run --quiet --out " + study, 2, "--data is missing");
   check_refused("study run", 2, "--out");
