@@ -13,6 +13,7 @@
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
+#include "data/loader.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "nn/train_options.hpp"
@@ -79,6 +80,22 @@ double decode_rate(const std::string& dir) {
   return static_cast<double>(done) / std::chrono::duration<double>(Clock::now() - began).count();
 }
 
+/// Decoded, cropped, resized and flipped images a second of one loader thread with no training beside it: a step that
+/// is faster than this times --loader-threads waits for its data.
+double loader_rate(const std::string& dir, int size) {
+  const auto images =
+      std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir, .split = "train", .decoder = Decoder::auto_});
+  const int64_t batch = std::min<int64_t>(16, images->size());
+  TrainLoader loader(
+      {.dataset = images, .batch_size = batch, .transform = {.size = size}, .workers = 1, .prefetch = 1});
+  for (int i = 0; i < 3; ++i) loader.next();  // what was made ahead
+  const auto began = Clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - began).count(); };
+  int64_t done = 0;
+  for (; seconds() < 0.5; done += batch) loader.next();
+  return static_cast<double>(done) / seconds();
+}
+
 class Doctor : public Command {
  public:
   const char* name() const override { return "doctor"; }
@@ -124,6 +141,9 @@ class Doctor : public Command {
     j["huge_pages"] = first_line("/sys/kernel/mm/transparent_hugepage/enabled");
     j["decoder"] = std::string(name_of(resolve(Decoder::auto_)));
     if (!data_.empty()) j["decode_images_per_second_per_thread"] = decode_rate(data_);
+    if (!data_.empty())
+      for (const int size : {64, 128, 224})
+        j["loader_images_per_second_per_thread"][std::to_string(size)] = loader_rate(data_, size);
     j["probe_train_images_per_second"] = {{"bf16", probe_training_rate("bf16")},
                                           {"w8a8", probe_training_rate("w8a8")},
                                           {"w4a4-fl8", probe_training_rate("w4a4-fl8")}};
@@ -143,6 +163,12 @@ class Doctor : public Command {
                       data_.empty() ? ""
                                     : fmt::format(", {:.0f} images/s a thread",
                                                   j["decode_images_per_second_per_thread"].get<double>())));
+    if (!data_.empty()) {
+      const auto& loader = j["loader_images_per_second_per_thread"];
+      print(fmt::format(
+          "loader   {:.0f} images/s a thread at 64 px, {:.0f} at 128 px, {:.0f} at 224 px (decoded and augmented)",
+          loader["64"].get<double>(), loader["128"].get<double>(), loader["224"].get<double>()));
+    }
     const auto& probe = j["probe_train_images_per_second"];
     print(fmt::format("training probe (resnet26 x0.25, 64 px): bf16 {:.0f}, w8a8 {:.0f}, w4a4-fl8 {:.0f} img/s",
                       probe["bf16"].get<double>(), probe["w8a8"].get<double>(), probe["w4a4-fl8"].get<double>()));

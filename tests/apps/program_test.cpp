@@ -220,6 +220,8 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   REQUIRE(run_program("synth --out '" + (folder / "images") + "' --train 2 --val 1 --size 32").code == 0);
   const Result r = run_program("doctor --json --precision w4a4-fl8 --batch-size 6 --epochs 3" + data + net);
   REQUIRE(r.code == 0);
+  for (const char* size : {"64", "128", "224"})
+    CHECK(nlohmann::json::parse(r.out).at("loader_images_per_second_per_thread").at(size).get<double>() > 0);
   const nlohmann::json e = nlohmann::json::parse(r.out).at("estimate");
   CHECK(e.at("steps") == 9);  // 3 epochs of 20 images in batches of 6
   CHECK(e.at("images_per_second_before_calibration").get<double>() > 0);
