@@ -9,17 +9,15 @@
 #include <mutex>
 #include <new>
 
+#include "engine/sanitizer.hpp"
+
 namespace nibble {
 
 namespace {
 
 constexpr size_t kPage = 4096, kHugePage = size_t{2} << 20;
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeep = false;  // a kept block would hide a use after free
-#else
-constexpr bool kKeep = true;
-#endif
+constexpr bool kKeep = !kAddressSanitizer;  // a kept block would hide a use after free
 
 /// Sizes in steps of a 64th of their power of two, so that nearly equal requests share blocks. Whole huge pages would
 /// be simpler, but take 260 of the 1,500 MiB of a ResNet-50 step (112 px, batch 64): the last pages are small ones.

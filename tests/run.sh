@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is needed, builds with gcc and clang, and runs every test on every kernel level of this machine.
+# Installs what is needed, builds with gcc and with clang under the sanitizers, and runs every test on every kernel level
+# of this machine.
 #
 #   tests/run.sh            everything; the last line is `N passed, N failed`
 #   tests/run.sh --quick    gcc build, its tests and the format check only
-#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels-debug clang sanitize format
+#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels clang format
 #   tests/run.sh --no-install                as asked, but leave the system's packages alone
 #
 # Builds go to build/test-*; a second run rebuilds only what changed. NIBBLE_TEST_JOBS limits compile jobs.
@@ -11,7 +12,7 @@ set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
 
-stages="packages gcc levels-debug clang sanitize format"
+stages="packages gcc levels clang format"
 install=yes
 while [ $# -gt 0 ]; do
   case $1 in
@@ -31,9 +32,9 @@ while [ $# -gt 0 ]; do
 done
 for stage in $stages; do
   case $stage in
-    packages | gcc | levels-debug | clang | sanitize | format) ;;
+    packages | gcc | levels | clang | format) ;;
     *)
-      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels-debug, clang, sanitize and format" >&2
+      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels, clang and format" >&2
       exit 2
       ;;
   esac
@@ -108,7 +109,7 @@ run_tests() {
 }
 
 stage_packages() {
-  local needed="g++ clang clang-format meson ninja-build pkg-config python3 libxsimd-dev libtbb-dev libstb-dev
+  local needed="g++ clang libclang-rt-dev clang-format meson ninja-build pkg-config python3 libxsimd-dev libtbb-dev libstb-dev
     doctest-dev libsimde-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libfmt-dev libturbojpeg0-dev"
   # shellcheck disable=SC2086  # a list of words
   step packages install bash apps/install_packages.sh $needed
@@ -120,36 +121,36 @@ stage_gcc() {
 }
 
 # Unoptimised, so that inline functions leave symbols: what a release build merely happens to inline shows here.
-stage_levels_debug() {
-  local dir=$root/build/test-levels rules
-  CXX=g++ step levels-debug configure setup_dir "$dir" --buildtype=debug -Dbench=disabled || return
+stage_levels() {
+  local dir=$root/build/test-levels rules levels
+  CXX=clang++ step levels configure setup_dir "$dir" --buildtype=debug -Dbench=disabled -Dwerror=true || return
   rules=$(meson test -C "$dir" --list 2>/dev/null | grep -o 'isa_symbols/[a-z0-9]*')
   if [ -z "$rules" ]; then
-    echo "FAIL  levels-debug: the build lists no kernel level"
-    result levels-debug "kernel levels" 0 1 0
+    echo "FAIL  levels: the build lists no kernel level"
+    result levels "kernel levels" 0 1 0
     return
   fi
+  levels=${rules//symbols\//}
   # shellcheck disable=SC2086  # one word a level
-  step levels-debug compile meson compile -C "$dir" -j "$jobs" ${rules//symbols\//} || return
+  step levels compile meson compile -C "$dir" -j "$jobs" $levels || return
   # shellcheck disable=SC2086
-  run_tests levels-debug levels $rules
+  run_tests levels levels $rules
 }
 
+# The second compiler builds what the sanitizers watch, so that nothing is compiled a third time. -O1: unoptimised
+# kernels take ten times as long, and at -O2 compiling costs more than the tests gain. The emulated kernels, which their
+# guards watch in the gcc build, would take a sixth of the compile time.
 stage_clang() {
-  CXX=clang++ build clang --buildtype=release -Dwerror=true || return
-  run_tests clang clang --suite unit --suite kernels --suite grad
-}
-
-stage_sanitize() {
-  # -O1: unoptimised kernels take ten times as long, and at -O2 compiling costs more than the tests gain (a table of
-  # kernels 80 s, test_nn 549 instead of 667 s). No werror: the instrumentation itself provokes gcc's warnings.
-  CXX=g++ build sanitize --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Dbench=disabled || return
+  CXX=clang++ build clang --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false \
+    -Dbench=disabled -Demulated=disabled -Dwerror=true || return
   # End to end on the best level only: the kernels of every level are tested one by one before, and 20 kills a level
   # take 200 s under instrumentation.
-  local best
-  best=$("$root/build/test-sanitize/nibble" doctor --json 2>/dev/null | grep -o '"isa":"[a-z0-9]*"' | cut -d'"' -f4)
-  run_tests sanitize sanitize --setup asan --suite unit --suite kernels --suite grad
-  run_tests sanitize-e2e sanitize --setup asan apps "e2e/${best:-scalar}"
+  local best tests
+  best=$("$root/build/test-clang/nibble" doctor --json 2>/dev/null | grep -o '"isa":"[a-z0-9]*"' | cut -d'"' -f4)
+  tests=$(meson test -C "$root/build/test-clang" --setup asan --list 2>/dev/null | sed -n 's/.* - nibble://p' |
+    grep -v "^e2e/"; echo "e2e/${best:-scalar}")
+  # shellcheck disable=SC2086  # one word a test
+  run_tests clang clang --setup asan $tests
 }
 
 stage_format() {
@@ -162,7 +163,7 @@ stage_format() {
 [ "$install" = no ] && stages=$(printf '%s\n' $stages | grep -vx packages | tr '\n' ' ')
 for stage in $stages; do
   say "$stage"
-  "stage_${stage//-/_}"
+  "stage_$stage"
 done
 
 say "summary ($((SECONDS - started)) s)"

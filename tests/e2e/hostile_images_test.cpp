@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/sanitizer.hpp"
 #include "tests/apps/program.hpp"
 #include "tests/shared_data.hpp"
 
@@ -61,11 +62,7 @@ TEST_CASE("every hostile image is predicted or refused as the manifest expects, 
     MESSAGE("skipped: needs the program and the shared images");
     return;
   }
-#if defined(__SANITIZE_ADDRESS__)
-  constexpr bool kBounded = false;  // the sanitizer's own memory and time are not the decoder's
-#else
-  constexpr bool kBounded = true;
-#endif
+  constexpr bool kBounded = !nibble::kAddressSanitizer;  // the sanitizer's own memory and time are not the decoder's
   const TemporaryFolder folder("hostile");
   const std::string data = folder / "data", run = folder / "run";
   REQUIRE(train_tiny_run(data, run, 4));

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/sanitizer.hpp"
 #include "engine/storage.hpp"
 
 using namespace nibble;
@@ -16,11 +17,7 @@ namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeeps = false;  // see engine/block_cache.cpp
-#else
-constexpr bool kKeeps = true;
-#endif
+constexpr bool kKeeps = !kAddressSanitizer;  // see engine/block_cache.cpp
 
 }  // namespace
 
