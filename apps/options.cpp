@@ -66,7 +66,15 @@ void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const
   for (const OptionField& field : fields) {
     std::visit(
         [&](auto* value) {
-          if constexpr (std::is_same_v<decltype(value), bool*>)
+          if constexpr (std::is_same_v<decltype(value), uint64_t*>)  // the parser wraps -1 to 2^64 - 1
+            app.add_option("--" + field.name, *value, field.help)
+                ->capture_default_str()
+                ->take_last()
+                ->group(group)
+                ->check([](const std::string& text) {
+                  return text.starts_with("-") ? text + " is no whole number from 0" : std::string();
+                });
+          else if constexpr (std::is_same_v<decltype(value), bool*>)
             app.add_flag("--" + field.name + ",!--no-" + field.name, *value,
                          field.help + (*value ? " (default: yes)" : " (default: no)"))
                 ->group(group);

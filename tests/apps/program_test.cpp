@@ -86,6 +86,7 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost --width", 2, "--width");
   check_refused("train", 2, "--data is missing");
   check_refused("train --data x --batch-size 48", 2, "not a multiple of --shard");
+  check_refused("train --data x --seed -1", 2, "--seed: -1 is no whole number from 0");
   check_refused("train --resume x --out y", 2, "--resume");
   check_refused("train --resume /nonexistent/run", 2, "/nonexistent/run");
   check_refused("bench walk", 2, "'walk'");
