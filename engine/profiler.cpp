@@ -20,6 +20,8 @@ namespace nibble {
 
 namespace {
 
+/// Tasks that follow each other on a helping thread closer than this are one event: a loop has thousands of them.
+constexpr int64_t kShareGapNs = 10'000;
 constexpr size_t kMaxEvents = size_t{1} << 20;  // 32 MiB a thread: minutes of training at some thousand zones a second
 
 struct Event {
@@ -27,6 +29,8 @@ struct Event {
   const std::string* label;  // in the thread's labels; null: none
   int64_t begin_ns;
   int64_t duration_ns;
+
+  int64_t end_ns() const { return begin_ns + duration_ns; }
 };
 
 struct Sum {
@@ -52,6 +56,7 @@ using Key = std::pair<const char*, const std::string*>;
 struct ThreadLog {
   std::mutex mutex;
   std::vector<Event> events;
+  size_t shares_end = 0;  // events.size() behind the last event when it was a share, else 0
   int64_t dropped = 0;
   std::set<std::string, std::less<>> labels;  // nodes do not move
   std::map<Key, Sum> sums;
@@ -114,6 +119,7 @@ void start_profiler() {
   for (const auto& log : all_logs()) {
     const std::lock_guard lock(log->mutex);
     log->events.clear();
+    log->shares_end = 0;
     log->sums.clear();
     log->labels.clear();
     log->dropped = 0;
@@ -149,8 +155,13 @@ void Zone::close() {
     if (found == log.labels.end()) found = log.labels.emplace(label_).first;
     label = &*found;
   }
-  if (log.events.size() < kMaxEvents) {
+  const bool behind_share = share_ && log.shares_end > 0 && log.shares_end == log.events.size();
+  if (behind_share && log.events.back().name == name_ && log.events.back().label == label &&
+      begin_ns_ - log.events.back().end_ns() < kShareGapNs) {
+    log.events.back().duration_ns += begin_ns_ + duration - log.events.back().end_ns();
+  } else if (log.events.size() < kMaxEvents) {
     log.events.push_back({name_, label, begin_ns_, duration});
+    log.shares_end = share_ ? log.events.size() : 0;
   } else {
     ++log.dropped;
   }

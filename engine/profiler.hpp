@@ -47,8 +47,10 @@ std::vector<ZoneTotal> zone_table();
 std::vector<ZoneTotal> labelled_zone_table();
 
 /// Writes the recorded zones as Chrome trace events (chrome://tracing, Perfetto): one complete event ("ph": "X") a
-/// zone, one row a thread; a label is args.label. A thread keeps its first 2^20 zones (32 bytes each); the rest count
-/// in the table only, and "droppedZones" says how many there are. Errors   DiskError when the file cannot be written.
+/// zone, one row a thread; a label is args.label. The tasks of a loop that a thread helps with are one event unless
+/// there is a gap between them. A thread keeps its first 2^20 zones (32 bytes each); the rest count in the table only,
+/// and "droppedZones" says how many there are.
+/// Errors   DiskError when the file cannot be written.
 void write_chrome_trace(const std::string& path);
 
 namespace profiler_detail {

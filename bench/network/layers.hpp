@@ -1,7 +1,6 @@
 // The distinct convolutions of a network, from build_resnet, and operands of the right types for each.
 #pragma once
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <vector>
 

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -164,6 +165,29 @@ TEST_CASE("a zone has the time of all threads that help in its loops, and is one
   CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
   REQUIRE(labelled_zone_table().size() == 1);
   CHECK(labelled_zone_table()[0].count == 1);
+}
+
+TEST_CASE("tasks that follow each other on a helping thread are one event of the trace, and all counted") {
+  const std::string path = temporary("nibble_shares_");
+  start_profiler();
+  {
+    Zone outer("outer", "a layer");
+    std::thread([&] {
+      for (int i = 0; i < 2000; ++i) ZoneShare share(&outer);
+      for (int i = 0; i < 3; ++i) Zone zone("own");
+    }).join();
+  }
+  stop_profiler();
+  write_chrome_trace(path);
+  const auto trace = nlohmann::json::parse(std::ifstream(path));
+  std::filesystem::remove(path);
+  std::map<std::string, int> events;
+  for (const auto& event : trace.at("traceEvents")) ++events[event.at("name")];
+  CHECK(events["own"] == 3);  // zones of its own stay apart
+  CHECK(events["outer"] >= 2);
+  CHECK(events["outer"] < 1000);  // a gap now and then, when the thread is interrupted
+  REQUIRE(find("outer"));
+  CHECK(find("outer")->count == 1);
 }
 
 TEST_CASE("the Chrome trace is JSON with one complete event per zone, inner zones inside outer ones") {
