@@ -63,10 +63,10 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
 
 std::string answer(const std::vector<PointResult>& points, const Groups& groups) {
   const PointResult& p = points.front();
-  std::string text = fmt::format(
-      "{} models of {} at {} px with {} classes, trained by one recipe and judged on {} "
-      "validation images.",
-      points.size(), p.arch, p.image_size, grouped(p.classes), grouped(p.last.images));
+  std::string text =
+      fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images.",
+                  points.size() == 1 ? "One model" : fmt::format("{} models", points.size()), p.arch, p.image_size,
+                  grouped(p.classes), grouped(p.last.images));
   const auto best = std::max_element(groups.begin(), groups.end(), [](const StudyGroup& a, const StudyGroup& b) {
     return a.top1.value < b.top1.value;
   });
