@@ -7,6 +7,7 @@
 
 #include "apps/command.hpp"
 #include "apps/console.hpp"
+#include "apps/inference_probe.hpp"
 #include "apps/options.hpp"
 #include "apps/profile.hpp"
 #include "engine/cpu.hpp"
@@ -133,14 +134,9 @@ class Bench : public Command {
   }
 
   void bench_infer() {
-    const Network net = build_resnet(options_.network);
-    Model model = make_model(net, {.seed = 0, .zero_last_gamma = false});
-    // Any bounds will do for the time; 4 is what an activation of unit variance needs.
-    for (Calibration& c : model.calibration) c.bound.assign(c.weight.size(), 4.0f);
-    rebuild_quantizers(model);
-    Executor executor(make_served(model));
+    Executor executor(untrained_model(options_.network));
     const Tensor x = images();
-    report(net, measure("infer", repeats_, [&] { executor.run(x); }));
+    report(executor.model().network, measure("infer", repeats_, [&] { executor.run(x); }));
   }
 
   Profile profile_of(const Phase& p) {

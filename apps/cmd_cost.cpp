@@ -5,6 +5,7 @@
 #include "apps/command.hpp"
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
+#include "apps/inference_probe.hpp"
 #include "apps/options.hpp"
 #include "nn/cost.hpp"
 
@@ -18,7 +19,8 @@ class CostCommand : public Command {
   const char* summary() const override { return "the three cost models of a network, in total and per layer"; }
   const char* examples() const override {
     return "  nibble cost --width 1 --precision w4a4-fl8\n"
-           "  nibble cost --precision w4a4-fl8 --max-linear 0.15";
+           "  nibble cost --precision w4a4-fl8 --max-linear 0.15\n"
+           "  nibble cost --precision w4a4-fl8 --image-size 224 --measure";
   }
 
   void declare(CLI::App& app) override {
@@ -28,6 +30,8 @@ class CostCommand : public Command {
     app.add_option("--classes", options_.classes, "classes of the model")->capture_default_str();
     app.add_option("--max-linear", max_linear_, "answer the largest width whose linear cost ratio is at most this");
     app.add_option("--config", config_, "TOML file with these options and per-layer precisions");
+    app.add_flag("--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
+    declare_threads(app, threads_);
     app.add_flag("--json", json_, "print one JSON object");
   }
 
@@ -38,6 +42,7 @@ class CostCommand : public Command {
     if (wanted) options_.width = width_for_linear(options_, max_linear_);
     const Cost cost = cost_of(build_resnet(options_));
     const CostRatio ratio = cost_ratio(cost.total, reference_cost(options_));
+    if (measure_) measure();
     if (json_)
       print_json(cost, ratio);
     else
@@ -56,6 +61,15 @@ class CostCommand : public Command {
     if (app_->count("--classes") == 0 && ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
   }
 
+  /// On fresh weights: neither bytes nor time depend on what a network has learnt.
+  void measure() {
+    apply_threads(threads_);
+    const ServedModel model = untrained_model(options_);
+    served_bytes_ = served_file_bytes(model);
+    Executor executor(model);
+    latency_ = measure_latency(executor, options_.image_size);
+  }
+
   void print_json(const Cost& cost, const CostRatio& ratio) const {
     nlohmann::ordered_json j;
     j["arch"] = options_.arch;
@@ -67,6 +81,13 @@ class CostCommand : public Command {
     j["quadratic"] = cost.total.quadratic;
     j["memory_bits"] = cost.total.memory_bits;
     j["ratio"] = {{"linear", ratio.linear}, {"quadratic", ratio.quadratic}, {"memory", ratio.memory}};
+    if (measure_)
+      j["measured"] = {{"served_bytes", served_bytes_},
+                       {"batch1_ms", latency_.batch1_ms},
+                       {"batch32_ms_per_image", latency_.batch32_ms_per_image},
+                       {"threads", latency_.threads},
+                       {"isa", latency_.isa},
+                       {"cpu", latency_.cpu}};
     j["layers"] = nlohmann::ordered_json::array();
     for (const LayerCost& l : cost.layers)
       j["layers"].push_back({{"name", l.name},
@@ -95,6 +116,12 @@ class CostCommand : public Command {
         "cost of bf16 at width 1",
         options_.arch, options_.width, options_.precision, options_.image_size, options_.classes, ratio.linear,
         ratio.quadratic, ratio.memory));
+    if (measure_)
+      print(
+          fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {} "
+                      "threads)",
+                      grouped(static_cast<int64_t>(served_bytes_)), latency_.batch1_ms, latency_.batch32_ms_per_image,
+                      latency_.cpu, latency_.isa, latency_.threads));
   }
 
   CLI::App* app_ = nullptr;
@@ -103,7 +130,10 @@ class CostCommand : public Command {
   std::vector<OptionField> fields_;
   std::string config_;
   double max_linear_ = 0;
-  bool json_ = false;
+  bool json_ = false, measure_ = false;
+  int64_t threads_ = 0;
+  uint64_t served_bytes_ = 0;
+  Latency latency_;
 };
 
 }  // namespace

@@ -1,17 +1,16 @@
 #include "apps/study/measure.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 
 #include "apps/console.hpp"
+#include "apps/inference_probe.hpp"
 #include "apps/model_input.hpp"
 #include "apps/report/run_report.hpp"
 #include "apps/signals.hpp"
 #include "engine/cpu.hpp"
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"
-#include "engine/rng.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "nn/study/point_layers.hpp"
 
@@ -19,40 +18,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr size_t kCurveSamples = 200;    // of training: what a chart shows; ten thousand steps would be 1 MiB a point
-constexpr double kLatencySeconds = 0.5;  // at least, of calls after the first
-constexpr size_t kLatencyCalls = 7;      // at least
-
-Tensor noise(int64_t n, int64_t side) {
-  const Tensor x(DType::u8, {n, side, side, 3});
-  Rng rng(0, rng_purpose::kTest);
-  for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-  return x;
-}
-
-/// Median milliseconds of a call with `n` images.
-double call_ms(Executor& executor, int64_t n, int64_t side) {
-  const Tensor images = noise(n, side);
-  executor.run(images);  // allocations, page faults
-  std::vector<double> times;
-  double total = 0;
-  while (times.size() < kLatencyCalls || total < kLatencySeconds) {
-    const auto began = std::chrono::steady_clock::now();
-    executor.run(images);
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
-    total += times.back();
-  }
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
-  return 1000 * times[times.size() / 2];
-}
-
-Latency measure_latency(Executor& executor, int64_t side) {
-  return {.batch1_ms = call_ms(executor, 1, side),
-          .batch32_ms_per_image = call_ms(executor, 32, side) / 32,
-          .threads = threads(),
-          .cpu = cpu_features().brand,
-          .isa = std::string(name_of(active_isa()))};
-}
+constexpr size_t kCurveSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB a point
 
 uint64_t write_served(const Checkpoint& checkpoint, const std::string& run) {
   ServedModel served = make_served(checkpoint.model);

@@ -172,6 +172,27 @@ TEST_CASE("program: weights that are refused leave no run folder behind") {
   CHECK_FALSE(std::filesystem::exists(run));
 }
 
+TEST_CASE("program: nibble cost --measure says how large the served file is and how long an image takes") {
+  if (no_program()) return;
+  const std::string network = " --arch resnet26 --width 0.1 --image-size 32 --classes 10";
+  int64_t bytes[2];
+  for (const bool small : {false, true}) {
+    const Result r = run_program("cost --measure --json" + network + " --precision " + (small ? "w4a4" : "w8a8"));
+    REQUIRE(r.code == 0);
+    const nlohmann::json j = nlohmann::json::parse(r.out).at("measured");
+    bytes[small] = j.at("served_bytes").get<int64_t>();
+    CHECK(j.at("batch1_ms").get<double>() > 0);
+    CHECK(j.at("batch32_ms_per_image").get<double>() > 0);
+  }
+  CHECK(bytes[1] < bytes[0]);
+  // Each 8-bit weight is a byte of the file.
+  const Result models = run_program("cost --json" + network + " --precision w8a8");
+  CHECK(bytes[0] > nlohmann::json::parse(models.out).at("weights").get<int64_t>());
+  CHECK(has(run_program("cost --measure" + network).out, "served file "));
+  CHECK_FALSE(nlohmann::json::parse(models.out).contains("measured"));
+  check_refused("cost --measure --quant-mode fake" + network, 1, "fake");
+}
+
 TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {
   if (no_program()) return;
   const Result table = run_program("cost --precision w4a4-fl8");
