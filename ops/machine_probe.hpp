@@ -10,9 +10,9 @@ namespace nibble {
 /// peak (scalar).
 using MacPeaks = std::array<double, kMacUnits>;
 
-/// Registers alone (ops/kernels/isa/peak.hpp), at the active kernel level, all threads at it at once; of each thread the
-/// best of several runs of about 0.5 ms, because on a shared machine the best is nearest to what the hardware does. Call
-/// it before and after a measurement and keep the larger (`largest`).  Cost: about 0.05 s.
+/// Registers alone (ops/kernels/isa/peak.hpp), at the active kernel level, all threads at it at once; of each thread
+/// the best of several runs of about 0.5 ms, because on a shared machine the best is nearest to what the hardware does.
+/// Call it before and after a measurement and keep the larger (`largest`).  Cost: about 0.05 s.
 MacPeaks measure_mac_peaks();
 /// The same for one unit.  Cost: about 0.01 s.
 double measure_mac_peak(MacUnit unit);
