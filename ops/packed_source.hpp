@@ -1,4 +1,5 @@
-// Where a gathered product reads its left operand: bf16 rows as they lie, codes as they lie or expanded per task.
+// What forward and backward of the packed convolution share: checked shapes, and where a gathered product reads its
+// source: bf16 rows as they lie, codes as they lie or expanded per task.
 #pragma once
 #include "ops/packed_conv.hpp"
 
@@ -15,6 +16,13 @@ inline ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
     throw ShapeError("[conv] {} reads whole image rows, so pixels must be {} elements apart, got {}", layer.name, s.ic,
                      x.stride());
   return s;
+}
+
+/// Throws ShapeError unless d_y is a gradient of what the layer makes of s.n images.
+inline void check_gradient(const LayerWeights& layer, const ConvShape& s, const Tensor& d_y) {
+  if (d_y.shape() != Shape{s.n, s.oh(), s.ow(), s.oc})
+    throw ShapeError("[conv] {} makes [{},{},{},{}], but its gradient is {}", layer.name, s.n, s.oh(), s.ow(), s.oc,
+                     d_y.shape().str());
 }
 
 /// Codes as the multiplier sees them. Bytes without a shift are read in place; packed nibbles and shifted channels are

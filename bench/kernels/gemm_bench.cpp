@@ -108,16 +108,28 @@ void pack_a(benchmark::State& state, const Gemm& g, int k) {
 }
 
 /// One panel of A from k pixels of 256 channels: the left operand of a weight gradient.
-template <typename T, typename Pack>
-void pack_transposed(benchmark::State& state, const GemmFloat<bf16>& g, const Pack& pack, int k) {
-  const std::vector<T> data(static_cast<size_t>(int64_t{k} * 256));
+void pack_transposed(benchmark::State& state, const GemmFloat<bf16>& g, int k) {
+  const std::vector<bf16> data(static_cast<size_t>(int64_t{k} * 256));
   const auto rows = rows_of(data, k, 256);
   Buffer panel(static_cast<size_t>(int64_t{g.mr} * (k + g.kr) * g.a_bytes));
   for (auto _ : state) {
-    pack(rows.data(), k, g.mr, panel.data());
+    g.pack_a_transposed(rows.data(), k, g.mr, panel.data());
     benchmark::ClobberMemory();
   }
   report_elements(state, int64_t{g.mr} * k);
+}
+
+/// One panel of B from k pixels of 256 channels: the right operand of a weight gradient.
+template <typename T, typename Pack>
+void pack_gathered(benchmark::State& state, const GemmFloat<bf16>& g, const Pack& pack, int k) {
+  const std::vector<T> data(static_cast<size_t>(int64_t{k} * 256));
+  const auto rows = rows_of(data, k, 256);
+  Buffer panel(static_cast<size_t>(int64_t{g.nr} * (k + g.kr) * g.b_bytes));
+  for (auto _ : state) {
+    pack(rows.data(), 0, k, g.nr, panel.data());
+    benchmark::ClobberMemory();
+  }
+  report_elements(state, int64_t{g.nr} * k);
 }
 
 /// One panel of B, contiguous in k (weights) or in n (output gradients).
@@ -162,11 +174,11 @@ void register_packing(const kernels::Table& t, const std::string& level) {
     add("a_u8s8", [&t, k](benchmark::State& s) { pack_a<uint8_t>(s, t.u8s8, k); });
     add("a_u4s4", [&t, k](benchmark::State& s) { pack_a<uint8_t>(s, t.u4s4, k); });
     add("a_bf16", [&t, k](benchmark::State& s) { pack_a<bf16>(s, t.bf16_gemm, k); });
-    add("a_transposed_bf16",
-        [&t, k](benchmark::State& s) { pack_transposed<bf16>(s, t.bf16_gemm, t.bf16_gemm.pack_a_transposed, k); });
-    add("a_transposed_u8", [&t, k](benchmark::State& s) {
-      pack_transposed<uint8_t>(s, t.bf16_gemm, t.bf16_gemm.pack_a_transposed_u8, k);
-    });
+    add("a_transposed_bf16", [&t, k](benchmark::State& s) { pack_transposed(s, t.bf16_gemm, k); });
+    add("b_rows_bf16",
+        [&t, k](benchmark::State& s) { pack_gathered<bf16>(s, t.bf16_gemm, t.bf16_gemm.pack_b_rows, k); });
+    add("b_rows_u8",
+        [&t, k](benchmark::State& s) { pack_gathered<uint8_t>(s, t.bf16_gemm, t.bf16_gemm.pack_b_rows_u8, k); });
     add("b_u4s4", [&t, k](benchmark::State& s) { pack_b<int8_t>(s, t.u4s4, k, 1, k); });
     add("b_bf16_by_k", [&t, k](benchmark::State& s) { pack_b<bf16>(s, t.bf16_gemm, k, 1, k); });
     add("b_bf16_by_n", [&t, k](benchmark::State& s) { pack_b<bf16>(s, t.bf16_gemm, k, 256, 1); });

@@ -42,9 +42,12 @@ struct GemmFloat {
   void (*pack_a)(const T* const* rows, int m, int k, void* panel) = nullptr;
   /// A transposed: element (m, k) = rows[k][m], m < columns <= mr.
   void (*pack_a_transposed)(const T* const* rows, int k, int columns, void* panel) = nullptr;
-  /// The same from unsigned 8-bit codes (exact in bf16): the left operand of a weight gradient. Null for T = float.
-  void (*pack_a_transposed_u8)(const uint8_t* const* rows, int k, int columns, void* panel) = nullptr;
   void (*pack_b)(const T* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
+  /// B from gathered rows: element (k, n) = rows[k][offset + n], n < columns <= nr; missing columns become zero. The
+  /// right operand of a weight gradient. Null for T = float.
+  void (*pack_b_rows)(const T* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
+  /// The same from unsigned 8-bit codes, which are exact in bf16. Null for T = float.
+  void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into) = nullptr;
 };
@@ -188,6 +191,8 @@ struct Elementwise {
                    bool nesterov) = nullptr;
   /// out += x.
   void (*add_f32)(const float* x, int64_t n, float* out) = nullptr;
+  /// out += (column * row[i]) * x; row null: column * x.
+  void (*add_scaled_f32)(const float* x, int64_t n, float column, const float* row, float* out) = nullptr;
 };
 
 struct Table {

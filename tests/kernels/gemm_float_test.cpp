@@ -29,9 +29,9 @@ TEST_CASE("a float panel does not depend on how its operand lay in memory") {
   for_each_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }
 
-TEST_CASE("codes packed as a transposed left operand equal their values in bf16") {
+TEST_CASE("gathered rows and codes pack into the same right operand as a matrix") {
   for (const Isa isa : runnable_isas())
-    check_transposed_codes(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
+    check_gathered_rows(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
 }
 
 }  // namespace

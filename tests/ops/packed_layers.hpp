@@ -37,6 +37,7 @@ inline std::vector<NamedShape> conv_shapes() {
       {"1x1, K of three chunks", one(1, 5, 10, 1030, 3, 1)},
       {"1x1, K of exactly one chunk", one(1, 1, 3, 512, 16, 1)},
       {"1x1, linear layer", one(5, 1, 1, 64, 130, 1)},
+      {"1x1, several blocks of channels and outputs", one(1, 2, 3, 130, 300, 1)},
       {"1x1 stride 2, odd sides", one(2, 5, 7, 15, 16, 2)},
       {"1x1 stride 2, even sides", one(3, 4, 6, 64, 39, 2)},
       {"3x3", three(2, 5, 4, 17, 15, 1, 1)},

@@ -59,5 +59,14 @@ void add_f32(const float* x, int64_t n, float* out) {
   });
 }
 
+void add_scaled_f32(const float* x, int64_t n, float column, const float* row, float* out) {
+  over_channels<1>(n, [&](auto block, int64_t i) {
+    using V = typename decltype(block)::V;
+    auto scale = V::splat(column);
+    if (row != nullptr) scale = scale * V::load(row + i);
+    V::store(out + i, V::load(out + i) + scale * V::load(x + i));
+  });
+}
+
 }  // namespace
 }  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -133,5 +133,15 @@ void pack_transposed_plain(const S* const* rows, int k, int columns, void* panel
   }
 }
 
+/// rows[k][offset + n] -> [k][nr] floats.
+template <typename S, int kNr>
+void pack_gathered_plain(const S* const* rows, int64_t offset, int k, int columns, void* panel) {
+  PanelFloat* to = static_cast<PanelFloat*>(panel);
+  for (int i = 0; i < k; ++i, to += kNr) {
+    const S* from = rows[i] + offset;
+    for (int n = 0; n < kNr; ++n) to[n] = n < columns ? PanelFloat(from[n]) : PanelFloat(0);
+  }
+}
+
 }  // namespace
 }  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

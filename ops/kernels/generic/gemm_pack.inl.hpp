@@ -145,6 +145,20 @@ void pack_columns_float(const S* src, int64_t k_stride, int64_t n_stride, int k,
   }
 }
 
+/// rows[k][offset + n] -> [k][kNr] floats: a copy with conversion.
+template <typename W, int kNr, typename S>
+void pack_gathered(const S* const* rows, int64_t offset, int k, int columns, void* panel) {
+  if (columns < kNr) {
+    pack_gathered_plain<S, kNr>(rows, offset, k, columns, panel);
+    return;
+  }
+  uint32_t* to = static_cast<uint32_t*>(panel);
+  for (int i = 0; i < k; ++i, to += kNr) {
+    const S* const from = rows[i] + offset;
+    NIBBLE_UNROLL_ALL for (int n = 0; n < kNr; n += W::kLanes) W::store(to + n, W::floats(from + n));
+  }
+}
+
 template <typename T, typename Step, typename W, int kMr, int kNv>
 constexpr GemmFloat<T> float_gemm() {
   constexpr int kNr = kNv * Step::kLanes;
@@ -155,8 +169,11 @@ constexpr GemmFloat<T> float_gemm() {
   g.a_bytes = g.b_bytes = 4;
   g.pack_a = pack_rows<W, WordsOfFloats<W>, kMr, T>;
   g.pack_a_transposed = pack_transposed<W, kMr, T>;
-  if constexpr (sizeof(T) == 2) g.pack_a_transposed_u8 = pack_transposed<W, kMr, uint8_t>;
   g.pack_b = pack_columns_float<W, kNr, T>;
+  if constexpr (sizeof(T) == 2) {
+    g.pack_b_rows = pack_gathered<W, kNr, T>;
+    g.pack_b_rows_u8 = pack_gathered<W, kNr, uint8_t>;
+  }
   g.run = run_tiles<Step, kMr, kNv>;
   return g;
 }

@@ -61,8 +61,8 @@ TEST_CASE("emulated: a float panel does not depend on how its operand lay in mem
   for_each_float([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }
 
-TEST_CASE("emulated: codes packed as a transposed left operand equal their values in bf16") {
-  for (const Level& level : kLevels) check_transposed_codes(level.table->bf16_gemm, level.name);
+TEST_CASE("emulated: gathered rows and codes pack into the same right operand as a matrix") {
+  for (const Level& level : kLevels) check_gathered_rows(level.table->bf16_gemm, level.name);
 }
 
 TEST_CASE("emulated: the tile probe accepts working tiles") {

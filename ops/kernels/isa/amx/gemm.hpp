@@ -167,6 +167,18 @@ void pack_tile_transposed(const S* const* rows, int k, int columns, void* panel)
   }
 }
 
+/// rows[k][offset + n] -> [group of 32 k][tile][16 pairs of k][16 columns][2 k]: two rows are joined to words.
+template <typename S>
+void pack_tile_gathered(const S* const* rows, int64_t offset, int k, int columns, void* panel) {
+  constexpr int kKr = 32;
+  auto* to = static_cast<uint32_t*>(panel);
+  const auto row = [&](int i) { return i < k ? rows[i] + offset : nullptr; };
+  for (int i0 = 0; i0 < k; i0 += kKr)
+    for (int t = 0; t < kPanelColumns; t += kTileRows)
+      for (int i = i0; i < i0 + kKr; i += 2, to += Words::kLanes)
+        Words::store(to, join_rows(row(i), row(i + 1), t, columns - t));
+}
+
 constexpr GemmInt tile_gemm_codes() {
   GemmInt g;
   g.mr = kPanelRows;
@@ -187,8 +199,9 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
   g.a_bytes = g.b_bytes = 2;
   g.pack_a = pack_tile_rows<bf16>;
   g.pack_a_transposed = pack_tile_transposed<bf16>;
-  g.pack_a_transposed_u8 = pack_tile_transposed<uint8_t>;
   g.pack_b = pack_tile_columns<bf16, 32>;
+  g.pack_b_rows = pack_tile_gathered<bf16>;
+  g.pack_b_rows_u8 = pack_tile_gathered<uint8_t>;
   g.run = run_amx<Product::kBf16, float>;
   return g;
 }

@@ -1,0 +1,67 @@
+// Gradient of the packed convolution's input: bf16 products with fp32 sums (DESIGN 2.4).
+#include "ops/packed_conv.hpp"
+#include "ops/packed_source.hpp"
+
+namespace nibble {
+
+std::vector<float> y_gradient_scale(const LayerWeights& layer) {
+  std::vector<float> inverse;
+  for (float s : layer.scale) inverse.push_back(1.0f / s);
+  return inverse;
+}
+
+Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape) {
+  Zone zone("conv backward, input", layer.name);
+  ConvShape s = layer.shape;
+  s.n = x_shape[0];
+  if (x_shape != Shape{s.n, s.h, s.w, s.ic})
+    throw ShapeError("[conv] {} reads [n,{},{},{}], but the gradient of {} is wanted", layer.name, s.h, s.w, s.ic,
+                     x_shape.str());
+  check_gradient(layer, s, d_y);
+  if (layer.gradient_classes.empty())
+    throw ShapeError("[conv] {} has no panels for the gradient of its input; prepare it with kForwardAndBackward",
+                     layer.name);
+  Tensor d_x(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic));
+  zone.count([&] {
+    int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
+    for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
+    return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
+  });
+  std::vector<float> inverse_fold;
+  if (layer.quantizer != nullptr)
+    for (float f : layer.quantizer->fold) inverse_fold.push_back(1.0f / f);
+  const float* scale = inverse_fold.empty() ? nullptr : inverse_fold.data();
+  const auto& ew = kernels::active().ew;
+  for (size_t i = 0; i < layer.gradient_classes.size(); ++i) {
+    const InputGradientClass& phase = layer.gradient_classes[i];
+    Gather g = phase.gather;
+    g.n = d_y.dim(0);
+    // Grid point -> input pixel; a class without taps (stride larger than the kernel) has a zero gradient.
+    const auto pixel = [&](int64_t point) {
+      const int64_t j = point % g.gw, row = point / g.gw, y = row % g.gh * s.stride + phase.row_phase;
+      return (row / g.gh * s.h + y) * s.w + j * s.stride + phase.column_phase;
+    };
+    if (g.taps.empty()) {
+      parallel_for(g.n * g.gh, [&](int64_t row) {
+        for (int64_t j = 0; j < g.gw; ++j) std::fill_n(d_x.row<bf16>(pixel(row * g.gw + j)), s.ic, bf16{});
+      });
+      continue;
+    }
+    const Bf16Source source(d_y, g);
+    gather_gemm<float, bf16>(*layer.float_gemm, g, layer.backward[i], source,
+                             [&](int64_t, int64_t first, int64_t rows, const float* c, int64_t ldc) {
+                               if (s.stride == 1) {
+                                 ew.scale_bf16_f32(c, ldc, rows, s.ic, scale, {d_x.row<bf16>(first), d_x.stride()},
+                                                   kernels::Into::kOverwrite);
+                                 return;
+                               }
+                               for (int64_t r = 0; r < rows; ++r)
+                                 ew.scale_bf16_f32(c + r * ldc, ldc, 1, s.ic, scale,
+                                                   {d_x.row<bf16>(pixel(first + r)), d_x.stride()},
+                                                   kernels::Into::kOverwrite);
+                             });
+  }
+  return d_x;
+}
+
+}  // namespace nibble
