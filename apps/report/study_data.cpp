@@ -120,11 +120,9 @@ Finding dominance(const std::vector<StudyGroup>& groups) {
   Comparison c(&StudyGroup::top1);
   for (const StudyGroup& bf16 : groups) {
     if (bf16.precision != "bf16") continue;
-    const StudyGroup* best = nullptr;
-    for (const StudyGroup& g : groups)
-      if (g.precision == "w4a4-fl8" && g.first().ratio.linear <= bf16.first().ratio.linear &&
-          (best == nullptr || g.top1.value > best->top1.value))
-        best = &g;
+    const StudyGroup* best = best_of(groups, [&](const StudyGroup& g) {
+      return g.precision == "w4a4-fl8" && g.first().ratio.linear <= bf16.first().ratio.linear;
+    });
     if (best != nullptr) c.add(*best, bf16);
   }
   f.verdict = c.verdict();
@@ -244,11 +242,17 @@ std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups) {
   return {dominance(groups), generalization(groups), ends(groups)};
 }
 
-const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget) {
+const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed) {
   const StudyGroup* best = nullptr;
   for (const StudyGroup& g : groups)
-    if (g.first().ratio.linear <= budget && (best == nullptr || g.top1.value > best->top1.value)) best = &g;
+    if (allowed(g) && (best == nullptr || std::pair(-g.top1.value, g.first().ratio.linear) <
+                                              std::pair(-best->top1.value, best->first().ratio.linear)))
+      best = &g;
   return best;
+}
+
+const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget) {
+  return best_of(groups, [&](const StudyGroup& g) { return g.first().ratio.linear <= budget; });
 }
 
 }  // namespace nibble::apps

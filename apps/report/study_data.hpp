@@ -1,10 +1,10 @@
 // What a study found: points grouped over seeds, standard errors, Pareto fronts, and the paper's claims put to the
 // test.
 #pragma once
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "engine/function_ref.hpp"
 #include "nn/study/point_result.hpp"
 
 namespace nibble::apps {
@@ -67,7 +67,9 @@ struct Finding {
 /// contradicted below minus two, and undecided between.
 std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups);
 
-/// The most accurate group that costs at most `budget` by linear cost; null when none does.
+/// The most accurate of the groups that are allowed, of equal ones that of the lowest linear cost; null: none is.
+const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed);
+/// The same among those that cost at most `budget` by linear cost.
 const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget);
 
 }  // namespace nibble::apps

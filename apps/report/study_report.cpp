@@ -67,9 +67,7 @@ std::string answer(const std::vector<PointResult>& points, const Groups& groups)
       fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images.",
                   points.size() == 1 ? "One model" : fmt::format("{} models", points.size()), p.arch, p.image_size,
                   grouped(p.classes), grouped(p.last.images));
-  const auto best = std::max_element(groups.begin(), groups.end(), [](const StudyGroup& a, const StudyGroup& b) {
-    return a.top1.value < b.top1.value;
-  });
+  const StudyGroup* best = best_of(groups, [](const StudyGroup&) { return true; });
   text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), percent(best->top1.value),
                       decimal(best->top1.error, 1));
   for (const auto& [budget, words] :
@@ -117,10 +115,8 @@ void add_budgets(Page& page, const Groups& groups) {
   for (const double budget : kBudgets) {
     const StudyGroup* best = best_under(groups, budget);
     if (best == nullptr) continue;
-    Groups floats;
-    std::copy_if(groups.begin(), groups.end(), std::back_inserter(floats),
-                 [](const StudyGroup& g) { return g.precision == "bf16"; });
-    const StudyGroup* bf16 = best_under(floats, budget);
+    const StudyGroup* bf16 =
+        best_of(groups, [&](const StudyGroup& g) { return g.precision == "bf16" && g.first().ratio.linear <= budget; });
     std::vector<Cell> row = {{fmt::format("{:g}", budget)},
                              {best->name()},
                              {with_error(best->top1)},

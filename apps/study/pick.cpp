@@ -14,11 +14,6 @@ bool within(const std::optional<double>& limit, double value) {
   return !limit || (value > 0 && value <= *limit);
 }
 
-bool better(const StudyGroup& a, const StudyGroup& b) {
-  if (a.top1.value != b.top1.value) return a.top1.value > b.top1.value;
-  return a.first().ratio.linear < b.first().ratio.linear;
-}
-
 }  // namespace
 
 bool Budget::allows(const StudyGroup& g) const {
@@ -60,11 +55,8 @@ Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
     const double x = budget.cost(a), y = budget.cost(b);
     return x > 0 && (!(y > 0) || x < y);
   };
-  const auto first_is_better = [](const StudyGroup* now, const StudyGroup& g) { return !now || better(g, *now); };
-  for (const StudyGroup& g : groups) {
-    if (first_is_better(pick.best_of_all, g)) pick.best_of_all = &g;
-    if (budget.allows(g) && first_is_better(pick.best, g)) pick.best = &g;
-  }
+  pick.best_of_all = best_of(groups, [](const StudyGroup&) { return true; });
+  pick.best = best_of(groups, [&](const StudyGroup& g) { return budget.allows(g); });
   if (pick.best == nullptr) {
     const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
     throw UsageError(
