@@ -112,9 +112,10 @@ class Train : public Command {
       print(j.dump());
       return;
     }
-    print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {:.1f} img/s  {}",
-                      s.evaluation.top1_percent(), s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
-                      s.images_per_second, out));
+    const bool trained = s.images_per_second > 0;  // not when a finished run is asked for its result again
+    print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {}{}", s.evaluation.top1_percent(),
+                      s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
+                      trained ? fmt::format("{:.1f} img/s  ", s.images_per_second) : "", out));
     print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
   }
 

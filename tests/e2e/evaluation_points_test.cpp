@@ -94,8 +94,11 @@ TEST_CASE("an evaluation whose line or whose link to the best is missing is made
     CHECK(read_text(run + "/checkpoints/step-000006.safetensors") == last);
     CHECK(std::filesystem::read_symlink(run + "/best") == best);
   }
-  // A finished run that is resumed says its result again and changes nothing.
-  REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
+  // A finished run that is resumed says its result again, without a speed, and changes nothing.
+  const auto again = run_program("train --resume " + run + " --quiet");
+  REQUIRE(again.code == 0);
+  CHECK(again.out.find("done: top1") != std::string::npos);
+  CHECK(again.out.find("img/s") == std::string::npos);
   CHECK(evaluations(run) == expected);
 }
 
