@@ -112,13 +112,19 @@ bool promised(Isa isa) {
   return false;
 }
 
+/// Why a level is not runnable; empty when the CPU simply lacks it.
+std::string reason_against(Isa isa) {
+  if (!built(isa)) return fmt::format("this build has no {} kernels", name_of(isa));
+  return refusal[static_cast<size_t>(isa)];
+}
+
 void require_runnable(Isa isa) {
   if (runnable(isa)) return;
   std::string have;
   for (Isa i : runnable_isas()) have += fmt::format("{}{}", have.empty() ? "" : ", ", name_of(i));
-  throw UnsupportedError(
-      "kernel level {} cannot run on this machine ({}); choose one of: {}", name_of(isa),
-      refusal[static_cast<size_t>(isa)].empty() ? cpu_features().brand : refusal[static_cast<size_t>(isa)], have);
+  const std::string reason = reason_against(isa);
+  throw UnsupportedError("kernel level {} cannot run on this machine ({}); choose one of: {}", name_of(isa),
+                         reason.empty() ? cpu_features().brand : reason, have);
 }
 
 }  // namespace
@@ -128,8 +134,19 @@ const CpuFeatures& cpu_features() {
   return features;
 }
 
+bool built(Isa isa) {
+  switch (isa) {
+#define NIBBLE_LEVEL(name) case Isa::name:
+    NIBBLE_KERNEL_LEVELS
+#undef NIBBLE_LEVEL
+    return true;
+    default:
+      return false;
+  }
+}
+
 bool runnable(Isa isa) {
-  return promised(isa) && refusal[static_cast<size_t>(isa)].empty();
+  return built(isa) && promised(isa) && refusal[static_cast<size_t>(isa)].empty();
 }
 
 std::vector<Isa> runnable_isas() {
@@ -174,7 +191,8 @@ std::string isa_explanation() {
   std::string why = fmt::format("{} on {}", name_of(active_isa()), f.brand);
   if (env(EnvVar::kIsa)) return why + " (forced by NIBBLE_ISA)";
   for (int i = static_cast<int>(active_isa()) + 1; i < kIsaCount; ++i) {
-    if (!refusal[static_cast<size_t>(i)].empty()) return why + " (" + refusal[static_cast<size_t>(i)] + ")";
+    const Isa better = static_cast<Isa>(i);
+    if (promised(better) && !runnable(better)) return why + " (" + reason_against(better) + ")";
   }
   if (!f.amx_refusal.empty()) return why + " (" + f.amx_refusal + ")";
   return why + " (the best this CPU has)";

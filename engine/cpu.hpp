@@ -33,7 +33,10 @@ struct CpuFeatures {
 /// Detected once; asks the kernel for AMX permission (arch_prctl) on the first call.
 const CpuFeatures& cpu_features();
 
-/// True if this process can execute kernels of the level (avx512 does not imply avxvnni: that branch has its own bit).
+/// True if this build has kernels of the level (option kernel_levels).
+bool built(Isa isa);
+/// True if this build has the level and this process can execute it (avx512 does not imply avxvnni: that branch has its
+/// own bit).
 bool runnable(Isa isa);
 /// All runnable levels, slowest first.
 std::vector<Isa> runnable_isas();

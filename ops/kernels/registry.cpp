@@ -8,15 +8,8 @@ namespace nibble::kernels {
 
 namespace {
 
-#if defined(NIBBLE_X86_KERNELS)
-const Table* const kOwn[kIsaCount] = {&scalar::kTable, &avx2::kTable,       &avxvnni::kTable,
-                                      &avx512::kTable, &avx512vnni::kTable, &amx::kTable};
 // avx512 CPUs need not have AVX-VNNI, so that level does not inherit from avxvnni.
 constexpr int kParent[kIsaCount] = {-1, 0, 1, 1, 3, 4};
-#else
-const Table* const kOwn[kIsaCount] = {&scalar::kTable};
-constexpr int kParent[kIsaCount] = {-1, 0, 0, 0, 0, 0};
-#endif
 
 /// Fills the null slots of `mine` from `base`. GEMM entries are taken whole; the element-wise part is a plain array of
 /// function pointers, filled one by one.
@@ -38,10 +31,12 @@ void inherit(Table& mine, const Table& base) {
 }
 
 struct Complete {
-  Table level[kIsaCount];
+  Table level[kIsaCount];  // one that this build leaves out has only inherited slots, and is not runnable
   Complete() {
+#define NIBBLE_LEVEL(name) level[static_cast<int>(Isa::name)] = name::kTable;
+    NIBBLE_KERNEL_LEVELS
+#undef NIBBLE_LEVEL
     for (int i = 0; i < kIsaCount; ++i) {
-      if (i < static_cast<int>(std::size(kOwn)) && kOwn[i] != nullptr) level[i] = *kOwn[i];
       if (kParent[i] >= 0) inherit(level[i], level[kParent[i]]);
       const Isa isa = static_cast<Isa>(i);
       if (level[i].probe != nullptr && runnable(isa) && !level[i].probe())

@@ -57,6 +57,7 @@ TEST_CASE("set_active_isa switches to every runnable level and refuses the other
       CHECK(sentence.find(name_of(isa)) != std::string::npos);
       CHECK(sentence.find("cannot run on this machine") != std::string::npos);
       CHECK(sentence.find("choose one of: scalar") != std::string::npos);
+      CHECK((sentence.find("this build has no") != std::string::npos) == !built(isa));
     }
   }
   set_active_isa(before);
