@@ -122,6 +122,31 @@ TEST_CASE("run report: numbers of any size in the log give a page") {
   CHECK(testing::xml_facts(run_report(read_run(run / ""))).problem == "");
 }
 
+TEST_CASE("run report: a log that promises more steps than anyone can train has no planned number of them") {
+  const TemporaryFolder run("report");
+  write_run(run, "{\"step\":1000000,\"epoch\":1e-300,\"train/loss\":2.5}\n");
+  const RunFacts facts = read_run(run / "");
+  CHECK(!facts.planned_steps());
+  CHECK(has(run_report(facts), "Not finished: 1,000,000 steps."));
+}
+
+TEST_CASE("run report: only what describes a session is read from machine.json") {
+  const TemporaryFolder run("report");
+  write_run(run, kMetrics);
+  for (const char* text : {"[]", "{\"sessions\":7}", "{\"sessions\":[]}", "not json", ""}) {
+    run.write("machine.json", text);
+    const RunFacts facts = read_run(run / "");
+    CHECK(facts.sessions.empty());
+    CHECK(has(run_report(facts), "machine.json says nothing about it."));
+  }
+  run.write("machine.json", "{\"sessions\":[7,null,[],{\"cpu\":5,\"threads\":\"two\",\"isa\":\"avx2\"}]}");
+  const RunFacts facts = read_run(run / "");
+  REQUIRE(facts.sessions.size() == 1);
+  CHECK(facts.sessions[0].cpu.empty());
+  CHECK(facts.sessions[0].isa == "avx2");
+  CHECK(facts.sessions[0].threads < 0);
+}
+
 TEST_CASE("run report: no run, no metrics and a damaged config are refused in one sentence naming the file") {
   const TemporaryFolder run("report");
   CHECK(has(refusal(run / ""), "has no config.resolved.toml"));
