@@ -192,10 +192,10 @@ TEST_CASE("executor: shifted codes give the same bits everywhere") {
   }
 }
 
-TEST_CASE("executor: odd channel counts (width 0.62) give the same bits everywhere") {
-  check_everything(with("w4a4-fl8", Granularity::kPerChannel, PerChannelBy::kFold, 0.62));
-  check_everything(with("w4a4-fl8", Granularity::kPerChannel, PerChannelBy::kShiftFold, 0.62));
-  check_everything(with("w8a8", Granularity::kPerTensor, PerChannelBy::kFold, 0.62));
+TEST_CASE("executor: odd channel counts (width 0.31) give the same bits everywhere") {
+  check_everything(with("w4a4-fl8", Granularity::kPerChannel, PerChannelBy::kFold, 0.31));
+  check_everything(with("w4a4-fl8", Granularity::kPerChannel, PerChannelBy::kShiftFold, 0.31));
+  check_everything(with("w8a8", Granularity::kPerTensor, PerChannelBy::kFold, 0.31));
 }
 
 TEST_CASE("executor: the published quirks (SAME padding, signed block inputs) give the same bits everywhere") {
@@ -272,7 +272,7 @@ void check_float_model(const Model& model) {
 
 TEST_CASE("executor: a bf16 model is stable for threads and batch on each level and close between levels") {
   check_float_model(random_model(small_options("bf16", 0.25)));
-  check_float_model(random_model(small_options("bf16", 0.62)));
+  check_float_model(random_model(small_options("bf16", 0.31)));
 }
 
 TEST_CASE("executor: an uncalibrated integer model (bf16 activations) is stable for threads and batch on each level") {

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <limits>
 
 #include "engine/parallel.hpp"
@@ -67,9 +66,11 @@ StepResult train_step(Trainer& trainer) {
 }
 
 std::vector<char> file_bytes(const std::filesystem::path& path) {
+  std::vector<char> bytes(std::filesystem::file_size(path));
   std::ifstream in(path, std::ios::binary);
+  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   REQUIRE(in.good());
-  return {std::istreambuf_iterator<char>(in), {}};
+  return bytes;
 }
 
 std::vector<char> checkpoint_bytes(const Trainer& trainer, const TempDir& dir) {
@@ -169,28 +170,33 @@ TEST_CASE("trainer: the image bound is the mean over shards of the largest norma
 TEST_CASE("trainer: the loss does not jump when the activations become integers") {
   // The step before calibration and the one after it see similar losses; a lost scale, a fold used twice or a wrong
   // bound shows as a loss of several units. At 64 pixels: batch norm over four images of one pixel each, which the last
-  // stage has at 32, magnifies every rounding (jumps of 0.3 there, at most 0.04 here).
+  // stage has at 32, magnifies every rounding (jumps of 0.3 there, at most 0.06 here).
   constexpr int64_t kSize = 64;
-  for (const char* precision : {"w8a8", "w4a4-fl8"}) {
-    for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold}) {
-      CAPTURE(precision);
-      NetworkOptions o = small_options(precision);
-      o.per_channel_by = by;
-      o.image_size = kSize;
-      Trainer trainer(fresh_model(o), trainer_options(20));
-      for (int64_t i = 0; i < 19; ++i) {
-        const Batch b = separable_batch(i, kBatch, kSize);
-        trainer.step(b.images, b.labels);
-      }
-      // The same batch twice with a rate of next to nothing: only the quantization differs.
-      Trainer frozen(trainer.model(), trainer_options(20, 1e-9f), make_gradients(trainer.model()), 19);
-      const Batch b = separable_batch(99, kBatch, kSize);
-      const double before = frozen.step(b.images, b.labels).loss;
-      REQUIRE(frozen.model().calibrated());
-      const double after = frozen.step(b.images, b.labels).loss;
-      CHECK(std::fabs(after - before) < 0.1);
-      CHECK(after != before);
+  const struct {
+    const char* precision;
+    PerChannelBy by;
+  } cases[] = {{"w8a8", PerChannelBy::kFold},  // shifts are of 4-bit codes only
+               {"w4a4-fl8", PerChannelBy::kFold},
+               {"w4a4-fl8", PerChannelBy::kShift},
+               {"w4a4-fl8", PerChannelBy::kShiftFold}};
+  for (const auto& c : cases) {
+    CAPTURE(c.precision);
+    NetworkOptions o = small_options(c.precision);
+    o.per_channel_by = c.by;
+    o.image_size = kSize;
+    Trainer trainer(fresh_model(o), trainer_options(20));
+    for (int64_t i = 0; i < 19; ++i) {
+      const Batch b = separable_batch(i, kBatch, kSize);
+      trainer.step(b.images, b.labels);
     }
+    // The same batch twice with a rate of next to nothing: only the quantization differs.
+    Trainer frozen(trainer.model(), trainer_options(20, 1e-9f), make_gradients(trainer.model()), 19);
+    const Batch b = separable_batch(99, kBatch, kSize);
+    const double before = frozen.step(b.images, b.labels).loss;
+    REQUIRE(frozen.model().calibrated());
+    const double after = frozen.step(b.images, b.labels).loss;
+    CHECK(std::fabs(after - before) < 0.1);
+    CHECK(after != before);
   }
 }
 
@@ -332,25 +338,27 @@ std::pair<double, double> first_and_last(const NetworkOptions& options, float ra
 }
 
 TEST_CASE("trainer: every precision and mode learns a separable problem; with a rate of zero nothing is learnt") {
-  // Label smoothing 0.1 over five classes leaves a floor of 0.39; chance is 1.61.
+  // Label smoothing 0.1 over five classes leaves a floor of 0.39; chance is 1.61. Seen: last / first 0.41 to 0.47.
+  constexpr double kWidth = 0.13;
+  constexpr int kSteps = 64;
   for (const char* precision : {"bf16", "w8a8", "w4a4-fl8"}) {
     CAPTURE(precision);
-    const auto [first, last] = first_and_last(small_options(precision), 0.02f, 96);
+    const auto [first, last] = first_and_last(small_options(precision, kWidth), 0.02f, kSteps);
     CHECK(last < 0.7 * first);
   }
   for (Granularity g : {Granularity::kPerTensor, Granularity::kPerChannel}) {
-    NetworkOptions fake = small_options("w4a4-fl8");
+    NetworkOptions fake = small_options("w4a4-fl8", kWidth);
     fake.mode = QuantMode::kFake;
     fake.granularity = g;
-    const auto [first, last] = first_and_last(fake, 0.02f, 96);
+    const auto [first, last] = first_and_last(fake, 0.02f, kSteps);
     CHECK(last < 0.7 * first);
   }
-  NetworkOptions quirks = small_options("w4a4");
+  NetworkOptions quirks = small_options("w4a4", kWidth);
   quirks.same_padding = quirks.signed_block_input = true;
   quirks.per_channel_by = PerChannelBy::kShiftFold;
-  const auto [first, last] = first_and_last(quirks, 0.02f, 96);
+  const auto [first, last] = first_and_last(quirks, 0.02f, kSteps);
   CHECK(last < 0.75 * first);
-  const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8"), 0.0f, 40);
+  const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8", kWidth), 0.0f, 40);
   CHECK(still_last > 0.9 * still_first);
 }
 
