@@ -1,11 +1,11 @@
 // nibble bench train|infer
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/options.hpp"
@@ -73,15 +73,14 @@ class Bench : public Command {
 
   void declare(CLI::App& app) override {
     options_.network.classes = 1000;
-    app.add_option("WHAT", what_, "train or infer")->required();
-    app.add_option("--batch-size", options_.batch_size, "images per step or call")->capture_default_str();
-    app.add_option("--shard", options_.shard, "images per shard (train)")->capture_default_str();
-    app.add_option("--repeats", repeats_, "measured repeats of each phase")->capture_default_str();
-    app.add_option("--classes", options_.network.classes, "classes of the model")->capture_default_str();
-    app.add_flag(
-        "--profile", profile_,
-        "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
-    app.add_flag("--json", json_, "print one JSON object a phase");
+    add_option(app, "WHAT", what_, "train or infer").required();
+    add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
+    add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
+    add_option(app, "--repeats", repeats_, "measured repeats of each phase").capture_default_str();
+    add_option(app, "--classes", options_.network.classes, "classes of the model").capture_default_str();
+    add_flag(app, "--profile", profile_,
+             "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
+    add_flag(app, "--json", json_, "print one JSON object a phase");
     declare_threads(app, threads_);
     declare_fields(app, network_fields(options_.network, texts_), "Network");
   }

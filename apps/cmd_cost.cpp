@@ -1,8 +1,8 @@
 // nibble cost
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
@@ -27,18 +27,18 @@ class CostCommand : public Command {
     app_ = &app;
     fields_ = network_fields(options_, texts_);
     declare_fields(app, fields_, "Network");
-    app.add_option("--classes", options_.classes, "classes of the model")->capture_default_str();
-    app.add_option("--max-linear", max_linear_, "answer the largest width whose linear cost ratio is at most this");
-    app.add_option("--config", config_, "TOML file with these options and per-layer precisions");
-    app.add_flag("--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
+    add_option(app, "--classes", options_.classes, "classes of the model").capture_default_str();
+    add_option(app, "--max-linear", max_linear_, "answer the largest width whose linear cost ratio is at most this");
+    add_option(app, "--config", config_, "TOML file with these options and per-layer precisions");
+    add_flag(app, "--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
     declare_threads(app, threads_);
-    app.add_flag("--json", json_, "print one JSON object");
+    add_flag(app, "--json", json_, "print one JSON object");
   }
 
   int run() override {
     if (!config_.empty()) read_file_options();
     resolve_texts(texts_, options_);
-    const bool wanted = app_->count("--max-linear") > 0;
+    const bool wanted = has_option(*app_, "--max-linear");
     if (wanted) options_.width = width_for_linear(options_, max_linear_);
     const Cost cost = cost_of(build_resnet(options_));
     const CostRatio ratio = cost_ratio(cost.total, reference_cost(options_));
@@ -58,7 +58,7 @@ class CostCommand : public Command {
     for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
     fields.push_back({"data", "", &ignored.data});
     read_config(config_, fields, given_fields(*app_, fields_), options_.overrides);
-    if (app_->count("--classes") == 0 && ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
+    if (!has_option(*app_, "--classes") && ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
   }
 
   /// On fresh weights: neither bytes nor time depend on what a network has learnt.

@@ -2,13 +2,13 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
@@ -106,21 +106,21 @@ class Doctor : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("--data", data_, "image folder to measure decoding on");
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "--data", data_, "image folder to measure decoding on");
+    add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
     app_ = &app;
     options_.network.classes = 1000;
     fields_ = network_fields(options_.network, texts_);
     declare_fields(app, fields_, "Network to estimate");
-    app.add_option("--batch-size", options_.batch_size, "images per step")->capture_default_str();
-    app.add_option("--epochs", options_.epochs, "length of the run to estimate (with --data)")->capture_default_str();
+    add_option(app, "--batch-size", options_.batch_size, "images per step").capture_default_str();
+    add_option(app, "--epochs", options_.epochs, "length of the run to estimate (with --data)").capture_default_str();
   }
 
   int run() override {
     apply_threads(threads_);
     resolve_texts(texts_, options_.network);
-    const bool estimate = !given_fields(*app_, fields_).empty() || app_->count("--batch-size") > 0;
+    const bool estimate = !given_fields(*app_, fields_).empty() || has_option(*app_, "--batch-size");
     options_.shard = std::max<int64_t>(1, std::gcd(options_.batch_size, options_.shard));  // any batch can be asked for
     options_.validate();
     const Memory memory = memory_of_machine();

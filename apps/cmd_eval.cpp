@@ -1,8 +1,8 @@
 // nibble eval
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
@@ -24,17 +24,17 @@ class Eval : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("MODEL", model_, "run folder, checkpoint or served file")->required();
-    app.add_option("--data", data_, "image folder: DIR/val/<class>/*")->required();
-    app.add_option("--split", split_, "sub-folder of DIR to evaluate")->capture_default_str();
-    app.add_option("--limit", evaluation_.limit, "only the first N images in path order (0: all)");
-    app.add_option("--classes", classes_, "only the first N classes (0: all)");
-    app.add_option("--batch-size", evaluation_.batch_size, "images per call; changes nothing but the speed")
-        ->capture_default_str();
-    app.add_option("--loader-threads", evaluation_.loader_threads, "threads that decode")->capture_default_str();
-    app.add_option("--decoder", decoder_, "auto, turbo or stb")->capture_default_str();
-    app.add_flag("--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
+    add_option(app, "--data", data_, "image folder: DIR/val/<class>/*").required();
+    add_option(app, "--split", split_, "sub-folder of DIR to evaluate").capture_default_str();
+    add_option(app, "--limit", evaluation_.limit, "only the first N images in path order (0: all)");
+    add_option(app, "--classes", classes_, "only the first N classes (0: all)");
+    add_option(app, "--batch-size", evaluation_.batch_size, "images per call; changes nothing but the speed")
+        .capture_default_str();
+    add_option(app, "--loader-threads", evaluation_.loader_threads, "threads that decode").capture_default_str();
+    add_option(app, "--decoder", decoder_, "auto, turbo or stb").capture_default_str();
+    add_flag(app, "--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
+    add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
 

@@ -1,9 +1,9 @@
 // nibble export
-#include <CLI/CLI.hpp>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
@@ -22,9 +22,9 @@ class Export : public Command {
   const char* examples() const override { return "  nibble export runs/a --out model.safetensors"; }
 
   void declare(CLI::App& app) override {
-    app.add_option("CHECKPOINT", model_, "run folder or checkpoint")->required();
-    app.add_option("--out", out_, "served file to write")->required();
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "CHECKPOINT", model_, "run folder or checkpoint").required();
+    add_option(app, "--out", out_, "served file to write").required();
+    add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
 

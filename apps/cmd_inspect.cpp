@@ -1,9 +1,9 @@
 // nibble inspect
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "nn/runtime/served_file.hpp"
@@ -53,8 +53,8 @@ class Inspect : public Command {
   const char* examples() const override { return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json"; }
 
   void declare(CLI::App& app) override {
-    app.add_option("MODEL", model_, "run folder, checkpoint or served file")->required();
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
+    add_flag(app, "--json", json_, "print one JSON object");
   }
 
   int run() override {

@@ -1,10 +1,10 @@
 // nibble predict
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
@@ -29,11 +29,11 @@ class Predict : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("MODEL", model_, "run folder, checkpoint or served file")->required();
-    app.add_option("IMAGE", images_, "JPEG or PNG files")->required();
-    app.add_option("--top", top_, "labels per image")->capture_default_str();
-    app.add_option("--decoder", decoder_, "auto, turbo or stb")->capture_default_str();
-    app.add_flag("--json", json_, "print one JSON object a line");
+    add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
+    add_option(app, "IMAGE", images_, "JPEG or PNG files").required();
+    add_option(app, "--top", top_, "labels per image").capture_default_str();
+    add_option(app, "--decoder", decoder_, "auto, turbo or stb").capture_default_str();
+    add_flag(app, "--json", json_, "print one JSON object a line");
     declare_threads(app, threads_);
   }
 

@@ -1,8 +1,8 @@
 // nibble report
-#include <CLI/CLI.hpp>
 #include <filesystem>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/report/run_report.hpp"
 #include "nn/atomic_file.hpp"
@@ -18,8 +18,8 @@ class Report : public Command {
   const char* examples() const override { return "  nibble report runs/a\n  nibble report runs/a --out a.html"; }
 
   void declare(CLI::App& app) override {
-    app.add_option("RUN", run_, "run folder, finished or not")->required();
-    app.add_option("--out", out_, "the page to write (default: RUN/report.html)");
+    add_option(app, "RUN", run_, "run folder, finished or not").required();
+    add_option(app, "--out", out_, "the page to write (default: RUN/report.html)");
   }
 
   int run() override {

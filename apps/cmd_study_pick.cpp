@@ -1,10 +1,10 @@
 // nibble study pick
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/study/pick.hpp"
 #include "engine/error.hpp"
@@ -27,13 +27,13 @@ class StudyPickCommand : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("STUDY", study_, "study folder, or a study.json")->required();
-    app.add_option("--max-linear", budget_.linear, "linear cost, as a ratio to bf16 at width 1");
-    app.add_option("--max-quadratic", budget_.quadratic, "quadratic cost, as a ratio to bf16 at width 1");
-    app.add_option("--max-memory", budget_.memory, "memory cost, as a ratio to bf16 at width 1");
-    app.add_option("--max-bytes", budget_.bytes, "bytes of the served file");
-    app.add_option("--max-ms", budget_.ms, "milliseconds of one image a call, on the machine that measured the study");
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "STUDY", study_, "study folder, or a study.json").required();
+    add_option(app, "--max-linear", budget_.linear, "linear cost, as a ratio to bf16 at width 1");
+    add_option(app, "--max-quadratic", budget_.quadratic, "quadratic cost, as a ratio to bf16 at width 1");
+    add_option(app, "--max-memory", budget_.memory, "memory cost, as a ratio to bf16 at width 1");
+    add_option(app, "--max-bytes", budget_.bytes, "bytes of the served file");
+    add_option(app, "--max-ms", budget_.ms, "milliseconds of one image a call, on the machine that measured the study");
+    add_flag(app, "--json", json_, "print one JSON object");
   }
 
   int run() override {

@@ -1,8 +1,8 @@
 // nibble study report
-#include <CLI/CLI.hpp>
 #include <filesystem>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
@@ -23,8 +23,8 @@ class StudyReportCommand : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("STUDY", study_, "study folder, or a study.json")->required();
-    app.add_option("--out", out_, "the page to write (default: STUDY/report/index.html); the data go beside it");
+    add_option(app, "STUDY", study_, "study folder, or a study.json").required();
+    add_option(app, "--out", out_, "the page to write (default: STUDY/report/index.html); the data go beside it");
   }
 
   int run() override {

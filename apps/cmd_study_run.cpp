@@ -1,9 +1,9 @@
 // nibble study run
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/study_run.hpp"
@@ -41,20 +41,20 @@ class StudyRunCommand : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("--out", args_.out, "folder of the study, new or begun")->required();
-    app.add_option("--widths", args_.grid.widths, "filter multipliers (new study: 0.5,0.75,1,1.5)")->delimiter(',');
-    app.add_option("--precisions", args_.grid.precisions, "precisions (new study: bf16,w8a8,w4a4,w4a4-fl8)")
-        ->delimiter(',');
-    app.add_option("--seeds", args_.grid.seeds, "seeds (new study: 0)")->delimiter(',');
-    app.add_option("--extra-seeds", extra_seeds_, "more seeds at one width, all precisions: WIDTH:SEED, such as 1:1")
-        ->delimiter(',');
-    app.add_option("--train-eval-images", args_.train_eval_images,
-                   "training images evaluated without augmentation, for the generalization gap (0: all; new study: 0)");
-    app.add_option("--config", args_.config,
-                   "TOML file with the recipe's options; width, precision and seed in it do not count");
-    app.add_flag("--dry-run", args_.dry_run, "print the points and the time each will take, and stop");
-    app.add_flag("--json", json_, "print one JSON object");
-    app.add_flag("--quiet", quiet_, "no estimate and no progress, only warnings and errors");
+    add_option(app, "--out", args_.out, "folder of the study, new or begun").required();
+    add_option(app, "--widths", args_.grid.widths, "filter multipliers (new study: 0.5,0.75,1,1.5)").delimiter(',');
+    add_option(app, "--precisions", args_.grid.precisions, "precisions (new study: bf16,w8a8,w4a4,w4a4-fl8)")
+        .delimiter(',');
+    add_option(app, "--seeds", args_.grid.seeds, "seeds (new study: 0)").delimiter(',');
+    add_option(app, "--extra-seeds", extra_seeds_, "more seeds at one width, all precisions: WIDTH:SEED, such as 1:1")
+        .delimiter(',');
+    add_option(app, "--train-eval-images", args_.train_eval_images,
+               "training images evaluated without augmentation, for the generalization gap (0: all; new study: 0)");
+    add_option(app, "--config", args_.config,
+               "TOML file with the recipe's options; width, precision and seed in it do not count");
+    add_flag(app, "--dry-run", args_.dry_run, "print the points and the time each will take, and stop");
+    add_flag(app, "--json", json_, "print one JSON object");
+    add_flag(app, "--quiet", quiet_, "no estimate and no progress, only warnings and errors");
     declare_threads(app, threads_);
     recipe_.declare(app, {"width", "precision", "seed"});
   }

@@ -1,8 +1,8 @@
 // nibble synth
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "data/synth.hpp"
 #include "engine/error.hpp"
@@ -20,12 +20,12 @@ class Synth : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("--out", out_, "folder to write")->required();
-    app.add_option("--train", args_.train_per_class, "training images per class")->capture_default_str();
-    app.add_option("--val", args_.val_per_class, "validation images per class")->capture_default_str();
-    app.add_option("--size", args_.size, "side in pixels")->capture_default_str();
-    app.add_option("--seed", args_.seed, "seed of the images")->capture_default_str();
-    app.add_flag("--json", json_, "print one JSON object");
+    add_option(app, "--out", out_, "folder to write").required();
+    add_option(app, "--train", args_.train_per_class, "training images per class").capture_default_str();
+    add_option(app, "--val", args_.val_per_class, "validation images per class").capture_default_str();
+    add_option(app, "--size", args_.size, "side in pixels").capture_default_str();
+    add_option(app, "--seed", args_.seed, "seed of the images").capture_default_str();
+    add_flag(app, "--json", json_, "print one JSON object");
   }
 
   int run() override {

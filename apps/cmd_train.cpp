@@ -1,8 +1,8 @@
 // nibble train
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/train_arguments.hpp"
@@ -23,13 +23,13 @@ class Train : public Command {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("--out", out_, "run folder to make");
-    app.add_option("--resume", resume_, "run folder to continue");
-    app.add_option("--weights", weights_, "start from a safetensors file with torchvision's names");
-    app.add_option("--config", config_, "TOML file with these options; the command line wins");
-    app.add_flag("--dry-run", dry_run_, "print the plan and stop");
-    app.add_flag("--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
-    app.add_flag("--quiet", quiet_, "no progress, only warnings and errors");
+    add_option(app, "--out", out_, "run folder to make");
+    add_option(app, "--resume", resume_, "run folder to continue");
+    add_option(app, "--weights", weights_, "start from a safetensors file with torchvision's names");
+    add_option(app, "--config", config_, "TOML file with these options; the command line wins");
+    add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
+    add_flag(app, "--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
+    add_flag(app, "--quiet", quiet_, "no progress, only warnings and errors");
     declare_threads(app, threads_);
     arguments_.declare(app);
   }
