@@ -8,7 +8,7 @@
 namespace nibble {
 
 namespace {
-/// Images that share one walk through the network: enough to reuse each layer's weights, few enough for the cache.
+/// Most images that share one walk through the network: enough to reuse each layer's weights, few enough for the cache.
 constexpr int64_t kGroup = 8;
 /// A value is read by conv1 and a projection at most, each with bits and signedness of its own.
 constexpr size_t kMostQuantizers = 4;
@@ -72,9 +72,12 @@ Tensor Executor::run(const Tensor& images) {
   const int64_t n = images.dim(0), classes = model_->network.units.back().shape.oc;
   const Tensor logits(DType::f32, {n, classes});
   const int64_t per_image = images.dim(1) * images.dim(2) * 3;
-  parallel_for((n + kGroup - 1) / kGroup, [&](int64_t g) {
-    const int64_t i0 = g * kGroup, count = std::min(kGroup, n - i0);
-    run_group(images.data<uint8_t>() + i0 * per_image, count, logits.row<float>(i0));
+  // Every thread walks the network with groups of its own, as many as the others, and meets nobody on the way: a
+  // barrier per layer cost a fifth of the time of a batch of 8 on two threads.
+  const int64_t round = threads() * kGroup, groups = std::min(n, (n + round - 1) / round * threads());
+  parallel_for(groups, [&](int64_t g) {
+    const int64_t i0 = g * n / groups, i1 = (g + 1) * n / groups;
+    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, logits.row<float>(i0));
   });
   return logits;
 }
