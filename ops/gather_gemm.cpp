@@ -63,4 +63,21 @@ int64_t grid_rows_per_task(const Gather& g) {
   return std::max<int64_t>(1, kPoints / std::max<int64_t>(1, g.gw));
 }
 
+ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers) {
+  // About 512 points a task, as in training, so that a thread that runs dry finds something to take; for fewer points
+  // than one block a worker, columns: a 7x7 map of one image is 49 points, and its weights are then read once.
+  constexpr int64_t kPoints = 512;
+  const int64_t blocks = std::max<int64_t>(1, g.points() / kBlockRows);
+  if (blocks >= workers) {
+    const int64_t rounds = std::max<int64_t>(1, (g.points() + kPoints * workers - 1) / (kPoints * workers));
+    return {.point_parts = rounds * workers, .panel_parts = 1};
+  }
+  return {.point_parts = blocks, .panel_parts = std::min(b.count(), (workers + blocks - 1) / blocks)};
+}
+
+int64_t serving_block_rows(int64_t points, int64_t mr) {
+  const int64_t most = round_up(kBlockRows, mr), blocks = std::max<int64_t>(1, (points + most - 1) / most);
+  return round_up((points + blocks - 1) / blocks, mr);
+}
+
 }  // namespace nibble

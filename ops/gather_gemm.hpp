@@ -114,15 +114,81 @@ inline constexpr int64_t kChunkK = 512;
 /// Fills pointers[t * rows + r] = source row of grid point first + r under tap t.
 template <typename T>
 void point_rows(const Gather& g, const SourceRows<T>& src, int64_t first, int64_t rows, const T** pointers) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t point = first + r, j = point % g.gw, row = point / g.gw, i = row % g.gh, image = row / g.gh;
+  // Run by run of neighbours in one grid row: a division per point cost more than its pointers.
+  for (int64_t r = 0; r < rows;) {
+    const int64_t j = (first + r) % g.gw, row = (first + r) / g.gw, i = row % g.gh, image = row / g.gh;
+    const int64_t run = std::min(rows - r, g.gw - j);
     for (size_t t = 0; t < g.taps.size(); ++t) {
+      const T** to = pointers + static_cast<int64_t>(t) * rows + r;
       const int64_t y = i * g.step + g.taps[t].dh, x = j * g.step + g.taps[t].dw;
-      const bool inside = y >= 0 && y < g.sh && x >= 0 && x < g.sw;
-      pointers[static_cast<int64_t>(t) * rows + r] =
-          inside ? src.data + ((image * g.sh + y - src.first_row) * g.sw + x) * src.stride : src.pad;
+      if (y < 0 || y >= g.sh) {
+        std::fill_n(to, run, src.pad);
+        continue;
+      }
+      const int64_t line = (image * g.sh + y - src.first_row) * g.sw;
+      for (int64_t k = 0; k < run; ++k) {
+        const int64_t at = x + k * g.step;
+        to[k] = at >= 0 && at < g.sw ? src.data + (line + at) * src.stride : src.pad;
+      }
+    }
+    r += run;
+  }
+}
+
+/// A part of the depth that is packed and multiplied at once: a run of whole segments, or a part of one long segment.
+struct Chunk {
+  int64_t tap = 0, taps = 1;  // segments [tap, tap + taps)
+  int64_t k0 = 0, k = 0;      // elements [k0, k0 + k) of each, padding included
+
+  int64_t depth() const { return taps * k; }
+};
+
+/// Calls body(chunk) in the one order of every sum, fixed by the shape of b.
+template <typename Body>
+void for_each_chunk(const Panels& b, int kr, const Body& body) {
+  const int64_t part = round_up(std::min(b.segment_k, kChunkK), kr);
+  const int64_t whole = b.segment_k > part ? 1 : std::max<int64_t>(1, kChunkK / b.segment_k);
+  for (int64_t t = 0; t < b.segments; t += whole)
+    for (int64_t k0 = 0; k0 < b.segment_k; k0 += part)
+      body(Chunk{.tap = t, .taps = std::min(whole, b.segments - t), .k0 = k0, .k = std::min(part, b.segment_k - k0)});
+}
+
+/// Bytes of one A panel of a chunk.
+template <typename Gemm>
+int64_t chunk_panel_bytes(const Gemm& gemm, const Chunk& chunk) {
+  return round_up(gemm.mr * chunk.depth() * gemm.a_bytes, static_cast<int64_t>(kAlignment));
+}
+
+/// Packs one chunk of `rows` gathered rows into A panels at `a`.
+template <typename Gemm, typename T>
+void pack_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const T* const* pointers, int64_t rows,
+                std::byte* a) {
+  constexpr int kMostRows = 64;
+  const T* shifted[kMostRows];
+  const int64_t panel_bytes = chunk_panel_bytes(gemm, chunk);
+  const int k = static_cast<int>(std::min(chunk.k, b.k - chunk.k0));
+  for (int64_t r0 = 0; r0 < rows; r0 += gemm.mr, a += panel_bytes) {
+    const int m = static_cast<int>(std::min<int64_t>(gemm.mr, rows - r0));
+    for (int64_t s = 0; s < chunk.taps; ++s) {
+      const T* const* from = pointers + (chunk.tap + s) * rows + r0;
+      if (chunk.k0 > 0) {
+        for (int r = 0; r < m; ++r) shifted[r] = from[r] + chunk.k0;
+        from = shifted;
+      }
+      gemm.pack_a(from, m, k, a + s * gemm.mr * chunk.k * gemm.a_bytes);
     }
   }
+}
+
+/// Multiplies packed rows by panels [first, last) of b into c, whose column 0 is the first panel's.
+template <typename Gemm, typename C>
+void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const std::byte* a, int64_t rows,
+                    int64_t first, int64_t last, C* c, int64_t ldc, kernels::Into into) {
+  const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * b.nr * gemm.b_bytes;
+  const int m_panels = static_cast<int>((rows + gemm.mr - 1) / gemm.mr);
+  for (int64_t n = first; n < last; ++n)
+    gemm.run(static_cast<int>(chunk.depth()), m_panels, a, chunk_panel_bytes(gemm, chunk), b.panel(n) + offset,
+             c + (n - first) * b.nr, ldc, into);
 }
 
 /// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements) by all panels of b into c
@@ -130,40 +196,14 @@ void point_rows(const Gather& g, const SourceRows<T>& src, int64_t first, int64_
 template <typename Gemm, typename T, typename C>
 void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc) {
   const int64_t m_panels = (rows + gemm.mr - 1) / gemm.mr;
-  Scratch scratch;
-  // A chunk is a run of whole segments, or a part of one long segment.
-  const int64_t part = round_up(std::min(b.segment_k, kChunkK), gemm.kr);
-  const int64_t whole = std::max<int64_t>(1, kChunkK / b.segment_k);
-  const int64_t depth = b.segment_k > part ? part : whole * b.segment_k;
-  const int64_t a_panel_bytes = round_up(gemm.mr * depth * gemm.a_bytes, static_cast<int64_t>(kAlignment));
-  auto* a = scratch.get<std::byte>(static_cast<size_t>(m_panels * a_panel_bytes));
-  auto** shifted = scratch.get<const T*>(static_cast<size_t>(gemm.mr));
   kernels::Into into = kernels::Into::kOverwrite;
-  for (int64_t t = 0; t < b.segments;) {
-    const int64_t taps_now = b.segment_k > part ? 1 : std::min(whole, b.segments - t);
-    for (int64_t k0 = 0; k0 < b.segment_k; k0 += part) {
-      const int64_t k_padded = std::min(part, b.segment_k - k0), k_valid = std::min(k_padded, b.k - k0);
-      for (int64_t p = 0; p < m_panels; ++p) {
-        const int m = static_cast<int>(std::min<int64_t>(gemm.mr, rows - p * gemm.mr));
-        for (int64_t s = 0; s < taps_now; ++s) {
-          const T* const* from = pointers + (t + s) * rows + p * gemm.mr;
-          if (k0 > 0) {
-            for (int r = 0; r < m; ++r) shifted[r] = from[r] + k0;
-            from = shifted;
-          }
-          gemm.pack_a(from, m, static_cast<int>(k_valid),
-                      a + p * a_panel_bytes + s * gemm.mr * k_padded * gemm.a_bytes);
-        }
-      }
-      const int64_t k_run = taps_now * k_padded;
-      const int64_t b_offset = (t * b.segment_k + k0) * b.nr * gemm.b_bytes;
-      for (int64_t n = 0; n < b.count(); ++n)
-        gemm.run(static_cast<int>(k_run), static_cast<int>(m_panels), a, a_panel_bytes, b.panel(n) + b_offset,
-                 c + n * b.nr, ldc, into);
-      into = kernels::Into::kAccumulate;
-    }
-    t += taps_now;
-  }
+  for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
+    Scratch scratch;
+    auto* a = scratch.get<std::byte>(static_cast<size_t>(m_panels * chunk_panel_bytes(gemm, chunk)));
+    pack_chunk(gemm, b, chunk, pointers, rows, a);
+    multiply_chunk(gemm, b, chunk, a, rows, 0, b.count(), c, ldc, into);
+    into = kernels::Into::kAccumulate;
+  });
 }
 
 /// Runs a whole gathered product. `source(scratch, range)` gives the task's source rows; `epilogue(task, first_point,
@@ -188,6 +228,73 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
       point_rows(g, rows_from, first, rows, pointers);
       multiply_rows(gemm, b, pointers, rows, c, ldc);
       epilogue(task, first, rows, c, ldc);
+    }
+  });
+}
+
+/// How a product is cut when only its speed depends on it (exact sums, or sums whose order the depth alone fixes):
+/// `tasks` pieces of about equal size for the threads that have nothing else to do.
+struct ServingCut {
+  int64_t point_parts = 1, panel_parts = 1;
+
+  int64_t tasks() const { return point_parts * panel_parts; }
+};
+ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers);
+
+/// Rows of a block: 48 as above, or fewer so that blocks of `points` are alike (196 points: 42 each, not 48 and 4).
+int64_t serving_block_rows(int64_t points, int64_t mr);
+
+struct ServingGemmArgs {
+  const Gather& gather;
+  const Panels& panels;
+  int64_t workers = 1;        // threads this product may keep busy
+  int64_t block_columns = 0;  // columns the epilogue gets at a time, rounded up to a panel; 0: all
+};
+
+/// The gathered product of the executor. Blocks whose packed rows are smaller than their sums (expanding 1x1 layers)
+/// are packed once, over the whole depth; then a few columns at a time are multiplied and handed to
+/// `epilogue(first_point, rows, first_column, columns, c, ldc)` while they are hot. The others go chunk by chunk.
+/// start: [padded columns] what the sums begin with; null: zero.
+template <typename C, typename T, typename Gemm, typename Source, typename Epilogue>
+void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start, const Source& source,
+                  const Epilogue& epilogue) {
+  const Gather& g = args.gather;
+  const Panels& b = args.panels;
+  const ServingCut cut = cut_for_serving(g, b, args.workers);
+  const bool expands = b.segments * b.segment_k * gemm.a_bytes <= b.padded_columns() * static_cast<int64_t>(sizeof(C));
+  parallel_for(cut.tasks(), [&](int64_t task) {
+    const int64_t part = task / cut.panel_parts, side = task % cut.panel_parts;
+    const int64_t p0 = part * g.points() / cut.point_parts, p1 = (part + 1) * g.points() / cut.point_parts;
+    const int64_t n0 = side * b.count() / cut.panel_parts, n1 = (side + 1) * b.count() / cut.panel_parts;
+    const int64_t hot = expands && args.block_columns > 0 ? (args.block_columns + b.nr - 1) / b.nr : n1 - n0;
+    const int64_t at_once = std::min(n1 - n0, hot), ldc = at_once * b.nr, block = serving_block_rows(p1 - p0, gemm.mr);
+    Scratch scratch;
+    const SourceRows<T> rows_from = source(scratch, source_rows(g, p0 / g.gw, (p1 - 1) / g.gw + 1));
+    C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
+    const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
+    int64_t a_bytes = 0;
+    for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
+      const int64_t bytes = block / gemm.mr * chunk_panel_bytes(gemm, chunk);
+      a_bytes = expands ? a_bytes + bytes : std::max(a_bytes, bytes);
+    });
+    auto* a = scratch.get<std::byte>(static_cast<size_t>(a_bytes));
+    for (int64_t first = p0; first < p1; first += block) {
+      const int64_t rows = std::min(block, p1 - first), m_panels = (rows + gemm.mr - 1) / gemm.mr;
+      point_rows(g, rows_from, first, rows, pointers);
+      for (int64_t n = n0; n < n1; n += at_once) {
+        const int64_t last = std::min(n1, n + at_once);
+        kernels::Into into = start != nullptr ? kernels::Into::kAccumulate : kernels::Into::kOverwrite;
+        for (int64_t r = 0; r < m_panels * gemm.mr && start != nullptr; ++r)
+          std::copy_n(start + n * b.nr, (last - n) * b.nr, c + r * ldc);
+        std::byte* packed = a;
+        for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
+          if (n == n0) pack_chunk(gemm, b, chunk, pointers, rows, packed);
+          multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into);
+          if (expands) packed += m_panels * chunk_panel_bytes(gemm, chunk);
+          into = kernels::Into::kAccumulate;
+        });
+        epilogue(first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, c, ldc);
+      }
     }
   });
 }

@@ -344,7 +344,7 @@ Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
   const Tensor codes = new_codes(x.shape(), q);
   row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
     std::fill_n(codes.row<uint8_t>(first), rows * codes.stride(), kSignedOffset);
-    quantize_signed_rows(rows_of(x, first), rows, x.shape().back(), q, {codes.row<uint8_t>(first), codes.stride()});
+    quantize_signed_rows(rows_of(x, first), rows, 0, x.shape().back(), q, {codes.row<uint8_t>(first), codes.stride()});
   });
   return codes;
 }
@@ -367,11 +367,12 @@ Tensor signed_gradient(const Tensor& x, const Tensor& through, const Tensor& dir
 
 }  // namespace
 
-void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t n, const ActivationQuantizer& q,
-                          kernels::Rows<uint8_t> codes) {
+void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t first_channel, int64_t n,
+                          const ActivationQuantizer& q, kernels::Rows<uint8_t> codes) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < n; ++i) {
-      const float t = std::min(to_float(x.data[r * x.stride + i]) * q.scale[static_cast<size_t>(i)], q.top());
+      const float t =
+          std::min(to_float(x.data[r * x.stride + i]) * q.scale[static_cast<size_t>(first_channel + i)], q.top());
       codes.data[r * codes.stride + i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
     }
   }

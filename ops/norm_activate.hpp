@@ -68,9 +68,10 @@ Tensor normalised_activation(const NormBranch& branch);
 /// Codes of a non-negative bf16 tensor; packs nibbles for unsigned 4 bits. A signed quantizer (the published conv1 of
 /// projection blocks) stores code + 128.
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);
-/// The signed form on rows of x >= 0: floor(min(x*s, Q) + 0.5) + 128. Only a named quirk uses it: no kernel of its own.
-void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t n, const ActivationQuantizer& q,
-                          kernels::Rows<uint8_t> codes);
+/// The signed form on rows of channels [first_channel, first_channel + n) of x >= 0: floor(min(x*s, Q) + 0.5) + 128.
+/// Only a named quirk uses it: no kernel of its own.
+void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t first_channel, int64_t n,
+                          const ActivationQuantizer& q, kernels::Rows<uint8_t> codes);
 /// bf16(code / scale) of a code tensor.
 Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q);
 

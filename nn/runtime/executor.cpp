@@ -10,6 +10,8 @@ namespace nibble {
 namespace {
 /// Most images that share one walk through the network: enough to reuse each layer's weights, few enough for the cache.
 constexpr int64_t kGroup = 8;
+/// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.
+constexpr int64_t kBlockColumns = 64;
 /// A value is read by conv1 and a projection at most, each with bits and signedness of its own.
 constexpr size_t kMostQuantizers = 4;
 }  // namespace
@@ -19,6 +21,7 @@ struct Executor::Context {
   Tensor arena;
   int64_t capacity = 0;
   std::vector<Gather> gathers;  // per unit, n set per call
+  int64_t workers = 1;          // threads that walk with this group, set per call
 
   template <typename T>
   T* at(const ValueSlot& slot) const {
@@ -77,13 +80,15 @@ Tensor Executor::run(const Tensor& images) {
   const int64_t round = threads() * kGroup, groups = std::min(n, (n + round - 1) / round * threads());
   parallel_for(groups, [&](int64_t g) {
     const int64_t i0 = g * n / groups, i1 = (g + 1) * n / groups;
-    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, logits.row<float>(i0));
+    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, (threads() + groups - 1) / groups,
+              logits.row<float>(i0));
   });
   return logits;
 }
 
-void Executor::run_group(const uint8_t* images, int64_t n, float* logits) {
+void Executor::run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits) {
   std::unique_ptr<Context> context = take(n);
+  context->workers = workers;
   for (Gather& g : context->gathers) g.n = n;
   write_input(*context, images, n);
   for (size_t u = 0; u < layers_.size(); ++u) {
@@ -134,62 +139,66 @@ struct Epilogue {
   Codes codes[kMostQuantizers] = {};
   size_t code_count = 0;
 
+  /// Rows [first, first + rows) of columns [c0, c0 + n).
   template <typename Acc>
-  void operator()(int64_t first, int64_t rows, const Acc* c, int64_t ldc) const {
+  void operator()(int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
     constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
     const auto& ew = kernels::active().ew;
-    const int64_t n = unit.shape.oc;
-    const float *m = layer.m.data(), *a = layer.a.data();
+    const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
     if (logits != nullptr) {
-      const kernels::Rows<float> out{logits + first * n, n};
+      const kernels::Rows<float> out{logits + first * unit.shape.oc + c0, unit.shape.oc};
       if constexpr (kInteger)
         ew.affine_f32_s32(c, ldc, rows, n, m, a, out);
       else
         ew.affine_f32_f32(c, ldc, rows, n, m, a, out);
       return;
     }
-    const int64_t plain_stride = Tensor::round_stride(DType::bf16, n);
+    const int64_t plain_stride = Tensor::round_stride(DType::bf16, unit.shape.oc);
     if (!unit.relu) {
-      const kernels::Rows<bf16> out{plain + first * plain_stride, plain_stride};
+      const kernels::Rows<bf16> out{plain + first * plain_stride + c0, plain_stride};
       if constexpr (kInteger)
         ew.affine_bf16_s32(c, ldc, rows, n, m, a, out);
       else
         ew.affine_bf16_f32(c, ldc, rows, n, m, a, out);
       return;
     }
+    const int64_t stride = code_stride(unit.shape.oc);
     if (!step.rounded && code_count > 0) {
-      const ActivationQuantizer& q = *codes[0].quantizer;
-      const kernels::Rows<uint8_t> out{codes[0].to + first * code_stride(n), code_stride(n)};
+      kernels::UnsignedQuantizer q = codes[0].quantizer->kernel();
+      q.scale += c0;
+      const kernels::Rows<uint8_t> out{codes[0].to + first * stride + c0, stride};
       if constexpr (kInteger)
-        ew.affine_quantize_s32(c, ldc, rows, n, m, a, q.kernel(), out);
+        ew.affine_quantize_s32(c, ldc, rows, n, m, a, q, out);
       else
-        ew.affine_quantize_f32(c, ldc, rows, n, m, a, q.kernel(), out);
+        ew.affine_quantize_f32(c, ldc, rows, n, m, a, q, out);
       return;
     }
     // A block output: bf16 first (kept where something reads it, else only for this block), then codes from it.
     Scratch scratch;
-    kernels::Rows<bf16> z{
-        plain != nullptr ? plain + first * plain_stride : scratch.get<bf16>(static_cast<size_t>(rows * plain_stride)),
-        plain_stride};
+    kernels::Rows<bf16> z{plain + first * plain_stride + c0, plain_stride};
+    if (plain == nullptr) z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
     kernels::Rows<const bf16> side{};
-    if (shortcut != nullptr) side = {shortcut + first * plain_stride, plain_stride};
+    if (shortcut != nullptr) side = {shortcut + first * plain_stride + c0, plain_stride};
     if constexpr (kInteger)
       ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z);
     else
       ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z);
     if (unit.max_pool) return;
     for (size_t i = 0; i < code_count; ++i)
-      quantize_block(*codes[i].quantizer, z, rows, n, codes[i].to + first * code_stride(n));
+      quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to + first * stride + c0, stride});
   }
 
-  static void quantize_block(const ActivationQuantizer& q, const kernels::Rows<bf16>& z, int64_t rows, int64_t n,
-                             uint8_t* to) {
+  /// Codes of channels [c0, c0 + n).
+  static void quantize_block(const ActivationQuantizer& q, const kernels::Rows<bf16>& z, int64_t rows, int64_t c0,
+                             int64_t n, const kernels::Rows<uint8_t>& to) {
     const kernels::Rows<const bf16> from{z.data, z.stride};
-    if (!q.is_signed) {
-      kernels::active().ew.quantize_bf16(from, rows, n, q.kernel(), {to, code_stride(n)});
+    if (q.is_signed) {
+      quantize_signed_rows(from, rows, c0, n, q, to);
       return;
     }
-    quantize_signed_rows(from, rows, n, q, {to, code_stride(n)});
+    kernels::UnsignedQuantizer part = q.kernel();
+    part.scale += c0;
+    kernels::active().ew.quantize_bf16(from, rows, n, part, to);
   }
 };
 
@@ -232,20 +241,22 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
   const int64_t stride = layer.row_folded  ? 3
                          : layer.integer() ? code_stride(unit.shape.ic)
                                            : Tensor::round_stride(DType::bf16, unit.shape.ic);
+  const ServingGemmArgs args{
+      .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
   if (!layer.integer()) {
     const bf16* base = context.at<const bf16>(step.input);
-    gather_gemm<float, bf16>(
-        *layer.float_gemm, g, layer.forward,
+    serving_gemm<float, bf16>(
+        *layer.float_gemm, args, nullptr,
         [&](Scratch&, RowRange range) {
           return SourceRows<bf16>{base + range.begin * g.sw * stride, range.begin, stride,
                                   reinterpret_cast<const bf16*>(step.pad.data())};
         },
-        [&](int64_t, int64_t first, int64_t rows, float* c, int64_t ldc) { epilogue(first, rows, c, ldc); });
+        epilogue);
     return;
   }
   const uint8_t* base = context.at<const uint8_t>(step.input);
-  gather_gemm<int32_t, uint8_t>(
-      *layer.int_gemm, g, layer.forward,
+  serving_gemm<int32_t, uint8_t>(
+      *layer.int_gemm, args, step.start.empty() ? nullptr : step.start.data(),
       [&](Scratch& scratch, RowRange range) {
         const uint8_t* from = base + range.begin * g.sw * stride;
         if (!step.factor.empty()) {
@@ -257,12 +268,7 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
         }
         return SourceRows<uint8_t>{from, range.begin, stride, step.pad.data()};
       },
-      [&](int64_t, int64_t first, int64_t rows, int32_t* c, int64_t ldc) {
-        for (int64_t r = 0; r < rows && !layer.correction.empty(); ++r)
-          for (size_t o = 0; o < layer.correction.size(); ++o)
-            c[r * ldc + static_cast<int64_t>(o)] -= layer.correction[o];
-        epilogue(first, rows, c, ldc);
-      });
+      epilogue);
 }
 
 void Executor::max_pool(Context& context, size_t u, int64_t n) const {
@@ -287,7 +293,7 @@ void Executor::max_pool(Context& context, size_t u, int64_t n) const {
     }
     for (const auto& [q, slot] : step.codes)
       Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled + row * side * stride, stride}, side,
-                               c, context.at<uint8_t>(slot) + row * side * code_stride(c));
+                               0, c, {context.at<uint8_t>(slot) + row * side * code_stride(c), code_stride(c)});
   });
 }
 
@@ -306,8 +312,8 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
     kernels::active().ew.sum_rows_bf16({z + i * pixels * stride, stride}, pixels, c, sum);
     for (int64_t k = 0; k < c; ++k) pooled[i * stride + k] = to_bf16(sum[k] * inverse);
     if (layers_[u].integer())
-      Epilogue::quantize_block(*layers_[u].quantizer, {pooled + i * stride, stride}, 1, c,
-                               context.at<uint8_t>(step.input) + i * code_stride(c));
+      Epilogue::quantize_block(*layers_[u].quantizer, {pooled + i * stride, stride}, 1, 0, c,
+                               {context.at<uint8_t>(step.input) + i * code_stride(c), code_stride(c)});
   });
 }
 

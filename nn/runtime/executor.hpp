@@ -19,6 +19,7 @@ struct ExecutionPlan {
   struct Step {
     Gather gather;                // n is set per call
     std::vector<uint8_t> pad;     // row read outside the map, in codes
+    std::vector<int32_t> start;   // what integer sums begin with, padded columns; empty: zero
     std::vector<uint8_t> factor;  // shift factors per channel with stride padding; empty: none
     ValueSlot input;              // codes or bf16
     ValueSlot plain;              // output as bf16
@@ -39,7 +40,8 @@ class Executor {
   ~Executor();
 
   /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
-  /// alone. Threads: groups of images in parallel, each split further by shape. Safe to call concurrently.
+  /// alone. Threads: groups of images in parallel; with fewer images than threads each layer is split. Safe to call
+  /// concurrently.
   Tensor run(const Tensor& images);
 
   const ServedModel& model() const { return *model_; }
@@ -49,7 +51,7 @@ class Executor {
   struct Context;
   std::unique_ptr<Context> take(int64_t images);
   void give_back(std::unique_ptr<Context> context);
-  void run_group(const uint8_t* images, int64_t n, float* logits);
+  void run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits);
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
   ZoneWork work_of(size_t u, int64_t n) const;
   void convolve(Context& context, size_t u, float* logits) const;

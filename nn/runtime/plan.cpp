@@ -107,6 +107,9 @@ class Planner {
       step.factor = layer.quantizer->factor;
       step.factor.resize(static_cast<size_t>(code_stride(s.ic)), 1);
     }
+    // Sums of signed codes start below zero by what their offset adds.
+    if (!layer.correction.empty()) step.start.resize(static_cast<size_t>(layer.forward.padded_columns()));
+    for (size_t o = 0; o < layer.correction.size(); ++o) step.start[o] = -layer.correction[o];
     if (unit.average_pool) {
       step.pooled = arena_.place(plain_bytes(1, s.ic), u, u);
       if (quantized(unit)) codes_[static_cast<size_t>(unit.quantizer)] = arena_.place(code_stride(s.ic), u, u);

@@ -262,6 +262,65 @@ TEST_CASE("float products of any depth and segmentation are within the bound and
   });
 }
 
+TEST_CASE("a serving cut gives every worker a task and covers points and panels") {
+  for (const NamedShape& named : conv_shapes())
+    for (const int64_t workers : {1, 2, 3, 8, 64}) {
+      Gather g = forward_gather(named.shape);
+      Panels b;
+      b.nr = 16;
+      b.columns = 70;
+      const ServingCut cut = cut_for_serving(g, b, workers);
+      CHECK((cut.point_parts >= 1 && cut.panel_parts >= 1 && cut.panel_parts <= b.count()));
+      CHECK(cut.point_parts <= std::max<int64_t>(1, g.points()));
+      CHECK(cut.tasks() >= std::min(workers, b.count()));
+    }
+  for (const int64_t points : {1, 47, 49, 97, 3000})
+    for (const int64_t mr : {4, 6, 14, 32}) {
+      const int64_t rows = serving_block_rows(points, mr);
+      CHECK((rows >= mr && rows % mr == 0 && rows <= round_up(kBlockRows, mr)));
+    }
+}
+
+TEST_CASE("the serving product is the gathered product, whatever the workers, the columns and the start") {
+  on_every_level([] {
+    const kernels::GemmInt& gemm = kernels::active().u8s8;
+    for (const NamedShape& named : all_shapes()) {
+      INFO(named.name);
+      const ConvShape& s = named.shape;
+      const Gather g = forward_gather(s);
+      std::vector<uint8_t> x, pad(64 + at(s.ic), 9);
+      std::vector<int8_t> w;
+      for (const int v : random_codes(s.n * s.h * s.w * s.ic + 64, 0, 255, 71)) x.push_back(static_cast<uint8_t>(v));
+      for (const int v : random_codes(s.oc * s.k(), -127, 127, 72)) w.push_back(static_cast<int8_t>(v));
+      const Panels panels = pack_panels(gemm, w.data(), g.taps, s.ic, 1, s.k(), s.ic, s.oc);
+      const auto source = [&](Scratch&, RowRange range) {
+        return SourceRows<uint8_t>{x.data() + range.begin * g.sw * s.ic, range.begin, s.ic, pad.data()};
+      };
+      std::vector<int32_t> expected(at(g.points() * s.oc)), start(at(panels.padded_columns()));
+      gather_gemm<int32_t, uint8_t>(gemm, g, panels, source,
+                                    [&](int64_t, int64_t first, int64_t rows, const int32_t* c, int64_t ldc) {
+                                      for (int64_t r = 0; r < rows; ++r)
+                                        std::copy_n(c + r * ldc, s.oc, expected.data() + (first + r) * s.oc);
+                                    });
+      for (size_t o = 0; o < start.size(); ++o) start[o] = static_cast<int32_t>(o) * 1000 - 7;
+      for (const int64_t workers : {1, 2, 5})
+        for (const int64_t columns : {0, 8, 64})
+          for (const bool started : {false, true}) {
+            std::vector<int32_t> got(expected.size(), -1);
+            serving_gemm<int32_t, uint8_t>(
+                gemm, {.gather = g, .panels = panels, .workers = workers, .block_columns = columns},
+                started ? start.data() : nullptr, source,
+                [&](int64_t first, int64_t rows, int64_t c0, int64_t n, const int32_t* c, int64_t ldc) {
+                  for (int64_t r = 0; r < rows; ++r)
+                    for (int64_t o = 0; o < n; ++o)
+                      got[at((first + r) * s.oc + c0 + o)] = c[r * ldc + o] - (started ? start[at(c0 + o)] : 0);
+                });
+            CHECK(got == expected);
+          }
+    }
+  });
+}
+
 TEST_CASE("a code source expands nibbles and shifts channels, and pads with the code of zero") {
   on_every_level([] {
     for (const int64_t c : {1, 15, 39, 64, 79})
