@@ -175,8 +175,11 @@ struct Epilogue {
     }
     // A block output: bf16 first (kept where something reads it, else only for this block), then codes from it.
     Scratch scratch;
-    kernels::Rows<bf16> z{plain + first * plain_stride + c0, plain_stride};
-    if (plain == nullptr) z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
+    kernels::Rows<bf16> z{};
+    if (plain != nullptr)
+      z = {plain + first * plain_stride + c0, plain_stride};
+    else
+      z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
     kernels::Rows<const bf16> side{};
     if (shortcut != nullptr) side = {shortcut + first * plain_stride + c0, plain_stride};
     if constexpr (kInteger)
