@@ -13,6 +13,18 @@ namespace nibble::kernels {
 /// Whether a GEMM adds to what C holds.
 enum class Into { kOverwrite, kAccumulate };
 
+/// A left operand that is multiplied where it lies, without packing: 64-byte group g of segment s of row r starts at
+/// first + r * row_bytes + segments[s] + 64 * g. All of it is readable for as many rows as are multiplied, and what
+/// lies behind the elements of a segment meets zeros of B (floats must be finite there). Six times slower where groups
+/// straddle cache lines (AMX): row_bytes and segments should be multiples of 64.
+struct StridedRows {
+  const void* first = nullptr;
+  int64_t row_bytes = 0;
+  const int64_t* segments = nullptr;  // bytes
+  int segment_count = 0;
+  int groups = 0;  // 64-byte groups of one segment: round_up(k, kr) * bytes of an element / 64
+};
+
 /// Integer product C[m,n] = sum_k A[m,k] * B[k,n], A unsigned 8-bit codes, B signed 8-bit codes, C exact in s32.
 ///
 /// Operands are packed into panels whose inner layout belongs to the kernel. An A panel holds `mr` rows, a B panel `nr`
@@ -30,6 +42,14 @@ struct GemmInt {
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into) = nullptr;
+  /// Multiplies `rows` rows (a multiple of strided_rows) in place by one whole B panel: c[r][n] = start[n] + sum, full
+  /// tiles of nr columns, rows ldc apart; start null: 0. Between begin() and end() of the same thread, during which
+  /// nothing is spawned or waited for. Null on levels without such a kernel.
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, const int32_t* start, int32_t* c,
+                      int64_t ldc) = nullptr;
+  int strided_rows = 0;
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
 };
 
 /// Float product with fp32 accumulation from operands of type T (bf16 or float). Panels as in GemmInt.
@@ -50,6 +70,12 @@ struct GemmFloat {
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into) = nullptr;
+  /// As in GemmInt; the order of the sum is that of the segments.
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, const float* start, float* c,
+                      int64_t ldc) = nullptr;
+  int strided_rows = 0;
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
 };
 
 /// A block of rows: element (r, c) = data[r * stride + c].

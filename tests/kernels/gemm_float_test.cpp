@@ -2,6 +2,7 @@
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
+#include "tests/kernels/gemm_strided_checks.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -27,6 +28,11 @@ TEST_CASE("the order of a float sum does not depend on the place in the tile or 
 
 TEST_CASE("a float panel does not depend on how its operand lay in memory") {
   for_each_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
+}
+
+TEST_CASE("float rows multiplied in place equal the naive product, whatever lies behind them") {
+  for (const Isa isa : runnable_isas())
+    check_strided_floats(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
 }
 
 TEST_CASE("gathered rows and codes pack into the same right operand as a matrix") {

@@ -1,6 +1,6 @@
 // Integer GEMM of every level this machine runs, against the naive product.
 #include "engine/cpu.hpp"
-#include "tests/kernels/gemm_int_checks.hpp"
+#include "tests/kernels/gemm_strided_checks.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -21,6 +21,10 @@ TEST_CASE("integer segments packed one behind the other are one longer product")
 
 TEST_CASE("an integer panel does not depend on how the right operand lay in memory") {
   for_each_family(check_code_layouts);
+}
+
+TEST_CASE("integer rows multiplied in place equal the naive product, whatever lies behind them") {
+  for_each_family(check_strided_codes);
 }
 
 TEST_CASE("levels with a dot product use it for 4-bit codes, too") {

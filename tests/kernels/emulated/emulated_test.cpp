@@ -3,7 +3,7 @@
 
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
-#include "tests/kernels/gemm_int_checks.hpp"
+#include "tests/kernels/gemm_strided_checks.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -43,6 +43,11 @@ TEST_CASE("emulated: integer segments packed one behind the other are one longer
 
 TEST_CASE("emulated: an integer panel does not depend on how the right operand lay in memory") {
   for_each_int(check_code_layouts);
+}
+
+TEST_CASE("emulated: rows multiplied in place equal the naive product, whatever lies behind them") {
+  for_each_int(check_strided_codes);
+  for (const Level& level : kLevels) check_strided_floats(level.table->bf16_gemm, level.name);
 }
 
 TEST_CASE("emulated: float products lie within the bound and are exact for small integers") {

@@ -130,6 +130,7 @@ inline void dot_bf16(int to, int left, int right) {
 #define _tile_release() nibble::testing::emulated::release_tiles()
 #define _tile_zero(i) nibble::testing::emulated::zero_tile(i)
 #define _tile_loadd(i, base, stride) nibble::testing::emulated::load_tile(i, base, stride)
+#define _tile_stream_loadd(i, base, stride) nibble::testing::emulated::load_tile(i, base, stride)
 #define _tile_stored(i, base, stride) nibble::testing::emulated::store_tile(i, base, stride)
 #define _tile_dpbusd(c, a, b) nibble::testing::emulated::dot_codes(c, a, b)
 #define _tile_dpbf16ps(c, a, b) nibble::testing::emulated::dot_bf16(c, a, b)
