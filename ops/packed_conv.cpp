@@ -12,14 +12,15 @@ const kernels::GemmInt* choose_gemm(const kernels::Table& t, int64_t largest_mul
   return largest_multiplier <= 15 ? &t.u4s4 : &t.u8s4;
 }
 
-std::vector<int32_t> signed_correction(const WeightCodes& w, int64_t oc, int64_t k) {
-  std::vector<int32_t> correction(static_cast<size_t>(oc));
+/// What the sums of signed codes begin with, so that their offset adds nothing.
+std::vector<int32_t> signed_start(const WeightCodes& w, int64_t oc, int64_t k, int64_t padded_columns) {
+  std::vector<int32_t> start(static_cast<size_t>(padded_columns));
   for (int64_t o = 0; o < oc; ++o) {
     int32_t sum = 0;
     for (int64_t i = 0; i < k; ++i) sum += w.codes.data<int8_t>()[o * k + i];
-    correction[static_cast<size_t>(o)] = kSignedOffset * sum;
+    start[static_cast<size_t>(o)] = -kSignedOffset * sum;
   }
-  return correction;
+  return start;
 }
 
 Tensor codes_to_bf16(const WeightCodes& w, bool dequantize, const std::vector<float>& fold) {
@@ -53,6 +54,21 @@ void pack_backward(LayerWeights& layer, const Tensor& bf16_weights) {
   for (const InputGradientClass& c : layer.gradient_classes)
     layer.backward.push_back(
         pack_panels(*layer.float_gemm, bf16_weights.data<bf16>(), c.gather.taps, s.ic, s.taps() * s.ic, 1, s.oc, s.ic));
+  for (const InputGradientClass& c : layer.gradient_classes)
+    layer.backward_layouts.push_back(plane_layout(c.gather, false));
+}
+
+/// The right operand [k, oc] of the forward product: a segment a tap, or, for a stem whose kernel reads rows in place,
+/// one segment of all taps.
+template <typename Gemm, typename T>
+void pack_forward(LayerWeights& layer, const Gemm& gemm, const T* weights) {
+  const ConvShape& s = layer.shape;
+  const Gather g = layer.forward_gather();
+  const bool unfolded = layer.row_folded && layer.strided();
+  const std::vector<Tap> taps = unfolded ? std::vector<Tap>{Tap{}} : g.taps;
+  const int64_t segment = unfolded ? s.k() : layer.row_folded ? s.kw * s.ic : s.ic;
+  layer.forward = pack_panels(gemm, weights, taps, segment, 1, s.k(), segment, s.oc);
+  layer.forward_layout = plane_layout(g, unfolded);
 }
 
 LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
@@ -69,8 +85,6 @@ LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
   const std::vector<float>& fold = args.quantizer != nullptr ? args.quantizer->fold : kNoFold;
   if (codes != nullptr && !args.dequantize) layer.scale = codes->scale;
 
-  const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
-  const int64_t segment = layer.row_folded ? s.kw * s.ic : s.ic;
   Tensor as_bf16;
   const bool backward = args.passes == Passes::kForwardAndBackward && !args.first_layer;
   if (args.quantizer == nullptr || backward)
@@ -80,10 +94,10 @@ LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
       throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
     check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
     layer.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
-    layer.forward = pack_panels(*layer.int_gemm, codes->codes.data<int8_t>(), g.taps, segment, 1, s.k(), segment, s.oc);
-    if (args.quantizer->is_signed) layer.correction = signed_correction(*codes, s.oc, s.k());
+    pack_forward(layer, *layer.int_gemm, codes->codes.data<int8_t>());
+    if (args.quantizer->is_signed) layer.start = signed_start(*codes, s.oc, s.k(), layer.forward.padded_columns());
   } else {
-    layer.forward = pack_panels(*layer.float_gemm, as_bf16.data<bf16>(), g.taps, segment, 1, s.k(), segment, s.oc);
+    pack_forward(layer, *layer.float_gemm, as_bf16.data<bf16>());
   }
   const float common = args.quantizer != nullptr ? args.quantizer->common : 1.0f;
   for (float w : layer.scale) layer.rescale.push_back(1.0f / (common * w));
@@ -91,33 +105,43 @@ LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {
   return layer;
 }
 
-/// Subtracts the signed-offset term from a block of accumulators.
-void subtract_correction(const std::vector<int32_t>& correction, int32_t* c, int64_t ldc, int64_t rows) {
+/// Adds what the sums should have begun with.
+void add_start(const std::vector<int32_t>& start, int64_t columns, int32_t* c, int64_t ldc, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r)
-    for (size_t o = 0; o < correction.size(); ++o) c[r * ldc + static_cast<int64_t>(o)] -= correction[o];
+    for (int64_t o = 0; o < columns; ++o) c[r * ldc + o] += start[static_cast<size_t>(o)];
 }
 
-/// Runs the forward product and hands every block to `epilogue(task, first, rows, acc, ldc)`, acc s32 or f32.
+/// Runs the forward product and hands every block to `epilogue(task, first, rows, column, columns, acc, ldc)`, acc s32
+/// or f32.
 template <typename Epilogue>
 void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue) {
-  const ConvShape s = shape_with_batch(layer, x);
-  const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
-  if (layer.integer()) {
-    const CodeSource source(x, layer.quantizer, g);
-    gather_gemm<int32_t, uint8_t>(*layer.int_gemm, g, layer.forward, source,
-                                  [&](int64_t task, int64_t first, int64_t rows, int32_t* c, int64_t ldc) {
-                                    if (!layer.correction.empty()) subtract_correction(layer.correction, c, ldc, rows);
-                                    epilogue(task, first, rows, c, ldc);
-                                  });
-  } else {
-    const Bf16Source source(x, g);
-    gather_gemm<float, bf16>(*layer.float_gemm, g, layer.forward, source, epilogue);
-  }
+  Gather g = layer.forward_gather();
+  g.n = shape_with_batch(layer, x).n;
+  const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
+    using C = std::remove_cvref_t<decltype(*start)>;
+    using T = decltype(element);
+    if (layer.strided()) {
+      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue);
+      return;
+    }
+    gather_gemm<C, T>(gemm, g, layer.forward, source,
+                      [&](int64_t task, int64_t first, int64_t rows, C* c, int64_t ldc) {
+                        if constexpr (std::is_same_v<C, int32_t>)
+                          if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
+                        epilogue(task, first, rows, 0, layer.shape.oc, c, ldc);
+                      });
+  };
+  if (layer.integer())
+    run(*layer.int_gemm, CodeSource(x, layer.quantizer, g), layer.start.empty() ? nullptr : layer.start.data(),
+        uint8_t{});
+  else
+    run(*layer.float_gemm, Bf16Source(x, g), static_cast<const float*>(nullptr), bf16{});
 }
 
 int64_t forward_task_count(const LayerWeights& layer, const Tensor& x) {
-  const ConvShape s = shape_with_batch(layer, x);
-  return task_count(layer.row_folded ? row_folded_gather(s) : forward_gather(s));
+  Gather g = layer.forward_gather();
+  g.n = shape_with_batch(layer, x).n;
+  return task_count(g);
 }
 
 }  // namespace
@@ -142,11 +166,12 @@ LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& code
 Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x) {
   const ConvShape s = shape_with_batch(layer, x);
   Tensor out(layer.integer() ? DType::s32 : DType::f32, {s.n, s.oh(), s.ow(), s.oc});
-  forward_blocks(layer, x, [&](int64_t, int64_t first, int64_t rows, const auto* c, int64_t ldc) {
-    static_assert(sizeof *c == 4);
-    for (int64_t r = 0; r < rows; ++r)
-      std::memcpy(out.raw() + (first + r) * s.oc * 4, c + r * ldc, static_cast<size_t>(s.oc) * 4);
-  });
+  forward_blocks(
+      layer, x, [&](int64_t, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c, int64_t ldc) {
+        static_assert(sizeof *c == 4);
+        for (int64_t r = 0; r < rows; ++r)
+          std::memcpy(out.raw() + ((first + r) * s.oc + column) * 4, c + r * ldc, static_cast<size_t>(n) * 4);
+      });
   return out;
 }
 
@@ -162,15 +187,16 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
   const int64_t tasks = forward_task_count(layer, x);
   Tensor partial = Tensor::zeros(DType::f32, {tasks, 2, s.oc});
   const auto& ew = kernels::active().ew;
-  const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data();
-  forward_blocks(layer, x, [&](int64_t task, int64_t first, int64_t rows, const auto* c, int64_t ldc) {
-    float* sum = partial.row<float>(2 * task);
-    const kernels::Rows<bf16> out{y.row<bf16>(first), y.stride()};
-    if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-      ew.rescale_stats_s32(c, ldc, rows, s.oc, scale, out, sum, sum + s.oc);
-    else
-      ew.rescale_stats_f32(c, ldc, rows, s.oc, scale, out, sum, sum + s.oc);
-  });
+  forward_blocks(layer, x,
+                 [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c, int64_t ldc) {
+                   float* sum = partial.row<float>(2 * task) + column;
+                   const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data() + column;
+                   const kernels::Rows<bf16> out{y.row<bf16>(first) + column, y.stride()};
+                   if constexpr (std::is_same_v<decltype(c), const int32_t*>)
+                     ew.rescale_stats_s32(c, ldc, rows, n, scale, out, sum, sum + s.oc);
+                   else
+                     ew.rescale_stats_f32(c, ldc, rows, n, scale, out, sum, sum + s.oc);
+                 });
   sums.sum.assign(static_cast<size_t>(s.oc), 0.0);
   sums.sum_sq.assign(static_cast<size_t>(s.oc), 0.0);
   sums.count = s.out_pixels();
@@ -184,6 +210,30 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
   return y;
 }
 
+namespace {
+
+/// Adds g, which nobody else holds, to the gradient of x: in g's own storage, so that what x has may be shared.
+void add_gradient(const Variable& x, const Tensor& g) {
+  const Tensor before = x.grad();
+  if (before.defined() && (before.shape() != g.shape() || before.dtype() != DType::bf16))
+    throw ShapeError("[conv] gradient {} does not add to {} {}", g.shape().str(), name_of(before.dtype()),
+                     before.shape().str());
+  if (before.defined()) {
+    const Zone zone("conv backward, add");
+    constexpr int64_t kRows = 64;
+    const int64_t n = g.shape().back(), rows = g.rows();
+    parallel_for((rows + kRows - 1) / kRows, [&](int64_t block) {
+      const int64_t first = block * kRows;
+      bf16* const to = g.row<bf16>(first);
+      kernels::active().ew.add_bf16({before.row<bf16>(first), before.stride()}, {to, g.stride()},
+                                    std::min(kRows, rows - first), n, {to, g.stride()});
+    });
+  }
+  x.set_grad(g);
+}
+
+}  // namespace
+
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
                      ChannelSums& sums) {
   Variable y(packed_conv_forward(layer, x.value(), sums), tape != nullptr ? Grad::kWanted : Grad::kNone);
@@ -191,7 +241,7 @@ Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, c
     // y = conv(x, w)  =>  d_w = x^T d_y,  d_x = d_y w^T
     tape->record([x, y, &layer, d_weights] {
       packed_conv_backward_weights(layer, x.value(), y.grad(), d_weights);
-      if (!layer.backward.empty()) x.accumulate(packed_conv_backward_input(layer, y.grad(), x.shape()));
+      if (!layer.backward.empty()) add_gradient(x, packed_conv_backward_input(layer, y.grad(), x.shape()));
       y.release();
     });
   }
@@ -212,13 +262,15 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
         .unit = forward_unit(layer),
         .bytes = stored_bytes(x.value()) + stored_bytes(layer.forward.storage) + stored_bytes(logits.value())};
   });
-  forward_blocks(layer, x.value(), [&](int64_t, int64_t first, int64_t rows, const auto* c, int64_t ldc) {
-    const kernels::Rows<float> out{logits.value().row<float>(first), oc};
-    if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-      ew.affine_f32_s32(c, ldc, rows, oc, scale, bias.data<float>(), out);
-    else
-      ew.affine_f32_f32(c, ldc, rows, oc, scale, bias.data<float>(), out);
-  });
+  forward_blocks(layer, x.value(),
+                 [&](int64_t, int64_t first, int64_t rows, int64_t column, int64_t count, const auto* c, int64_t ldc) {
+                   const kernels::Rows<float> out{logits.value().row<float>(first) + column, oc};
+                   const float* add = bias.data<float>() + column;
+                   if constexpr (std::is_same_v<decltype(c), const int32_t*>)
+                     ew.affine_f32_s32(c, ldc, rows, count, scale + column, add, out);
+                   else
+                     ew.affine_f32_f32(c, ldc, rows, count, scale + column, add, out);
+                 });
   if (tape != nullptr) {
     // logits = acc * rescale + bias  =>  d_bias = sum d_logits;  d_y carries 1/scale as packed_conv's does
     tape->record([x, logits, &layer, d_weights, d_bias, n, oc] {

@@ -6,7 +6,7 @@
 
 #include "engine/profiler.hpp"
 #include "engine/tape.hpp"
-#include "ops/gather_gemm.hpp"
+#include "ops/plane_gemm.hpp"
 #include "ops/quantization.hpp"
 
 namespace nibble {
@@ -23,16 +23,22 @@ struct LayerWeights {
   bool row_folded = false;
   const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
-  std::vector<int32_t> correction;                 // signed input: 128 * sum of codes per output channel, subtracted
+  /// Signed input: what the sums begin with, -128 * sum of codes per output channel, padded columns; empty: zero.
+  std::vector<int32_t> start;
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
   std::vector<float> rescale;
   const kernels::GemmInt* int_gemm = nullptr;            // set when the input is codes
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and all of backward
   Panels forward;
+  PlaneLayout forward_layout;                        // for kernels that read rows in place
   std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
   std::vector<Panels> backward;                      // one per class
+  std::vector<PlaneLayout> backward_layouts;
 
   bool integer() const { return int_gemm != nullptr; }
+  /// Whether the level multiplies rows in place (plane_gemm) rather than from packed panels (gather_gemm).
+  bool strided() const { return integer() ? int_gemm->run_strided != nullptr : float_gemm->run_strided != nullptr; }
+  Gather forward_gather() const { return row_folded ? row_folded_gather(shape) : nibble::forward_gather(shape); }
 };
 
 struct LayerWeightsArgs {

@@ -48,18 +48,24 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
       continue;
     }
     const Bf16Source source(d_y, g);
-    gather_gemm<float, bf16>(*layer.float_gemm, g, layer.backward[i], source,
-                             [&](int64_t, int64_t first, int64_t rows, const float* c, int64_t ldc) {
-                               if (s.stride == 1) {
-                                 ew.scale_bf16_f32(c, ldc, rows, s.ic, scale, {d_x.row<bf16>(first), d_x.stride()},
-                                                   kernels::Into::kOverwrite);
-                                 return;
-                               }
-                               for (int64_t r = 0; r < rows; ++r)
-                                 ew.scale_bf16_f32(c + r * ldc, ldc, 1, s.ic, scale,
-                                                   {d_x.row<bf16>(pixel(first + r)), d_x.stride()},
-                                                   kernels::Into::kOverwrite);
-                             });
+    // Neighbours of a grid row are `stride` pixels apart in d_x, so a run that leaves the row is cut.
+    const auto epilogue = [&](int64_t, int64_t first, int64_t rows, int64_t column, int64_t n, const float* c,
+                              int64_t ldc) {
+      const float* factor = scale == nullptr ? nullptr : scale + column;
+      for (int64_t run; rows > 0; rows -= run, first += run, c += run * ldc) {
+        run = s.stride == 1 ? rows : std::min(rows, g.gw - first % g.gw);
+        ew.scale_bf16_f32(c, ldc, run, n, factor, {d_x.row<bf16>(pixel(first)) + column, s.stride * d_x.stride()},
+                          kernels::Into::kOverwrite);
+      }
+    };
+    if (layer.float_gemm->run_strided != nullptr)
+      plane_gemm<float, bf16>(*layer.float_gemm, {g, layer.backward_layouts[i], layer.backward[i], cut_by_shape(g)},
+                              source, epilogue);
+    else
+      gather_gemm<float, bf16>(*layer.float_gemm, g, layer.backward[i], source,
+                               [&](int64_t task, int64_t first, int64_t rows, const float* c, int64_t ldc) {
+                                 epilogue(task, first, rows, 0, s.ic, c, ldc);
+                               });
   }
   return d_x;
 }

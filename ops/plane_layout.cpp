@@ -1,0 +1,76 @@
+#include "ops/plane_gemm.hpp"
+
+namespace nibble {
+
+namespace {
+
+int64_t floor_divide(int64_t a, int64_t b) {
+  return a >= 0 ? a / b : -((-a + b - 1) / b);
+}
+
+}  // namespace
+
+PlaneLayout plane_layout(const Gather& g, bool unfolded) {
+  PlaneLayout l;
+  l.width = g.gw;
+  l.height = g.gh;
+  if (unfolded) {
+    l.unfolded = true;
+    l.planes.push_back({.rows = g.gh, .columns = g.gw});
+    l.taps.push_back({});
+    return l;
+  }
+  if (g.taps.empty()) return l;
+  // A tap (dh, dw) reads plane (dh mod step, dw mod step) at the shift (floor(dh / step), floor(dw / step)).
+  const auto shift = [&](int64_t d) { return floor_divide(d, g.step); };
+  int64_t high_row = shift(g.taps[0].dh), high_column = shift(g.taps[0].dw);
+  l.low_row = high_row;
+  l.low_column = high_column;
+  for (const Tap& t : g.taps) {
+    l.low_row = std::min(l.low_row, shift(t.dh));
+    high_row = std::max(high_row, shift(t.dh));
+    l.low_column = std::min(l.low_column, shift(t.dw));
+    high_column = std::max(high_column, shift(t.dw));
+  }
+  l.row_span = high_row - l.low_row;
+  // Neighbours share their rims, so the wider side decides: pixels below zero, or those behind the last one.
+  const auto extent = [&](int64_t grid, int64_t source, int64_t low, int64_t high, int64_t& end) {
+    end = std::min((source + g.step - 1) / g.step, grid + high);
+    return std::max(grid, end - std::max<int64_t>(0, low) + std::max(std::max<int64_t>(0, -low), grid + high - end));
+  };
+  int64_t row_end = 0, column_end = 0;
+  l.height = extent(g.gh, g.sh, l.low_row, high_row, row_end);
+  l.width = extent(g.gw, g.sw, l.low_column, high_column, column_end);
+  l.overhang = std::max<int64_t>(0, g.gw + high_column - l.low_column - l.width);
+  for (const Tap& t : g.taps) {
+    const int64_t row = shift(t.dh), column = shift(t.dw);
+    PlaneLayout::Plane plane{.row_phase = t.dh - row * g.step, .column_phase = t.dw - column * g.step};
+    // Where step does not divide the map, the last phases lack a pixel: another rim.
+    plane.rows = std::min(row_end, (g.sh - plane.row_phase + g.step - 1) / g.step);
+    plane.columns = std::min(column_end, (g.sw - plane.column_phase + g.step - 1) / g.step);
+    const auto known = std::find(l.planes.begin(), l.planes.end(), plane);
+    l.taps.push_back({known - l.planes.begin(), (row - l.low_row) * l.width + column - l.low_column});
+    if (known == l.planes.end()) l.planes.push_back(plane);
+  }
+  l.in_place = g.step == 1 && g.taps.size() == 1 && g.taps[0].dh == 0 && g.taps[0].dw == 0 && g.gh == g.sh &&
+               g.gw == g.sw && l.width == g.gw && l.height == g.gh;
+  return l;
+}
+
+PlaneCut cut_by_shape(const Gather& g) {
+  return {.row_end = g.n * g.gh, .row_parts = task_count(g), .rows_per_part = grid_rows_per_task(g)};
+}
+
+PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
+  // Blocks of points are cheapest to share out; a map of one 7x7 image is less than one, so then panels are.
+  constexpr int64_t kPoints = 512;
+  const int64_t all = g.n * g.gh;
+  if (g.points() >= workers * plane_detail::kBlockPoints && all >= workers) {
+    const int64_t parts = std::max<int64_t>(1, (g.points() + kPoints * workers - 1) / (kPoints * workers)) * workers;
+    const int64_t rows = std::max<int64_t>(1, (all + parts - 1) / parts);
+    return {.row_end = all, .row_parts = (all + rows - 1) / rows, .rows_per_part = rows};
+  }
+  return {.row_end = all, .rows_per_part = all, .panel_parts = std::min(std::max<int64_t>(1, b.count()), workers)};
+}
+
+}  // namespace nibble

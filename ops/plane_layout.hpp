@@ -1,0 +1,167 @@
+// How the source of a convolution lies so that its rows need no gathering: each tap is one offset for all points.
+//
+// The points of a task are flattened into one long row of a plane whose map rows carry a rim; then "the pixel under tap
+// t" is the pixel of the point plus a constant, and a kernel reads 16 neighbouring points as rows one pixel apart.
+//
+//     a 3x3 kernel, padding 1, on 4x4 pixels:       . x x x x      a map row's right rim is the next one's left rim,
+//     point (i, j) -> i * width + j, width 5        . x x x x      an image's lower rim the next image's upper rim.
+//     tap (dh, dw) -> + (dh + 1) * width + dw + 1   . x x x x      The points on rims are computed and ignored: one
+//                                                   . x x x x      in nine of a 14x14 map, one in four of a 7x7.
+//
+// For stride 2 the pixels are dealt to four planes by the parities of row and column, so that each tap reads one plane
+// at stride 1. A 1x1 kernel at stride 1 reads its source in place.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "ops/gather_gemm.hpp"
+
+namespace nibble {
+
+struct PlaneLayout {
+  /// One residue class of source pixels: (row % step, column % step).
+  struct Plane {
+    int64_t row_phase = 0, column_phase = 0;
+    int64_t rows = 0, columns = 0;  // pixels of one image that are read
+    bool operator==(const Plane&) const = default;
+  };
+  struct PlaneTap {
+    int64_t plane = 0, offset = 0;  // in points
+  };
+
+  bool in_place = false;          // the source itself is the plane: one tap, no rim
+  bool unfolded = false;          // a row-folded stem: the pixels under all taps lie side by side in one row a point
+  int64_t width = 0, height = 0;  // points of a grid row, rows of an image, in the flattened plane
+  int64_t low_row = 0, low_column = 0;  // plane pixel that the first point's first tap reads; negative: rim
+  int64_t row_span = 0;                 // plane rows that a point's taps reach over
+  int64_t overhang = 0;                 // points behind the last map row that taps still read
+  std::vector<Plane> planes;
+  std::vector<PlaneTap> taps;  // as Gather::taps
+
+  /// Plane row of a flattened grid row (image, i).
+  int64_t plane_row(int64_t grid_row, int64_t gh) const { return grid_row / gh * height + grid_row % gh; }
+};
+
+/// Layout for the taps of g; `unfolded` for a row-folded gather whose taps become one segment.
+PlaneLayout plane_layout(const Gather& g, bool unfolded);
+
+/// The planes of one task, in bytes.
+struct TaskPlanes {
+  const std::byte* first_point = nullptr;
+  int64_t pixel_bytes = 0, plane_bytes = 0;
+  int64_t readable = 0;  // points that may be read from first_point on
+};
+
+namespace plane_detail {
+
+inline constexpr int64_t kGroupBytes = 64;
+/// Rows a kernel may read behind the last point it was asked for, two tiles.
+inline constexpr int64_t kSlackPoints = 32;
+
+/// Copies `columns` pixels of k elements, `step` pixels apart, into pixels of `stride` elements; the rest is zero.
+template <typename T>
+void copy_pixels(const T* from, int64_t from_stride, int64_t step, int64_t columns, int64_t k, T* to, int64_t stride) {
+  const bool whole = sizeof(T) == 1 && from_stride == stride;  // the bytes behind codes are zeros already
+  if (step == 1 && (whole || (from_stride == stride && k == stride))) {
+    std::memcpy(to, from, static_cast<size_t>(columns * stride) * sizeof(T));
+    return;
+  }
+  const int64_t copied = whole ? stride : k;
+  for (int64_t x = 0; x < columns; ++x, from += step * from_stride, to += stride) {
+    std::memcpy(to, from, static_cast<size_t>(copied) * sizeof(T));
+    std::fill_n(to + copied, stride - copied, T{});
+  }
+}
+
+template <typename T>
+void fill_pixels(const T* pad, int64_t count, T* to, int64_t stride) {
+  for (int64_t i = 0; i < count; ++i, to += stride) std::memcpy(to, pad, static_cast<size_t>(stride) * sizeof(T));
+}
+
+/// One plane of grid rows [g0, g1).
+template <typename T>
+void fill_plane(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane& plane, const SourceRows<T>& from,
+                RowRange range, const T* pad, int64_t k, int64_t g0, int64_t g1, T* to, int64_t stride) {
+  const int64_t s0 = l.plane_row(g0, g.gh), s1 = l.plane_row(g1 - 1, g.gh) + 1 + l.row_span;
+  const int64_t x0 = std::max<int64_t>(0, l.low_column), left = x0 - l.low_column;
+  const int64_t inside = std::max<int64_t>(0, plane.columns - x0);
+  for (int64_t s = s0; s < s1; ++s, to += l.width * stride) {
+    const int64_t image = s / l.height, y = l.low_row + s % l.height;
+    const int64_t row = image * g.sh + y * g.step + plane.row_phase;
+    // Rows that only another plane's taps reach need not be in the task's range.
+    if (image >= g.n || y < 0 || y >= plane.rows || row < range.begin || row >= range.end) {
+      fill_pixels(pad, l.width, to, stride);
+      continue;
+    }
+    const T* const pixels =
+        from.data + ((row - from.first_row) * g.sw + x0 * g.step + plane.column_phase) * from.stride;
+    fill_pixels(pad, left, to, stride);
+    copy_pixels(pixels, from.stride, g.step, inside, k, to + left * stride, stride);
+    fill_pixels(pad, l.width - left - inside, to + (left + inside) * stride, stride);
+  }
+  fill_pixels(pad, l.overhang, to, stride);
+}
+
+/// Rows of a stem: the segments of k / taps elements that its taps read, side by side, zeros behind them. Copies have
+/// the fixed size kCopy wherever what one writes too much is covered by the next and what it reads too much exists.
+template <int64_t kCopy, typename T>
+void fill_unfolded(const Gather& g, const SourceRows<T>& from, int64_t k, int64_t g0, int64_t g1, T* to,
+                   int64_t stride) {
+  const int64_t taps = static_cast<int64_t>(g.taps.size()), segment = k / taps, row_elements = g.sw * from.stride;
+  constexpr int64_t kElement = sizeof(T);
+  const bool fits = segment * kElement <= kCopy && (taps - 1) * segment * kElement + kCopy <= stride * kElement;
+  for (int64_t row = g0; row < g1; ++row) {
+    const T* const top = from.data + (row / g.gh * g.sh + row % g.gh * g.step - from.first_row) * row_elements;
+    const bool fixed = fits && row + 1 < g1;
+    for (int64_t j = 0; j < g.gw; ++j, to += stride) {
+      const T* pixel = top + j * g.step * from.stride;
+      for (int64_t t = 0; t < taps; ++t, pixel += row_elements) {
+        if (fixed)
+          std::memcpy(to + t * segment, pixel, kCopy);
+        else
+          std::memcpy(to + t * segment, pixel, static_cast<size_t>(segment) * sizeof(T));
+      }
+      std::fill_n(to + k, stride - k, T{});
+    }
+  }
+}
+
+}  // namespace plane_detail
+
+/// Lays out the source of grid rows [g0, g1) in `scratch`, or finds it in place. pad is in from: at least a pixel long.
+/// Cost: one copy of the source (in place: none).
+template <typename T>
+TaskPlanes lay_planes(const Gather& g, const PlaneLayout& l, const SourceRows<T>& from, int64_t k, int64_t g0,
+                      int64_t g1, Scratch& scratch) {
+  using plane_detail::kGroupBytes;
+  using plane_detail::kSlackPoints;
+  constexpr int64_t kElement = sizeof(T), kLine = kGroupBytes / kElement;
+  const int64_t points = (g1 - g0) * g.gw;
+  // Bytes behind codes meet zero weights; behind bf16 anything but zeros could be infinite.
+  const bool readable_ends = from.stride % kLine == 0 && (kElement == 1 || k % kLine == 0);
+  const bool aligned = reinterpret_cast<uintptr_t>(from.data) % kGroupBytes == 0;
+  if (l.in_place && readable_ends && aligned && points >= 2 * kSlackPoints) {
+    const T* const first = from.data + (g0 * g.sw - from.first_row * g.sw) * from.stride;
+    return {reinterpret_cast<const std::byte*>(first), from.stride * kElement, 0, points};
+  }
+  const int64_t stride = round_up(k, kLine);
+  const int64_t rows = l.plane_row(g1 - 1, g.gh) + 1 + l.row_span - l.plane_row(g0, g.gh);
+  const int64_t plane = (rows * l.width + l.overhang + kSlackPoints) * stride;
+  T* const to = scratch.get<T>(static_cast<size_t>(plane) * std::max<size_t>(1, l.planes.size()));
+  if (l.unfolded) {
+    const bool is_short = k / static_cast<int64_t>(g.taps.size()) * kElement <= 32;
+    is_short ? plane_detail::fill_unfolded<32>(g, from, k, g0, g1, to, stride)
+             : plane_detail::fill_unfolded<64>(g, from, k, g0, g1, to, stride);
+  } else {
+    T* const pad = scratch.get<T>(static_cast<size_t>(stride));
+    std::fill_n(pad, stride, from.pad[0]);
+    if (k < stride) std::fill_n(pad + k, stride - k, T{});
+    for (size_t p = 0; p < l.planes.size(); ++p)
+      plane_detail::fill_plane(g, l, l.planes[p], from, source_rows(g, g0, g1), pad, k, g0, g1,
+                               to + static_cast<int64_t>(p) * plane, stride);
+  }
+  return {reinterpret_cast<const std::byte*>(to), stride * kElement, plane * kElement, rows * l.width + kSlackPoints};
+}
+
+}  // namespace nibble

@@ -1,0 +1,123 @@
+// Planes: every grid point finds the pixel under each tap at one offset, rims and strides included.
+#include "ops/plane_layout.hpp"
+
+#include "tests/ops/packed_layers.hpp"
+
+using namespace nibble;
+using namespace nibble::testing;
+
+namespace {
+
+constexpr uint8_t kPad = 0xee;
+constexpr int64_t kStride = 64;
+
+/// Source pixel `at` as four bytes that no other pixel has.
+void write_number(int64_t at, uint8_t* to) {
+  const auto number = static_cast<uint32_t>(at + 1);
+  std::memcpy(to, &number, sizeof number);
+}
+
+/// The pixel under tap t of a grid point, -1 outside.
+int64_t pixel_under(const Gather& g, int64_t point, const Tap& t) {
+  const int64_t y = point / g.gw % g.gh * g.step + t.dh, x = point % g.gw * g.step + t.dw;
+  return y < 0 || y >= g.sh || x < 0 || x >= g.sw ? -1 : (point / (g.gw * g.gh) * g.sh + y) * g.sw + x;
+}
+
+/// Wrong pixels in the planes of grid rows [g0, g1). Only the rows in the task's range exist in memory.
+int64_t wrong_pixels(const Gather& g, int64_t g0, int64_t g1) {
+  const PlaneLayout layout = plane_layout(g, false);
+  REQUIRE(layout.taps.size() == g.taps.size());
+  const RowRange range = source_rows(g, g0, g1);
+  const int64_t pixels = (range.end - range.begin) * g.sw;
+  const Tensor rows(DType::u8, {std::max<int64_t>(1, pixels), 4}, kStride);
+  const std::vector<uint8_t> pad(kStride, kPad);
+  for (int64_t p = 0; p < pixels; ++p) write_number(range.begin * g.sw + p, rows.row<uint8_t>(p));
+  Scratch scratch;
+  const SourceRows<uint8_t> source{rows.data<uint8_t>(), range.begin, kStride, pad.data()};
+  const TaskPlanes planes = lay_planes<uint8_t>(g, layout, source, 4, g0, g1, scratch);
+  const int64_t first = layout.plane_row(g0, g.gh) * layout.width;
+  int64_t wrong = 0;
+  for (int64_t point = g0 * g.gw; point < g1 * g.gw; ++point) {
+    const int64_t q = layout.plane_row(point / g.gw, g.gh) * layout.width + point % g.gw - first;
+    CHECK(q < planes.readable);
+    for (size_t t = 0; t < g.taps.size(); ++t) {
+      const PlaneLayout::PlaneTap& tap = layout.taps[t];
+      const std::byte* got =
+          planes.first_point + tap.plane * planes.plane_bytes + (q + tap.offset) * planes.pixel_bytes;
+      uint8_t expected[4] = {kPad, kPad, kPad, kPad};
+      const int64_t pixel = pixel_under(g, point, g.taps[t]);
+      if (pixel >= 0) write_number(pixel, expected);
+      wrong += std::memcmp(got, expected, sizeof expected) != 0;
+    }
+  }
+  return wrong;
+}
+
+void check_gather(const Gather& g, const std::string& what) {
+  const int64_t all = g.n * g.gh;
+  if (g.taps.empty() || all == 0) return;
+  INFO(what << ", step " << g.step << ", " << g.taps.size() << " taps");
+  CHECK(wrong_pixels(g, 0, all) == 0);
+  for (int64_t g0 = 0; g0 < all; ++g0) CHECK(wrong_pixels(g, g0, std::min(all, g0 + 3)) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("planes: every point finds the pixel under each tap at one offset, forward and backward") {
+  for (NamedShape named : conv_shapes()) {
+    for (int64_t n : {1, 3}) {
+      named.shape.n = n;
+      check_gather(forward_gather(named.shape), named.name);
+      for (const InputGradientClass& c : input_gradient_classes(named.shape)) check_gather(c.gather, named.name);
+    }
+  }
+}
+
+TEST_CASE("planes: neighbouring rows and images share their rims") {
+  const ConvShape s{.n = 2, .h = 7, .w = 7, .ic = 8, .oc = 8, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};
+  const PlaneLayout layout = plane_layout(forward_gather(s), false);
+  CHECK(layout.width == 8);
+  CHECK(layout.height == 8);
+  CHECK(layout.planes.size() == 1);
+  CHECK(!layout.in_place);
+}
+
+TEST_CASE("planes: a 1x1 kernel reads its source in place, but few points are copied") {
+  const ConvShape s{.n = 4, .h = 5, .w = 5, .ic = 64, .oc = 8};
+  const Gather g = forward_gather(s);
+  const PlaneLayout layout = plane_layout(g, false);
+  CHECK(layout.in_place);
+  const Tensor x = Tensor::zeros(DType::u8, {100, 64}, 64);
+  const SourceRows<uint8_t> source{x.data<uint8_t>(), 0, 64, x.data<uint8_t>()};
+  Scratch scratch;
+  const TaskPlanes all = lay_planes<uint8_t>(g, layout, source, 64, 0, 20, scratch);
+  CHECK(all.first_point == x.raw());
+  CHECK(all.readable == 100);
+  CHECK(lay_planes<uint8_t>(g, layout, source, 64, 0, 2, scratch).first_point != x.raw());
+}
+
+TEST_CASE("planes: a stem's taps lie side by side, with zeros behind them") {
+  for (const NamedShape& named : first_layer_shapes()) {
+    const ConvShape& s = named.shape;
+    if (s.kw * s.ic > 64) continue;
+    INFO(named.name);
+    const Gather g = row_folded_gather(s);
+    const int64_t elements = g.n * g.sh * g.sw * s.ic, segment = s.kw * s.ic, k = segment * s.kh;
+    std::vector<uint8_t> image(static_cast<size_t>(elements));
+    for (int64_t i = 0; i < elements; ++i) image[static_cast<size_t>(i)] = static_cast<uint8_t>(i * 7 + 1);
+    const std::vector<uint8_t> pad(64);
+    Scratch scratch;
+    const TaskPlanes planes =
+        lay_planes<uint8_t>(g, plane_layout(g, true), {image.data(), 0, s.ic, pad.data()}, k, 0, g.n * g.gh, scratch);
+    int64_t wrong = 0;
+    for (int64_t point = 0; point < g.points(); ++point) {
+      const auto* row = reinterpret_cast<const uint8_t*>(planes.first_point + point * planes.pixel_bytes);
+      for (int64_t i = 0; i < planes.pixel_bytes; ++i) {
+        const int64_t line = point / (g.gw * g.gh) * g.sh + point / g.gw % g.gh * s.stride + i / segment;
+        const int64_t at = (line * g.sw + point % g.gw * s.stride) * s.ic + i % segment;
+        wrong += row[i] != (i < k ? image[static_cast<size_t>(at)] : 0);
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
