@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "engine/profiler.hpp"
 
@@ -16,23 +17,75 @@ constexpr int64_t kBlockColumns = 64;
 constexpr size_t kMostQuantizers = 4;
 }  // namespace
 
+/// Pixels of a map, of all images of a group or of the rows of one image that its window holds.
+template <typename T>
+struct Pixels {
+  T* data = nullptr;
+  int64_t first = 0;  // pixel at data
+  int64_t stride = 0;
+
+  T* at(int64_t pixel) const { return data + (pixel - first) * stride; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+/// What a step computes: all rows of all images of the group, or rows [begin, end) of one image.
+struct Executor::Part {
+  int64_t images = 0;  // > 0: all of that many
+  int64_t image = 0, begin = 0, end = 0;
+  int64_t live = 0;  // first row of the output that is still read
+
+  bool whole() const { return images > 0; }
+};
+
 /// One group's buffers. A slot of an image group lies at offset * capacity, so slots never overlap.
 struct Executor::Context {
-  Tensor arena;
+  const ExecutionPlan* plan = nullptr;
+  Tensor arena, windows;
   int64_t capacity = 0;
-  std::vector<Gather> gathers;  // per unit, n set per call
-  int64_t workers = 1;          // threads that walk with this group, set per call
+  int64_t workers = 1;                // threads that walk with this group, set per call
+  std::vector<int64_t> window_first;  // row at the front of each window
+  std::vector<Gather> gathers;        // per unit, n set per call
+  std::vector<Gather> row_gathers;    // the same for one image
+
+  /// A form of a value as whole maps: of the image at that place in the group.
+  template <typename T>
+  T* at(const ValueSlot& slot, int64_t image = 0) const {
+    return reinterpret_cast<T*>(arena.raw() + slot.offset * capacity + image * slot.bytes);
+  }
 
   template <typename T>
-  T* at(const ValueSlot& slot) const {
-    return reinterpret_cast<T*>(arena.raw() + slot.offset * capacity);
+  Pixels<T> pixels(const ValueSlot& slot, const Part& part, int64_t width, int64_t stride) const {
+    if (slot.offset < 0) return {};
+    if (slot.window < 0) return {at<T>(slot, part.whole() ? 0 : part.image), 0, stride};
+    return {reinterpret_cast<T*>(windows.raw() + slot.offset), window_first[static_cast<size_t>(slot.window)] * width,
+            stride};
+  }
+
+  /// The source of unit u. Images lie side by side without the rounding of other slots' sizes.
+  template <typename T>
+  Pixels<T> input(const ValueSlot& slot, const Part& part, const Gather& g, size_t u, int64_t stride) const {
+    if (u > 0 || part.whole()) return pixels<T>(slot, part, g.sw, stride);
+    return {at<T>(slot) + part.image * g.sh * g.sw * stride, 0, stride};
+  }
+
+  /// Moves the rows of a window that are still read to its front where the part's rows do not fit behind them.
+  void make_room(const ValueSlot& slot, const Part& part) {
+    if (slot.window < 0) return;
+    int64_t& first = window_first[static_cast<size_t>(slot.window)];
+    if ((part.end - first) * slot.row_bytes <= slot.bytes) return;
+    std::byte* const window = windows.raw() + slot.offset;
+    std::memmove(window, window + (part.live - first) * slot.row_bytes,
+                 static_cast<size_t>((part.begin - part.live) * slot.row_bytes));
+    first = part.live;
   }
 };
 
-Executor::Executor(ServedModel model) : model_(std::make_unique<const ServedModel>(std::move(model))) {
+Executor::Executor(ServedModel model, const RowPlanOptions& options)
+    : model_(std::make_unique<const ServedModel>(std::move(model))) {
   set_float_mode();
   layers_ = pack_served(*model_);
   plan_ = make_plan(*model_, layers_);
+  row_plan_ = make_row_plan(*model_, layers_, options);
   const UnitSpec& first = model_->network.units.front();
   image_values_.resize(3 * 256);
   if (layers_.front().integer())
@@ -43,11 +96,12 @@ Executor::Executor(ServedModel model) : model_(std::make_unique<const ServedMode
 
 Executor::~Executor() = default;
 
-std::unique_ptr<Executor::Context> Executor::take(int64_t images) {
+std::unique_ptr<Executor::Context> Executor::take(int64_t images, bool by_rows) {
+  const ExecutionPlan& plan = by_rows ? row_plan_ : plan_;
   {
     const std::lock_guard lock(mutex_);
     for (auto& c : free_) {
-      if (c->capacity < images) continue;
+      if (c->capacity < images || c->plan != &plan) continue;
       std::swap(c, free_.back());
       auto found = std::move(free_.back());
       free_.pop_back();
@@ -55,9 +109,16 @@ std::unique_ptr<Executor::Context> Executor::take(int64_t images) {
     }
   }
   auto fresh = std::make_unique<Context>();
+  fresh->plan = &plan;
   fresh->capacity = images;
-  fresh->arena = Tensor::zeros(DType::u8, {images, plan_.arena_bytes_per_image});
-  for (const ExecutionPlan::Step& step : plan_.steps) fresh->gathers.push_back(step.gather);
+  fresh->arena = Tensor::zeros(DType::u8, {images, plan.arena_bytes_per_image});
+  fresh->windows = Tensor::zeros(DType::u8, {plan.window_bytes});
+  fresh->window_first.resize(static_cast<size_t>(plan.windows));
+  for (const ExecutionPlan::Step& step : plan.steps) {
+    fresh->gathers.push_back(step.gather);
+    fresh->row_gathers.push_back(step.gather);
+    fresh->row_gathers.back().n = 1;
+  }
   return fresh;
 }
 
@@ -87,16 +148,36 @@ Tensor Executor::run(const Tensor& images) {
 }
 
 void Executor::run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits) {
-  std::unique_ptr<Context> context = take(n);
+  // Threads that share a group meet after every layer: few, whole ones.
+  std::unique_ptr<Context> context = take(n, workers == 1);
+  const ExecutionPlan& plan = *context->plan;
   context->workers = workers;
   for (Gather& g : context->gathers) g.n = n;
   write_input(*context, images, n);
-  for (size_t u = 0; u < layers_.size(); ++u) {
+  for (int64_t i = 0; i < n && !plan.schedule.steps.empty(); ++i) run_rows(*context, i);
+  const Part all{.images = n};
+  for (size_t u = plan.schedule.end; u < layers_.size(); ++u) {
     if (model_->network.units[u].average_pool) average_pool(*context, u, n);
-    convolve(*context, u, logits);
-    if (model_->network.units[u].max_pool) max_pool(*context, u, n);
+    convolve(*context, u, all, logits);
+    if (model_->network.units[u].max_pool) max_pool(*context, u, all);
   }
   give_back(std::move(context));
+}
+
+void Executor::run_rows(Context& context, int64_t image) const {
+  std::fill(context.window_first.begin(), context.window_first.end(), 0);
+  for (const RowStep& row : context.plan->schedule.steps) {
+    const ExecutionPlan::Step& step = context.plan->steps[row.unit];
+    const bool pooled = model_->network.units[row.unit].max_pool;
+    const Part part{.image = image, .begin = row.begin, .end = row.end, .live = row.live};
+    context.make_room(row.pool ? step.pooled : step.plain, part);
+    if (row.pool == pooled)
+      for (const auto& [q, slot] : step.codes) context.make_room(slot, part);
+    if (row.pool)
+      max_pool(context, row.unit, part);
+    else
+      convolve(context, row.unit, part, nullptr);
+  }
 }
 
 void Executor::write_input(Context& context, const uint8_t* images, int64_t n) const {
@@ -114,7 +195,7 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
       for (int64_t x = 0; x < s.w * 3; ++x) line[x] = table[static_cast<size_t>(x % 3 * 256 + from[x])];
     });
   };
-  const ValueSlot& input = plan_.steps.front().input;
+  const ValueSlot& input = context.plan->steps.front().input;
   if (layers_.front().integer())
     fill(context.at<uint8_t>(input), image_codes_, kSignedOffset);
   else
@@ -129,19 +210,32 @@ struct Epilogue {
   const ServedLayer& layer;
   const ServedModel& model;
   const ExecutionPlan::Step& step;
-  bf16* plain = nullptr;
-  const bf16* shortcut = nullptr;
+  Pixels<bf16> plain{};
+  Pixels<const bf16> shortcut{};
   float* logits = nullptr;
   struct Codes {
     const ActivationQuantizer* quantizer = nullptr;
-    uint8_t* to = nullptr;
+    Pixels<uint8_t> to{};
   };
   Codes codes[kMostQuantizers] = {};
   size_t code_count = 0;
 
+  /// Asks for what a block will read and write while its products are computed.
+  void prefetch(int64_t first, int64_t rows, int64_t c0, int64_t n) const {
+    const auto lines = [&](const auto& pixels, auto write) {
+      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof *pixels.data);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < n; c += kLine)
+          __builtin_prefetch(pixels.at(first + r) + c0 + c, decltype(write)::value);
+    };
+    if (shortcut) lines(shortcut, std::false_type{});
+    if (plain) lines(plain, std::true_type{});
+    for (size_t i = 0; i < code_count; ++i) lines(codes[i].to, std::true_type{});
+  }
+
   /// Rows [first, first + rows) of columns [c0, c0 + n).
   template <typename Acc>
-  void operator()(int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
+  void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
     constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
     const auto& ew = kernels::active().ew;
     const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
@@ -153,20 +247,18 @@ struct Epilogue {
         ew.affine_f32_f32(c, ldc, rows, n, m, a, out);
       return;
     }
-    const int64_t plain_stride = Tensor::round_stride(DType::bf16, unit.shape.oc);
     if (!unit.relu) {
-      const kernels::Rows<bf16> out{plain + first * plain_stride + c0, plain_stride};
+      const kernels::Rows<bf16> out{plain.at(first) + c0, plain.stride};
       if constexpr (kInteger)
         ew.affine_bf16_s32(c, ldc, rows, n, m, a, out);
       else
         ew.affine_bf16_f32(c, ldc, rows, n, m, a, out);
       return;
     }
-    const int64_t stride = code_stride(unit.shape.oc);
     if (!step.rounded && code_count > 0) {
       kernels::UnsignedQuantizer q = codes[0].quantizer->kernel();
       q.scale += c0;
-      const kernels::Rows<uint8_t> out{codes[0].to + first * stride + c0, stride};
+      const kernels::Rows<uint8_t> out{codes[0].to.at(first) + c0, codes[0].to.stride};
       if constexpr (kInteger)
         ew.affine_quantize_s32(c, ldc, rows, n, m, a, q, out);
       else
@@ -176,19 +268,19 @@ struct Epilogue {
     // A block output: bf16 first (kept where something reads it, else only for this block), then codes from it.
     Scratch scratch;
     kernels::Rows<bf16> z{};
-    if (plain != nullptr)
-      z = {plain + first * plain_stride + c0, plain_stride};
+    if (plain)
+      z = {plain.at(first) + c0, plain.stride};
     else
       z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
     kernels::Rows<const bf16> side{};
-    if (shortcut != nullptr) side = {shortcut + first * plain_stride + c0, plain_stride};
+    if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
     if constexpr (kInteger)
       ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z);
     else
       ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z);
     if (unit.max_pool) return;
     for (size_t i = 0; i < code_count; ++i)
-      quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to + first * stride + c0, stride});
+      quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});
   }
 
   /// Codes of channels [c0, c0 + n).
@@ -207,13 +299,13 @@ struct Epilogue {
 
 }  // namespace
 
-/// Codes and bf16 values as they lie in the arena.
-ZoneWork Executor::work_of(size_t u, int64_t n) const {
+/// Codes and bf16 values as they are stored, for `rows` rows of the output (flattened over images).
+ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   const UnitSpec& unit = model_->network.units[u];
   const ConvShape& s = unit.shape;
   const LayerWeights& layer = layers_[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
-  const int64_t pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
+  const int64_t of = std::max<int64_t>(1, s.oh()), pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
   const int64_t pixel = layer.row_folded  ? s.ic * (layer.integer() ? 1 : 2)
                         : layer.integer() ? code_stride(s.ic)
                                           : 2 * Tensor::round_stride(DType::bf16, s.ic);
@@ -221,47 +313,67 @@ ZoneWork Executor::work_of(size_t u, int64_t n) const {
   int64_t out = ((plain ? 2 : 0) + (shortcut ? 2 : 0)) * Tensor::round_stride(DType::bf16, s.oc);
   if (!unit.max_pool) out += static_cast<int64_t>(step.codes.size()) * code_stride(s.oc);
   if (unit.kind == UnitKind::kLinear) out = 4 * s.oc;
-  return {.macs = n * s.macs(),
+  return {.macs = rows * s.macs() / of,
           .unit = forward_unit(layer),
-          .bytes = n * ((s.h + pads) * (s.w + pads) * pixel + s.oh() * s.ow() * out) +
+          .bytes = rows * ((s.h + pads) * (s.w + pads) * pixel / of + s.ow() * out) +
                    static_cast<int64_t>(layer.forward.storage.bytes())};
 }
 
-void Executor::convolve(Context& context, size_t u, float* logits) const {
+void Executor::convolve(Context& context, size_t u, const Part& part, float* logits) const {
   const UnitSpec& unit = model_->network.units[u];
+  const ConvShape& s = unit.shape;
   const LayerWeights& layer = layers_[u];
-  const ExecutionPlan::Step& step = plan_.steps[u];
-  const Gather& g = context.gathers[u];
+  const ExecutionPlan::Step& step = context.plan->steps[u];
+  const Gather& g = part.whole() ? context.gathers[u] : context.row_gathers[u];
+  const int64_t map_rows = part.whole() ? g.n * g.gh : part.end - part.begin;
   Zone zone("executor, convolution", unit.name);
-  zone.count([&] { return work_of(u, g.n); });
+  zone.count([&] { return work_of(u, map_rows); });
   Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .model = *model_, .step = step};
-  for (const auto& [q, slot] : step.codes)
-    epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(q)], context.at<uint8_t>(slot)};
-  if (step.plain.offset >= 0) epilogue.plain = context.at<bf16>(step.plain);
-  if (step.shortcut.offset >= 0 && !unit.average_pool) epilogue.shortcut = context.at<const bf16>(step.shortcut);
+  const int64_t plain_stride = Tensor::round_stride(DType::bf16, s.oc), out_stride = code_stride(s.oc);
+  if (!unit.max_pool)
+    for (const auto& [q, slot] : step.codes)
+      epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(q)],
+                                               context.pixels<uint8_t>(slot, part, g.gw, out_stride)};
+  epilogue.plain = context.pixels<bf16>(step.plain, part, g.gw, plain_stride);
+  if (!unit.average_pool) epilogue.shortcut = context.pixels<const bf16>(step.shortcut, part, g.gw, plain_stride);
   if (unit.kind == UnitKind::kLinear) epilogue.logits = logits;
 
   const int64_t stride = layer.row_folded  ? 3
                          : layer.integer() ? code_stride(unit.shape.ic)
                                            : Tensor::round_stride(DType::bf16, unit.shape.ic);
-  const ServingGemmArgs args{
-      .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
+  const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
+    using C = std::remove_cvref_t<decltype(*start)>;
+    using T = decltype(element);
+    if (layer.strided()) {
+      const PlaneCut cut =
+          part.whole() ? cut_for_workers(g, layer.forward, context.workers)
+                       : PlaneCut{.row_begin = part.begin, .row_end = part.end, .rows_per_part = part.end - part.begin};
+      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut, start}, source, epilogue);
+      return;
+    }
+    const ServingGemmArgs args{
+        .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
+    serving_gemm<C, T>(gemm, args, start, source,
+                       [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc) {
+                         epilogue(0, first, rows, column, n, c, ldc);
+                       });
+  };
   if (!layer.integer()) {
-    const bf16* base = context.at<const bf16>(step.input);
-    serving_gemm<float, bf16>(
-        *layer.float_gemm, args, nullptr,
+    const Pixels<const bf16> input = context.input<const bf16>(step.input, part, g, u, stride);
+    run(
+        *layer.float_gemm,
         [&](Scratch&, RowRange range) {
-          return SourceRows<bf16>{base + range.begin * g.sw * stride, range.begin, stride,
+          return SourceRows<bf16>{input.at(range.begin * g.sw), range.begin, stride,
                                   reinterpret_cast<const bf16*>(step.pad.data())};
         },
-        epilogue);
+        static_cast<const float*>(nullptr), bf16{});
     return;
   }
-  const uint8_t* base = context.at<const uint8_t>(step.input);
-  serving_gemm<int32_t, uint8_t>(
-      *layer.int_gemm, args, step.start.empty() ? nullptr : step.start.data(),
+  const Pixels<const uint8_t> input = context.input<const uint8_t>(step.input, part, g, u, stride);
+  run(
+      *layer.int_gemm,
       [&](Scratch& scratch, RowRange range) {
-        const uint8_t* from = base + range.begin * g.sw * stride;
+        const uint8_t* from = input.at(range.begin * g.sw);
         if (!step.factor.empty()) {
           const int64_t pixels = (range.end - range.begin) * g.sw;
           uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
@@ -271,38 +383,45 @@ void Executor::convolve(Context& context, size_t u, float* logits) const {
         }
         return SourceRows<uint8_t>{from, range.begin, stride, step.pad.data()};
       },
-      epilogue);
+      layer.start.empty() ? nullptr : layer.start.data(), uint8_t{});
 }
 
-void Executor::max_pool(Context& context, size_t u, int64_t n) const {
+void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const UnitSpec& unit = model_->network.units[u];
-  const ExecutionPlan::Step& step = plan_.steps[u];
+  const ExecutionPlan::Step& step = context.plan->steps[u];
   const Zone zone("executor, max pool");
   const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
                 pad = stem_pool_pad(model_->network.options, h);
   const int64_t side = (h + pad + 1 - 3) / 2 + 1, stride = Tensor::round_stride(DType::bf16, c);
-  const bf16* z = context.at<const bf16>(step.plain);
-  bf16* pooled = context.at<bf16>(step.pooled);
-  parallel_for(n * side, [&](int64_t row) {
-    const int64_t image = row / side, oy = row % side;
+  const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, w, stride);
+  const Pixels<bf16> pooled = context.pixels<bf16>(step.pooled, part, side, stride);
+  const int64_t begin = part.whole() ? 0 : part.begin, rows = part.whole() ? part.images * side : part.end - begin;
+  const auto pool_row = [&](int64_t i) {
+    const int64_t row = begin + i, image = row / side, oy = row % side;
     for (int64_t ox = 0; ox < side; ++ox) {
       const bf16* taps[9];
       int count = 0;
       for (int64_t k = 0; k < 9; ++k) {
         const int64_t y = oy * 2 - pad + k / 3, x = ox * 2 - pad + k % 3;
-        if (y >= 0 && y < h && x >= 0 && x < w) taps[count++] = z + ((image * h + y) * w + x) * stride;
+        if (y >= 0 && y < h && x >= 0 && x < w) taps[count++] = z.at((image * h + y) * w + x);
       }
-      kernels::active().ew.max_rows_bf16(taps, count, c, pooled + (row * side + ox) * stride, nullptr);
+      kernels::active().ew.max_rows_bf16(taps, count, c, pooled.at(row * side + ox), nullptr);
     }
-    for (const auto& [q, slot] : step.codes)
-      Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled + row * side * stride, stride}, side,
-                               0, c, {context.at<uint8_t>(slot) + row * side * code_stride(c), code_stride(c)});
-  });
+    for (const auto& [q, slot] : step.codes) {
+      const Pixels<uint8_t> codes = context.pixels<uint8_t>(slot, part, side, code_stride(c));
+      Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled.at(row * side), stride}, side, 0, c,
+                               {codes.at(row * side), codes.stride});
+    }
+  };
+  if (part.whole())
+    parallel_for(rows, pool_row);
+  else
+    for (int64_t i = 0; i < rows; ++i) pool_row(i);
 }
 
 void Executor::average_pool(Context& context, size_t u, int64_t n) const {
   const UnitSpec& unit = model_->network.units[u];
-  const ExecutionPlan::Step& step = plan_.steps[u];
+  const ExecutionPlan::Step& step = context.plan->steps[u];
   const ConvShape& before = model_->network.units[static_cast<size_t>(unit.input - 1)].shape;
   const Zone zone("executor, average pool");
   const int64_t pixels = before.oh() * before.ow(), c = unit.shape.ic, stride = Tensor::round_stride(DType::bf16, c);

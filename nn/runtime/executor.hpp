@@ -4,14 +4,19 @@
 #include <mutex>
 #include <vector>
 
+#include "nn/runtime/row_schedule.hpp"
 #include "nn/runtime/served_model.hpp"
 
 namespace nibble {
 
-/// Where a value's tensors lie in a context's arena, in bytes for one image.
+/// Where a form of a value (bf16, or the codes of a quantizer) lies: whole maps in a context's arena, or, for values
+/// that only live inside the row schedule, a few rows of one image in its windows.
 struct ValueSlot {
-  int64_t offset = -1;  // -1: the value is not stored in this form
-  int64_t bytes = 0;    // per image
+  int64_t offset =
+      -1;             // bytes, of the arena for one image, or of the windows; -1: the value is not stored in this form
+  int64_t bytes = 0;  // per image; of the whole window
+  int window = -1;    // index of the window; -1: whole maps
+  int64_t row_bytes = 0;
 };
 
 /// The compiled network: geometry, buffers and lifetimes.
@@ -19,7 +24,6 @@ struct ExecutionPlan {
   struct Step {
     Gather gather;                // n is set per call
     std::vector<uint8_t> pad;     // row read outside the map, in codes
-    std::vector<int32_t> start;   // what integer sums begin with, padded columns; empty: zero
     std::vector<uint8_t> factor;  // shift factors per channel with stride padding; empty: none
     ValueSlot input;              // codes or bf16
     ValueSlot plain;              // output as bf16
@@ -30,13 +34,27 @@ struct ExecutionPlan {
   };
   std::vector<Step> steps;
   int64_t arena_bytes_per_image = 0;
+  RowSchedule schedule;  // leading units that go row by row
+  int64_t window_bytes = 0;
+  int windows = 0;
 };
+/// What decides how far the leading units go row by row. Results do not depend on it.
+struct RowPlanOptions {
+  /// Up to the last unit whose output takes more bytes an image: half of the L2 of the CPUs that have such kernels.
+  int64_t large_map = int64_t{1} << 20;
+  int64_t strip_points = 256;  // pixels of that unit a strip: four blocks of a product
+};
+
+/// Whole maps, layer by layer.
 ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers);
+/// The leading units row by row. Needs kernels that multiply rows in place (LayerWeights::strided), else as make_plan.
+ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,
+                            const RowPlanOptions& options);
 
 class Executor {
  public:
   /// Packs the weights for this machine. The model must not change afterwards.
-  explicit Executor(ServedModel model);
+  explicit Executor(ServedModel model, const RowPlanOptions& options = {});
   ~Executor();
 
   /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
@@ -46,21 +64,25 @@ class Executor {
 
   const ServedModel& model() const { return *model_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
+  /// Units that go row by row when a thread has a group of images to itself.
+  size_t row_units() const { return row_plan_.schedule.end; }
 
  private:
   struct Context;
-  std::unique_ptr<Context> take(int64_t images);
+  struct Part;
+  std::unique_ptr<Context> take(int64_t images, bool by_rows);
   void give_back(std::unique_ptr<Context> context);
   void run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits);
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
-  ZoneWork work_of(size_t u, int64_t n) const;
-  void convolve(Context& context, size_t u, float* logits) const;
-  void max_pool(Context& context, size_t u, int64_t n) const;
+  void run_rows(Context& context, int64_t image) const;
+  ZoneWork work_of(size_t u, int64_t rows) const;
+  void convolve(Context& context, size_t u, const Part& part, float* logits) const;
+  void max_pool(Context& context, size_t u, const Part& part) const;
   void average_pool(Context& context, size_t u, int64_t n) const;
 
   std::unique_ptr<const ServedModel> model_;  // on the heap: layers_ point into it
   std::vector<LayerWeights> layers_;
-  ExecutionPlan plan_;
+  ExecutionPlan plan_, row_plan_;
   std::vector<uint8_t> image_codes_;
   std::vector<bf16> image_values_;
   std::mutex mutex_;

@@ -45,10 +45,11 @@ struct Lifetimes {
 
 class Planner {
  public:
-  Planner(const ServedModel& model, const std::vector<LayerWeights>& layers)
+  Planner(const ServedModel& model, const std::vector<LayerWeights>& layers, RowSchedule schedule)
       : model_(model),
         net_(model.network),
         layers_(layers),
+        schedule_(std::move(schedule)),
         plain_(net_.units.size() + 1),
         codes_(net_.quantizers.size()) {}
 
@@ -58,6 +59,9 @@ class Planner {
     place_input();
     for (size_t u = 0; u < net_.units.size(); ++u) fill(plan.steps[u], u);
     plan.arena_bytes_per_image = arena_.total();
+    plan.window_bytes = window_bytes_;
+    plan.windows = windows_;
+    plan.schedule = std::move(schedule_);
     return plan;
   }
 
@@ -90,15 +94,14 @@ class Planner {
     const UnitSpec& first = net_.units.front();
     const int64_t pads = first.shape.pad_before + first.shape.pad_after;
     const int64_t pixels = (first.shape.h + pads) * (first.shape.w + pads);
-    plain_[kImageValue] = arena_.place(pixels * 3 * (layers_.front().integer() ? 1 : 2), 0, 0);
+    plain_[kImageValue] = arena_.place(pixels * 3 * (layers_.front().integer() ? 1 : 2), 0, last_of_schedule(0));
   }
 
   void fill(ExecutionPlan::Step& step, size_t u) {
     const UnitSpec& unit = net_.units[u];
     const LayerWeights& layer = layers_[u];
-    ConvShape s = unit.shape;
-    s.n = 0;
-    step.gather = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
+    const ConvShape& s = unit.shape;
+    step.gather = layer.forward_gather();
     step.rounded = rounded_before_codes(net_, static_cast<int>(u) + 1);
     const bool is_signed = layer.quantizer != nullptr && layer.quantizer->is_signed;
     step.pad.assign(static_cast<size_t>(2 * std::max<int64_t>(code_stride(s.ic), 64)),
@@ -107,9 +110,6 @@ class Planner {
       step.factor = layer.quantizer->factor;
       step.factor.resize(static_cast<size_t>(code_stride(s.ic)), 1);
     }
-    // Sums of signed codes start below zero by what their offset adds.
-    if (!layer.correction.empty()) step.start.resize(static_cast<size_t>(layer.forward.padded_columns()));
-    for (size_t o = 0; o < layer.correction.size(); ++o) step.start[o] = -layer.correction[o];
     if (unit.average_pool) {
       step.pooled = arena_.place(plain_bytes(1, s.ic), u, u);
       if (quantized(unit)) codes_[static_cast<size_t>(unit.quantizer)] = arena_.place(code_stride(s.ic), u, u);
@@ -124,21 +124,37 @@ class Planner {
     if (unit.kind == UnitKind::kConv) place_outputs(step, u);
   }
 
+  /// Images pass through the schedule one by one, so what it reads or leaves behind lives until its last image is done.
+  size_t last_of_schedule(size_t u) const { return schedule_.contains(u) ? schedule_.end - 1 : u; }
+
+  /// Room for rows of `row_bytes` each, written by unit u and read until unit `last`: a window where that is inside the
+  /// schedule, else the whole map.
+  ValueSlot place_rows(int64_t rows, int64_t row_bytes, size_t u, size_t last, int64_t alive) {
+    if (!schedule_.contains(u)) return arena_.place(rows * row_bytes, u, last);
+    if (!schedule_.contains(last)) return arena_.place(rows * row_bytes, schedule_.begin, last);
+    // Half as many rows again: the window is full, and its live rows move to its front, every other step or so.
+    const int64_t window = std::min(rows, alive + alive / 2), bytes = round_up(window * row_bytes, kWindowAlignment);
+    const ValueSlot slot{.offset = window_bytes_, .bytes = bytes, .window = windows_++, .row_bytes = row_bytes};
+    window_bytes_ += bytes + kWindowGap;
+    return slot;
+  }
+
   void place_outputs(ExecutionPlan::Step& step, size_t u) {
     const UnitSpec& unit = net_.units[u];
     const int value = static_cast<int>(u) + 1;
-    const int64_t pixels = unit.shape.oh() * unit.shape.ow(), c = unit.shape.oc;
+    const int64_t c = unit.shape.oc;
     const size_t plain_last = last_plain(value, u);
     const bool plain_read = plain_last > u;
-    int64_t out_pixels = pixels;
+    const int64_t h = unit.shape.oh(), w = unit.shape.ow(), plain_row = plain_bytes(w, c);
+    int64_t out_rows = h, out_width = w, alive = schedule_.contains(u) ? schedule_.map_rows[u] : 0;
     if (unit.max_pool) {
-      const int64_t side = (unit.shape.oh() + stem_pool_pad(net_.options, unit.shape.oh()) + 1 - 3) / 2 + 1;
-      out_pixels = side * side;
-      step.plain = arena_.place(plain_bytes(pixels, c), u, u);
-      step.pooled = arena_.place(plain_bytes(out_pixels, c), u, plain_last);
+      step.plain = place_rows(h, plain_row, u, u, alive);
+      out_rows = out_width = (h + stem_pool_pad(net_.options, h) + 1 - 3) / 2 + 1;
+      alive = schedule_.contains(u) ? schedule_.pooled_rows[u] : 0;
+      step.pooled = place_rows(out_rows, plain_bytes(out_width, c), u, plain_last, alive);
       plain_[static_cast<size_t>(value)] = step.pooled;
     } else if (plain_read) {
-      step.plain = arena_.place(plain_bytes(pixels, c), u, plain_last);
+      step.plain = place_rows(h, plain_row, u, plain_last, alive);
       plain_[static_cast<size_t>(value)] = step.plain;
     }
     if (!model_.calibrated()) return;
@@ -147,16 +163,23 @@ class Planner {
         return r.input == value && r.quantizer == q && r.average_pool;
       });
       if (pooled_by_fc) continue;
-      const ValueSlot slot = arena_.place(out_pixels * code_stride(c), u, last_codes(q, u));
+      const ValueSlot slot = place_rows(out_rows, out_width * code_stride(c), u, last_codes(q, u), alive);
       codes_[static_cast<size_t>(q)] = slot;
       step.codes.emplace_back(q, slot);
     }
   }
 
+  static constexpr int64_t kWindowAlignment = 64;
+  // Rows of equal numbers in two windows would else lie a multiple of 4 KiB apart, which stores and loads stumble over.
+  static constexpr int64_t kWindowGap = 64 * 5;
+
   const ServedModel& model_;
   const Network& net_;
   const std::vector<LayerWeights>& layers_;
+  RowSchedule schedule_;
   ArenaPlanner arena_;
+  int64_t window_bytes_ = 0;
+  int windows_ = 0;
   std::vector<ValueSlot> plain_;
   std::vector<ValueSlot> codes_;
 };
@@ -164,7 +187,19 @@ class Planner {
 }  // namespace
 
 ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers) {
-  return Planner(model, layers).run();
+  return Planner(model, layers, {}).run();
+}
+
+ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,
+                            const RowPlanOptions& options) {
+  const std::vector<UnitSpec>& units = model.network.units;
+  size_t end = 0;
+  for (size_t u = 0; u < units.size() && layers[u].strided() && units[u].kind == UnitKind::kConv; ++u) {
+    const ConvShape& s = units[u].shape;
+    const int64_t bytes = s.oh() * s.ow() * (2 * Tensor::round_stride(DType::bf16, s.oc) + code_stride(s.oc));
+    if (bytes > options.large_map && units[u].relu) end = u + 1;
+  }
+  return Planner(model, layers, make_row_schedule(model.network, 0, end, options.strip_points)).run();
 }
 
 }  // namespace nibble

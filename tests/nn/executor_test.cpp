@@ -63,6 +63,17 @@ Tensor module_logits(const Model& model, const Tensor& images, const UnitObserve
   return evaluate_modules(model, weights, images, observer);
 }
 
+/// The same logits where all convolutions go row by row, in strips of one row and of several.
+void check_row_by_row(const Model& model, const Tensor& images, const Tensor& expected) {
+  for (int64_t points : {1, 20, 100'000}) {
+    CAPTURE(points);
+    Executor executor(make_served(model), {.large_map = 0, .strip_points = points});
+    if (executor.layers().front().strided()) CHECK(executor.row_units() + 1 == model.network.units.size());
+    set_threads(1);
+    CHECK(same_bytes(run_in_batches(executor, images, 7), expected));
+  }
+}
+
 /// The integer executor's logits on every level, thread count and batch split.
 void check_executor(const Model& model, const Tensor& images, const Tensor& expected) {
   const Restore restore;
@@ -79,6 +90,7 @@ void check_executor(const Model& model, const Tensor& images, const Tensor& expe
       }
     }
     CHECK(same_bytes(module_logits(model, images), expected));
+    check_row_by_row(model, images, expected);
   }
 }
 
