@@ -20,7 +20,7 @@
 
 namespace nibble::testing {
 
-inline constexpr std::array<int64_t, 6> kRowCounts = {0, 1, 2, 7, 48, 64};
+inline constexpr std::array<int64_t, 9> kRowCounts = {0, 1, 2, 7, 8, 9, 17, 48, 64};
 inline constexpr std::array<int64_t, 18> kWidths = {0,  1,  7,  8,  9,  15, 16, 17,  31,
                                                     32, 33, 39, 63, 64, 65, 79, 256, 317};
 

@@ -1,6 +1,7 @@
 // What the element-wise kernels share: blocks of channels, rounding to bf16, the unsigned quantizer.
 //
-// A kernel takes a block of channels down all rows before the next block, so that per-channel constants and sums stay
+// A kernel takes a block of channels down all rows (over_channels: rows that a product has just left in the cache) or
+// down a group of rows (over_rows: rows in memory) before the next block, so that per-channel constants and sums stay
 // in registers; a block is 32 channels wide, one cache line of bf16, so no line is fetched twice.
 #pragma once
 #include "ops/kernels/generic/vocab.hpp"
@@ -28,6 +29,39 @@ NIBBLE_INLINE void over_channels(int64_t n, const Body& body) {
     for (; c + Wide::kLanes <= n; c += Wide::kLanes) body(Block<Wide, 1>{}, c);
   if constexpr (Wide::kLanes > 1)
     for (; c < n; ++c) body(Block<One, 1>{}, c);
+}
+
+/// Rows that a block of channels is taken down before the next block. Down all 64 rows of a call, a block touches one
+/// line of each, 128 to 4096 bytes apart, which no prefetcher follows. Passes through tensors of 32 MiB took 1.3 to 2.5
+/// times as long that way (a Xeon with AMX; most with 2048 channels) as in groups of 1 to 8 rows. Of these 8 load
+/// constants and sums least often: one or four rows cost up to a tenth in the cache.
+constexpr int64_t kGroupRows = 8;
+
+/// Channels between the block that is worked on and the one that is asked for, in all rows of the group: 4 KiB of a
+/// bf16 tensor. What hardware prefetches alone makes 8 to 12 GB/s on that machine, with these requests 11 to 20.
+constexpr int64_t kFetchAhead = 256;
+
+/// The rows [first, end) of a pass, and where what is worked on a little later lies from an element of theirs.
+struct RowGroup {
+  int64_t first, end;
+  int64_t rows_ahead, channels_ahead;
+};
+
+/// Calls body(block, c, group) for the blocks of channels of every group of kGroupRows rows, group by group.
+template <typename Body>
+NIBBLE_INLINE void over_rows(int64_t rows, int64_t n, const Body& body) {
+  if (n <= 0) return;
+  const int64_t whole = kFetchAhead / n * kGroupRows, rest = kFetchAhead % n;
+  for (int64_t first = 0; first < rows; first += kGroupRows) {
+    RowGroup group{first, first + kGroupRows < rows ? first + kGroupRows : rows, whole, rest};
+    over_channels(n, [&](auto block, int64_t c) {
+      if (c + rest >= n) {
+        group.rows_ahead = whole + kGroupRows;
+        group.channels_ahead = rest - n;
+      }
+      body(block, c, group);
+    });
+  }
 }
 
 /// One vector of per-channel constants for each vector of a block.
@@ -58,6 +92,15 @@ NIBBLE_INLINE const float* offset(const float* p, int64_t c) {
 template <typename T>
 NIBBLE_INLINE T* at(const Rows<T>& rows, int64_t r, int64_t c) {
   return rows.data + r * rows.stride + c;
+}
+
+/// Asks for the line that is worked on a little after row r, channel c; it may lie behind the last row.
+template <typename T>
+NIBBLE_INLINE void fetch_ahead(const Rows<T>& rows, const RowGroup& group, int64_t r, int64_t c) {
+  const int64_t elements = (r + group.rows_ahead) * rows.stride + c + group.channels_ahead;
+  // As integers, because no pointer may point there.
+  const uintptr_t address = reinterpret_cast<uintptr_t>(rows.data) + static_cast<uintptr_t>(elements) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
 }
 
 /// The value of the upper half alone.

@@ -6,12 +6,13 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantizer q, Rows<uint8_t> codes) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> scale(q.scale + c);
     const auto top = V::splat(q.top);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(x, group, r, c);
       typename B::F code[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) code[i] = clamped<V>(V::load(at(x, r, c + i * V::kLanes)), scale.v[i], top);
@@ -21,11 +22,12 @@ void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantize
 }
 
 void dequantize_bf16(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale, Rows<bf16> out) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> divisor(scale + c);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(codes, group, r, c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i)

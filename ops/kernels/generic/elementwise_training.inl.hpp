@@ -14,14 +14,16 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
   const Rows<bf16> z = args.z;
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
-  over_channels(args.n, [&](auto block, int64_t c) {
+  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> m(args.m + c), a(args.a + c), scale(offset(scales, c), 0.0f);
     const PerChannel<B> m2(offset(args.m2, c), 0.0f), a2(offset(args.a2, c), 0.0f);
     const auto top = V::splat(args.quantizer.top);
     PerChannel<B> largest(offset(args.channel_max, c), 0.0f);
-    for (int64_t r = 0; r < args.rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(args.y, group, r, c);
+      if constexpr (kShortcut != Shortcut::kNone) fetch_ahead(args.shortcut, group, r, c);
       typename B::F v[B::kVectors], rounded[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
@@ -68,14 +70,18 @@ template <bool kStoredZ>
 void activate_backward_as(const ActivateBackwardArgs& args) {
   const Rows<const bf16> through = args.through_quantizer, direct = args.direct;
   const float* const scales = args.quantizer.scale;
-  over_channels(args.n, [&](auto block, int64_t c) {
+  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> m(kStoredZ ? nullptr : args.m + c, 0.0f), a(kStoredZ ? nullptr : args.a + c, 0.0f);
     const PerChannel<B> scale(offset(scales, c), 0.0f), mean(args.mean + c), inv_std(args.inv_std + c);
-    const auto top = V::splat(args.quantizer.top), end = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
+    const auto top = V::splat(args.quantizer.top), beyond = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
     PerChannel<B> sum(args.sum_g + c), sum_xhat(args.sum_g_xhat + c);
-    for (int64_t r = 0; r < args.rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(args.y, group, r, c);
+      if (through.data != nullptr) fetch_ahead(through, group, r, c);
+      if (direct.data != nullptr) fetch_ahead(direct, group, r, c);
+      if constexpr (kStoredZ) fetch_ahead(args.z, group, r, c);
       typename B::F stored[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
@@ -88,7 +94,7 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
           v = y * m.v[i] + a.v[i];
         if (through.data != nullptr) {
           g = V::load(at(through, r, k));
-          if (scales != nullptr) g = clip_slope<V>(v * scale.v[i], top, end) * g;
+          if (scales != nullptr) g = clip_slope<V>(v * scale.v[i], top, beyond) * g;
           if (direct.data != nullptr) g = g + V::load(at(direct, r, k));
         } else if (direct.data != nullptr) {
           g = V::load(at(direct, r, k));
@@ -114,12 +120,14 @@ void activate_backward(const ActivateBackwardArgs& args) {
 
 void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
                         const float* inv_std, float* sum_g, float* sum_g_xhat) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> centre(mean + c), scale(inv_std + c);
     PerChannel<B> sum(sum_g + c), sum_xhat(sum_g_xhat + c);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(g, group, r, c);
+      fetch_ahead(y, group, r, c);
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
@@ -135,11 +143,13 @@ void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, in
 
 void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
                          const float* q, const float* r, Rows<bf16> dy) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> of_g(p + c), of_y(q + c), constant(r + c);
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = group.first; row < group.end; ++row) {
+      fetch_ahead(g, group, row, c);
+      fetch_ahead(y, group, row, c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
@@ -153,10 +163,12 @@ void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, i
 }
 
 void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(a, group, r, c);
+      fetch_ahead(b, group, r, c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
@@ -196,11 +208,13 @@ void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uin
 }
 
 void sum_rows_bf16(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) {
-  over_channels(n, [&](auto block, int64_t c) {
+  for (int64_t c = 0; c < n; ++c) sum[c] = 0.0f;
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
-    PerChannel<B> total(nullptr, 0.0f);
-    for (int64_t r = 0; r < rows; ++r) {
+    PerChannel<B> total(sum + c);
+    for (int64_t r = group.first; r < group.end; ++r) {
+      fetch_ahead(x, group, r, c);
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) total.v[i] = total.v[i] + V::load(at(x, r, c + i * V::kLanes));
     }

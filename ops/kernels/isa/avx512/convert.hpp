@@ -42,8 +42,9 @@ struct Convert {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), upper);
   }
   static NIBBLE_INLINE void store_upper_pair(bf16* p, __m512 v, __m512 w) {
-    store_upper_one(p, v);
-    store_upper_one(p + 16, w);
+    const __m512i a = _mm512_srli_epi32(_mm512_castps_si512(v), 16), b = _mm512_srli_epi32(_mm512_castps_si512(w), 16);
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b)));
   }
   static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
     store_u8(p, a);
