@@ -39,26 +39,26 @@ Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape&
   const Zone zone("max pool backward");
   const int64_t h = shape[1], w = shape[2], c = shape[3], oh = d_pooled.dim(1), ow = d_pooled.dim(2);
   const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, c));
+  const auto& ew = kernels::active().ew;
   parallel_for(shape[0] * h, [&](int64_t row) {
     const int64_t image = row / h, y = row % h;
-    Scratch scratch;
-    float* sum = scratch.get<float>(static_cast<size_t>(c));
     for (int64_t x = 0; x < w; ++x) {
-      std::fill_n(sum, c, 0.0f);
-      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride); oy <= (y + pad) / kStride;
-           ++oy) {
-        if (oy >= oh) break;
-        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride); ox <= (x + pad) / kStride;
-             ++ox) {
-          if (ox >= ow) break;
-          const uint8_t mine = static_cast<uint8_t>((y + pad - oy * kStride) * kWindow + x + pad - ox * kStride);
+      constexpr int64_t kMost = kWindow * kWindow;
+      const bf16* g[kMost];
+      const uint8_t* winner[kMost];
+      uint8_t place[kMost];
+      int count = 0;
+      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride);
+           oy <= std::min(oh - 1, (y + pad) / kStride); ++oy) {
+        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride);
+             ox <= std::min(ow - 1, (x + pad) / kStride); ++ox) {
           const int64_t at = (image * oh + oy) * ow + ox;
-          const bf16* g = d_pooled.row<bf16>(at);
-          const uint8_t* winner = arg.row<uint8_t>(at);
-          for (int64_t i = 0; i < c; ++i) sum[i] += winner[i] == mine ? to_float(g[i]) : 0.0f;
+          g[count] = d_pooled.row<bf16>(at);
+          winner[count] = arg.row<uint8_t>(at);
+          place[count++] = static_cast<uint8_t>((y + pad - oy * kStride) * kWindow + x + pad - ox * kStride);
         }
       }
-      kernels::active().ew.f32_to_bf16(sum, c, d_z.row<bf16>(row * w + x));
+      ew.max_rows_backward_bf16(g, winner, place, count, c, d_z.row<bf16>(row * w + x));
     }
   });
   return d_z;

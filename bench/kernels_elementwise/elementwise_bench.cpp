@@ -212,6 +212,18 @@ void add_training() {
       ew.max_rows_bf16(rows, 9, d.n, d.out.data(), d.packed.data());
     }
   });
+  add("max_rows_backward_bf16_of_4", 3, [](const Elementwise& ew, Data& d) {
+    constexpr uint8_t kPlace[4] = {0, 2, 6, 8};
+    for (int64_t first = 0; first + 4 <= kRows; first += 4) {
+      const bf16* g[4];
+      const uint8_t* arg[4];
+      for (int64_t r = 0; r < 4; ++r) {
+        g[r] = d.y.data() + (first + r) * d.n;
+        arg[r] = d.codes.data() + (first + r) * d.n;
+      }
+      ew.max_rows_backward_bf16(g, arg, kPlace, 4, d.n, d.out.data());
+    }
+  });
 }
 
 void add_codes_and_weights() {

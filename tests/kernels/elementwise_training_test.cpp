@@ -284,6 +284,34 @@ TEST_CASE("the maximum over rows keeps the first row that attains it") {
   });
 }
 
+TEST_CASE("a pixel's gradient is the sum of the windows that chose it") {
+  for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
+    Values values(fill, seed);
+    const Grid<bf16> g(rows, n, values);
+    Grid<uint8_t> arg(rows, n);
+    std::vector<const bf16*> gradients;
+    std::vector<const uint8_t*> args;
+    std::vector<uint8_t> place;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < n; ++c) arg(r, c) = static_cast<uint8_t>(values.integer(0, 2) + (c % 5 == 0 ? 253 : 0));
+      gradients.push_back(&g(r, 0));
+      args.push_back(&arg(r, 0));
+      place.push_back(static_cast<uint8_t>(r % 2 == 0 ? 1 : 254));
+    }
+    Grid<bf16> want(1, n);
+    for (int64_t c = 0; c < n; ++c) {
+      float sum = 0;
+      for (int64_t r = 0; r < rows; ++r) sum += arg(r, c) == place[static_cast<size_t>(r)] ? to_float(g(r, c)) : 0.0f;
+      want(0, c) = to_bf16(sum);
+    }
+    for_each_level([&](const Elementwise& ew, const std::string& level) {
+      Grid<bf16> got(1, n);
+      ew.max_rows_backward_bf16(gradients.data(), args.data(), place.data(), static_cast<int>(rows), n, got.data());
+      CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
+    });
+  });
+}
+
 TEST_CASE("the sum over rows starts at zero and goes down the rows") {
   for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
     Values values(fill, seed);

@@ -207,6 +207,27 @@ void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uin
   });
 }
 
+void max_rows_backward_bf16(const bf16* const* g, const uint8_t* const* arg, const uint8_t* place, int count, int64_t n,
+                            bf16* out) {
+  over_channels(n, [&](auto block, int64_t c) {
+    using B = decltype(block);
+    using V = typename B::V;
+    const auto zero = V::splat(0.0f);
+    PerChannel<B> sum(nullptr, 0.0f);
+    for (int k = 0; k < count; ++k) {
+      const auto mine = V::splat(static_cast<float>(place[k]));
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        const int64_t at = c + i * V::kLanes;
+        sum.v[i] = sum.v[i] + V::equal(V::load(arg[k] + at), mine, V::load(g[k] + at), zero);
+      }
+    }
+    NIBBLE_UNROLL
+    for (int i = 0; i < B::kVectors; ++i) sum.v[i] = V::round_upper(sum.v[i]);
+    V::store_upper(out + c, sum.v);
+  });
+}
+
 void sum_rows_bf16(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) {
   for (int64_t c = 0; c < n; ++c) sum[c] = 0.0f;
   over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {

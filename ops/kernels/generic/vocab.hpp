@@ -16,6 +16,7 @@
 //   min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86 instructions
 //                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
+//   equal(a, b, x, y)         x where a == b, else y
 //   max_u(a, b)               the larger word, both below 2^31
 //   truncate(F)               towards zero, as floats with integral values; |x| < 2^31
 //   pack_nibbles              kCodes codes to kCodes / 2 bytes, low nibble first; upper four bits of a code are dropped
@@ -71,6 +72,7 @@ struct One {
   static NIBBLE_INLINE F max(F a, F b) { return a > b ? a : b; }
   static NIBBLE_INLINE F min(F a, F b) { return a < b ? a : b; }
   static NIBBLE_INLINE F less(F a, F b, F x, F y) { return a < b ? x : y; }
+  static NIBBLE_INLINE F equal(F a, F b, F x, F y) { return a == b ? x : y; }
   static NIBBLE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
   static NIBBLE_INLINE F truncate(F v) { return static_cast<float>(static_cast<int32_t>(v)); }
 

@@ -96,6 +96,9 @@ struct Wide : Convert {
   static NIBBLE_INLINE F less(F a, F b, F x, F y) {
     return xsimd::select(a < b, x, y);
   }
+  static NIBBLE_INLINE F equal(F a, F b, F x, F y) {
+    return xsimd::select(a == b, x, y);
+  }
   static NIBBLE_INLINE F round_upper(F x) {
     return Convert::round_upper(x);
   }
