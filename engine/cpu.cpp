@@ -107,7 +107,7 @@ bool promised(Isa isa) {
     case Isa::avx512vnni:
       return f.avx512_vnni;
     case Isa::amx:
-      return f.amx_int8 && f.amx_bf16 && f.amx_permitted;
+      return f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
   }
   return false;
 }

@@ -34,9 +34,8 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
     for (int64_t r = 0; r < rows; ++r) {
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i)
-        v[i] = V::round_upper(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i]);
-      V::store_upper(at(out, r, c), v);
+      for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i];
+      V::store_rounded(at(out, r, c), v);
     }
   });
 }
@@ -90,7 +89,7 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
-        v[i] = round_bf16<V>(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i]);
+        v[i] = V::round_bf16(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i]);
         total.v[i] = total.v[i] + v[i];
         squares.v[i] = squares.v[i] + v[i] * v[i];
       }
@@ -114,9 +113,8 @@ void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const
         const int64_t k = c + i * V::kLanes;
         v[i] = V::load(acc + r * ld + k) * mul.v[i];
         if (into == Into::kAccumulate) v[i] = V::load(at(out, r, k)) + v[i];
-        v[i] = V::round_upper(v[i]);
       }
-      V::store_upper(at(out, r, c), v);
+      V::store_rounded(at(out, r, c), v);
     }
   });
 }

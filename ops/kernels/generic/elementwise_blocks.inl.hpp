@@ -103,18 +103,6 @@ NIBBLE_INLINE void fetch_ahead(const Rows<T>& rows, const RowGroup& group, int64
   __builtin_prefetch(reinterpret_cast<const void*>(address));
 }
 
-/// The value of the upper half alone.
-template <typename V>
-NIBBLE_INLINE typename V::F upper(typename V::F x) {
-  return V::from_bits(V::bits(x) & V::splat_u(0xffff0000u));
-}
-
-/// x rounded to bf16 (engine/dtype.hpp's to_bf16), as floats.
-template <typename V>
-NIBBLE_INLINE typename V::F round_bf16(typename V::F x) {
-  return upper<V>(V::round_upper(x));
-}
-
 /// max(v, 0): +0 for NaN and for -0.
 template <typename V>
 NIBBLE_INLINE typename V::F relu(typename V::F v) {

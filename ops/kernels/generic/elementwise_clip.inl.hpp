@@ -54,9 +54,9 @@ void clip_values(Rows<const uint8_t> classes, int64_t rows, int64_t n, UnsignedQ
         auto x = V::less(k, V::splat(2.5f), middle[i], high[i]);
         x = V::less(k, V::splat(1.5f), low[i], x);
         x = V::less(k, half, zero, x);
-        v[i] = V::round_upper(x);
+        v[i] = x;
       }
-      V::store_upper(at(z, r, c), v);
+      V::store_rounded(at(z, r, c), v);
     }
   });
 }

@@ -30,9 +30,8 @@ void dequantize_bf16(Rows<const uint8_t> codes, int64_t rows, int64_t n, const f
       fetch_ahead(codes, group, r, c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i)
-        v[i] = V::round_upper(V::load(at(codes, r, c + i * V::kLanes)) / divisor.v[i]);
-      V::store_upper(at(out, r, c), v);
+      for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(at(codes, r, c + i * V::kLanes)) / divisor.v[i];
+      V::store_rounded(at(out, r, c), v);
     }
   });
 }
@@ -83,8 +82,8 @@ void f32_to_bf16(const float* x, int64_t n, bf16* out) {
     using V = typename B::V;
     typename B::F v[B::kVectors];
     NIBBLE_UNROLL
-    for (int i = 0; i < B::kVectors; ++i) v[i] = V::round_upper(V::load(x + first + i * V::kLanes));
-    V::store_upper(out + first, v);
+    for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(x + first + i * V::kLanes);
+    V::store_rounded(out + first, v);
   });
 }
 

@@ -14,6 +14,7 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
   const Rows<bf16> z = args.z;
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
+  const bool rounds = z.data != nullptr || args.through_bf16 || args.channel_max != nullptr;
   over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) {
     using B = decltype(block);
     using V = typename B::V;
@@ -31,9 +32,10 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
         v[i] = V::load(at(args.y, r, k)) * m.v[i] + a.v[i];
         if constexpr (kShortcut == Shortcut::kPlain) v[i] = v[i] + V::load(at(args.shortcut, r, k));
         if constexpr (kShortcut == Shortcut::kProjected)
-          v[i] = v[i] + round_bf16<V>(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
+          v[i] = v[i] + V::round_bf16(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
         v[i] = relu<V>(v[i]);
-        rounded[i] = upper<V>(V::round_upper_positive(v[i]));
+        if (!rounds) continue;
+        rounded[i] = V::round_bf16_positive(v[i]);
         largest.v[i] = V::max(rounded[i], largest.v[i]);
       }
       if (z.data != nullptr) V::store_upper(at(z, r, c), rounded);
@@ -99,7 +101,7 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
         } else if (direct.data != nullptr) {
           g = V::load(at(direct, r, k));
         }
-        g = round_bf16<V>(V::less(zero, v, g, zero));
+        g = V::round_bf16(V::less(zero, v, g, zero));
         stored[i] = g;
         sum.v[i] = sum.v[i] + g;
         sum_xhat.v[i] = sum_xhat.v[i] + g * (y - mean.v[i]) * inv_std.v[i];
@@ -155,9 +157,8 @@ void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, i
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
         v[i] = of_g.v[i] * V::load(at(g, row, k)) + of_y.v[i] * V::load(at(y, row, k)) + constant.v[i];
-        v[i] = V::round_upper(v[i]);
       }
-      V::store_upper(at(dy, row, c), v);
+      V::store_rounded(at(dy, row, c), v);
     }
   });
 }
@@ -173,9 +174,9 @@ void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, R
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        v[i] = V::round_upper(V::load(at(a, r, k)) + V::load(at(b, r, k)));
+        v[i] = V::load(at(a, r, k)) + V::load(at(b, r, k));
       }
-      V::store_upper(at(out, r, c), v);
+      V::store_rounded(at(out, r, c), v);
     }
   });
 }
@@ -200,9 +201,7 @@ void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uin
       }
     }
     // Rounding changes denormals only: whether a compiled maximum keeps or flushes one is up to the compiler.
-    NIBBLE_UNROLL
-    for (int i = 0; i < B::kVectors; ++i) best[i] = V::round_upper(best[i]);
-    V::store_upper(out + c, best);
+    V::store_rounded(out + c, best);
     if (arg != nullptr) V::store_codes(arg + c, index);
   });
 }
@@ -222,9 +221,7 @@ void max_rows_backward_bf16(const bf16* const* g, const uint8_t* const* arg, con
         sum.v[i] = sum.v[i] + V::equal(V::load(arg[k] + at), mine, V::load(g[k] + at), zero);
       }
     }
-    NIBBLE_UNROLL
-    for (int i = 0; i < B::kVectors; ++i) sum.v[i] = V::round_upper(sum.v[i]);
-    V::store_upper(out + c, sum.v);
+    V::store_rounded(out + c, sum.v);
   });
 }
 

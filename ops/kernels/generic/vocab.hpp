@@ -7,13 +7,14 @@
 //                             int8_t (all exact)
 //   store(float*, F)
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
+//   store_rounded             kCount vectors side by side, rounded to bf16
 //   store_codes               kCount vectors side by side: integral values 0..255 as bytes
 //   store_s8(int8_t*, F)      integral values in range
-//   round_upper(F)            a value whose upper half is the bf16 of engine/dtype.hpp's to_bf16 and whose lower half
-//                             is anything; round_upper_positive: the same for x >= +0, no NaN
-//   bits, from_bits           the same lanes as words, as floats
-//   max(a, b)                 a > b ? a : b
-//   min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86 instructions
+//   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats; round_bf16_positive: the same
+//   for x >= +0, no NaN round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose
+//   lower half is anything bits, from_bits           the same lanes as words, as floats max(a, b)                 a > b
+//   ? a : b min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86
+//   instructions
 //                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   equal(a, b, x, y)         x where a == b, else y
@@ -62,6 +63,11 @@ struct One {
     for (int i = 0; i < kCount; ++i) p[i].bits = static_cast<uint16_t>(bits(v[i]) >> 16);
   }
   template <int kCount>
+  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) p[i].bits = static_cast<uint16_t>(bits(round_upper(v[i])) >> 16);
+  }
+  template <int kCount>
   static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) p[i] = static_cast<uint8_t>(static_cast<int32_t>(v[i]));
@@ -82,6 +88,8 @@ struct One {
     const U flushed = magnitude < 0x00800000u ? u & 0x80000000u : nearest;
     return from_bits(magnitude > 0x7f800000u ? u | 0x00400000u : flushed);
   }
+  static NIBBLE_INLINE F round_bf16(F x) { return from_bits(bits(round_upper(x)) & 0xffff0000u); }
+  static NIBBLE_INLINE F round_bf16_positive(F x) { return round_bf16(x); }
   static NIBBLE_INLINE F round_upper_positive(F x) { return round_upper(x); }
 
   static constexpr int kCodes = 2;

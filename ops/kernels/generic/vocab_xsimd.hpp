@@ -70,6 +70,12 @@ struct Wide : Convert {
     if constexpr (kCount % 2 == 1) store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
   }
   template <int kCount>
+  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i + 2 <= kCount; i += 2) store_rounded_pair(p + i * kLanes, v[i], v[i + 1]);
+    if constexpr (kCount % 2 == 1) store_rounded_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+  }
+  template <int kCount>
   static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
     if constexpr (kCount == 4) {
       store_codes_quad(p, to_s32(v[0]), to_s32(v[1]), to_s32(v[2]), to_s32(v[3]));
@@ -99,8 +105,11 @@ struct Wide : Convert {
   static NIBBLE_INLINE F equal(F a, F b, F x, F y) {
     return xsimd::select(a == b, x, y);
   }
-  static NIBBLE_INLINE F round_upper(F x) {
-    return Convert::round_upper(x);
+  static NIBBLE_INLINE F round_bf16(F x) {
+    return Convert::round_bf16(x);
+  }
+  static NIBBLE_INLINE F round_bf16_positive(F x) {
+    return Convert::round_bf16_positive(x);
   }
   static NIBBLE_INLINE F round_upper_positive(F x) {
     return Convert::round_upper_positive(x);

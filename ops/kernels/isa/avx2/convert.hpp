@@ -25,6 +25,13 @@ struct Convert {
     return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), normal));
   }
 
+  static NIBBLE_INLINE __m256 round_bf16(__m256 x) { return upper(round_upper(x)); }
+  static NIBBLE_INLINE __m256 round_bf16_positive(__m256 x) { return upper(round_upper_positive(x)); }
+  static NIBBLE_INLINE void store_rounded_one(bf16* p, __m256 v) { store_upper_one(p, round_upper(v)); }
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m256 v, __m256 w) {
+    store_upper_pair(p, round_upper(v), round_upper(w));
+  }
+
   static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
@@ -95,6 +102,9 @@ struct Convert {
   }
 
  private:
+  static NIBBLE_INLINE __m256 upper(__m256 x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static NIBBLE_INLINE __m256i to_nearest(__m256i u) {
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     return _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);

@@ -1,5 +1,6 @@
 // Width conversions and packed-byte helpers of the AVX-512 levels (F, BW), for the element-wise vocabulary
-// (vocab_xsimd.hpp).
+// (vocab_xsimd.hpp). Levels whose flags include AVX512-BF16 round with its instructions: like to_bf16 they round to
+// nearest even whatever the mode, quiet a NaN and flush denormals to zero of their sign.
 #pragma once
 #include <immintrin.h>
 
@@ -26,9 +27,36 @@ struct Convert {
     return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, to_nearest(u)));
   }
 
+#if defined(__AVX512BF16__)
+  static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
+    return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
+  }
+  static NIBBLE_INLINE __m512 round_bf16_positive(__m512 x) {
+    return round_bf16(x);
+  }
+  static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(v)));
+  }
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w) {
+    _mm512_storeu_si512(p, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)));
+  }
+#else
+  static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
+    return upper(round_upper(x));
+  }
+  static NIBBLE_INLINE __m512 round_bf16_positive(__m512 x) {
+    return upper(round_upper_positive(x));
+  }
+  static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
+    store_upper_one(p, round_upper(v));
+  }
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w) {
+    store_upper_pair(p, round_upper(v), round_upper(w));
+  }
+#endif
+
   static NIBBLE_INLINE __m512 load_bf16(const bf16* p) {
-    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static NIBBLE_INLINE __m512i load_u8(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -84,6 +112,13 @@ struct Convert {
   }
 
  private:
+  static NIBBLE_INLINE __m512 upper(__m512 x) {
+    const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), mask));
+  }
+  static NIBBLE_INLINE __m512 widened(__m256i half) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
   static NIBBLE_INLINE __m512i to_nearest(__m512i u) {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     return _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
