@@ -4,7 +4,7 @@
 // for all taps; source rows are the right operand as they lie, and C has the layout of d_w. The other way round every
 // tap transposes x and every sum is transposed on its way out: 14 % slower on AVX2 over ResNet-50 at 64 px, half of the
 // speed in stage 4.
-#include "ops/packed_conv.hpp"
+#include "ops/packed_conv_weight_gradient.hpp"
 #include "ops/packed_source.hpp"
 
 namespace nibble {
@@ -45,31 +45,6 @@ GradientPanels pack_gradient(const kernels::GemmFloat<bf16>& gemm, const Tensor&
   });
   return g;
 }
-
-/// Where the products go: d_weights[o][tap][c] += column[o] * row[c] * sum[o][c]; empty scales are 1.
-struct WeightSink {
-  const Tensor& d_weights;  // [oc][taps][k]
-  int64_t oc, taps, k;
-  const std::vector<float>& column;
-  std::vector<float> row;
-
-  float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
-
-  /// Adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld apart.
-  void add(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
-    const float* const scale = row.empty() ? nullptr : row.data() + c0;
-    for (int64_t o = o0; o < o1; ++o)
-      kernels::active().ew.add_scaled_f32(
-          sum + (o - o0) * ld, channels, column.empty() ? 1.0f : column[static_cast<size_t>(o)], scale, at(o, tap, c0));
-  }
-
-  /// Asks for the lines that add() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
-  void prefetch(int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
-    constexpr int64_t kLineFloats = 16;
-    for (int64_t o = o0; o < o1; ++o)
-      for (int64_t c = 0; c < channels; c += kLineFloats) __builtin_prefetch(at(o, tap, c0 + c), 1);
-  }
-};
 
 /// One chunk of a weight gradient: d_y transposed times source rows, by tap and channel.
 template <typename T>
@@ -194,9 +169,10 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   });
   check_gradient(layer, s, d_y);
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
+  const kernels::WeightGradient& tiled = kernels::active().weight_gradient;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
   int64_t k = layer.row_folded ? s.kw * s.ic : s.ic, taps = static_cast<int64_t>(g.taps.size());
-  if (joins_taps(gemm, taps, k)) {
+  if (tiled.run_left_again == nullptr && joins_taps(gemm, taps, k)) {
     k *= taps;
     taps = 1;
   }
@@ -205,6 +181,10 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   if (layer.quantizer != nullptr)
     for (int64_t c = 0; c < k; ++c) sink.row.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
 
+  if (tiled.run_left_again != nullptr) {
+    add_weight_gradient_tiled(tiled, layer, s, x, d_y, sink);
+    return;
+  }
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;
   if (x.dtype() == DType::bf16 || signed_input) {
     const Tensor x_bf16 = signed_input ? signed_codes(x) : x;

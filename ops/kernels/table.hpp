@@ -78,6 +78,44 @@ struct GemmFloat {
   void (*end)() = nullptr;
 };
 
+/// One block of WeightGradient: sums[output][channel] of 32 x 32, rows 32 apart, 64-byte aligned.
+struct BlockProduct {
+  const void* left = nullptr;     // 64-byte aligned, as the other operand
+  const void* right = nullptr;    // the first pair under the block's tap; channels 16 to 31 `right_panel_bytes` further
+  int64_t right_panel_bytes = 0;  // 64 times the pairs of the right operand
+  float* sums = nullptr;
+  const float* ahead = nullptr;  // 32 rows of 128 bytes, ahead_stride elements apart, which the caller will touch next:
+  int64_t ahead_stride = 0;      // they are prefetched, never read, and may be any address
+};
+
+/// A convolution's weight gradient in blocks of 32 outputs x 32 channels over points of a plane: sums[o][c] =
+/// sum over p of d_y[p][o] * x[p + tap][c], bf16 operands, fp32 sums whose order depends on `steps` alone.
+///
+///     left   [step of 32 points][32 outputs][32 points]            one version
+///     right  [16 channels' panel][pair of points][16 channels][2]  pairs (0,1) (2,3) .. and pairs (1,2) (3,4) ..
+///
+/// so that a tap of t points is the address of pair t / 2 of the even (t even) or odd right operand.
+/// A level without this kernel leaves the slot null; it is not inherited, no vector instructions need these layouts.
+struct WeightGradient {
+  static constexpr int kOutputs = 32, kChannels = 32, kPoints = 32;
+  /// Element (o, p) = rows[p][offset + o] for o < outputs <= 32, zero beyond; points is a multiple of 32. 64 * points
+  /// bytes.
+  void (*pack_left)(const bf16* const* rows, int64_t offset, int64_t points, int outputs, void* panel) = nullptr;
+  /// Element (p, c) = channel `channel` + c (a multiple of 2 for nibbles) of pixels[p], p <= 2 * pairs, for c <
+  /// channels <= 32; columns beyond are finite. 128 * pairs bytes each; null: not wanted.
+  using PackRight = void (*)(const void* const* pixels, int64_t channel, int channels, int64_t pairs, void* even,
+                             void* odd);
+  PackRight pack_right_bf16 = nullptr;
+  PackRight pack_right_u8 = nullptr;
+  PackRight pack_right_signed = nullptr;  // bytes of code + 128
+  PackRight pack_right_u4 = nullptr;      // the first channel in the lower half of a byte
+  /// The products of a list, in its order, `steps` deep. The two give the same bits: neighbours in the list should
+  /// share the left or the right operand, which stays in L1 while the other one passes by.
+  using Run = void (*)(int64_t steps, const BlockProduct* products, int64_t count, Into into);
+  Run run_left_again = nullptr;
+  Run run_right_again = nullptr;
+};
+
 /// A block of rows: element (r, c) = data[r * stride + c].
 template <typename T>
 struct Rows {
@@ -231,12 +269,13 @@ struct Table {
   GemmInt u4s4{};  // B in [-8, 7]; A in [0, 15]
   GemmFloat<bf16> bf16_gemm{};
   GemmFloat<float> f32_gemm{};
+  WeightGradient weight_gradient{};  // null on levels without tiles
   Elementwise ew{};
   /// Executes one instruction group of the level and checks its result; null: nothing to probe.
   bool (*probe)() = nullptr;
 };
 
-/// The complete table of the level in use: every slot is set. Cheap enough to call per operation.
+/// The complete table of the level in use: every slot but weight_gradient is set. Cheap enough to call per operation.
 const Table& active();
 /// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
 const Table& table_of(Isa isa);

@@ -151,6 +151,43 @@ TEST_CASE("gradients do not depend on the number of threads") {
     }
 }
 
+TEST_CASE("weight gradients of layers that are cut into chunks and groups are the same on every level, within bounds") {
+  const auto layer_of = [](int64_t n, int64_t side, int64_t ic, int64_t oc, int64_t kernel, int64_t stride) {
+    return ConvShape{.n = n,
+                     .h = side,
+                     .w = side,
+                     .ic = ic,
+                     .oc = oc,
+                     .kh = kernel,
+                     .kw = kernel,
+                     .stride = stride,
+                     .pad_before = kernel / 2,
+                     .pad_after = kernel / 2};
+  };
+  for (const ConvShape& s :
+       {layer_of(3, 56, 64, 256, 1, 1), layer_of(3, 56, 256, 39, 1, 1), layer_of(3, 28, 79, 64, 3, 1),
+        layer_of(6, 14, 256, 256, 3, 1), layer_of(32, 7, 300, 512, 3, 1), layer_of(5, 28, 128, 300, 3, 2),
+        layer_of(32, 7, 512, 1030, 1, 1)}) {
+    const Operands op = make_operands({"large", s}, code_precisions()[4]);
+    // All products are positive, so that their sum is the sum of their magnitudes.
+    const Tensor d_y = random_bf16({s.n, s.oh(), s.ow(), s.oc}, 44, 0.0f, 1.0f);
+    std::vector<Doubles> results;
+    kernels::active();
+    for (const Isa isa : runnable_isas()) {
+      if (isa != Isa::avx512 && isa != Isa::amx) continue;
+      set_active_isa(isa);
+      const LayerWeights layer = op.layer(Passes::kForward);
+      const Tensor d_w = Tensor::zeros(DType::f32, {s.oc, s.kh, s.kw, s.ic});
+      packed_conv_backward_weights(layer, op.x, d_y, d_w);
+      results.push_back(values_of(d_w));
+    }
+    set_active_isa(runnable_isas().back());
+    const double terms = static_cast<double>(s.out_pixels()) + 8;
+    for (const Doubles& other : results)
+      CHECK(first_beyond(other, results[0], [&](size_t i) { return terms * 4 * kUnitF32 * results[0][i]; }) == "");
+  }
+}
+
 TEST_CASE("the taped convolution gives both gradients, and none to the image") {
   for (const bool first : {false, true}) {
     const ConvShape s{.n = 2, .h = 6, .w = 5, .ic = 3, .oc = 17, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};

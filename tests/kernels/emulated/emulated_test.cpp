@@ -4,6 +4,7 @@
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
+#include "tests/kernels/weight_gradient_checks.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -68,6 +69,10 @@ TEST_CASE("emulated: a float panel does not depend on how its operand lay in mem
 
 TEST_CASE("emulated: gathered rows and codes pack into the same right operand as a matrix") {
   for (const Level& level : kLevels) check_gathered_rows(level.table->bf16_gemm, level.name);
+}
+
+TEST_CASE("emulated: blocks of a weight gradient are exact for small integers under every tap and every stored form") {
+  check_weight_gradient(kernels::emulated_amx::kEmulated.weight_gradient, "emulated amx");
 }
 
 TEST_CASE("emulated: the tile probe accepts working tiles") {

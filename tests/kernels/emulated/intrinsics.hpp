@@ -43,6 +43,14 @@ Out converted(In from) {
   return out.pack();
 }
 
+/// The first eight bytes, widened.
+inline __m512i widened_bytes(__m128i from) {
+  const Lanes<uint8_t, __m128i> in(from);
+  Lanes<uint64_t, __m512i> out;
+  for (int i = 0; i < out.kCount; ++i) out.v[i] = in.v[i];
+  return out.pack();
+}
+
 /// Truncated towards zero; 2^31 and what is no number give the lowest integer.
 inline __m512i truncated(__m512 from) {
   const Lanes<float, __m512> in(from);
@@ -108,6 +116,7 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm256_dpbusd_avx_epi32
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepu8_epi32
+#undef _mm512_cvtepu8_epi64
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi8_epi32
@@ -127,6 +136,7 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm256_dpbusd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m256i>(acc, a, b)
 #define _mm512_cvtepu8_epi16(v) nibble::testing::emulated::converted<uint16_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)
+#define _mm512_cvtepu8_epi64(v) nibble::testing::emulated::widened_bytes(v)
 #define _mm512_cvtepu16_epi32(v) nibble::testing::emulated::converted<uint32_t, uint16_t, __m512i>(v)
 #define _mm512_cvtepi32_ps(v) nibble::testing::emulated::converted<float, int32_t, __m512>(v)
 #define _mm512_cvtepi8_epi32(v) nibble::testing::emulated::converted<int32_t, int8_t, __m512i>(v)

@@ -1,6 +1,7 @@
 // The products of the AMX level: tiles for codes and bf16; fp32 is inherited, tiles have no such product.
 #pragma once
 #include "ops/kernels/isa/amx/gemm.hpp"
+#include "ops/kernels/isa/amx/weight_gradient.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -11,6 +12,7 @@ constexpr Table kProducts = {
     .u4s4 = tile_gemm_codes(),
     .bf16_gemm = tile_gemm_bf16(),
     .f32_gemm = {},
+    .weight_gradient = tile_weight_gradient(),
     .ew = {},
     .probe = probe_tiles,
 };

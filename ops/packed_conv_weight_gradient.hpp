@@ -1,0 +1,41 @@
+// What the two drivers of a convolution's weight gradient share: where their products go.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "ops/packed_conv.hpp"
+
+namespace nibble {
+
+/// Where the products go: d_weights[o][tap][c] += column[o] * row[c] * sum[o][c]; empty scales are 1.
+struct WeightSink {
+  const Tensor& d_weights;  // [oc][taps][k]
+  int64_t oc, taps, k;
+  const std::vector<float>& column;
+  std::vector<float> row;
+
+  float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
+
+  /// Adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld apart.
+  void add(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
+    const float* const scale = row.empty() ? nullptr : row.data() + c0;
+    for (int64_t o = o0; o < o1; ++o)
+      kernels::active().ew.add_scaled_f32(
+          sum + (o - o0) * ld, channels, column.empty() ? 1.0f : column[static_cast<size_t>(o)], scale, at(o, tap, c0));
+  }
+
+  /// Asks for the lines that add() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
+  void prefetch(int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
+    constexpr int64_t kLineFloats = 16;
+    for (int64_t o = o0; o < o1; ++o)
+      for (int64_t c = 0; c < channels; c += kLineFloats) __builtin_prefetch(at(o, tap, c0 + c), 1);
+  }
+};
+
+/// The gradient on tiles (kernels::WeightGradient), for levels that have them. The sink has the layer's own taps:
+/// kernel rows of kw * ic elements when the layer is row-folded, else kh * kw taps of ic channels. Threads: cut by
+/// shape.  Cost: each operand is packed once or a few times, see TiledPlan; scratch of a few MiB.
+void add_weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
+                               const Tensor& x, const Tensor& d_y, const WeightSink& sink);
+
+}  // namespace nibble

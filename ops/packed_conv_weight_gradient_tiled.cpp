@@ -1,0 +1,381 @@
+// Gradient of the packed convolution's weights on tiles: points flattened, taps as offsets.
+//
+// Source pixels lie in planes, one per residue class of the stride, whose rows share their pads: an odd row of zeros
+// between images, a zero column between rows. The points of d_y are embedded in the same plane, with zero rows of d_y
+// at the rim. Then every tap of a class is the same product with the plane shifted by whole points, and x is packed
+// once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; gathering nine times cost more
+// than the products).
+#include <algorithm>
+#include <vector>
+
+#include "engine/parallel.hpp"
+#include "engine/scratch.hpp"
+#include "ops/packed_conv_weight_gradient.hpp"
+
+namespace nibble {
+
+namespace {
+
+using kernels::BlockProduct;
+using kernels::WeightGradient;
+
+constexpr int64_t kStep = WeightGradient::kPoints, kOutputs = WeightGradient::kOutputs,
+                  kChannels = WeightGradient::kChannels;
+constexpr int64_t kBlockFloats = kOutputs * kChannels;
+/// Bytes of the operand that stays, and of the panels of the other one that are packed at once: both fit a 2 MiB L2.
+constexpr int64_t kStayingBytes = 640 << 10, kStreamingBytes = 512 << 10;
+/// Points of a chunk at least: below, loading and storing sums costs more than a tenth of the products.
+constexpr int64_t kLeastPoints = 512;
+/// Sums up to here stay in L2 between two chunks.
+constexpr int64_t kNearSums = 512 << 10;
+/// Steps of one product: a panel of 16 steps is 32 KiB, the part of a 48 KiB L1 that it may keep while the other
+/// operand streams.
+constexpr int64_t kSliceSteps = 16;
+/// Points of one task that packs d_y.
+constexpr int64_t kPackPoints = 256;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+/// Rows or columns of a class's plane: cell u is source position u * stride + phase - before.
+struct Axis {
+  int64_t source = 0, grid = 0, kernel = 1, stride = 1, before = 0;
+
+  int64_t classes() const { return std::min(stride, kernel); }
+  /// Cells that the grid reads under the taps of a class.
+  int64_t reads(int64_t phase) const { return grid + (kernel - 1 - phase) / stride; }
+  int64_t first(int64_t phase) const { return std::max<int64_t>(0, ceil_div(before - phase, stride)); }
+  int64_t end(int64_t phase) const { return std::min(reads(phase), ceil_div(source + before - phase, stride)); }
+  /// Cells from one row (or image) to the next, the same for all classes: what is read beyond them must be pads that
+  /// the next one begins with.
+  int64_t pitch() const {
+    int64_t p = grid;
+    for (int64_t r = 0; r < classes(); ++r) p = std::max({p, end(r), reads(r) - first(r)});
+    return p;
+  }
+};
+
+struct Plane {
+  int64_t row_phase = 0, column_phase = 0;
+  int64_t reach = 0;  // largest offset of a tap
+  bool even = false, odd = false;
+  int64_t bytes_of(int64_t points) const { return (even + odd) * pairs(points) * kChannels * 4; }
+  int64_t pairs(int64_t points) const { return round_up((points + reach) / 2 + 1, 16); }
+};
+
+struct PlaneTap {
+  size_t plane = 0;
+  int64_t offset = 0;  // points from d_y's to x's
+};
+
+/// The layer as products of blocks.
+struct Geometry {
+  Axis rows, columns;
+  int64_t images = 0, row_pitch = 0, image_pitch = 0;  // in points and rows
+  std::vector<Plane> planes;
+  std::vector<PlaneTap> taps;  // in the order of d_weights
+
+  int64_t plane_rows() const { return (images - 1) * image_pitch + rows.grid; }
+};
+
+Geometry geometry(const LayerWeights& layer, const ConvShape& s) {
+  Geometry g;
+  g.images = s.n;
+  const int64_t pads = s.pad_before + s.pad_after;
+  if (layer.row_folded) {  // the source has its pads, and a point reads kw pixels as one
+    g.rows = {.source = s.h + pads, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = 0};
+    g.columns = {.source = s.w + pads, .grid = s.ow(), .kernel = 1, .stride = s.stride, .before = 0};
+  } else {
+    g.rows = {.source = s.h, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = s.pad_before};
+    g.columns = {.source = s.w, .grid = s.ow(), .kernel = s.kw, .stride = s.stride, .before = s.pad_before};
+  }
+  g.row_pitch = g.columns.pitch();
+  g.image_pitch = g.rows.pitch();
+  const int64_t across = g.columns.classes();
+  for (int64_t r = 0; r < g.rows.classes(); ++r)
+    for (int64_t c = 0; c < across; ++c) g.planes.push_back({.row_phase = r, .column_phase = c});
+  for (int64_t y = 0; y < g.rows.kernel; ++y) {
+    for (int64_t x = 0; x < g.columns.kernel; ++x) {
+      const PlaneTap tap{.plane = static_cast<size_t>(y % s.stride * across + x % s.stride),
+                         .offset = y / s.stride * g.row_pitch + x / s.stride};
+      Plane& plane = g.planes[tap.plane];
+      plane.reach = std::max(plane.reach, tap.offset);
+      (tap.offset % 2 == 0 ? plane.even : plane.odd) = true;
+      g.taps.push_back(tap);
+    }
+  }
+  return g;
+}
+
+int64_t right_panel_bytes(const Geometry& g, int64_t points) {
+  int64_t bytes = 0;
+  for (const Plane& p : g.planes) bytes += p.bytes_of(points);
+  return bytes;
+}
+
+/// How the work is cut, by shape alone.
+struct TiledPlan {
+  bool left_stays = false;      // d_y stays in L2 and x streams past it, panel by panel; else the other way round
+  int64_t chunks = 1;           // parts of the plane's rows, one behind the other
+  int64_t rows_per_chunk = 0;   // plane rows
+  int64_t left = 0, right = 0;  // panels of 32 outputs and 32 channels
+  int64_t group = 0;            // panels of the operand that stays at a time
+  int64_t at_once = 0;          // panels of the other one that are packed together
+  int64_t left_bytes = 0;       // of a panel over the longest chunk
+  int64_t right_bytes = 0;
+
+  int64_t staying() const { return left_stays ? left : right; }
+  int64_t streaming() const { return left_stays ? right : left; }
+  int64_t staying_bytes() const { return left_stays ? left_bytes : right_bytes; }
+  int64_t streaming_bytes() const { return left_stays ? right_bytes : left_bytes; }
+
+  void cut(const Geometry& g, int64_t into) {
+    const int64_t rows = g.plane_rows();
+    rows_per_chunk = ceil_div(rows, into);
+    chunks = ceil_div(rows, rows_per_chunk);
+    const int64_t longest = round_up(rows_per_chunk * g.row_pitch, kStep);
+    left_bytes = longest * kOutputs * 2;
+    right_bytes = right_panel_bytes(g, longest);
+    group = ceil_div(staying(), ceil_div(staying() * staying_bytes(), kStayingBytes));
+    at_once = std::clamp<int64_t>(kStreamingBytes / streaming_bytes(), 1, streaming());
+  }
+
+  /// About the bytes that are written beside the products: sums between chunks, and panels, those that stream once for
+  /// every group of those that stay. Few panels at once read a line here and a line there (30 cycles a vector of a
+  /// single panel of d_y, 5 of eight).
+  double cost(int64_t taps) const {
+    const auto sums = static_cast<double>(left * right * taps * kBlockFloats * 4);
+    const auto groups = static_cast<double>(ceil_div(staying(), group));
+    const double apart = at_once < streaming() ? 1 + 2 / static_cast<double>(at_once) : 1;
+    const double once = static_cast<double>(staying() * staying_bytes()) +
+                        groups * apart * static_cast<double>(streaming() * streaming_bytes());
+    const auto all = static_cast<double>(chunks);
+    return all * once + (all - 1) * 2 * sums * (sums > static_cast<double>(kNearSums) ? 1 : 0.25);
+  }
+};
+
+TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
+  TiledPlan p;
+  p.left = ceil_div(outputs, kOutputs);
+  p.right = ceil_div(channels, kChannels);
+  int64_t versions = 0;
+  for (const Plane& plane : g.planes) versions += plane.even + plane.odd;
+  p.left_stays = p.left < p.right * versions;
+  const int64_t most = std::max<int64_t>(1, g.plane_rows() * g.row_pitch / kLeastPoints);
+  const auto taps = static_cast<int64_t>(g.taps.size());
+  TiledPlan best;
+  for (int64_t chunks = 1; chunks <= std::min(most, g.plane_rows()); ++chunks) {
+    p.cut(g, chunks);
+    if (chunks == 1 || p.cost(taps) < best.cost(taps)) best = p;
+  }
+  return best;
+}
+
+/// Where the rows of both operands of one chunk lie, for every panel of them.
+struct ChunkRows {
+  int64_t points = 0;                // rounded up to a step
+  const bf16** d_y = nullptr;        // [points]; rim points have rows of zeros
+  std::vector<const void**> pixels;  // [plane][2 * pairs + 1]
+};
+
+class TiledGradient {
+ public:
+  TiledGradient(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s, const Tensor& x,
+                const Tensor& d_y, const WeightSink& sink)
+      : kernel_(kernel), x_(x), d_y_(d_y), sink_(sink), g_(geometry(layer, s)), plan_(make_plan(g_, sink.oc, sink.k)) {
+    const bool is_signed = layer.quantizer != nullptr && layer.quantizer->is_signed;
+    pack_right_ = x.dtype() == DType::bf16  ? kernel.pack_right_bf16
+                  : bits_of(x.dtype()) == 4 ? kernel.pack_right_u4
+                  : is_signed               ? kernel.pack_right_signed
+                                            : kernel.pack_right_u8;
+    zero_output_.resize(static_cast<size_t>(round_up(sink.oc, kOutputs)));
+    zero_pixel_.assign(static_cast<size_t>(round_up(sink.k, kChannels) * 2), is_signed ? kSignedOffset : uint8_t{0});
+  }
+
+  void add() const {
+    for (int64_t first = 0; first < plan_.staying(); first += plan_.group)
+      add_group(first, std::min(plan_.staying(), first + plan_.group));
+  }
+
+ private:
+  /// All chunks of panels [first, last) of the operand that stays.
+  void add_group(int64_t first, int64_t last) const {
+    const int64_t taps = static_cast<int64_t>(g_.taps.size()), row_blocks = (last - first) * taps;
+    Scratch scratch;
+    // With one chunk the sums of a streaming panel are needed no longer than its task.
+    float* const sums = plan_.chunks == 1
+                            ? nullptr
+                            : scratch.get<float>(static_cast<size_t>(plan_.streaming() * row_blocks * kBlockFloats));
+    auto* const stay = scratch.get<std::byte>(static_cast<size_t>((last - first) * plan_.staying_bytes()));
+    for (int64_t chunk = 0; chunk < plan_.chunks; ++chunk) {
+      Scratch of_chunk;
+      const ChunkRows rows = chunk_rows(of_chunk, chunk);
+      pack(plan_.left_stays, rows, first, last, stay);
+      parallel_for(ceil_div(plan_.streaming(), plan_.at_once), [&](int64_t task) {
+        const int64_t i0 = task * plan_.at_once, i1 = std::min(plan_.streaming(), i0 + plan_.at_once);
+        Scratch of_task;
+        auto* const panels = of_task.get<std::byte>(static_cast<size_t>((i1 - i0) * plan_.streaming_bytes()));
+        float* const own =
+            sums == nullptr ? of_task.get<float>(static_cast<size_t>(row_blocks * kBlockFloats)) : nullptr;
+        if (plan_.left_stays) {
+          for (int64_t i = i0; i < i1; ++i) pack_right(rows, i, panels + (i - i0) * plan_.right_bytes);
+        } else {
+          pack_left(rows, i0, i1, 0, rows.points, panels);
+        }
+        for (int64_t i = i0; i < i1; ++i) {
+          float* const c = own != nullptr ? own : sums + i * row_blocks * kBlockFloats;
+          multiply(rows, stay, first, last, panels + (i - i0) * plan_.streaming_bytes(), i, c, chunk);
+          if (chunk + 1 == plan_.chunks)
+            for (int64_t b = 0; b < row_blocks; ++b) flush(b % taps, first + b / taps, i, c + b * kBlockFloats);
+        }
+      });
+    }
+  }
+
+  ChunkRows chunk_rows(Scratch& scratch, int64_t chunk) const {
+    const int64_t r0 = chunk * plan_.rows_per_chunk, r1 = std::min(g_.plane_rows(), r0 + plan_.rows_per_chunk);
+    ChunkRows rows;
+    rows.points = round_up((r1 - r0) * g_.row_pitch, kStep);
+    rows.d_y = scratch.get<const bf16*>(static_cast<size_t>(rows.points));
+    std::fill_n(rows.d_y, rows.points, zero_output_.data());
+    for (int64_t r = r0; r < r1; ++r) {
+      const int64_t image = r / g_.image_pitch, i = r % g_.image_pitch;
+      if (i >= g_.rows.grid) continue;
+      const bf16** const to = rows.d_y + (r - r0) * g_.row_pitch;
+      const bf16* from = d_y_.row<bf16>((image * g_.rows.grid + i) * g_.columns.grid);
+      for (int64_t j = 0; j < g_.columns.grid; ++j, from += d_y_.stride()) to[j] = from;
+    }
+    for (const Plane& plane : g_.planes) {
+      const int64_t count = 2 * plane.pairs(rows.points) + 1;
+      rows.pixels.push_back(scratch.get<const void*>(static_cast<size_t>(count)));
+      std::fill_n(rows.pixels.back(), count, zero_pixel_.data());
+      for (int64_t at = 0; at < count; at += g_.row_pitch)
+        set_pixels(plane, r0 + at / g_.row_pitch, std::min(g_.row_pitch, count - at), rows.pixels.back() + at);
+    }
+    return rows;
+  }
+
+  /// The first `cells` cells of a row of a plane; those that are pads stay as they are.
+  void set_pixels(const Plane& plane, int64_t plane_row, int64_t cells, const void** to) const {
+    const int64_t image = plane_row / g_.image_pitch, u = plane_row % g_.image_pitch;
+    if (image >= g_.images || u < g_.rows.first(plane.row_phase) || u >= g_.rows.end(plane.row_phase)) return;
+    const int64_t y = u * g_.rows.stride + plane.row_phase - g_.rows.before;
+    const int64_t x0 = plane.column_phase - g_.columns.before;
+    const int64_t end = std::min(cells, g_.columns.end(plane.column_phase));
+    const std::byte* const line = x_.raw() + (image * g_.rows.source + y) * g_.columns.source * pixel_bytes();
+    for (int64_t v = g_.columns.first(plane.column_phase); v < end; ++v)
+      to[v] = line + (v * g_.columns.stride + x0) * pixel_bytes();
+  }
+
+  int64_t pixel_bytes() const { return static_cast<int64_t>(x_.row_bytes()); }
+
+  /// Packs panels [first, last) of d_y (left) or x, in parallel.
+  void pack(bool left, const ChunkRows& rows, int64_t first, int64_t last, std::byte* to) const {
+    if (left) {
+      parallel_for(ceil_div(rows.points, kPackPoints), [&](int64_t i) {
+        pack_left(rows, first, last, i * kPackPoints, std::min(rows.points, (i + 1) * kPackPoints), to);
+      });
+    } else {
+      parallel_for(last - first, [&](int64_t i) { pack_right(rows, first + i, to + i * plan_.right_bytes); });
+    }
+  }
+
+  /// Rows of d_y in order and all panels of a row, so that memory is read as it lies.
+  void pack_left(const ChunkRows& rows, int64_t first, int64_t last, int64_t begin, int64_t end, std::byte* to) const {
+    for (int64_t i = begin; i < end; i += kStep)
+      for (int64_t panel = first; panel < last; ++panel)
+        kernel_.pack_left(rows.d_y + i, panel * kOutputs, kStep,
+                          static_cast<int>(std::min(kOutputs, sink_.oc - panel * kOutputs)),
+                          to + (panel - first) * plan_.left_bytes + i * kOutputs * 2);
+  }
+
+  void pack_right(const ChunkRows& rows, int64_t panel, std::byte* to) const {
+    const int channels = static_cast<int>(std::min(kChannels, sink_.k - panel * kChannels));
+    for (size_t p = 0; p < g_.planes.size(); ++p) {
+      const Plane& plane = g_.planes[p];
+      const int64_t pairs = plane.pairs(rows.points), bytes = pairs * kChannels * 4;
+      std::byte* const odd = to + (plane.even ? bytes : 0);
+      pack_right_(rows.pixels[p], panel * kChannels, channels, pairs, plane.even ? to : nullptr,
+                  plane.odd ? odd : nullptr);
+      to += plane.bytes_of(rows.points);
+    }
+  }
+
+  /// The products of one streaming panel with all that stay, slice by slice; the operand that all of them share, or
+  /// that all taps share, is then in L1.
+  void multiply(const ChunkRows& rows, const std::byte* stay, int64_t first, int64_t last, const std::byte* panel,
+                int64_t streaming, float* sums, int64_t chunk) const {
+    const int64_t taps = static_cast<int64_t>(g_.taps.size()), count = (last - first) * taps;
+    Scratch scratch;
+    auto* const list = scratch.get<BlockProduct>(static_cast<size_t>(count));
+    for (int64_t b = 0; b < count; ++b) {
+      const std::byte* const staying = stay + b / taps * plan_.staying_bytes();
+      const PlaneTap& tap = g_.taps[static_cast<size_t>(b % taps)];
+      list[b] = {.left = plan_.left_stays ? staying : panel,
+                 .right = tap_address(plan_.left_stays ? panel : staying, rows, tap),
+                 .right_panel_bytes = g_.planes[tap.plane].pairs(rows.points) * kChannels * 2,
+                 .sums = sums + b * kBlockFloats,
+                 .ahead = sums + (b + 1 < count ? b + 1 : b) * kBlockFloats,
+                 .ahead_stride = kChannels};
+    }
+    // All taps read one left slice; with one tap it is the streaming panel that all products share.
+    const auto run = plan_.left_stays && taps == 1 ? kernel_.run_right_again : kernel_.run_left_again;
+    const int64_t steps = rows.points / kStep, slices = ceil_div(steps, kSliceSteps), per = ceil_div(steps, slices);
+    for (int64_t s = 0; s < steps; s += per) {
+      const bool ends = chunk + 1 == plan_.chunks && s + per >= steps;
+      if (ends)
+        for (int64_t b = 0; b < count; ++b) {
+          const Block at = block(first + b / taps, streaming);
+          list[b].ahead = sink_.at(at.o0, b % taps, at.c0);
+          list[b].ahead_stride = sink_.taps * sink_.k;
+        }
+      run(std::min(per, steps - s), list, count,
+          chunk == 0 && s == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
+      for (int64_t b = 0; b < count; ++b) {
+        list[b].left = static_cast<const std::byte*>(list[b].left) + per * kStep * kOutputs * 2;
+        list[b].right = static_cast<const std::byte*>(list[b].right) + per * kStep * kChannels;
+      }
+    }
+  }
+
+  const std::byte* tap_address(const std::byte* right, const ChunkRows& rows, const PlaneTap& tap) const {
+    for (size_t p = 0; p < tap.plane; ++p) right += g_.planes[p].bytes_of(rows.points);
+    const Plane& plane = g_.planes[tap.plane];
+    const bool odd = tap.offset % 2 != 0;
+    return right + (odd && plane.even ? plane.pairs(rows.points) * kChannels * 4 : 0) + tap.offset / 2 * kChannels * 2;
+  }
+
+  struct Block {
+    int64_t o0 = 0, c0 = 0;
+  };
+  Block block(int64_t staying, int64_t streaming) const {
+    return {.o0 = (plan_.left_stays ? staying : streaming) * kOutputs,
+            .c0 = (plan_.left_stays ? streaming : staying) * kChannels};
+  }
+
+  void flush(int64_t tap, int64_t staying, int64_t streaming, const float* sums) const {
+    const Block at = block(staying, streaming);
+    sink_.add(sums, kChannels, tap, at.c0, std::min(kChannels, sink_.k - at.c0), at.o0,
+              std::min(sink_.oc, at.o0 + kOutputs));
+  }
+
+  const WeightGradient& kernel_;
+  const Tensor &x_, &d_y_;
+  const WeightSink& sink_;
+  Geometry g_;
+  TiledPlan plan_;
+  WeightGradient::PackRight pack_right_ = nullptr;
+  std::vector<bf16> zero_output_;
+  std::vector<uint8_t> zero_pixel_;
+};
+
+}  // namespace
+
+void add_weight_gradient_tiled(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
+                               const Tensor& x, const Tensor& d_y, const WeightSink& sink) {
+  if (s.n == 0) return;
+  TiledGradient(kernel, layer, s, x, d_y, sink).add();
+}
+
+}  // namespace nibble
