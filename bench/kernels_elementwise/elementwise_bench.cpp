@@ -122,7 +122,8 @@ void add_products() {
     ew.affine_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
   });
   add("affine_add_relu_bf16_s32", 8, [](const Elementwise& ew, Data& d) {
-    ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.in(d.side), d.to(d.out));
+    ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.in(d.side), d.to(d.out), {},
+                                {});
   });
   add("affine_f32_f32", 8, [](const Elementwise& ew, Data& d) {
     ew.affine_f32_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));

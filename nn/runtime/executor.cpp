@@ -265,20 +265,30 @@ struct Epilogue {
         ew.affine_quantize_f32(c, ldc, rows, n, m, a, q, out);
       return;
     }
-    // A block output: bf16 first (kept where something reads it, else only for this block), then codes from it.
+    // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless they
+    // are several or signed.
+    kernels::Rows<const bf16> side{};
+    if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
+    const bool coded = code_count > 0 && !unit.max_pool;
+    const bool one_pass = coded && code_count == 1 && !codes[0].quantizer->is_signed;
     Scratch scratch;
     kernels::Rows<bf16> z{};
     if (plain)
       z = {plain.at(first) + c0, plain.stride};
-    else
+    else if (!one_pass)
       z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
-    kernels::Rows<const bf16> side{};
-    if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
+    kernels::UnsignedQuantizer q{};
+    kernels::Rows<uint8_t> to{};
+    if (one_pass) {
+      q = codes[0].quantizer->kernel();
+      q.scale += c0;
+      to = {codes[0].to.at(first) + c0, codes[0].to.stride};
+    }
     if constexpr (kInteger)
-      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z);
+      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z, q, to);
     else
-      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z);
-    if (unit.max_pool) return;
+      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z, q, to);
+    if (one_pass || !coded) return;
     for (size_t i = 0; i < code_count; ++i)
       quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});
   }

@@ -173,9 +173,11 @@ struct Elementwise {
                               UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
   void (*affine_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           Rows<bf16> out) = nullptr;
-  /// out = bf16(max(v + shortcut, 0)); shortcut.data null: out = bf16(max(v, 0)).
+  /// z = bf16(max(v + shortcut, 0)), shortcut.data null: bf16(max(v, 0)); out = z unless out.data is null, codes from z
+  /// unless q.scale is null.
   void (*affine_add_relu_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
-                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out) = nullptr;
+                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q,
+                                   Rows<uint8_t> codes) = nullptr;
   void (*affine_f32_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                          Rows<float> out) = nullptr;
   // The same from fp32 accumulators (bf16 models and uncalibrated evaluation).
@@ -184,7 +186,8 @@ struct Elementwise {
   void (*affine_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           Rows<bf16> out) = nullptr;
   void (*affine_add_relu_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
-                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out) = nullptr;
+                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q,
+                                   Rows<uint8_t> codes) = nullptr;
   void (*affine_f32_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                          Rows<float> out) = nullptr;
 

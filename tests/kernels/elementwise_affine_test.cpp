@@ -92,20 +92,35 @@ TEST_CASE_TEMPLATE("affine to bf16 and to fp32 multiplies, then adds", Acc, int3
   });
 }
 
-TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16, with and without a shortcut", Acc, int32_t, float) {
+TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and without each", Acc, int32_t, float) {
   for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
     Product<Acc> p(rows, n, fill, seed);
     const Grid<bf16> shortcut(rows, n, p.values);
+    const Grid<float> scale = scales(n, p.values);
+    const float top = seed % 2 == 0 ? 15.0f : 255.0f;
     for (const auto& side : {shortcut.view(), nibble::kernels::Rows<const bf16>{}}) {
       Grid<bf16> want(rows, n);
       fill_expected(want, rows, n, [&](int64_t r, int64_t c) {
         const float v = p.v(r, c);
         return to_bf16(positive(side.data != nullptr ? v + to_float(shortcut(r, c)) : v));
       });
+      Grid<uint8_t> want_codes(rows, n);
+      fill_expected(want_codes, rows, n,
+                    [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), scale(0, c), top); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
-        Grid<bf16> got(rows, n);
-        (ew.*Slots<Acc>::add_relu)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), side, got.out());
+        const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
+          (ew.*Slots<Acc>::add_relu)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), side, out, q,
+                                     codes);
+        };
+        Grid<bf16> got(rows, n), with_codes(rows, n);
+        Grid<uint8_t> codes(rows, n), codes_alone(rows, n);
+        run(got.out(), {}, nibble::kernels::Rows<uint8_t>{});
+        run(with_codes.out(), {scale.data(), top}, codes.out());
+        run(nibble::kernels::Rows<bf16>{}, {scale.data(), top}, codes_alone.out());
         CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
+        CHECK_MESSAGE(with_codes == want, level, " rows ", rows, " n ", n);
+        CHECK_MESSAGE(codes == want_codes, level, " rows ", rows, " n ", n, " top ", top);
+        CHECK_MESSAGE(codes_alone == want_codes, level, " rows ", rows, " n ", n, " top ", top);
       });
     }
   });

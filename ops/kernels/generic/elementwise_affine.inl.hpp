@@ -8,7 +8,7 @@ namespace {
 template <typename Acc>
 void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                      UnsignedQuantizer q, Rows<uint8_t> codes) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c), scale(q.scale + c);
@@ -40,13 +40,15 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
   });
 }
 
+/// Which outputs there are is asked per row: the branches always go one way.
 template <typename Acc>
 void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
-                          Rows<const bf16> shortcut, Rows<bf16> out) {
-  over_channels(n, [&](auto block, int64_t c) {
+                          Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q, Rows<uint8_t> codes) {
+  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) {
     using B = decltype(block);
     using V = typename B::V;
-    const PerChannel<B> mul(m + c), add(a + c);
+    const PerChannel<B> mul(m + c), add(a + c), scale(offset(q.scale, c), 0.0f);
+    const auto top = V::splat(q.top);
     for (int64_t r = 0; r < rows; ++r) {
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
@@ -54,9 +56,13 @@ void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, c
         const int64_t k = c + i * V::kLanes;
         v[i] = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
         if (shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
-        v[i] = V::round_upper_positive(relu<V>(v[i]));
+        v[i] = V::round_bf16_positive(relu<V>(v[i]));
       }
-      V::store_upper(at(out, r, c), v);
+      if (out.data != nullptr) V::store_upper(at(out, r, c), v);
+      if (q.scale == nullptr) continue;
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) v[i] = V::min(v[i] * scale.v[i], top);
+      V::store_codes(at(codes, r, c), v);
     }
   });
 }

@@ -20,6 +20,9 @@ struct Block {
 
 constexpr int kBlockVectors = Wide::kLanes == 1 ? 8 : 32 / Wide::kLanes;
 
+/// Vectors that fill a line of codes where registers allow: 4 of 16 lanes, packed together into one store.
+constexpr int kCodeVectors = Wide::kLanes == 16 ? 4 : kBlockVectors;
+
 /// Calls body(block, first) for the blocks that cover n channels: full ones, single vectors, then single channels.
 template <int kVectors = kBlockVectors, typename Body>
 NIBBLE_INLINE void over_channels(int64_t n, const Body& body) {

@@ -25,7 +25,7 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(args.y, group, r, c);
       if constexpr (kShortcut != Shortcut::kNone) fetch_ahead(args.shortcut, group, r, c);
-      typename B::F v[B::kVectors], rounded[B::kVectors];
+      typename B::F v[B::kVectors]{}, rounded[B::kVectors]{};
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;

@@ -75,10 +75,10 @@ struct Convert {
     _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b)));
   }
   static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
-    store_u8(p, a);
-    store_u8(p + 16, b);
-    store_u8(p + 32, c);
-    store_u8(p + 48, d);
+    // Packing works in lanes of 128 bits: word 4 * lane + vector of the bytes is word 4 * vector + lane of the codes.
+    const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
   }
   static NIBBLE_INLINE void store_u8(uint8_t* p, __m512i v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
