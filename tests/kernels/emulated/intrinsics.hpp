@@ -43,9 +43,10 @@ Out converted(In from) {
   return out.pack();
 }
 
-/// The first eight bytes, widened.
-inline __m512i widened_bytes(__m128i from) {
-  const Lanes<uint8_t, __m128i> in(from);
+/// The first eight elements, widened.
+template <typename S>
+__m512i widened_to_eight(__m128i from) {
+  const Lanes<S, __m128i> in(from);
   Lanes<uint64_t, __m512i> out;
   for (int i = 0; i < out.kCount; ++i) out.v[i] = in.v[i];
   return out.pack();
@@ -117,6 +118,7 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepu8_epi64
+#undef _mm512_cvtepu16_epi64
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi8_epi32
@@ -136,7 +138,8 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm256_dpbusd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m256i>(acc, a, b)
 #define _mm512_cvtepu8_epi16(v) nibble::testing::emulated::converted<uint16_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)
-#define _mm512_cvtepu8_epi64(v) nibble::testing::emulated::widened_bytes(v)
+#define _mm512_cvtepu8_epi64(v) nibble::testing::emulated::widened_to_eight<uint8_t>(v)
+#define _mm512_cvtepu16_epi64(v) nibble::testing::emulated::widened_to_eight<uint16_t>(v)
 #define _mm512_cvtepu16_epi32(v) nibble::testing::emulated::converted<uint32_t, uint16_t, __m512i>(v)
 #define _mm512_cvtepi32_ps(v) nibble::testing::emulated::converted<float, int32_t, __m512>(v)
 #define _mm512_cvtepi8_epi32(v) nibble::testing::emulated::converted<int32_t, int8_t, __m512i>(v)

@@ -11,6 +11,7 @@ namespace {
 
 /// Rows of 128 bits that one vector holds, and elements of bf16 in each.
 constexpr int kLaneElements = 8, kStepPoints = 32;
+constexpr int64_t kPairsAhead = 16;
 
 /// Up to eight elements of four rows, one row a lane.
 template <bool kWhole>
@@ -66,26 +67,51 @@ void pack_gradient_left(const bf16* const* rows, int64_t offset, int64_t points,
 
 // Sixteen channels of a pixel as floats whose lower halves are zero, from channel c on; `present` of them are read.
 struct PairsOfBf16 {
+  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
+    return Words::join(floats(a, c, present), floats(b, c, present));
+  }
+  static NIBBLE_INLINE const bf16* at(const std::byte* pixel, int64_t c) {
+    return reinterpret_cast<const bf16*>(pixel) + c;
+  }
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
-    return Words::some_floats(reinterpret_cast<const bf16*>(pixel) + c, present);
+    return Words::some_floats(at(pixel, c), present);
   }
 };
 template <int kOffset>
 struct PairsOfBytes {
+  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
+    return Words::join(floats(a, c, present), floats(b, c, present));
+  }
+  static NIBBLE_INLINE const std::byte* at(const std::byte* pixel, int64_t c) { return pixel + c; }
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
     const uint16_t mask = static_cast<uint16_t>((1u << present) - 1);
-    const __m512i codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, pixel + c));
+    const __m512i codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, at(pixel, c)));
     // Missing channels become -kOffset, finite values in columns that nobody reads.
     return _mm512_castps_si512(
         _mm512_cvtepi32_ps(kOffset == 0 ? codes : _mm512_sub_epi32(codes, _mm512_set1_epi32(kOffset))));
   }
 };
 struct PairsOfNibbles {
+  /// Both pixels at once, where their floats are not needed again: every word of two bytes becomes the four codes
+  /// a low, b low, a high, b high of 16 bits, looked up by their lowest five bits, of which the table ignores one.
+  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
+    alignas(64) static constexpr uint16_t kValues[32] = {
+        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+        0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+        0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+    const uint16_t mask = static_cast<uint16_t>((1u << ((present + 1) / 2)) - 1);
+    const __m128i bytes = _mm_unpacklo_epi8(_mm_maskz_loadu_epi8(mask, at(a, c)), _mm_maskz_loadu_epi8(mask, at(b, c)));
+    __m512i codes = _mm512_cvtepu16_epi64(bytes);
+    codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 8));
+    codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 28));
+    return _mm512_permutexvar_epi16(codes, _mm512_load_si512(kValues));
+  }
+  static NIBBLE_INLINE const std::byte* at(const std::byte* pixel, int64_t c) { return pixel + c / 2; }
   /// Word 2i is byte i, word 2i + 1 its upper half; the table is looked up by the lowest four bits.
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
     alignas(64) static constexpr float kValues[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const uint16_t mask = static_cast<uint16_t>((1u << ((present + 1) / 2)) - 1);
-    const __m512i bytes = _mm512_cvtepu8_epi64(_mm_maskz_loadu_epi8(mask, pixel + c / 2));
+    const __m512i bytes = _mm512_cvtepu8_epi64(_mm_maskz_loadu_epi8(mask, at(pixel, c)));
     const __m512i codes = _mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28));
     return _mm512_permutexvar_epi32(codes, _mm512_load_si512(kValues));
   }
@@ -104,12 +130,21 @@ void pack_pairs(const std::byte* const* pixels, int64_t c, int channels, int64_t
       }
       continue;
     }
-    __m512i first = Pixels::floats(pixels[0], c + t, present);
+    __m512i first = kOdd ? Pixels::floats(pixels[0], c + t, present) : Words::zero();
     for (int64_t q = 0; q < pairs; ++q) {
-      const __m512i second = Pixels::floats(pixels[2 * q + 1], c + t, present);
-      if constexpr (kEven) Words::store(even + q * Words::kLanes, Words::join(first, second));
-      first = Pixels::floats(pixels[2 * q + 2], c + t, present);
-      if constexpr (kOdd) Words::store(odd + q * Words::kLanes, Words::join(second, first));
+      if (t == 0) {  // pixels come from memory, a few bytes of each, which no hardware foresees
+        const int64_t ahead = 2 * (q + kPairsAhead < pairs ? q + kPairsAhead : pairs);
+        _mm_prefetch(reinterpret_cast<const char*>(Pixels::at(pixels[ahead - 1], c)), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(Pixels::at(pixels[ahead], c)), _MM_HINT_T0);
+      }
+      if constexpr (kOdd) {
+        const __m512i second = Pixels::floats(pixels[2 * q + 1], c + t, present);
+        if constexpr (kEven) Words::store(even + q * Words::kLanes, Words::join(first, second));
+        first = Pixels::floats(pixels[2 * q + 2], c + t, present);
+        Words::store(odd + q * Words::kLanes, Words::join(second, first));
+      } else {
+        Words::store(even + q * Words::kLanes, Pixels::pair(pixels[2 * q], pixels[2 * q + 1], c + t, present));
+      }
     }
   }
 }
