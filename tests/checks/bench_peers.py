@@ -20,7 +20,8 @@ def python(*arguments):
     return subprocess.run([sys.executable, "-B", "-S", *map(str, arguments)], capture_output=True, text=True)
 
 
-for script, package in (("torch_bench.py", "torch"), ("onnxruntime_bench.py", "onnxruntime")):
+for script, package in (("torch_bench.py", "torch"), ("onnxruntime_bench.py", "onnxruntime"),
+                        ("openvino_bench.py", "openvino")):
     absent = python(PEERS / script, "infer")
     check(absent.returncode == 77, f"{script} exits {absent.returncode} without {package}, not 77")
     check(absent.stdout == "", f"{script} prints a result without {package}")
