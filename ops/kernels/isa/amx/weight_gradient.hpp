@@ -205,9 +205,7 @@ NIBBLE_INLINE void run_blocks(int64_t steps, const BlockProduct* products, int64
       NIBBLE_LOAD_TILE(6, b + at, !kLeftAgain);
       NIBBLE_LOAD_TILE(5, a + kTileBytes, kLeftAgain);
       NIBBLE_LOAD_TILE(7, b_high + at, !kLeftAgain);
-#if !defined(NOPF)
       if (s < kPanelRows / 2) bring_rows(*p, static_cast<int>(2 * s));
-#endif
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 7);
       _tile_dpbf16ps(2, 5, 6);
