@@ -166,12 +166,14 @@ TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
   int64_t versions = 0;
   for (const Plane& plane : g.planes) versions += plane.even + plane.odd;
   p.left_stays = p.left < p.right * versions;
-  const int64_t most = std::max<int64_t>(1, g.plane_rows() * g.row_pitch / kLeastPoints);
+  const int64_t most =
+      std::clamp<int64_t>(g.plane_rows() * g.row_pitch / kLeastPoints, 1, std::max<int64_t>(1, g.plane_rows()));
   const auto taps = static_cast<int64_t>(g.taps.size());
   TiledPlan best;
-  for (int64_t chunks = 1; chunks <= std::min(most, g.plane_rows()); ++chunks) {
+  for (int64_t chunks = 1; chunks <= most; ++chunks) {
     p.cut(g, chunks);
-    if (chunks == 1 || p.cost(taps) < best.cost(taps)) best = p;
+    if (p.streaming_bytes() > kStreamingBytes && chunks < most) continue;  // would push out what stays
+    if (best.group == 0 || p.cost(taps) < best.cost(taps)) best = p;
   }
   return best;
 }
