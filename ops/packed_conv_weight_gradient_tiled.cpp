@@ -3,8 +3,8 @@
 // Source pixels lie in planes, one per residue class of the stride, whose rows share their pads: an odd row of zeros
 // between images, a zero column between rows. The points of d_y are embedded in the same plane, with zero rows of d_y
 // at the rim. Then every tap of a class is the same product with the plane shifted by whole points, and x is packed
-// once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; gathering nine times cost more
-// than the products).
+// once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; the gathered driver packs x nine
+// times).
 #include <algorithm>
 #include <vector>
 
@@ -24,16 +24,17 @@ constexpr int64_t kStep = WeightGradient::kPoints, kOutputs = WeightGradient::kO
 constexpr int64_t kBlockFloats = kOutputs * kChannels;
 /// Bytes of the operand that stays, and of the panels of the other one that are packed at once: both fit a 2 MiB L2.
 constexpr int64_t kStayingBytes = 640 << 10, kStreamingBytes = 512 << 10;
-/// Points of a chunk at least: below, loading and storing sums costs more than a tenth of the products.
+/// Points of a chunk at least: loading and storing the sums of a block costs about 0.1 us, 512 points 0.45 us.
 constexpr int64_t kLeastPoints = 512;
 /// Sums up to here stay in L2 between two chunks.
 constexpr int64_t kNearSums = 512 << 10;
 /// Steps of one product: a panel of 20 steps is 40 KiB, the part of a 48 KiB L1 that it may keep while the other
 /// operand streams (3x3 at 14 and 56 px: 600 and 538 GMAC/s with 20 steps, 565 and 520 with 16, 605 and 474 with 32).
 constexpr int64_t kSliceSteps = 20;
-/// Products of one call of the kernel, if one panel has fewer: below, loading the palette takes a tenth of the time.
+/// Products of one call of the kernel, if one panel has fewer (1x1 64 to 256 has two): 41 ns a step instead of 34 to 36
+/// were seen with two, though other things differed too.
 constexpr int64_t kCallProducts = 16;
-/// Steps of one panel of d_y that are asked for ahead of their packing: 16 KiB, 0.3 us.
+/// Steps of one panel of d_y that are asked for ahead of their packing: 16 KiB.
 constexpr int64_t kAheadPanels = 8;
 /// Points of one task that packs d_y.
 constexpr int64_t kPackPoints = 256;
@@ -146,8 +147,8 @@ struct TiledPlan {
   }
 
   /// About the bytes that are written beside the products: sums between chunks, and panels, those that stream once for
-  /// every group of those that stay. Few panels at once read a line here and a line there (30 cycles a vector of a
-  /// single panel of d_y, 5 of eight).
+  /// every group of those that stay. Few panels at once read a
+  /// line here and a line there of every row of d_y; the weight of that is a guess.
   double cost(int64_t taps) const {
     const auto sums = static_cast<double>(left * right * taps * kBlockFloats * 4);
     const auto groups = static_cast<double>(ceil_div(staying(), group));
