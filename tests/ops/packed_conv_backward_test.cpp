@@ -173,6 +173,7 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
     const Tensor d_y = random_bf16({s.n, s.oh(), s.ow(), s.oc}, 44, 0.0f, 1.0f);
     std::vector<Doubles> results;
     kernels::active();
+    const Isa before = active_isa();
     for (const Isa isa : runnable_isas()) {
       if (isa != Isa::avx512 && isa != Isa::amx) continue;
       set_active_isa(isa);
@@ -181,7 +182,7 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
       packed_conv_backward_weights(layer, op.x, d_y, d_w);
       results.push_back(values_of(d_w));
     }
-    set_active_isa(runnable_isas().back());
+    set_active_isa(before);
     const double terms = static_cast<double>(s.out_pixels()) + 8;
     for (const Doubles& other : results)
       CHECK(first_beyond(other, results[0], [&](size_t i) { return terms * 4 * kUnitF32 * results[0][i]; }) == "");
