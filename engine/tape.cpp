@@ -15,7 +15,7 @@ void add(const float* __restrict a, const float* __restrict b, int64_t n, float*
   for (int64_t i = 0; i < n; ++i) out[i] = a[i] + b[i];
 }
 
-/// to_bf16(a + b) by selections instead of branches: compilers make vectors of it, which is 7 times as fast.
+/// to_bf16(a + b) by selections instead of branches: compilers make vectors of it, 1.8 times as fast in the cache.
 void add(const bf16* __restrict a, const bf16* __restrict b, int64_t n, bf16* __restrict out) {
   for (int64_t i = 0; i < n; ++i) {
     const int32_t u = std::bit_cast<int32_t>(to_float(a[i]) + to_float(b[i])), magnitude = u & 0x7fffffff;

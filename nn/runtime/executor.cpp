@@ -220,19 +220,6 @@ struct Epilogue {
   Codes codes[kMostQuantizers] = {};
   size_t code_count = 0;
 
-  /// Asks for what a block will read and write while its products are computed.
-  void prefetch(int64_t first, int64_t rows, int64_t c0, int64_t n) const {
-    const auto lines = [&](const auto& pixels, auto write) {
-      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof *pixels.data);
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < n; c += kLine)
-          __builtin_prefetch(pixels.at(first + r) + c0 + c, decltype(write)::value);
-    };
-    if (shortcut) lines(shortcut, std::false_type{});
-    if (plain) lines(plain, std::true_type{});
-    for (size_t i = 0; i < code_count; ++i) lines(codes[i].to, std::true_type{});
-  }
-
   /// Rows [first, first + rows) of columns [c0, c0 + n).
   template <typename Acc>
   void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
