@@ -103,8 +103,9 @@ void fill_plane(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane&
   fill_pixels(pad, l.overhang, to, stride);
 }
 
-/// Rows of a stem: the segments of k / taps elements that its taps read, side by side, zeros behind them. Copies have
-/// the fixed size kCopy wherever what one writes too much is covered by the next and what it reads too much exists.
+/// Rows of a stem: the segments of k / taps elements that its taps read, side by side. Behind them floats get zeros;
+/// bytes are left as they are, because they meet zero weights. Copies have the fixed size kCopy wherever what one
+/// writes too much is covered by the next and what it reads too much exists.
 template <int64_t kCopy, typename T>
 void fill_unfolded(const Gather& g, const SourceRows<T>& from, int64_t k, int64_t g0, int64_t g1, T* to,
                    int64_t stride) {
@@ -122,7 +123,7 @@ void fill_unfolded(const Gather& g, const SourceRows<T>& from, int64_t k, int64_
         else
           std::memcpy(to + t * segment, pixel, static_cast<size_t>(segment) * sizeof(T));
       }
-      std::fill_n(to + k, stride - k, T{});
+      if constexpr (kElement > 1) std::fill_n(to + k, stride - k, T{});
     }
   }
 }

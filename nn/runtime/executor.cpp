@@ -192,7 +192,11 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
       if (y < 0 || y >= s.h) return;
       const uint8_t* from = images + (row / ph * s.h + y) * s.w * 3;
       line += s.pad_before * 3;
-      for (int64_t x = 0; x < s.w * 3; ++x) line[x] = table[static_cast<size_t>(x % 3 * 256 + from[x])];
+      for (int64_t x = 0; x < s.w * 3; x += 3) {
+        line[x] = table[from[x]];
+        line[x + 1] = table[size_t{256} + from[x + 1]];
+        line[x + 2] = table[size_t{512} + from[x + 2]];
+      }
     });
   };
   const ValueSlot& input = context.plan->steps.front().input;

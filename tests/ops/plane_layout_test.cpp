@@ -96,28 +96,40 @@ TEST_CASE("planes: a 1x1 kernel reads its source in place, but few points are co
   CHECK(lay_planes<uint8_t>(g, layout, source, 64, 0, 2, scratch).first_point != x.raw());
 }
 
-TEST_CASE("planes: a stem's taps lie side by side, with zeros behind them") {
-  for (const NamedShape& named : first_layer_shapes()) {
-    const ConvShape& s = named.shape;
-    if (s.kw * s.ic > 64) continue;
-    INFO(named.name);
-    const Gather g = row_folded_gather(s);
-    const int64_t elements = g.n * g.sh * g.sw * s.ic, segment = s.kw * s.ic, k = segment * s.kh;
-    std::vector<uint8_t> image(static_cast<size_t>(elements));
-    for (int64_t i = 0; i < elements; ++i) image[static_cast<size_t>(i)] = static_cast<uint8_t>(i * 7 + 1);
-    const std::vector<uint8_t> pad(64);
-    Scratch scratch;
-    const TaskPlanes planes =
-        lay_planes<uint8_t>(g, plane_layout(g, true), {image.data(), 0, s.ic, pad.data()}, k, 0, g.n * g.gh, scratch);
-    int64_t wrong = 0;
-    for (int64_t point = 0; point < g.points(); ++point) {
-      const auto* row = reinterpret_cast<const uint8_t*>(planes.first_point + point * planes.pixel_bytes);
-      for (int64_t i = 0; i < planes.pixel_bytes; ++i) {
-        const int64_t line = point / (g.gw * g.gh) * g.sh + point / g.gw % g.gh * s.stride + i / segment;
-        const int64_t at = (line * g.sw + point % g.gw * s.stride) * s.ic + i % segment;
-        wrong += row[i] != (i < k ? image[static_cast<size_t>(at)] : 0);
-      }
+namespace {
+
+/// Wrong elements of a stem's unfolded rows; behind the taps' elements only floats have to be zero.
+template <typename T>
+int64_t wrong_elements(const ConvShape& s, T (*element)(int64_t)) {
+  const Gather g = row_folded_gather(s);
+  const int64_t elements = g.n * g.sh * g.sw * s.ic, segment = s.kw * s.ic, k = segment * s.kh;
+  std::vector<T> image;
+  for (int64_t i = 0; i < elements; ++i) image.push_back(element(i));
+  const std::vector<T> pad(64);
+  Scratch scratch;
+  const SourceRows<T> source{image.data(), 0, s.ic, pad.data()};
+  const TaskPlanes planes = lay_planes<T>(g, plane_layout(g, true), source, k, 0, g.n * g.gh, scratch);
+  const int64_t checked = sizeof(T) == 1 ? k : planes.pixel_bytes / static_cast<int64_t>(sizeof(T));
+  int64_t wrong = 0;
+  for (int64_t point = 0; point < g.points(); ++point) {
+    const auto* row = reinterpret_cast<const T*>(planes.first_point + point * planes.pixel_bytes);
+    for (int64_t i = 0; i < checked; ++i) {
+      const int64_t line = point / (g.gw * g.gh) * g.sh + point / g.gw % g.gh * s.stride + i / segment;
+      const int64_t from = (line * g.sw + point % g.gw * s.stride) * s.ic + i % segment;
+      const T expected = i < k ? image[static_cast<size_t>(from)] : T{};
+      wrong += std::memcmp(row + i, &expected, sizeof expected) != 0;
     }
-    CHECK(wrong == 0);
+  }
+  return wrong;
+}
+
+}  // namespace
+
+TEST_CASE("planes: a stem's taps lie side by side, floats with zeros behind them") {
+  for (const NamedShape& named : first_layer_shapes()) {
+    if (named.shape.kw * named.shape.ic > 64) continue;
+    INFO(named.name);
+    CHECK(wrong_elements<uint8_t>(named.shape, [](int64_t i) { return static_cast<uint8_t>(i * 7 + 1); }) == 0);
+    CHECK(wrong_elements<bf16>(named.shape, [](int64_t i) { return to_bf16(static_cast<float>(i % 251 + 1)); }) == 0);
   }
 }
