@@ -1,0 +1,113 @@
+// What the executor does with the accumulators of a unit: normalise, add the shortcut, ReLU, bf16, codes, logits.
+#pragma once
+#include <type_traits>
+
+#include "nn/runtime/executor.hpp"
+
+namespace nibble {
+
+/// A value is read by conv1 and a projection at most, each with bits and signedness of its own.
+inline constexpr size_t kMostQuantizers = 4;
+
+/// Pixels of a map, of all images of a group or of the rows of one image that its window holds.
+template <typename T>
+struct Pixels {
+  T* data = nullptr;
+  int64_t first = 0;  // pixel at data
+  int64_t stride = 0;
+
+  T* at(int64_t pixel) const { return data + (pixel - first) * stride; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+/// The epilogue of one unit: accumulators of a block of output pixels become what the consumers read.
+struct Epilogue {
+  const UnitSpec& unit;
+  const ServedLayer& layer;
+  const ServedModel& model;
+  const ExecutionPlan::Step& step;
+  Pixels<bf16> plain{};
+  Pixels<const bf16> shortcut{};
+  float* logits = nullptr;
+  struct Codes {
+    const ActivationQuantizer* quantizer = nullptr;
+    Pixels<uint8_t> to{};
+  };
+  Codes codes[kMostQuantizers] = {};
+  size_t code_count = 0;
+
+  /// Rows [first, first + rows) of columns [c0, c0 + n).
+  template <typename Acc>
+  void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
+    constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
+    const auto& ew = kernels::active().ew;
+    const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
+    if (logits != nullptr) {
+      const kernels::Rows<float> out{logits + first * unit.shape.oc + c0, unit.shape.oc};
+      if constexpr (kInteger)
+        ew.affine_f32_s32(c, ldc, rows, n, m, a, out);
+      else
+        ew.affine_f32_f32(c, ldc, rows, n, m, a, out);
+      return;
+    }
+    if (!unit.relu) {
+      const kernels::Rows<bf16> out{plain.at(first) + c0, plain.stride};
+      if constexpr (kInteger)
+        ew.affine_bf16_s32(c, ldc, rows, n, m, a, out);
+      else
+        ew.affine_bf16_f32(c, ldc, rows, n, m, a, out);
+      return;
+    }
+    if (!step.rounded && code_count > 0) {
+      kernels::UnsignedQuantizer q = codes[0].quantizer->kernel();
+      q.scale += c0;
+      const kernels::Rows<uint8_t> out{codes[0].to.at(first) + c0, codes[0].to.stride};
+      if constexpr (kInteger)
+        ew.affine_quantize_s32(c, ldc, rows, n, m, a, q, out);
+      else
+        ew.affine_quantize_f32(c, ldc, rows, n, m, a, q, out);
+      return;
+    }
+    // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless they
+    // are several or signed.
+    kernels::Rows<const bf16> side{};
+    if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
+    const bool coded = code_count > 0 && !unit.max_pool;
+    const bool one_pass = coded && code_count == 1 && !codes[0].quantizer->is_signed;
+    Scratch scratch;
+    kernels::Rows<bf16> z{};
+    if (plain)
+      z = {plain.at(first) + c0, plain.stride};
+    else if (!one_pass)
+      z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
+    kernels::UnsignedQuantizer q{};
+    kernels::Rows<uint8_t> to{};
+    if (one_pass) {
+      q = codes[0].quantizer->kernel();
+      q.scale += c0;
+      to = {codes[0].to.at(first) + c0, codes[0].to.stride};
+    }
+    if constexpr (kInteger)
+      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z, q, to);
+    else
+      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z, q, to);
+    if (one_pass || !coded) return;
+    for (size_t i = 0; i < code_count; ++i)
+      quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});
+  }
+
+  /// Codes of channels [c0, c0 + n).
+  static void quantize_block(const ActivationQuantizer& q, const kernels::Rows<bf16>& z, int64_t rows, int64_t c0,
+                             int64_t n, const kernels::Rows<uint8_t>& to) {
+    const kernels::Rows<const bf16> from{z.data, z.stride};
+    if (q.is_signed) {
+      quantize_signed_rows(from, rows, c0, n, q, to);
+      return;
+    }
+    kernels::UnsignedQuantizer part = q.kernel();
+    part.scale += c0;
+    kernels::active().ew.quantize_bf16(from, rows, n, part, to);
+  }
+};
+
+}  // namespace nibble
