@@ -1,6 +1,7 @@
 #include "ops/packed_conv.hpp"
 
 #include "ops/packed_source.hpp"
+#include "ops/plane_gemm.hpp"
 
 namespace nibble {
 

@@ -6,7 +6,7 @@
 
 #include "engine/profiler.hpp"
 #include "engine/tape.hpp"
-#include "ops/plane_gemm.hpp"
+#include "ops/plane_layout.hpp"
 #include "ops/quantization.hpp"
 
 namespace nibble {

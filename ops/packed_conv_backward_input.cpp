@@ -1,6 +1,7 @@
 // Gradient of the packed convolution's input: bf16 products with fp32 sums (DESIGN 2.4).
 #include "ops/packed_conv.hpp"
 #include "ops/packed_source.hpp"
+#include "ops/plane_gemm.hpp"
 
 namespace nibble {
 

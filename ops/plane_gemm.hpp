@@ -2,7 +2,8 @@
 // panels of rows are packed; a task lays its source out once, as a plane, and every tap is an offset into it.
 //
 // Blocks of 32 points x 64 columns (8 KiB of sums; 64 points took 20 % longer at a depth of 64) are multiplied over the
-// whole depth and handed to the epilogue while they are in L1. The order of every sum is fixed by the depth alone.
+// whole depth and handed to the epilogue while they are in L1: half of the last block's points behind each panel of the
+// next one, so that products and element-wise work overlap. The order of every sum is fixed by the depth alone.
 #pragma once
 #include "ops/plane_layout.hpp"
 
@@ -36,6 +37,12 @@ inline constexpr int64_t kBlockPoints = 32, kBlockPanels = 2;
 /// outer loop; of larger ones two panels at a time stay while all points of the task pass by.
 inline constexpr int64_t kResidentPanelBytes = int64_t{1} << 20;
 
+/// Room for the sums of one block.
+template <typename Gemm>
+int64_t block_sums(const Gemm& gemm, const Panels& b) {
+  return (kBlockPoints + gemm.strided_rows) * kBlockPanels * b.nr;
+}
+
 /// Keeps a level's kernels ready; nothing may be spawned or waited for in its lifetime.
 template <typename Gemm>
 class KernelScope {
@@ -61,25 +68,44 @@ struct PlaneTask {
 
   int64_t first_point() const { return args.layout.plane_row(g0, args.gather.gh) * args.layout.width; }
 
-  /// Plane points [q, q + count), relative to the first, times panels [n, last). (Asking for what the epilogue will
-  /// read and write before the products begin made ResNet-50 1 to 2 % slower.)
-  template <typename Epilogue>
-  void block(int64_t q, int64_t count, int64_t n, int64_t last, const Epilogue& epilogue) const {
-    const Panels& b = args.panels;
-    const int64_t rows = round_up(count, gemm.strided_rows), ldc = (last - n) * b.nr;
+  /// Sums of plane points [q, q + count), relative to the first, and panels [n, last), from row `back` of c on.
+  struct Block {
+    int64_t q = 0, count = 0, n = 0, last = 0, back = 0;
+    C* c = nullptr;
+  };
+
+  Block block(int64_t q, int64_t points, int64_t n, int64_t n1, C* to) const {
+    Block b{
+        .q = q, .count = std::min(kBlockPoints, points - q), .n = n, .last = std::min(n1, n + kBlockPanels), .c = to};
     // Where no more rows may be read, the block begins earlier: its first rows are computed again and ignored.
-    const int64_t back = std::max<int64_t>(0, q + rows - planes.readable);
-    const kernels::StridedRows a{.first = planes.first_point + (q - back) * planes.pixel_bytes,
+    b.back = std::max<int64_t>(0, q + rows(b) - planes.readable);
+    return b;
+  }
+  int64_t rows(const Block& b) const { return round_up(b.count, gemm.strided_rows); }
+  int64_t ldc(const Block& b) const { return (b.last - b.n) * args.panels.nr; }
+
+  /// The product of the block with panel i.
+  void multiply(const Block& block, int64_t i) const {
+    const Panels& b = args.panels;
+    const kernels::StridedRows a{.first = planes.first_point + (block.q - block.back) * planes.pixel_bytes,
                                  .row_bytes = planes.pixel_bytes,
                                  .segments = segments,
                                  .segment_count = static_cast<int>(b.segments),
                                  .groups = static_cast<int>(b.segment_k / gemm.kr)};
-    const int64_t column = n * b.nr, columns = std::min(b.columns, last * b.nr) - column;
-    for (int64_t i = n; i < last; ++i)
-      gemm.run_strided(a, static_cast<int>(rows), b.panel(i), args.start == nullptr ? nullptr : args.start + i * b.nr,
-                       c + (i - n) * b.nr, ldc);
-    each_run(q, count, [&](int64_t first, int64_t run, int64_t offset) {
-      epilogue(task, first, run, column, columns, c + (back + offset) * ldc, ldc);
+    gemm.run_strided(a, static_cast<int>(rows(block)), b.panel(i),
+                     args.start == nullptr ? nullptr : args.start + i * b.nr, block.c + (i - block.n) * b.nr,
+                     ldc(block));
+  }
+
+  /// Hands part `part` of `parts` of the block's points to the epilogue.
+  template <typename Epilogue>
+  void finish(const Block& block, int64_t part, int64_t parts, const Epilogue& epilogue) const {
+    const Panels& b = args.panels;
+    const int64_t begin = block.count * part / parts, end = block.count * (part + 1) / parts;
+    if (begin == end) return;
+    const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
+    each_run(block.q + begin, end - begin, [&](int64_t first, int64_t run, int64_t offset) {
+      epilogue(task, first, run, column, columns, block.c + (block.back + begin + offset) * ldc(block), ldc(block));
     });
   }
 
@@ -102,32 +128,32 @@ struct PlaneTask {
     }
   }
 
-  /// Asks for the source of the block behind q, while this one is multiplied: its rows are what no
-  /// hardware foresees, because a tile takes one line of each row.
-  void prefetch_source(int64_t q, int64_t points) const {
-    if (!args.layout.in_place) return;
-    const std::byte* const from = planes.first_point + (q + kBlockPoints) * planes.pixel_bytes;
-    const int64_t bytes = std::min(kBlockPoints, points - q - kBlockPoints) * planes.pixel_bytes;
-    for (int64_t at = 0; at < bytes; at += kGroupBytes) __builtin_prefetch(from + at);
-  }
-
   template <typename Epilogue>
   void run(int64_t n0, int64_t n1, const Epilogue& epilogue) const {
     const PlaneLayout& l = args.layout;
     const int64_t last_row = l.plane_row(g1 - 1, args.gather.gh);
     const int64_t points = last_row * l.width + args.gather.gw - first_point();
     const KernelScope<Gemm> ready(gemm);
+    Block done{};
+    C *to = c, *other = c + block_sums(gemm, args.panels);
+    const auto next = [&](int64_t q, int64_t n) {
+      const Block now = block(q, points, n, n1, to);
+      for (int64_t i = now.n; i < now.last; ++i) {
+        multiply(now, i);
+        finish(done, i - now.n, now.last - now.n, epilogue);
+      }
+      done = now;
+      std::swap(to, other);
+    };
     if ((n1 - n0) * args.panels.panel_bytes <= kResidentPanelBytes) {
       for (int64_t q = 0; q < points; q += kBlockPoints) {
-        prefetch_source(q, points);
-        for (int64_t n = n0; n < n1; n += kBlockPanels)
-          block(q, std::min(kBlockPoints, points - q), n, std::min(n1, n + kBlockPanels), epilogue);
+        for (int64_t n = n0; n < n1; n += kBlockPanels) next(q, n);
       }
     } else {
       for (int64_t n = n0; n < n1; n += kBlockPanels)
-        for (int64_t q = 0; q < points; q += kBlockPoints)
-          block(q, std::min(kBlockPoints, points - q), n, std::min(n1, n + kBlockPanels), epilogue);
+        for (int64_t q = 0; q < points; q += kBlockPoints) next(q, n);
     }
+    finish(done, 0, 1, epilogue);
   }
 };
 
@@ -154,7 +180,7 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     int64_t* const segments = scratch.get<int64_t>(args.layout.taps.size());
     for (size_t t = 0; t < args.layout.taps.size(); ++t)
       segments[t] = args.layout.taps[t].plane * planes.plane_bytes + args.layout.taps[t].offset * planes.pixel_bytes;
-    C* const c = scratch.get<C>(static_cast<size_t>((kBlockPoints + gemm.strided_rows) * kBlockPanels * b.nr));
+    C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
     PlaneTask<C, Gemm>{gemm, args, planes, segments, task, g0, g1, c}.run(n0, n1, epilogue);
   });
 }

@@ -6,6 +6,7 @@
 
 #include "engine/profiler.hpp"
 #include "nn/runtime/epilogue.hpp"
+#include "ops/plane_gemm.hpp"
 
 namespace nibble {
 
@@ -20,7 +21,8 @@ constexpr int64_t kBlockColumns = 64;
 struct Executor::Part {
   int64_t images = 0;  // > 0: all of that many
   int64_t image = 0, begin = 0, end = 0;
-  int64_t live = 0;  // first row of the output that is still read
+  PerReading live{};  // rows of the output's map that are still read, and that hold anything, as in RowStep
+  int64_t filled = 0;
 
   bool whole() const { return images > 0; }
 };
@@ -60,11 +62,12 @@ struct Executor::Context {
   void make_room(const ValueSlot& slot, const Part& part) {
     if (slot.window < 0) return;
     int64_t& first = window_first[static_cast<size_t>(slot.window)];
-    if ((part.end - first) * slot.row_bytes <= slot.bytes) return;
+    if ((std::max(part.end, part.filled) - first) * slot.row_bytes <= slot.bytes) return;
+    const int64_t live = part.live[static_cast<size_t>(slot.read_as)];
     std::byte* const window = windows.raw() + slot.offset;
-    std::memmove(window, window + (part.live - first) * slot.row_bytes,
-                 static_cast<size_t>((part.begin - part.live) * slot.row_bytes));
-    first = part.live;
+    std::memmove(window, window + (live - first) * slot.row_bytes,
+                 static_cast<size_t>((part.filled - live) * slot.row_bytes));
+    first = live;
   }
 };
 
@@ -157,7 +160,7 @@ void Executor::run_rows(Context& context, int64_t image) const {
   for (const RowStep& row : context.plan->schedule.steps) {
     const ExecutionPlan::Step& step = context.plan->steps[row.unit];
     const bool pooled = model_->network.units[row.unit].max_pool;
-    const Part part{.image = image, .begin = row.begin, .end = row.end, .live = row.live};
+    const Part part{.image = image, .begin = row.begin, .end = row.end, .live = row.live, .filled = row.filled};
     context.make_room(row.pool ? step.pooled : step.plain, part);
     if (row.pool == pooled)
       for (const auto& [q, slot] : step.codes) context.make_room(slot, part);

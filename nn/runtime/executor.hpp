@@ -17,6 +17,7 @@ struct ValueSlot {
   int64_t bytes = 0;  // per image; of the whole window
   int window = -1;    // index of the window; -1: whole maps
   int64_t row_bytes = 0;
+  ReadAs read_as = ReadAs::kEither;  // which rows of the window have to stay
 };
 
 /// The compiled network: geometry, buffers and lifetimes.
@@ -42,7 +43,7 @@ struct ExecutionPlan {
 struct RowPlanOptions {
   /// Up to the last unit whose output takes more bytes an image: half of the L2 of the CPUs that have such kernels.
   int64_t large_map = int64_t{1} << 20;
-  int64_t strip_points = 256;  // pixels of that unit a strip: four blocks of a product
+  int64_t strip_points = 224;  // pixels a strip: seven blocks of a product
 };
 
 /// Whole maps, layer by layer.

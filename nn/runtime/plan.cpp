@@ -12,7 +12,7 @@ class ArenaPlanner {
  public:
   /// Room of `bytes` per image, alive from step `first` to step `last` (inclusive).
   ValueSlot place(int64_t bytes, size_t first, size_t last) {
-    bytes = round_up(std::max<int64_t>(bytes, 1), static_cast<int64_t>(kAlignment));
+    bytes = rounded(bytes);
     int64_t offset = 0;
     for (bool moved = true; moved;) {
       moved = false;
@@ -27,7 +27,15 @@ class ArenaPlanner {
     total_ = std::max(total_, offset + bytes);
     return {.offset = offset, .bytes = bytes};
   }
+  /// Keeps room whose life would end with step `until` alive to step `last`.
+  void extend(const ValueSlot& slot, size_t until, size_t last) {
+    for (Interval& i : placed_)
+      if (i.offset == slot.offset && i.last == until) i.last = last;
+  }
   int64_t total() const { return total_; }
+  static int64_t rounded(int64_t bytes) {
+    return round_up(std::max<int64_t>(bytes, 1), static_cast<int64_t>(kAlignment));
+  }
 
  private:
   struct Interval {
@@ -51,7 +59,9 @@ class Planner {
         layers_(layers),
         schedule_(std::move(schedule)),
         plain_(net_.units.size() + 1),
-        codes_(net_.quantizers.size()) {}
+        codes_(net_.quantizers.size()),
+        plain_windows_(net_.units.size()),
+        code_windows_(net_.units.size()) {}
 
   ExecutionPlan run() {
     ExecutionPlan plan;
@@ -127,16 +137,59 @@ class Planner {
   /// Images pass through the schedule one by one, so what it reads or leaves behind lives until its last image is done.
   size_t last_of_schedule(size_t u) const { return schedule_.contains(u) ? schedule_.end - 1 : u; }
 
-  /// Room for rows of `row_bytes` each, written by unit u and read until unit `last`: a window where that is inside the
-  /// schedule, else the whole map.
-  ValueSlot place_rows(int64_t rows, int64_t row_bytes, size_t u, size_t last, int64_t alive) {
-    if (!schedule_.contains(u)) return arena_.place(rows * row_bytes, u, last);
-    if (!schedule_.contains(last)) return arena_.place(rows * row_bytes, schedule_.begin, last);
+  /// A form of a map: `rows` of `row_bytes` each, written by unit u and read until unit `last`.
+  struct MapForm {
+    int64_t rows = 0, row_bytes = 0;
+    size_t u = 0, last = 0;
+    ReadAs read_as = ReadAs::kEither;
+    bool pooled = false;
+  };
+
+  /// Room for it: a window where it lives inside the schedule, else the whole map.
+  ValueSlot place_map(const MapForm& f) {
+    if (!schedule_.contains(f.u)) return arena_.place(f.rows * f.row_bytes, f.u, f.last);
+    if (!schedule_.contains(f.last)) return arena_.place(f.rows * f.row_bytes, schedule_.begin, f.last);
+    const PerReading& rows = (f.pooled ? schedule_.pooled_rows : schedule_.map_rows)[schedule_.map_of[f.u]];
+    const int64_t alive = rows[static_cast<size_t>(f.read_as)];
     // Half as many rows again: the window is full, and its live rows move to its front, every other step or so.
-    const int64_t window = std::min(rows, alive + alive / 2), bytes = round_up(window * row_bytes, kWindowAlignment);
-    const ValueSlot slot{.offset = window_bytes_, .bytes = bytes, .window = windows_++, .row_bytes = row_bytes};
+    const int64_t window = std::min(f.rows, alive + alive / 2);
+    const int64_t bytes = round_up(window * f.row_bytes, kWindowAlignment);
+    const ValueSlot slot{
+        .offset = window_bytes_, .bytes = bytes, .window = windows_++, .row_bytes = f.row_bytes, .read_as = f.read_as};
     window_bytes_ += bytes + kWindowGap;
     return slot;
+  }
+
+  /// The same for a block's output, which where it can takes the place of its shortcut: what is in the cache already.
+  ValueSlot place_plain(const MapForm& f) {
+    const int shortcut = net_.units[f.u].shortcut;
+    if (!schedule_.contains(f.u) && shortcut != kNoValue && last_plain(shortcut, f.u) == f.u) {
+      const ValueSlot& slot = plain_[static_cast<size_t>(shortcut)];
+      if (slot.offset >= 0 && slot.window < 0 && slot.bytes == ArenaPlanner::rounded(f.rows * f.row_bytes)) {
+        arena_.extend(slot, f.u, f.last);
+        return slot;
+      }
+    }
+    return place_shared(plain_windows_, 0, f);
+  }
+
+  /// Window `index` of the map that f is a form of: the first of the units that share the map makes it.
+  ValueSlot place_shared(std::vector<std::vector<ValueSlot>>& windows, size_t index, const MapForm& f) {
+    if (!schedule_.contains(f.u) || !schedule_.contains(f.last)) return place_map(f);
+    std::vector<ValueSlot>& of_map = windows[schedule_.map_of[f.u]];
+    of_map.resize(std::max(of_map.size(), index + 1));
+    if (of_map[index].offset < 0) of_map[index] = place_map(f);
+    return of_map[index];
+  }
+
+  /// As what the bf16 form of a value is read.
+  ReadAs reading_of_plain(int value) const {
+    bool input = false, shortcut = false;
+    for (const UnitSpec& unit : net_.units) {
+      input |= unit.input == value && !quantized(unit);
+      shortcut |= unit.shortcut == value;
+    }
+    return input && shortcut ? ReadAs::kEither : input ? ReadAs::kInput : ReadAs::kShortcut;
   }
 
   void place_outputs(ExecutionPlan::Step& step, size_t u) {
@@ -145,25 +198,37 @@ class Planner {
     const int64_t c = unit.shape.oc;
     const size_t plain_last = last_plain(value, u);
     const bool plain_read = plain_last > u;
+    const ReadAs plain_as = reading_of_plain(value);
     const int64_t h = unit.shape.oh(), w = unit.shape.ow(), plain_row = plain_bytes(w, c);
-    int64_t out_rows = h, out_width = w, alive = schedule_.contains(u) ? schedule_.map_rows[u] : 0;
+    int64_t out_rows = h, out_width = w;
     if (unit.max_pool) {
-      step.plain = place_rows(h, plain_row, u, u, alive);
+      step.plain = place_map({.rows = h, .row_bytes = plain_row, .u = u, .last = u});
       out_rows = out_width = (h + stem_pool_pad(net_.options, h) + 1 - 3) / 2 + 1;
-      alive = schedule_.contains(u) ? schedule_.pooled_rows[u] : 0;
-      step.pooled = place_rows(out_rows, plain_bytes(out_width, c), u, plain_last, alive);
+      step.pooled = place_map({.rows = out_rows,
+                               .row_bytes = plain_bytes(out_width, c),
+                               .u = u,
+                               .last = plain_last,
+                               .read_as = plain_as,
+                               .pooled = true});
       plain_[static_cast<size_t>(value)] = step.pooled;
     } else if (plain_read) {
-      step.plain = place_rows(h, plain_row, u, plain_last, alive);
+      step.plain = place_plain({.rows = h, .row_bytes = plain_row, .u = u, .last = plain_last, .read_as = plain_as});
       plain_[static_cast<size_t>(value)] = step.plain;
     }
     if (!model_.calibrated()) return;
+    size_t windows = 0;
     for (int q : quantizers_of(net_, value)) {
       const bool pooled_by_fc = std::any_of(net_.units.begin(), net_.units.end(), [&](const UnitSpec& r) {
         return r.input == value && r.quantizer == q && r.average_pool;
       });
       if (pooled_by_fc) continue;
-      const ValueSlot slot = place_rows(out_rows, out_width * code_stride(c), u, last_codes(q, u), alive);
+      const ValueSlot slot = place_shared(code_windows_, windows++,
+                                          {.rows = out_rows,
+                                           .row_bytes = out_width * code_stride(c),
+                                           .u = u,
+                                           .last = last_codes(q, u),
+                                           .read_as = ReadAs::kInput,
+                                           .pooled = unit.max_pool});
       codes_[static_cast<size_t>(q)] = slot;
       step.codes.emplace_back(q, slot);
     }
@@ -182,6 +247,7 @@ class Planner {
   int windows_ = 0;
   std::vector<ValueSlot> plain_;
   std::vector<ValueSlot> codes_;
+  std::vector<std::vector<ValueSlot>> plain_windows_, code_windows_;  // per map of the schedule
 };
 
 }  // namespace

@@ -24,18 +24,17 @@ class Scheduler {
       : net_(network), strip_points_(strip_points), done_(network.units.size()), pooled_(network.units.size()) {
     schedule_.begin = begin;
     schedule_.end = end;
-    schedule_.map_rows.assign(network.units.size(), 0);
-    schedule_.pooled_rows.assign(network.units.size(), 0);
+    schedule_.map_rows.assign(network.units.size(), {});
+    schedule_.pooled_rows.assign(network.units.size(), {});
+    for (size_t u = 0; u < network.units.size(); ++u) schedule_.map_of.push_back(u);
+    for (size_t u = begin; u < end; ++u)
+      if (overwrites_shortcut(u)) schedule_.map_of[u] = schedule_.map_of[static_cast<size_t>(unit(u).shortcut - 1)];
   }
 
   RowSchedule run() {
-    const size_t last = schedule_.end - 1;
-    const int64_t rows = output_rows(last), width = net_.units[last].shape.ow() / (net_.units[last].max_pool ? 2 : 1);
-    const int64_t strip = std::max<int64_t>(1, strip_points_ / std::max<int64_t>(1, width));
-    for (int64_t target = std::min(strip, rows);; target = std::min(rows, target + strip)) {
-      advance(target, target == rows);
-      if (target == rows) return std::move(schedule_);
-    }
+    cut_segments();
+    reach(ends_.size() - 1, output_rows(schedule_.end - 1), true);
+    return std::move(schedule_);
   }
 
  private:
@@ -51,6 +50,20 @@ class Scheduler {
     return {s.kh, s.stride, s.pad_before};
   }
 
+  /// Whether unit u may write each row over that of its shortcut: whatever else reads the shortcut reads the same row,
+  /// and earlier, because u depends on it.
+  bool overwrites_shortcut(size_t u) const {
+    const int value = unit(u).shortcut;
+    if (value <= kImageValue || !schedule_.contains(static_cast<size_t>(value - 1))) return false;
+    if (unit(static_cast<size_t>(value - 1)).max_pool || unit(u).max_pool) return false;
+    for (size_t r = 0; r < net_.units.size(); ++r) {
+      if (r != u && unit(r).shortcut == value) return false;
+      const Reader reader = reader_of(r);
+      if (unit(r).input == value && (r > u || reader.size > 1 || reader.step > 1)) return false;
+    }
+    return true;
+  }
+
   bool read_outside(size_t u) const {
     const int value = static_cast<int>(u) + 1;
     for (size_t r = schedule_.end; r < net_.units.size(); ++r)
@@ -58,20 +71,57 @@ class Scheduler {
     return false;
   }
 
-  void advance(int64_t target, bool to_the_end) {
+  /// Units between places that only one value passes, as long as such values have equally many rows: the stem and the
+  /// first stage, and every further stage.
+  void cut_segments() {
+    size_t last_cut = schedule_.end;
+    for (size_t u = schedule_.begin; u < schedule_.end; ++u) {
+      if (u + 1 < schedule_.end && !passed_by_one_value(u)) continue;
+      if (last_cut < schedule_.end && output_rows(last_cut) != output_rows(u)) ends_.push_back(last_cut + 1);
+      last_cut = u;
+    }
+    ends_.push_back(schedule_.end);
+  }
+
+  /// Whether what lies behind unit u reads of all before it nothing but the output of u.
+  bool passed_by_one_value(size_t u) const {
+    for (size_t r = u + 1; r < schedule_.end; ++r)
+      for (int value : {unit(r).input, unit(r).shortcut})
+        if (value != kNoValue && value <= static_cast<int>(u)) return false;
+    return true;
+  }
+
+  /// Advances the last unit of segment `s` to `target` rows, a strip at a time.
+  void reach(size_t s, int64_t target, bool to_the_end) {
+    const size_t last = ends_[s] - 1;
+    const int64_t width = std::max<int64_t>(1, unit(last).shape.ow() / (unit(last).max_pool ? 2 : 1));
+    const int64_t strip = std::max<int64_t>(1, strip_points_ / width);
+    for (int64_t done = unit(last).max_pool ? pooled_[last] : done_[last];;) {
+      done = std::min(target, done + strip);
+      advance(s, done, to_the_end && done == target);
+      if (done == target) return;
+    }
+  }
+
+  void advance(size_t s, int64_t target, bool to_the_end) {
+    const size_t begin = s == 0 ? schedule_.begin : ends_[s - 1], end = ends_[s];
     std::vector<int64_t> needed(net_.units.size(), 0), map_needed(needed);
-    needed[schedule_.end - 1] = target;
-    for (size_t u = schedule_.end; u-- > schedule_.begin;) {
+    needed[end - 1] = target;
+    for (size_t u = end; u-- > begin;) {
       if (to_the_end && read_outside(u)) needed[u] = output_rows(u);
       map_needed[u] = unit(u).max_pool ? pool_of(u).needed(needed[u], map_rows(u)) : needed[u];
       ask(needed, unit(u).input, reader_of(u).needed(map_needed[u], unit(u).shape.h));
       ask(needed, unit(u).shortcut, map_needed[u]);
     }
-    for (size_t u = schedule_.begin; u < schedule_.end; ++u) {
-      const bool pooled = unit(u).max_pool;
-      compute(u, false, map_needed[u], done_[u], schedule_.map_rows[u],
-              pooled ? pool_of(u).first(pooled_[u]) : first_read(u));
-      if (pooled) compute(u, true, needed[u], pooled_[u], schedule_.pooled_rows[u], first_read(u));
+    if (s > 0) reach(s - 1, needed[begin - 1], to_the_end);
+    for (size_t u = begin; u < end; ++u) {
+      if (!unit(u).max_pool) {
+        compute(u, false, map_needed[u], live_of_map(u), filled_of_map(u));
+        continue;
+      }
+      const int64_t live = std::min(done_[u], pool_of(u).first(pooled_[u]));
+      compute(u, false, map_needed[u], {live, live, live}, done_[u]);
+      compute(u, true, needed[u], live_output(u, pooled_[u]), pooled_[u]);
     }
   }
 
@@ -81,27 +131,46 @@ class Scheduler {
     n = std::max(n, rows);
   }
 
-  /// First row of the unit's output that units behind it have not finished with.
-  int64_t first_read(size_t u) const {
+  /// First row of u's output, of which there are `done`, that units behind it have not finished with, or `done`.
+  PerReading live_output(size_t u, int64_t done) const {
     const int value = static_cast<int>(u) + 1;
-    int64_t first = output_rows(u);
+    int64_t input = done, shortcut = done;
     for (size_t r = u + 1; r < schedule_.end; ++r) {
-      if (unit(r).input == value) first = std::min(first, reader_of(r).first(done_[r]));
-      if (unit(r).shortcut == value) first = std::min(first, done_[r]);
+      if (unit(r).input == value) input = std::min(input, reader_of(r).first(done_[r]));
+      if (unit(r).shortcut == value) shortcut = std::min(shortcut, done_[r]);
     }
-    return first;
+    return {input, shortcut, std::min(input, shortcut)};
   }
 
-  void compute(size_t u, bool pool, int64_t until, int64_t& done, int64_t& most, int64_t first) {
+  /// First row of the map of u's output that anything still reads or any of the units that share it writes next.
+  PerReading live_of_map(size_t u) const {
+    PerReading live{done_[u], done_[u], done_[u]};
+    for (size_t m = schedule_.begin; m < schedule_.end; ++m) {
+      if (schedule_.map_of[m] != schedule_.map_of[u]) continue;
+      const PerReading of_member = live_output(m, done_[m]);
+      for (size_t i = 0; i < live.size(); ++i) live[i] = std::min(live[i], of_member[i]);
+    }
+    return live;
+  }
+  int64_t filled_of_map(size_t u) const {
+    int64_t filled = 0;
+    for (size_t m = schedule_.begin; m < schedule_.end; ++m)
+      if (schedule_.map_of[m] == schedule_.map_of[u]) filled = std::max(filled, done_[m]);
+    return filled;
+  }
+
+  void compute(size_t u, bool pool, int64_t until, const PerReading& live, int64_t filled) {
+    int64_t& done = pool ? pooled_[u] : done_[u];
     if (until <= done) return;
-    const int64_t live = std::min(first, done);
-    schedule_.steps.push_back({.unit = u, .pool = pool, .begin = done, .end = until, .live = live});
-    most = std::max(most, until - live);
+    schedule_.steps.push_back({.unit = u, .pool = pool, .begin = done, .end = until, .live = live, .filled = filled});
+    PerReading& most = (pool ? schedule_.pooled_rows : schedule_.map_rows)[schedule_.map_of[u]];
+    for (size_t i = 0; i < most.size(); ++i) most[i] = std::max(most[i], std::max(until, filled) - live[i]);
     done = until;
   }
 
   const Network& net_;
   int64_t strip_points_;
+  std::vector<size_t> ends_;            // of the segments
   std::vector<int64_t> done_, pooled_;  // rows computed so far, of the convolutions and of the pools
   RowSchedule schedule_;
 };

@@ -8,7 +8,7 @@ namespace {
 template <typename Acc>
 void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                      UnsignedQuantizer q, Rows<uint8_t> codes) {
-  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) {
+  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c), scale(q.scale + c);
@@ -27,7 +27,7 @@ void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const 
 
 template <typename Acc>
 void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<bf16> out) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c);
@@ -44,7 +44,7 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
 template <typename Acc>
 void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q, Rows<uint8_t> codes) {
-  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) {
+  over_channels<kCodeVectors>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c), scale(offset(q.scale, c), 0.0f);
@@ -56,9 +56,14 @@ void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, c
         const int64_t k = c + i * V::kLanes;
         v[i] = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
         if (shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
-        v[i] = V::round_bf16_positive(relu<V>(v[i]));
+        v[i] = relu<V>(v[i]);
       }
-      if (out.data != nullptr) V::store_upper(at(out, r, c), v);
+      if (out.data != nullptr) {
+        V::round_and_store_positive(at(out, r, c), v);
+      } else {
+        NIBBLE_UNROLL
+        for (int i = 0; i < B::kVectors; ++i) v[i] = V::round_bf16_positive(v[i]);
+      }
       if (q.scale == nullptr) continue;
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) v[i] = V::min(v[i] * scale.v[i], top);
@@ -69,7 +74,7 @@ void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, c
 
 template <typename Acc>
 void affine_f32(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<float> out) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c);
@@ -86,7 +91,7 @@ void affine_f32(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float
 template <typename Acc>
 void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y, float* sum,
                    float* sum_sq) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(offset(scale, c), 1.0f);
@@ -108,7 +113,7 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
 
 void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
                     Into into) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(offset(scale, c), 1.0f);

@@ -57,7 +57,7 @@ NIBBLE_INLINE void over_rows(int64_t rows, int64_t n, const Body& body) {
   const int64_t whole = kFetchAhead / n * kGroupRows, rest = kFetchAhead % n;
   for (int64_t first = 0; first < rows; first += kGroupRows) {
     RowGroup group{first, first + kGroupRows < rows ? first + kGroupRows : rows, whole, rest};
-    over_channels(n, [&](auto block, int64_t c) {
+    over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
       if (c + rest >= n) {
         group.rows_ahead = whole + kGroupRows;
         group.channels_ahead = rest - n;

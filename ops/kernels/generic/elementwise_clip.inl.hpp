@@ -6,7 +6,7 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 void clip_classes(Rows<const bf16> z, int64_t rows, int64_t n, UnsignedQuantizer q, Rows<uint8_t> classes) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> scale(offset(q.scale, c), 0.0f);
@@ -33,7 +33,7 @@ void clip_classes(Rows<const bf16> z, int64_t rows, int64_t n, UnsignedQuantizer
 }
 
 void clip_values(Rows<const uint8_t> classes, int64_t rows, int64_t n, UnsignedQuantizer q, Rows<bf16> z) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> scale(offset(q.scale, c), 1.0f);

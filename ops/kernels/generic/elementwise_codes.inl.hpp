@@ -6,7 +6,7 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantizer q, Rows<uint8_t> codes) {
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> scale(q.scale + c);
@@ -22,7 +22,7 @@ void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantize
 }
 
 void dequantize_bf16(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale, Rows<bf16> out) {
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> divisor(scale + c);
@@ -77,7 +77,7 @@ void multiply_u8(const uint8_t* codes, const uint8_t* factor, int64_t n, uint8_t
 }
 
 void f32_to_bf16(const float* x, int64_t n, bf16* out) {
-  over_channels<2>(n, [&](auto block, int64_t first) {
+  over_channels<2>(n, [&](auto block, int64_t first) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     typename B::F v[B::kVectors];
@@ -88,14 +88,14 @@ void f32_to_bf16(const float* x, int64_t n, bf16* out) {
 }
 
 void bf16_to_f32(const bf16* x, int64_t n, float* out) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     V::store(out + i, V::load(x + i));
   });
 }
 
 void s8_to_bf16(const int8_t* x, int64_t n, bf16* out) {
-  over_channels<2>(n, [&](auto block, int64_t first) {
+  over_channels<2>(n, [&](auto block, int64_t first) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     typename B::F v[B::kVectors];

@@ -15,7 +15,7 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
   const bool rounds = z.data != nullptr || args.through_bf16 || args.channel_max != nullptr;
-  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> m(args.m + c), a(args.a + c), scale(offset(scales, c), 0.0f);
@@ -34,11 +34,18 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
         if constexpr (kShortcut == Shortcut::kProjected)
           v[i] = v[i] + V::round_bf16(V::load(at(args.shortcut, r, k)) * m2.v[i] + a2.v[i]);
         v[i] = relu<V>(v[i]);
-        if (!rounds) continue;
-        rounded[i] = V::round_bf16_positive(v[i]);
-        largest.v[i] = V::max(rounded[i], largest.v[i]);
+        rounded[i] = v[i];
       }
-      if (z.data != nullptr) V::store_upper(at(z, r, c), rounded);
+      if (z.data != nullptr) {
+        V::round_and_store_positive(at(z, r, c), rounded);
+      } else if (rounds) {
+        NIBBLE_UNROLL
+        for (int i = 0; i < B::kVectors; ++i) rounded[i] = V::round_bf16_positive(rounded[i]);
+      }
+      if (rounds) {
+        NIBBLE_UNROLL
+        for (int i = 0; i < B::kVectors; ++i) largest.v[i] = V::max(rounded[i], largest.v[i]);
+      }
       if (scales == nullptr) continue;
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) v[i] = clamped<V>(args.through_bf16 ? rounded[i] : v[i], scale.v[i], top);
@@ -72,7 +79,7 @@ template <bool kStoredZ>
 void activate_backward_as(const ActivateBackwardArgs& args) {
   const Rows<const bf16> through = args.through_quantizer, direct = args.direct;
   const float* const scales = args.quantizer.scale;
-  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> m(kStoredZ ? nullptr : args.m + c, 0.0f), a(kStoredZ ? nullptr : args.a + c, 0.0f);
@@ -122,7 +129,7 @@ void activate_backward(const ActivateBackwardArgs& args) {
 
 void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
                         const float* inv_std, float* sum_g, float* sum_g_xhat) {
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> centre(mean + c), scale(inv_std + c);
@@ -145,7 +152,7 @@ void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, in
 
 void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
                          const float* q, const float* r, Rows<bf16> dy) {
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> of_g(p + c), of_y(q + c), constant(r + c);
@@ -164,7 +171,7 @@ void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, i
 }
 
 void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) {
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     for (int64_t r = group.first; r < group.end; ++r) {
@@ -182,7 +189,7 @@ void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, R
 }
 
 void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     typename B::F best[B::kVectors], index[B::kVectors];  // indices up to 255 are exact
@@ -208,7 +215,7 @@ void max_rows_bf16(const bf16* const* rows, int count, int64_t n, bf16* out, uin
 
 void max_rows_backward_bf16(const bf16* const* g, const uint8_t* const* arg, const uint8_t* place, int count, int64_t n,
                             bf16* out) {
-  over_channels(n, [&](auto block, int64_t c) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const auto zero = V::splat(0.0f);
@@ -227,7 +234,7 @@ void max_rows_backward_bf16(const bf16* const* g, const uint8_t* const* arg, con
 
 void sum_rows_bf16(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) {
   for (int64_t c = 0; c < n; ++c) sum[c] = 0.0f;
-  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) {
+  over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     PerChannel<B> total(sum + c);

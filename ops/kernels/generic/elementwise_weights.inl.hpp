@@ -16,7 +16,7 @@ NIBBLE_INLINE typename V::F folded(const float* w, const float* fold, int64_t i)
 float absmax(const float* w, const float* fold, int64_t n) {
   uint32_t largest = 0;
   auto wide = Wide::splat_u(0);
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     const auto magnitude = V::bits(folded<V>(w, fold, i)) & V::splat_u(0x7fffffffu);
     if constexpr (V::kLanes == Wide::kLanes)
@@ -31,7 +31,7 @@ float absmax(const float* w, const float* fold, int64_t n) {
 }
 
 void quantize_weights(const float* w, const float* fold, int64_t n, float scale, float top, int8_t* codes) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     const auto low = V::splat(-top), high = V::splat(top), one = V::splat(1.0f);
     const auto t = V::min(V::max(folded<V>(w, fold, i) * V::splat(scale), low), high) + V::splat(0.5f);
@@ -41,7 +41,7 @@ void quantize_weights(const float* w, const float* fold, int64_t n, float scale,
 }
 
 void sgd_step(float* w, float* m, const float* g, int64_t n, float rate, float momentum, float decay, bool nesterov) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     const auto weight = V::load(w + i);
     const auto d = V::load(g + i) + V::splat(decay) * weight;
@@ -53,14 +53,14 @@ void sgd_step(float* w, float* m, const float* g, int64_t n, float rate, float m
 }
 
 void add_f32(const float* x, int64_t n, float* out) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     V::store(out + i, V::load(out + i) + V::load(x + i));
   });
 }
 
 void add_scaled_f32(const float* x, int64_t n, float column, const float* row, float* out) {
-  over_channels<1>(n, [&](auto block, int64_t i) {
+  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     auto scale = V::splat(column);
     if (row != nullptr) scale = scale * V::load(row + i);

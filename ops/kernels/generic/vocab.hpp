@@ -10,11 +10,15 @@
 //   store_rounded             kCount vectors side by side, rounded to bf16
 //   store_codes               kCount vectors side by side: integral values 0..255 as bytes
 //   store_s8(int8_t*, F)      integral values in range
-//   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats; round_bf16_positive: the same
-//   for x >= +0, no NaN round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose
-//   lower half is anything bits, from_bits           the same lanes as words, as floats max(a, b)                 a > b
-//   ? a : b min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86
-//   instructions
+//   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
+//   round_bf16_positive       the same for x >= +0, no NaN
+//   round_and_store_positive  kCount such vectors side by side: rounded in place, and stored as bf16
+//   round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose lower half is
+//   anything
+//
+//   bits, from_bits           the same lanes as words, as floats
+//   max(a, b)                 a > b ? a : b
+//   min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86 instructions
 //                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   equal(a, b, x, y)         x where a == b, else y
@@ -35,6 +39,9 @@
 #endif
 
 #define NIBBLE_INLINE inline __attribute__((always_inline))
+// For the body of a loop over blocks: out of line it reads what it captured from memory again in every row, because a
+// store of codes may alias anything.
+#define NIBBLE_INLINE_BODY __attribute__((always_inline))
 #if defined(__clang__)
 #define NIBBLE_UNROLL _Pragma("unroll")
 #else
@@ -91,6 +98,12 @@ struct One {
   static NIBBLE_INLINE F round_bf16(F x) { return from_bits(bits(round_upper(x)) & 0xffff0000u); }
   static NIBBLE_INLINE F round_bf16_positive(F x) { return round_bf16(x); }
   static NIBBLE_INLINE F round_upper_positive(F x) { return round_upper(x); }
+  template <int kCount>
+  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) v[i] = round_bf16(v[i]);
+    store_upper(p, v);
+  }
 
   static constexpr int kCodes = 2;
   static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {

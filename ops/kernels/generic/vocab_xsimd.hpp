@@ -111,6 +111,15 @@ struct Wide : Convert {
   static NIBBLE_INLINE F round_bf16_positive(F x) {
     return Convert::round_bf16_positive(x);
   }
+  template <int kCount>
+  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i + 2 <= kCount; i += 2) Convert::round_and_store_pair(p + i * kLanes, v[i], v[i + 1]);
+    if constexpr (kCount % 2 == 1) {
+      v[kCount - 1] = round_bf16_positive(v[kCount - 1]);
+      store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+    }
+  }
   static NIBBLE_INLINE F round_upper_positive(F x) {
     return Convert::round_upper_positive(x);
   }

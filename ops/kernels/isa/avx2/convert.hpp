@@ -25,6 +25,11 @@ struct Convert {
     return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), normal));
   }
 
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+    v = round_bf16_positive(v);
+    w = round_bf16_positive(w);
+    store_upper_pair(p, v, w);
+  }
   static NIBBLE_INLINE __m256 round_bf16(__m256 x) { return upper(round_upper(x)); }
   static NIBBLE_INLINE __m256 round_bf16_positive(__m256 x) { return upper(round_upper_positive(x)); }
   static NIBBLE_INLINE void store_rounded_one(bf16* p, __m256 v) { store_upper_one(p, round_upper(v)); }

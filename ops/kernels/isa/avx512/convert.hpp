@@ -28,6 +28,13 @@ struct Convert {
   }
 
 #if defined(__AVX512BF16__)
+  /// Two vectors are rounded by one instruction, and widened again from its result.
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+    const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v));
+    _mm512_storeu_si512(p, halves);
+    v = widened(_mm512_castsi512_si256(halves));
+    w = widened(_mm512_extracti64x4_epi64(halves, 1));
+  }
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
     return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
   }
@@ -41,6 +48,11 @@ struct Convert {
     _mm512_storeu_si512(p, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)));
   }
 #else
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+    v = round_bf16_positive(v);
+    w = round_bf16_positive(w);
+    store_upper_pair(p, v, w);
+  }
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
     return upper(round_upper(x));
   }
