@@ -22,11 +22,17 @@ double square_sum(const Tensor& t) {
   std::vector<double> partial(static_cast<size_t>(blocks));
   const float* p = t.data<float>();
   parallel_for(blocks, [&](int64_t b) {
-    // Four running sums: the compiler may not reorder one.
-    double s[4] = {};
-    const int64_t end = std::min(n, (b + 1) * kBlock);
-    for (int64_t i = b * kBlock; i < end; ++i) s[i & 3] += static_cast<double>(p[i]) * static_cast<double>(p[i]);
-    partial[static_cast<size_t>(b)] = (s[0] + s[1]) + (s[2] + s[3]);
+    // Sixteen running sums, which the compiler keeps in vectors: it may not reorder one.
+    constexpr int64_t kLanes = 16;
+    double sums[kLanes] = {};
+    const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
+    int64_t i = b * kBlock;
+    const int64_t end = std::min(n, i + kBlock);
+    for (; i + kLanes <= end; i += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += square(p[i + lane]);
+    double& sum = partial[static_cast<size_t>(b)];
+    for (double s : sums) sum += s;
+    for (; i < end; ++i) sum += square(p[i]);
   });
   double sum = 0;
   for (double v : partial) sum += v;

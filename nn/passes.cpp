@@ -307,15 +307,6 @@ Gradients make_gradients(const Model& model) {
   return g;
 }
 
-void Gradients::zero() const {
-  const Zone zone("gradients, clear");
-  parallel_for(static_cast<int64_t>(units.size()), [&](int64_t u) {
-    const UnitParameters& p = units[static_cast<size_t>(u)];
-    for (const Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.bias})
-      if (t->defined()) t->zero();
-  });
-}
-
 void Gradients::add(const Gradients& other) const {
   const Zone zone("gradients, sum of shards");
   parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i) {

@@ -18,10 +18,9 @@ struct StepWeights {
 };
 StepWeights prepare_weights(const Model& model, Passes passes);
 
-/// Gradients of one shard (or a sum of shards), laid out as the parameters.
+/// Gradients of one shard (or a sum of shards), laid out as the parameters. A backward pass writes every tensor.
 struct Gradients {
   std::vector<UnitParameters> units;  // weights, gamma, beta, bias; running statistics stay undefined
-  void zero() const;
   /// Adds `other`, tensor by tensor.
   void add(const Gradients& other) const;
 };

@@ -150,7 +150,6 @@ Gradients Trainer::take_buffer() {
     if (!buffers_.empty()) {
       Gradients g = std::move(buffers_.back());
       buffers_.pop_back();
-      g.zero();
       return g;
     }
   }

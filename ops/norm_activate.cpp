@@ -114,7 +114,7 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
   return s;
 }
 
-/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; adds d_gamma, d_beta.
+/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; writes d_gamma, d_beta.
 Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
   Zone zone("norm backward, apply", b.name);
   const Tensor& y = b.y.value();
@@ -122,8 +122,8 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
   std::vector<float> p(static_cast<size_t>(c)), q(p), r(p);
   const double n = static_cast<double>(rows);
   for (size_t i = 0; i < p.size(); ++i) {
-    b.d_beta.data<float>()[i] += static_cast<float>(sums.g[i]);
-    b.d_gamma.data<float>()[i] += static_cast<float>(sums.g_xhat[i]);
+    b.d_beta.data<float>()[i] = static_cast<float>(sums.g[i]);
+    b.d_gamma.data<float>()[i] = static_cast<float>(sums.g_xhat[i]);
     const double scale = b.gradient_scale.empty() ? 1.0 : static_cast<double>(b.gradient_scale[i]);
     const double inv_std = static_cast<double>(b.statistics.inv_std[i]);
     const double m = static_cast<double>(b.gamma.data<float>()[i]) * inv_std * scale;

@@ -29,7 +29,7 @@ struct NormBranch {
   Variable y;
   NormStatistics statistics;
   Tensor gamma, beta;                 // f32 [c]
-  Tensor d_gamma, d_beta;             // f32 [c], added to
+  Tensor d_gamma, d_beta;             // f32 [c], overwritten
   std::vector<float> gradient_scale;  // y_gradient_scale of the convolution; empty: 1
 };
 

@@ -277,6 +277,7 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
     tape->record([x, logits, &layer, d_weights, d_bias, n, oc] {
       const std::vector<float> scale_back = y_gradient_scale(layer);
       Tensor d_y(DType::bf16, {n, 1, 1, oc}, Tensor::round_stride(DType::bf16, oc));
+      d_bias.zero();
       for (int64_t i = 0; i < n; ++i) {
         const float* g = logits.grad().row<float>(i);
         for (int64_t o = 0; o < oc; ++o) {

@@ -87,7 +87,7 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape);
 
-/// Adds d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y to `d_weights`.
+/// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y.
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 
@@ -95,12 +95,13 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
 /// nullptr: 1.
 std::vector<float> y_gradient_scale(const LayerWeights& layer);
 
-/// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, zeroed by
-/// the caller, owned by the shard).
+/// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, owned by
+/// the shard; overwritten, as every parameter has one reader).
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
                      ChannelSums& sums);
 
-/// Taped logits of a linear layer: f32 [n, oc] = acc * rescale + bias. d_bias f32 [oc] is added to.
+/// Taped logits of a linear layer: f32 [n, oc] = acc * rescale + bias. d_weights and d_bias f32 [oc] are
+/// overwritten.
 Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& bias,
                        const Tensor& d_weights, const Tensor& d_bias);
 

@@ -55,6 +55,7 @@ struct WeightChunk {
   int64_t points;
   const GradientPanels& d_y;
   const WeightSink& sink;
+  kernels::Into into;  // the first chunk overwrites
 
   /// The products of left panels [m0, m1) and channels from c0 on behind one tap. No sum over all of the weights
   /// exists: a block goes to d_weights while it is in cache.
@@ -78,7 +79,7 @@ struct WeightChunk {
                    d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes,
                    b + n * panel_bytes + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
                    k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite);
-      sink.add(c, ld, tap, c0, channels, o0, o1);
+      sink.put(c, ld, tap, c0, channels, o0, o1, into);
     }
   }
 
@@ -152,7 +153,8 @@ void add_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Sou
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(points * taps));
     point_rows(g, rows_from, first, points, pointers);
     if (sink.taps != taps) pointers = join_taps(scratch, pointers, points, taps, sink.k / taps);
-    WeightChunk<T>{gemm, pack, pointers, points, left, sink}.add_all();
+    const kernels::Into into = g0 == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate;
+    WeightChunk<T>{gemm, pack, pointers, points, left, sink, into}.add_all();
   }
 }
 
@@ -162,12 +164,16 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
                                   const Tensor& d_weights) {
   Zone zone("conv backward, weights", layer.name);
   const ConvShape s = shape_with_batch(layer, x);
-  zone.count([&] {  // d_weights is added to: read and written
+  zone.count([&] {
     return ZoneWork{.macs = s.macs(),
                     .unit = MacUnit::kBf16,
-                    .bytes = stored_bytes(x) + stored_bytes(d_y) + 2 * stored_bytes(d_weights)};
+                    .bytes = stored_bytes(x) + stored_bytes(d_y) + stored_bytes(d_weights)};
   });
   check_gradient(layer, s, d_y);
+  if (s.n == 0) {
+    d_weights.zero();
+    return;
+  }
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
   const kernels::WeightGradient& tiled = kernels::active().weight_gradient;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);

@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-/// Where the products go: d_weights[o][tap][c] += column[o] * row[c] * sum[o][c]; empty scales are 1.
+/// Where the products go: d_weights[o][tap][c] = column[o] * row[c] * sum[o][c]; empty scales are 1.
 struct WeightSink {
   const Tensor& d_weights;  // [oc][taps][k]
   int64_t oc, taps, k;
@@ -16,15 +16,18 @@ struct WeightSink {
 
   float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
 
-  /// Adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld apart.
-  void add(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
+  /// Writes or adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld
+  /// apart.
+  void put(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1,
+           kernels::Into into) const {
     const float* const scale = row.empty() ? nullptr : row.data() + c0;
     for (int64_t o = o0; o < o1; ++o)
-      kernels::active().ew.add_scaled_f32(
-          sum + (o - o0) * ld, channels, column.empty() ? 1.0f : column[static_cast<size_t>(o)], scale, at(o, tap, c0));
+      kernels::active().ew.scale_f32(sum + (o - o0) * ld, channels,
+                                     column.empty() ? 1.0f : column[static_cast<size_t>(o)], scale, at(o, tap, c0),
+                                     into);
   }
 
-  /// Asks for the lines that add() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
+  /// Asks for the lines that put() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
   void prefetch(int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
     constexpr int64_t kLineFloats = 16;
     for (int64_t o = o0; o < o1; ++o)

@@ -377,8 +377,8 @@ class TiledGradient {
   }
 
   void flush(const Place& at, const float* sums) const {
-    sink_.add(sums, kChannels, at.tap, at.c0, std::min(kChannels, sink_.k - at.c0), at.o0,
-              std::min(sink_.oc, at.o0 + kOutputs));
+    sink_.put(sums, kChannels, at.tap, at.c0, std::min(kChannels, sink_.k - at.c0), at.o0,
+              std::min(sink_.oc, at.o0 + kOutputs), kernels::Into::kOverwrite);
   }
 
   const WeightGradient& kernel_;
@@ -395,7 +395,6 @@ class TiledGradient {
 
 void add_weight_gradient_tiled(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
                                const Tensor& x, const Tensor& d_y, const WeightSink& sink) {
-  if (s.n == 0) return;
   TiledGradient(kernel, layer, s, x, d_y, sink).add();
 }
 

@@ -262,8 +262,8 @@ struct Elementwise {
                    bool nesterov) = nullptr;
   /// out += x.
   void (*add_f32)(const float* x, int64_t n, float* out) = nullptr;
-  /// out += (column * row[i]) * x; row null: column * x.
-  void (*add_scaled_f32)(const float* x, int64_t n, float column, const float* row, float* out) = nullptr;
+  /// out = or += (column * row[i]) * x; row null: column * x.
+  void (*scale_f32)(const float* x, int64_t n, float column, const float* row, float* out, Into into) = nullptr;
 };
 
 struct Table {

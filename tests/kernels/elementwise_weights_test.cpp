@@ -6,6 +6,7 @@
 namespace {
 
 using nibble::kernels::Elementwise;
+using nibble::kernels::Into;
 using namespace nibble::testing;
 
 /// floor(clamp(w*fold*scale, -top, top) + 0.5); a NaN counts as the lower bound.
@@ -119,22 +120,25 @@ TEST_CASE("the SGD step is multiply then add in the order written, plain and Nes
   });
 }
 
-TEST_CASE("scaled fp32 sums multiply the two scales, then the element, then add") {
+TEST_CASE("scaled fp32 sums multiply the two scales, then the element, and are written or added") {
   for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
     if (rows != 1) return;
     Values values(fill, seed);
     const Grid<float> x(1, n, values), row(1, n, values), before(1, n, values);
     const float column = 0.37f;
-    Grid<float> want = before, want_plain = before;
+    Grid<float> want = before, want_plain = before, want_new = before;
     for (int64_t i = 0; i < n; ++i) {
       const float scale = column * row(0, i), both = scale * x(0, i), plain = column * x(0, i);
+      want_new(0, i) = both;
       want(0, i) += both;
       want_plain(0, i) += plain;
     }
     for_each_level([&](const Elementwise& ew, const std::string& level) {
-      Grid<float> got = before, got_plain = before;
-      ew.add_scaled_f32(x.data(), n, column, row.data(), got.data());
-      ew.add_scaled_f32(x.data(), n, column, nullptr, got_plain.data());
+      Grid<float> got = before, got_plain = before, got_new = before;
+      ew.scale_f32(x.data(), n, column, row.data(), got.data(), Into::kAccumulate);
+      ew.scale_f32(x.data(), n, column, nullptr, got_plain.data(), Into::kAccumulate);
+      ew.scale_f32(x.data(), n, column, row.data(), got_new.data(), Into::kOverwrite);
+      CHECK_MESSAGE(got_new == want_new, level, " n ", n);
       CHECK_MESSAGE(got == want, level, " n ", n);
       CHECK_MESSAGE(got_plain == want_plain, level, " n ", n);
     });

@@ -66,7 +66,7 @@ constexpr Elementwise kElementwise = {
     .quantize_weights = quantize_weights,
     .sgd_step = sgd_step,
     .add_f32 = add_f32,
-    .add_scaled_f32 = add_scaled_f32,
+    .scale_f32 = scale_f32,
 };
 
 }  // namespace

@@ -59,12 +59,13 @@ void add_f32(const float* x, int64_t n, float* out) {
   });
 }
 
-void add_scaled_f32(const float* x, int64_t n, float column, const float* row, float* out) {
+void scale_f32(const float* x, int64_t n, float column, const float* row, float* out, Into into) {
   over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
     auto scale = V::splat(column);
     if (row != nullptr) scale = scale * V::load(row + i);
-    V::store(out + i, V::load(out + i) + scale * V::load(x + i));
+    const auto scaled = scale * V::load(x + i);
+    V::store(out + i, into == Into::kAccumulate ? V::load(out + i) + scaled : scaled);
   });
 }
 
