@@ -72,7 +72,7 @@ struct Epilogue {
     // are several or signed.
     kernels::Rows<const bf16> side{};
     if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
-    const bool coded = code_count > 0 && !unit.max_pool;
+    const bool coded = code_count > 0;
     const bool one_pass = coded && code_count == 1 && !codes[0].quantizer->is_signed;
     Scratch scratch;
     kernels::Rows<bf16> z{};

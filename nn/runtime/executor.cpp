@@ -162,6 +162,7 @@ void Executor::run_rows(Context& context, int64_t image) const {
     const bool pooled = model_->network.units[row.unit].max_pool;
     const Part part{.image = image, .begin = row.begin, .end = row.end, .live = row.live, .filled = row.filled};
     context.make_room(row.pool ? step.pooled : step.plain, part);
+    if (!row.pool) context.make_room(step.map_codes, part);
     if (row.pool == pooled)
       for (const auto& [q, slot] : step.codes) context.make_room(slot, part);
     if (row.pool)
@@ -210,6 +211,7 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   const bool plain = step.plain.offset >= 0, shortcut = step.shortcut.offset >= 0 && !unit.average_pool;
   int64_t out = ((plain ? 2 : 0) + (shortcut ? 2 : 0)) * Tensor::round_stride(DType::bf16, s.oc);
   if (!unit.max_pool) out += static_cast<int64_t>(step.codes.size()) * code_stride(s.oc);
+  if (step.map_codes.offset >= 0) out += code_stride(s.oc);
   if (unit.kind == UnitKind::kLinear) out = 4 * s.oc;
   return {.macs = rows * s.macs() / of,
           .unit = forward_unit(layer),
@@ -232,6 +234,9 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
     for (const auto& [q, slot] : step.codes)
       epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(q)],
                                                context.pixels<uint8_t>(slot, part, g.gw, out_stride)};
+  if (step.map_codes.offset >= 0)
+    epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(step.codes.front().first)],
+                                             context.pixels<uint8_t>(step.map_codes, part, g.gw, out_stride)};
   epilogue.plain = context.pixels<bf16>(step.plain, part, g.gw, plain_stride);
   if (!unit.average_pool) epilogue.shortcut = context.pixels<const bf16>(step.shortcut, part, g.gw, plain_stride);
   if (unit.kind == UnitKind::kLinear) epilogue.logits = logits;
@@ -291,20 +296,37 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
                 pad = stem_pool_pad(model_->network.options, h);
   const int64_t side = (h + pad + 1 - 3) / 2 + 1, stride = Tensor::round_stride(DType::bf16, c);
+  const bool codes_alone = step.map_codes.offset >= 0;
   const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, w, stride);
+  const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, w, code_stride(c));
   const Pixels<bf16> pooled = context.pixels<bf16>(step.pooled, part, side, stride);
   const int64_t begin = part.whole() ? 0 : part.begin, rows = part.whole() ? part.images * side : part.end - begin;
-  const auto pool_row = [&](int64_t i) {
-    const int64_t row = begin + i, image = row / side, oy = row % side;
+  // Calls max(taps, count, pixel) for the pixels of an output row.
+  const auto windows = [&](int64_t row, const auto& map, const auto& max) {
+    using T = std::remove_reference_t<decltype(*map.data)>;
+    const int64_t image = row / side, oy = row % side;
     for (int64_t ox = 0; ox < side; ++ox) {
-      const bf16* taps[9];
+      T* taps[9];
       int count = 0;
-      for (int64_t k = 0; k < 9; ++k) {
-        const int64_t y = oy * 2 - pad + k / 3, x = ox * 2 - pad + k % 3;
-        if (y >= 0 && y < h && x >= 0 && x < w) taps[count++] = z.at((image * h + y) * w + x);
-      }
-      kernels::active().ew.max_rows_bf16(taps, count, c, pooled.at(row * side + ox), nullptr);
+      for (int64_t y = std::max<int64_t>(0, oy * 2 - pad); y < std::min(h, oy * 2 - pad + 3); ++y)
+        for (int64_t x = std::max<int64_t>(0, ox * 2 - pad); x < std::min(w, ox * 2 - pad + 3); ++x)
+          taps[count++] = map.at((image * h + y) * w + x);
+      max(taps, count, row * side + ox);
     }
+  };
+  const auto& ew = kernels::active().ew;
+  const auto pool_row = [&](int64_t i) {
+    const int64_t row = begin + i;
+    if (codes_alone) {
+      const Pixels<uint8_t> codes = context.pixels<uint8_t>(step.codes.front().second, part, side, code_stride(c));
+      windows(row, z_codes, [&](const uint8_t* const* taps, int count, int64_t pixel) {
+        ew.max_rows_u8(taps, count, code_stride(c), codes.at(pixel));
+      });
+      return;
+    }
+    windows(row, z, [&](const bf16* const* taps, int count, int64_t pixel) {
+      ew.max_rows_bf16(taps, count, c, pooled.at(pixel), nullptr);
+    });
     for (const auto& [q, slot] : step.codes) {
       const Pixels<uint8_t> codes = context.pixels<uint8_t>(slot, part, side, code_stride(c));
       Epilogue::quantize_block(model_->quantizers[static_cast<size_t>(q)], {pooled.at(row * side), stride}, side, 0, c,

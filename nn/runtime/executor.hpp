@@ -30,6 +30,8 @@ struct ExecutionPlan {
     ValueSlot plain;              // output as bf16
     ValueSlot shortcut;
     ValueSlot pooled;                              // output behind the max pool, or the averaged input of fc
+    ValueSlot map_codes;                           // codes before the max pool: quantizing is monotonic, so the
+                                                   // largest code is the largest value's; then no bf16 form exists
     std::vector<std::pair<int, ValueSlot>> codes;  // quantizer -> output codes
     bool rounded = false;                          // codes are made from bf16(relu(v)) rather than from v
   };
@@ -43,7 +45,7 @@ struct ExecutionPlan {
 struct RowPlanOptions {
   /// Up to the last unit whose output takes more bytes an image: half of the L2 of the CPUs that have such kernels.
   int64_t large_map = int64_t{1} << 20;
-  int64_t strip_points = 224;  // pixels a strip: seven blocks of a product
+  int64_t strip_points = 448;  // pixels a strip: fourteen blocks of a product
 };
 
 /// Whole maps, layer by layer.

@@ -202,14 +202,19 @@ class Planner {
     const int64_t h = unit.shape.oh(), w = unit.shape.ow(), plain_row = plain_bytes(w, c);
     int64_t out_rows = h, out_width = w;
     if (unit.max_pool) {
-      step.plain = place_map({.rows = h, .row_bytes = plain_row, .u = u, .last = u});
+      const std::vector<int> quantizers = quantizers_of(net_, value);
+      const bool codes_alone = model_.calibrated() && !plain_read && quantizers.size() == 1 &&
+                               !model_.quantizers[static_cast<size_t>(quantizers[0])].is_signed;
+      (codes_alone ? step.map_codes : step.plain) =
+          place_map({.rows = h, .row_bytes = codes_alone ? w * code_stride(c) : plain_row, .u = u, .last = u});
       out_rows = out_width = (h + stem_pool_pad(net_.options, h) + 1 - 3) / 2 + 1;
-      step.pooled = place_map({.rows = out_rows,
-                               .row_bytes = plain_bytes(out_width, c),
-                               .u = u,
-                               .last = plain_last,
-                               .read_as = plain_as,
-                               .pooled = true});
+      if (!codes_alone)
+        step.pooled = place_map({.rows = out_rows,
+                                 .row_bytes = plain_bytes(out_width, c),
+                                 .u = u,
+                                 .last = plain_last,
+                                 .read_as = plain_as,
+                                 .pooled = true});
       plain_[static_cast<size_t>(value)] = step.pooled;
     } else if (plain_read) {
       step.plain = place_plain({.rows = h, .row_bytes = plain_row, .u = u, .last = plain_last, .read_as = plain_as});

@@ -33,7 +33,7 @@ class Scheduler {
 
   RowSchedule run() {
     cut_segments();
-    reach(ends_.size() - 1, output_rows(schedule_.end - 1), true);
+    for (size_t s = 0; s < ends_.size(); ++s) compute_segment(s);
     return std::move(schedule_);
   }
 
@@ -91,15 +91,16 @@ class Scheduler {
     return true;
   }
 
-  /// Advances the last unit of segment `s` to `target` rows, a strip at a time.
-  void reach(size_t s, int64_t target, bool to_the_end) {
+  /// All rows of a segment, as many of its last unit at a time as make a strip. One behind the other, segments have
+  /// their maps and weights in the cache by turns: strips through all of ResNet-50's first two stages took 2 % longer.
+  void compute_segment(size_t s) {
     const size_t last = ends_[s] - 1;
+    const int64_t rows = output_rows(last);
     const int64_t width = std::max<int64_t>(1, unit(last).shape.ow() / (unit(last).max_pool ? 2 : 1));
     const int64_t strip = std::max<int64_t>(1, strip_points_ / width);
-    for (int64_t done = unit(last).max_pool ? pooled_[last] : done_[last];;) {
-      done = std::min(target, done + strip);
-      advance(s, done, to_the_end && done == target);
-      if (done == target) return;
+    for (int64_t target = std::min(rows, strip);; target = std::min(rows, target + strip)) {
+      advance(s, target, target == rows);
+      if (target == rows) return;
     }
   }
 
@@ -113,7 +114,6 @@ class Scheduler {
       ask(needed, unit(u).input, reader_of(u).needed(map_needed[u], unit(u).shape.h));
       ask(needed, unit(u).shortcut, map_needed[u]);
     }
-    if (s > 0) reach(s - 1, needed[begin - 1], to_the_end);
     for (size_t u = begin; u < end; ++u) {
       if (!unit(u).max_pool) {
         compute(u, false, map_needed[u], live_of_map(u), filled_of_map(u));

@@ -37,7 +37,8 @@ struct RowSchedule {
   bool contains(size_t unit) const { return unit >= begin && unit < end; }
 };
 
-/// Advances unit end - 1 by about strip_points pixels at a time, and every other unit as far as that needs.
+/// Stage by stage, the stem with the first: advances the last unit of a stage by about strip_points pixels at a time,
+/// and every other unit of it as far as that needs.
 RowSchedule make_row_schedule(const Network& network, size_t begin, size_t end, int64_t strip_points);
 
 }  // namespace nibble

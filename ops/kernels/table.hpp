@@ -230,6 +230,8 @@ struct Elementwise {
   // --- pooling ---
   /// out[c] = max over the `count` rows; arg[c] (if set) = index of the first row that attains it. count >= 1.
   void (*max_rows_bf16)(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) = nullptr;
+  /// out[c] = max over the `count` rows of codes. count >= 1.
+  void (*max_rows_u8)(const uint8_t* const* rows, int count, int64_t n, uint8_t* out) = nullptr;
   /// The gradient of one pixel that `count` windows read: out[c] = bf16(sum over windows i in order, from 0, of
   /// g[i][c] where arg[i][c] == place[i], else 0). count >= 0.
   void (*max_rows_backward_bf16)(const bf16* const* g, const uint8_t* const* arg, const uint8_t* place, int count,

@@ -147,6 +147,28 @@ TEST_CASE("codes times factors are exact for every pair of bytes up to 255") {
   }
 }
 
+TEST_CASE("the largest of rows of codes") {
+  for (const int64_t rows : {1, 2, 4, 6, 9})
+    for (const int64_t n : {0, 1, 31, 39, 64, 79, 130}) {
+      Values values(Fill::kTame, static_cast<uint32_t>(rows * 1000 + n));
+      Grid<uint8_t> x(rows, n), want(1, n);
+      std::vector<const uint8_t*> pointers;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < n; ++c) x(r, c) = static_cast<uint8_t>(values.integer(0, 255));
+        pointers.push_back(&x(r, 0));
+      }
+      for (int64_t c = 0; c < n; ++c) {
+        want(0, c) = x(0, c);
+        for (int64_t r = 1; r < rows; ++r) want(0, c) = std::max(want(0, c), x(r, c));
+      }
+      for_each_level([&](const Elementwise& ew, const std::string& level) {
+        Grid<uint8_t> got(1, n);
+        ew.max_rows_u8(pointers.data(), static_cast<int>(rows), n, got.data());
+        CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
+      });
+    }
+}
+
 TEST_CASE("fp32 rounds to bf16 to nearest even, denormals to signed zero, NaN to a quiet NaN of the same payload") {
   // Every upper half with the lower halves around the tie.
   constexpr std::array<uint32_t, 6> kLower = {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu};

@@ -50,6 +50,7 @@ constexpr Elementwise kElementwise = {
     .scale_bf16_f32 = scale_bf16_f32,
     .add_bf16 = add_bf16,
     .max_rows_bf16 = max_rows_bf16,
+    .max_rows_u8 = max_rows_u8,
     .max_rows_backward_bf16 = max_rows_backward_bf16,
     .sum_rows_bf16 = sum_rows_bf16,
     .pack_u4 = pack_u4,

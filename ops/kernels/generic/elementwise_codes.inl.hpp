@@ -76,6 +76,12 @@ void multiply_u8(const uint8_t* codes, const uint8_t* factor, int64_t n, uint8_t
   for (; i < n; ++i) One::multiply_bytes(codes + i, factor + i, out + i);
 }
 
+void max_rows_u8(const uint8_t* const* rows, int count, int64_t n, uint8_t* out) {
+  int64_t i = 0;
+  for (; i + Wide::kBytes <= n; i += Wide::kBytes) Wide::max_bytes(rows, count, i, out + i);
+  for (; i < n; ++i) One::max_bytes(rows, count, i, out + i);
+}
+
 void f32_to_bf16(const float* x, int64_t n, bf16* out) {
   over_channels<2>(n, [&](auto block, int64_t first) NIBBLE_INLINE_BODY {
     using B = decltype(block);

@@ -27,6 +27,7 @@
 //   pack_nibbles              kCodes codes to kCodes / 2 bytes, low nibble first; upper four bits of a code are dropped
 //   unpack_nibbles            the reverse; (nibble ^ flip) - flip: flip 8 extends the sign, 0 keeps the nibble
 //   multiply_bytes            the low eight bits of kBytes products
+//   max_bytes                 the largest of `count` rows in each of kBytes columns from `first` on
 // `One` is the plain form: the scalar level runs on it, the others use it for the last channels, so a tail has the bits
 // of the body. NIBBLE_KERNEL_LEVEL and NIBBLE_KERNEL_LANES are explained in elementwise.inl.hpp.
 #pragma once
@@ -116,6 +117,11 @@ struct One {
   static constexpr int kBytes = 1;
   static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
     *out = static_cast<uint8_t>(*x * *y);
+  }
+  static NIBBLE_INLINE void max_bytes(const uint8_t* const* rows, int count, int64_t first, uint8_t* out) {
+    uint8_t best = rows[0][first];
+    for (int r = 1; r < count; ++r) best = rows[r][first] > best ? rows[r][first] : best;
+    *out = best;
   }
 };
 

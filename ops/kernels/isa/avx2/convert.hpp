@@ -96,7 +96,7 @@ struct Convert {
     _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(a, b, 0x31));
   }
 
-  static constexpr int kBytes = 32;  // bytes one step of multiply takes
+  static constexpr int kBytes = 32;  // bytes one step of multiply and max takes
   /// The low eight bits of 32 products.
   static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
     const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
@@ -104,6 +104,12 @@ struct Convert {
     const __m256i even = _mm256_and_si256(_mm256_mullo_epi16(a, b), _mm256_set1_epi16(0x00ff));
     const __m256i odd = _mm256_mullo_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_or_si256(even, _mm256_slli_epi16(odd, 8)));
+  }
+  static NIBBLE_INLINE void max_bytes(const uint8_t* const* rows, int count, int64_t first, uint8_t* out) {
+    const auto load = [&](int r) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + first)); };
+    __m256i best = load(0);
+    for (int r = 1; r < count; ++r) best = _mm256_max_epu8(best, load(r));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), best);
   }
 
  private:

@@ -114,13 +114,18 @@ struct Convert {
     _mm512_storeu_si512(codes, _mm512_sub_epi8(_mm512_xor_si512(nibbles, bit), bit));
   }
 
-  static constexpr int kBytes = 64;  // bytes one step of multiply takes
+  static constexpr int kBytes = 64;  // bytes one step of multiply and max takes
   /// The low eight bits of 64 products.
   static NIBBLE_INLINE void multiply_bytes(const uint8_t* x, const uint8_t* y, uint8_t* out) {
     const __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(y);
     const __m512i even = _mm512_and_si512(_mm512_mullo_epi16(a, b), _mm512_set1_epi16(0x00ff));
     const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
     _mm512_storeu_si512(out, _mm512_or_si512(even, _mm512_slli_epi16(odd, 8)));
+  }
+  static NIBBLE_INLINE void max_bytes(const uint8_t* const* rows, int count, int64_t first, uint8_t* out) {
+    __m512i best = _mm512_loadu_si512(rows[0] + first);
+    for (int r = 1; r < count; ++r) best = _mm512_max_epu8(best, _mm512_loadu_si512(rows[r] + first));
+    _mm512_storeu_si512(out, best);
   }
 
  private:
