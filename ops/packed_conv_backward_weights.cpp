@@ -170,7 +170,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
                     .bytes = stored_bytes(x) + stored_bytes(d_y) + stored_bytes(d_weights)};
   });
   check_gradient(layer, s, d_y);
-  if (s.n == 0) {
+  if (d_y.rows() == 0) {
     d_weights.zero();
     return;
   }
@@ -188,7 +188,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
     for (int64_t c = 0; c < k; ++c) sink.row.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
 
   if (tiled.run_left_again != nullptr) {
-    add_weight_gradient_tiled(tiled, layer, s, x, d_y, sink);
+    weight_gradient_tiled(tiled, layer, s, x, d_y, sink);
     return;
   }
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;

@@ -38,7 +38,7 @@ struct WeightSink {
 /// The gradient on tiles (kernels::WeightGradient), for levels that have them. The sink has the layer's own taps:
 /// kernel rows of kw * ic elements when the layer is row-folded, else kh * kw taps of ic channels. Threads: cut by
 /// shape.  Cost: each operand is packed once or a few times, see TiledPlan; scratch of a few MiB.
-void add_weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
-                               const Tensor& x, const Tensor& d_y, const WeightSink& sink);
+void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
+                           const Tensor& x, const Tensor& d_y, const WeightSink& sink);
 
 }  // namespace nibble

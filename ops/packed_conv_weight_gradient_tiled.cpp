@@ -200,7 +200,7 @@ class TiledGradient {
     zero_pixel_.assign(static_cast<size_t>(round_up(sink.k, kChannels) * 2), is_signed ? kSignedOffset : uint8_t{0});
   }
 
-  void add() const {
+  void run() const {
     for (int64_t first = 0; first < plan_.staying(); first += plan_.group)
       add_group(first, std::min(plan_.staying(), first + plan_.group));
   }
@@ -393,9 +393,9 @@ class TiledGradient {
 
 }  // namespace
 
-void add_weight_gradient_tiled(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
-                               const Tensor& x, const Tensor& d_y, const WeightSink& sink) {
-  TiledGradient(kernel, layer, s, x, d_y, sink).add();
+void weight_gradient_tiled(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s, const Tensor& x,
+                           const Tensor& d_y, const WeightSink& sink) {
+  TiledGradient(kernel, layer, s, x, d_y, sink).run();
 }
 
 }  // namespace nibble
