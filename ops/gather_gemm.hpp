@@ -206,15 +206,22 @@ void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, 
   });
 }
 
-/// Runs a whole gathered product. `source(scratch, range)` gives the task's source rows; `epilogue(task, first_point,
-/// rows, c, ldc)` gets each finished block. Tasks are cut by shape, run in parallel, and number task_count(g).
 inline int64_t task_count(const Gather& g) {
   const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
   return (all + per - 1) / per;
 }
 
-template <typename C, typename T, typename Gemm, typename Source, typename Epilogue>
-void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source& source, const Epilogue& epilogue) {
+/// For products whose tasks need no last word.
+struct NothingMore {
+  void operator()(int64_t /*task*/, int64_t /*g0*/, int64_t /*g1*/) const {}
+};
+
+/// Runs a whole gathered product. `source(scratch, range)` gives the task's source rows; `epilogue(task, first_point,
+/// rows, c, ldc)` gets each finished block, `done(task, g0, g1)` all of the task's grid rows [g0, g1). Tasks are cut by
+/// shape, run in parallel, and number task_count(g).
+template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Done = NothingMore>
+void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source& source, const Epilogue& epilogue,
+                 const Done& done = {}) {
   const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
   const int64_t ldc = b.padded_columns(), block = round_up(kBlockRows, gemm.mr);
   parallel_for(task_count(g), [&](int64_t task) {
@@ -229,6 +236,7 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
       multiply_rows(gemm, b, pointers, rows, c, ldc);
       epilogue(task, first, rows, c, ldc);
     }
+    done(task, g0, g1);
   });
 }
 

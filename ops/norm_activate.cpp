@@ -44,49 +44,23 @@ kernels::Rows<const bf16> rows_of(const Tensor& t, int64_t first) {
   return {t.row<bf16>(first), t.stride()};
 }
 
-/// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape.
+template <typename T>
+kernels::Rows<T> bytes_of(const Tensor& t, int64_t first) {
+  if (!t.defined()) return {};
+  return {t.row<uint8_t>(first), t.stride()};
+}
+
+/// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape. What a body streams
+/// is visible to whoever waits for this call.
 template <typename Body>
 void row_blocks(int64_t rows, const Body& body) {
   parallel_for(tasks_of(rows), [&](int64_t task) {
     const int64_t end = std::min(rows, (task + 1) * kTaskRows);
     for (int64_t first = task * kTaskRows; first < end; first += kBlockPixels)
       body(task, first, std::min(kBlockPixels, end - first));
+    kernels::active().ew.publish();
   });
 }
-
-/// The clip classes of z, two bits each: every block of row_blocks is packed apart, rounded up to whole bytes. Blocks
-/// but the last have kBlockPixels rows, a multiple of 4, so block `first` begins at byte first * c / 4.
-class ClipClasses {
- public:
-  ClipClasses() = default;
-  explicit ClipClasses(const Shape& shape, int64_t rows)
-      : c_(shape.back()), packed_(DType::u8, {(rows * c_ + 3) / 4}) {}
-  bool defined() const { return packed_.defined(); }
-  int64_t bytes() const { return defined() ? static_cast<int64_t>(packed_.bytes()) : 0; }
-
-  void store(kernels::Rows<const bf16> z, int64_t first, int64_t rows, kernels::UnsignedQuantizer q) const {
-    Scratch scratch;
-    uint8_t* classes = scratch.get<uint8_t>(static_cast<size_t>(padded(rows)));
-    std::fill(classes + rows * c_, classes + padded(rows), uint8_t{0});
-    kernels::active().ew.clip_classes(z, rows, c_, q, {classes, c_});
-    kernels::active().ew.pack_u2(classes, padded(rows), packed_.data<uint8_t>() + first * c_ / 4);
-  }
-
-  /// A z for the rows [first, first + rows) that has their gradients, into `z` (rows * c elements).
-  kernels::Rows<const bf16> load(int64_t first, int64_t rows, kernels::UnsignedQuantizer q, bf16* z) const {
-    Scratch scratch;
-    uint8_t* classes = scratch.get<uint8_t>(static_cast<size_t>(padded(rows)));
-    kernels::active().ew.unpack_u2(packed_.data<uint8_t>() + first * c_ / 4, padded(rows), classes);
-    kernels::active().ew.clip_values({classes, c_}, rows, c_, q, {z, c_});
-    return {z, c_};
-  }
-
- private:
-  int64_t padded(int64_t rows) const { return (rows * c_ + 3) / 4 * 4; }
-
-  int64_t c_ = 0;
-  Tensor packed_;
-};
 
 kernels::UnsignedQuantizer kernel_of(const ActivationQuantizer* q) {
   return q != nullptr ? q->kernel() : kernels::UnsignedQuantizer{};
@@ -102,7 +76,8 @@ struct Sums {
   std::vector<double> g, g_xhat;
 };
 
-Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
+/// The tasks' sums of g and of g*(y - mean), added up; the second then gets its inv_std.
+Sums total(const Tensor& partial, int64_t tasks, int64_t c, const NormStatistics& statistics) {
   Sums s{std::vector<double>(static_cast<size_t>(c)), std::vector<double>(static_cast<size_t>(c))};
   for (int64_t t = 0; t < tasks; ++t) {
     const float* p = partial.data<float>() + t * 2 * c;
@@ -111,11 +86,16 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c) {
       s.g_xhat[static_cast<size_t>(i)] += static_cast<double>(p[c + i]);
     }
   }
+  for (size_t i = 0; i < s.g_xhat.size(); ++i) s.g_xhat[i] *= static_cast<double>(statistics.inv_std[i]);
   return s;
 }
 
-/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; writes d_gamma, d_beta.
-Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
+/// Whether somebody reads g after its first norm has.
+enum class After { kDropped, kRead };
+
+/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; writes d_gamma, d_beta. In g's storage
+/// unless g is read again.
+Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums, After g_after) {
   Zone zone("norm backward, apply", b.name);
   const Tensor& y = b.y.value();
   const int64_t c = y.shape().back(), rows = y.rows();
@@ -132,19 +112,20 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums) {
     q[i] = static_cast<float>(slope);
     r[i] = static_cast<float>(-m * sums.g[i] / n - slope * static_cast<double>(b.statistics.mean[i]));
   }
-  const Tensor dy = like(y);
+  const Tensor dy = g_after == After::kDropped ? g : like(y);
+  const kernels::Store store = g_after == After::kDropped ? kernels::Store::kCached : store_of(dy);
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y) + stored_bytes(dy)}; });
   const auto& ew = kernels::active().ew;
   row_blocks(rows, [&](int64_t, int64_t first, int64_t count) {
     ew.norm_backward_apply(rows_of(g, first), rows_of(y, first), count, c, p.data(), q.data(), r.data(),
-                           {dy.row<bf16>(first), dy.stride()});
+                           {dy.row<bf16>(first), dy.stride()}, store);
   });
   return dy;
 }
 
 /// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
 Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out,
-                         const ClipClasses& classes, Sums& sums) {
+                         const Tensor& classes, Sums& sums) {
   Zone zone("norm backward, sums", args.main.name);
   const Tensor& y = args.main.y.value();
   const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
@@ -154,34 +135,30 @@ Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine,
   const Tensor through = out.codes.defined() ? out.codes.grad() : Tensor();
   const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
   zone.count([&] {
-    const int64_t z = classes.defined() ? classes.bytes() : out.z.defined() ? stored_bytes(out.z.value()) : 0;
+    const int64_t z = classes.defined() ? stored_bytes(classes) : out.z.defined() ? stored_bytes(out.z.value()) : 0;
     return ZoneWork{.bytes = stored_bytes(y) + z + stored_bytes(through) + stored_bytes(direct) + stored_bytes(g)};
   });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
-    Scratch scratch;
     float* sum = partial.row<float>(task);
-    const kernels::UnsignedQuantizer quantizer = kernel_of(args.quantizer);
-    kernels::Rows<const bf16> z;  // no data: v is computed again from y
-    if (classes.defined())
-      z = classes.load(first, rows, quantizer, scratch.get<bf16>(static_cast<size_t>(rows * c)));
-    else if (out.z.defined())
-      z = rows_of(out.z.value(), first);
-    ew.activate_backward({.rows = rows,
-                          .n = c,
-                          .y = rows_of(y, first),
-                          .m = affine.m.data(),
-                          .a = affine.a.data(),
-                          .z = z,
-                          .through_quantizer = rows_of(through, first),
-                          .direct = rows_of(direct, first),
-                          .quantizer = quantizer,
-                          .mean = args.main.statistics.mean.data(),
-                          .inv_std = args.main.statistics.inv_std.data(),
-                          .g = {g.row<bf16>(first), g.stride()},
-                          .sum_g = sum,
-                          .sum_g_xhat = sum + c});
+    // Without z and classes v is computed again from y.
+    ew.activate_backward(
+        {.rows = rows,
+         .n = c,
+         .y = rows_of(y, first),
+         .m = affine.m.data(),
+         .a = affine.a.data(),
+         .z = out.z.defined() && !classes.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
+         .classes = bytes_of<const uint8_t>(classes, first),
+         .through_quantizer = rows_of(through, first),
+         .direct = rows_of(direct, first),
+         .quantizer = kernel_of(args.quantizer),
+         .mean = args.main.statistics.mean.data(),
+         .g = {g.row<bf16>(first), g.stride()},
+         .store_g = store_of(g),
+         .sum_g = sum,
+         .sum_g_centred = sum + c});
   });
-  sums = total(partial, tasks, c);
+  sums = total(partial, tasks, c, args.main.statistics);
   return g;
 }
 
@@ -194,10 +171,9 @@ void projection_backward(const NormBranch& b, const Tensor& g) {
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y)}; });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     float* sum = partial.row<float>(task);
-    ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(),
-                          b.statistics.inv_std.data(), sum, sum + c);
+    ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(), sum, sum + c);
   });
-  b.y.set_grad(norm_backward(b, g, total(partial, tasks, c)));
+  b.y.set_grad(norm_backward(b, g, total(partial, tasks, c, b.statistics), After::kRead));
 }
 
 }  // namespace
@@ -259,12 +235,13 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
 
   const Tensor z = args.store_z ? like(y) : Tensor();
   Tensor codes = args.quantizer != nullptr ? new_codes(y.shape(), *args.quantizer) : Tensor();
-  const ClipClasses classes = tape != nullptr && args.keep_classes ? ClipClasses(y.shape(), y.rows()) : ClipClasses();
+  const Tensor classes =
+      tape != nullptr && args.keep_classes ? Tensor(DType::u8, {y.rows(), kernels::clip_class_bytes(c)}) : Tensor();
   const Tensor maxima = args.channel_max != nullptr ? Tensor::zeros(DType::f32, {tasks, c}) : Tensor();
   const auto& ew = kernels::active().ew;
   zone.count([&] {
     return ZoneWork{.bytes = stored_bytes(y) + stored_bytes(shortcut) + stored_bytes(z) + stored_bytes(codes) +
-                             classes.bytes()};
+                             stored_bytes(classes)};
   });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     Scratch scratch;
@@ -279,7 +256,11 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
       k.m2 = side.m.data();
       k.a2 = side.a.data();
     }
-    if (z.defined()) k.z = {z.row<bf16>(first), z.stride()};
+    if (z.defined()) {
+      k.z = {z.row<bf16>(first), z.stride()};
+      k.store_z = store_of(z);
+    }
+    k.classes = bytes_of<uint8_t>(classes, first);
     if (maxima.defined()) k.channel_max = maxima.row<float>(task);
     uint8_t* block = nullptr;
     if (codes.defined()) {
@@ -291,7 +272,6 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     }
     ew.normalise_activate(k);
     if (codes.defined()) store_codes(block, first, rows, codes);
-    if (classes.defined()) classes.store(rows_of(z, first), first, rows, kernel_of(args.quantizer));
   });
   if (maxima.defined()) merge_maxima(maxima, tasks, c, args.channel_max);
   if (codes.defined() && args.dequantize) codes = dequantize_tensor(codes, *args.quantizer);
@@ -306,11 +286,10 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     tape->record([args, main, out, classes, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
       Sums sums;
       const Tensor g = activate_backward(args, main, out, classes, sums);
-      args.main.y.set_grad(norm_backward(args.main, g, sums));
-      if (has_projection)
-        projection_backward(branch, g);
-      else if (args.shortcut.defined())
-        args.shortcut.accumulate(g);
+      if (has_projection) projection_backward(branch, g);
+      const bool to_shortcut = !has_projection && args.shortcut.defined();
+      args.main.y.set_grad(norm_backward(args.main, g, sums, to_shortcut ? After::kRead : After::kDropped));
+      if (to_shortcut) args.shortcut.accumulate(g);
       if (out.z.defined()) out.z.release();
       if (out.codes.defined()) out.codes.release();
     });
@@ -333,6 +312,7 @@ Tensor normalised_activation(const NormBranch& branch) {
     k.m = affine.m.data();
     k.a = affine.a.data();
     k.z = {z.row<bf16>(first), z.stride()};
+    k.store_z = store_of(z);
     ew.normalise_activate(k);
   });
   return z;
@@ -438,10 +418,9 @@ Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const
                           .direct = rows_of(direct, first),
                           .quantizer = kernel_of(quantizer),
                           .mean = zero.data(),
-                          .inv_std = zero.data(),
                           .g = {g.row<bf16>(first), g.stride()},
                           .sum_g = unused,
-                          .sum_g_xhat = unused + c});
+                          .sum_g_centred = unused + c});
   });
   return g;
 }

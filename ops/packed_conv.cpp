@@ -114,23 +114,25 @@ void add_start(const std::vector<int32_t>& start, int64_t columns, int32_t* c, i
 
 /// Runs the forward product and hands every block to `epilogue(task, first, rows, column, columns, acc, ldc)`, acc s32
 /// or f32.
-template <typename Epilogue>
-void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue) {
+template <typename Epilogue, typename Done = NothingMore>
+void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue, const Done& done = {}) {
   Gather g = layer.forward_gather();
   g.n = shape_with_batch(layer, x).n;
   const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
     using C = std::remove_cvref_t<decltype(*start)>;
     using T = decltype(element);
     if (layer.strided()) {
-      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue);
+      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue, done);
       return;
     }
-    gather_gemm<C, T>(gemm, g, layer.forward, source,
-                      [&](int64_t task, int64_t first, int64_t rows, C* c, int64_t ldc) {
-                        if constexpr (std::is_same_v<C, int32_t>)
-                          if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
-                        epilogue(task, first, rows, 0, layer.shape.oc, c, ldc);
-                      });
+    gather_gemm<C, T>(
+        gemm, g, layer.forward, source,
+        [&](int64_t task, int64_t first, int64_t rows, C* c, int64_t ldc) {
+          if constexpr (std::is_same_v<C, int32_t>)
+            if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
+          epilogue(task, first, rows, 0, layer.shape.oc, c, ldc);
+        },
+        done);
   };
   if (layer.integer())
     run(*layer.int_gemm, CodeSource(x, layer.quantizer, g), layer.start.empty() ? nullptr : layer.start.data(),
@@ -187,17 +189,19 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
   });
   const int64_t tasks = forward_task_count(layer, x);
   Tensor partial = Tensor::zeros(DType::f32, {tasks, 2, s.oc});
+  const kernels::Store store = store_of(y);
   const auto& ew = kernels::active().ew;
-  forward_blocks(layer, x,
-                 [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c, int64_t ldc) {
-                   float* sum = partial.row<float>(2 * task) + column;
-                   const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data() + column;
-                   const kernels::Rows<bf16> out{y.row<bf16>(first) + column, y.stride()};
-                   if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-                     ew.rescale_stats_s32(c, ldc, rows, n, scale, out, sum, sum + s.oc);
-                   else
-                     ew.rescale_stats_f32(c, ldc, rows, n, scale, out, sum, sum + s.oc);
-                 });
+  const auto epilogue = [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c,
+                            int64_t ldc) {
+    float* sum = partial.row<float>(2 * task) + column;
+    const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data() + column;
+    const kernels::Rows<bf16> out{y.row<bf16>(first) + column, y.stride()};
+    if constexpr (std::is_same_v<decltype(c), const int32_t*>)
+      ew.rescale_stats_s32(c, ldc, rows, n, scale, out, store, sum, sum + s.oc);
+    else
+      ew.rescale_stats_f32(c, ldc, rows, n, scale, out, store, sum, sum + s.oc);
+  };
+  forward_blocks(layer, x, epilogue, [&](int64_t, int64_t, int64_t) { ew.publish(); });
   sums.sum.assign(static_cast<size_t>(s.oc), 0.0);
   sums.sum_sq.assign(static_cast<size_t>(s.oc), 0.0);
   sums.count = s.out_pixels();

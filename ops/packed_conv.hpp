@@ -64,6 +64,12 @@ inline int64_t stored_bytes(const Tensor& t) {
   return t.defined() ? static_cast<int64_t>(t.bytes()) : 0;
 }
 
+/// Streamed if tensors of this size have left the caches before they are read again: from twice a 2 MiB L2 on. At 224
+/// px streaming took a third of the time off batch norm's backward (a Xeon with AMX).
+inline kernels::Store store_of(const Tensor& t) {
+  return stored_bytes(t) >= (int64_t{4} << 20) ? kernels::Store::kStreamed : kernels::Store::kCached;
+}
+
 /// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
 /// Other layers: u8 or u4 codes, or bf16, [n, h, w, ic], rows `code_stride(ic)` elements apart.
 inline int64_t code_stride(int64_t channels) {

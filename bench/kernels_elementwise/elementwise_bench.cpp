@@ -9,6 +9,7 @@
 
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
+#include "engine/tensor.hpp"
 #include "ops/kernels/table.hpp"
 
 namespace {
@@ -24,9 +25,11 @@ constexpr int64_t kStreamed = 16 << 20;  // elements of a streamed tensor
 /// Inputs and outputs of one block, and per-channel constants.
 struct Data {
   int64_t n, first = 0;  // the block begins at row `first` of the tensors of halves and codes
+  kernels::Store store = kernels::Store::kCached;
   std::vector<int32_t> acc;
   std::vector<float> acc_f32, singles, m, a, p, scale, sum, sum2;
-  std::vector<bf16> y, z, side, through, out;
+  std::vector<bf16> y, side, through;
+  Tensor out;
   std::vector<uint8_t> codes, packed;
   std::vector<int8_t> weights;
 
@@ -37,14 +40,14 @@ struct Data {
     for (size_t i = 0; i < size; ++i) {
       acc.push_back(static_cast<int32_t>(real(engine) * 4000.0f));
       acc_f32.push_back(real(engine));
-      for (auto* half : {&y, &z, &side, &through}) half->push_back(to_bf16(real(engine)));
+      for (auto* half : {&y, &side, &through}) half->push_back(to_bf16(real(engine)));
       codes.push_back(static_cast<uint8_t>(i % 16));
     }
     singles = acc_f32;
-    out.resize(size);
-    for (auto* half : {&y, &z, &side, &through, &out}) repeat(*half, static_cast<size_t>(rows * n));
+    out = Tensor::zeros(DType::bf16, {rows, n});  // begins with a line, as tensors do: streamed rows must
+    for (auto* half : {&y, &side, &through}) repeat(*half, static_cast<size_t>(rows * n));
     repeat(codes, static_cast<size_t>(rows * n));
-    packed.resize(size);
+    packed.resize(static_cast<size_t>(rows * n));
     weights.resize(size);
     for (auto* constants : {&m, &a, &p}) constants->assign(c, 0.01f);
     scale.assign(c, 3.7f);
@@ -60,6 +63,7 @@ struct Data {
   Rows<T> to(std::vector<T>& v) const {
     return {v.data() + first * n, n};
   }
+  Rows<bf16> to(const Tensor& t) const { return {t.row<bf16>(first), t.stride()}; }
 
  private:
   template <typename T>
@@ -100,8 +104,10 @@ void add_streamed(const std::string& name, int64_t bytes, Pass pass) {
                                  const Elementwise& ew = kernels::active().ew;
                                  const int64_t rows = kStreamed / state.range(0);
                                  Data data(state.range(0), rows);
+                                 data.store = kernels::Store::kStreamed;
                                  for (auto _ : state) {
                                    for (data.first = 0; data.first < rows; data.first += kRows) pass(ew, data);
+                                   ew.publish();
                                    benchmark::ClobberMemory();
                                  }
                                  state.SetBytesProcessed(state.iterations() * kStreamed * bytes);
@@ -129,7 +135,7 @@ void add_products() {
     ew.affine_f32_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));
   });
   add("rescale_stats_s32", 6, [](const Elementwise& ew, Data& d) {
-    ew.rescale_stats_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.sum.data(), d.sum2.data());
+    ew.rescale_stats_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.store, d.sum.data(), d.sum2.data());
   });
   add("scale_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
     ew.scale_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), Into::kOverwrite);
@@ -146,7 +152,6 @@ void add_training() {
     args.a = d.a.data();
     args.quantizer = {d.scale.data(), 15.0f};
     args.codes = d.to(d.codes);
-    args.channel_max = d.sum.data();
     ew.normalise_activate(args);
   });
   add_streamed("normalise_activate_block_output", 7, [](const Elementwise& ew, Data& d) {
@@ -161,7 +166,8 @@ void add_training() {
     args.quantizer = {d.scale.data(), 15.0f};
     args.through_bf16 = true;
     args.codes = d.to(d.codes);
-    args.channel_max = d.sum.data();
+    args.classes = {d.packed.data() + d.first * kernels::clip_class_bytes(d.n), kernels::clip_class_bytes(d.n)};
+    args.store_z = d.store;
     ew.normalise_activate(args);
   });
   add_streamed("activate_backward_codes", 6, [](const Elementwise& ew, Data& d) {
@@ -174,10 +180,10 @@ void add_training() {
     args.through_quantizer = d.in(d.through);
     args.quantizer = {d.scale.data(), 15.0f};
     args.mean = d.p.data();
-    args.inv_std = d.p.data();
     args.g = d.to(d.out);
+    args.store_g = d.store;
     args.sum_g = d.sum.data();
-    args.sum_g_xhat = d.sum2.data();
+    args.sum_g_centred = d.sum2.data();
     ew.activate_backward(args);
   });
   add_streamed("activate_backward_block_output", 10, [](const Elementwise& ew, Data& d) {
@@ -185,22 +191,23 @@ void add_training() {
     args.rows = kRows;
     args.n = d.n;
     args.y = d.in(d.y);
-    args.z = d.in(d.z);
+    args.classes = {d.packed.data() + d.first * kernels::clip_class_bytes(d.n), kernels::clip_class_bytes(d.n)};
     args.through_quantizer = d.in(d.through);
     args.direct = d.in(d.side);
     args.quantizer = {d.scale.data(), 15.0f};
     args.mean = d.p.data();
-    args.inv_std = d.p.data();
     args.g = d.to(d.out);
+    args.store_g = d.store;
     args.sum_g = d.sum.data();
-    args.sum_g_xhat = d.sum2.data();
+    args.sum_g_centred = d.sum2.data();
     ew.activate_backward(args);
   });
   add_streamed("norm_backward_sums", 4, [](const Elementwise& ew, Data& d) {
-    ew.norm_backward_sums(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.p.data(), d.sum.data(), d.sum2.data());
+    ew.norm_backward_sums(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.sum.data(), d.sum2.data());
   });
   add_streamed("norm_backward_apply", 6, [](const Elementwise& ew, Data& d) {
-    ew.norm_backward_apply(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.m.data(), d.a.data(), d.to(d.out));
+    ew.norm_backward_apply(d.in(d.through), d.in(d.y), kRows, d.n, d.p.data(), d.m.data(), d.a.data(), d.to(d.out),
+                           d.store);
   });
   add_streamed("add_bf16", 6,
                [](const Elementwise& ew, Data& d) { ew.add_bf16(d.in(d.y), d.in(d.side), kRows, d.n, d.to(d.out)); });
@@ -210,7 +217,7 @@ void add_training() {
     const bf16* rows[9];
     for (int64_t first = 0; first + 9 <= kRows; first += 9) {
       for (int64_t r = 0; r < 9; ++r) rows[r] = d.y.data() + (first + r) * d.n;
-      ew.max_rows_bf16(rows, 9, d.n, d.out.data(), d.packed.data());
+      ew.max_rows_bf16(rows, 9, d.n, d.out.data<bf16>(), d.packed.data());
     }
   });
   add("max_rows_backward_bf16_of_4", 3, [](const Elementwise& ew, Data& d) {
@@ -222,7 +229,7 @@ void add_training() {
         g[r] = d.y.data() + (first + r) * d.n;
         arg[r] = d.codes.data() + (first + r) * d.n;
       }
-      ew.max_rows_backward_bf16(g, arg, kPlace, 4, d.n, d.out.data());
+      ew.max_rows_backward_bf16(g, arg, kPlace, 4, d.n, d.out.data<bf16>());
     }
   });
 }
@@ -242,7 +249,7 @@ void add_codes_and_weights() {
     ew.multiply_u8(d.codes.data(), d.codes.data(), kRows * d.n, d.packed.data());
   });
   add("f32_to_bf16", 6,
-      [](const Elementwise& ew, Data& d) { ew.f32_to_bf16(d.acc_f32.data(), kRows * d.n, d.out.data()); });
+      [](const Elementwise& ew, Data& d) { ew.f32_to_bf16(d.acc_f32.data(), kRows * d.n, d.out.data<bf16>()); });
   add("bf16_to_f32", 6,
       [](const Elementwise& ew, Data& d) { ew.bf16_to_f32(d.y.data(), kRows * d.n, d.singles.data()); });
   add("absmax", 4, [](const Elementwise& ew, Data& d) {

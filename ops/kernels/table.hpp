@@ -123,6 +123,17 @@ struct Rows {
   int64_t stride = 0;
 };
 
+/// How a result goes to memory. Streamed: past the caches, whole lines without reading them first, for tensors that the
+/// caches have lost before they are read. The thread itself sees it at once, others after Elementwise::publish.
+enum class Store { kCached, kStreamed };
+
+/// Rows of clip classes, two bits an element: bit c of a row is bit 0 of the class of channel c, bit c of the row's
+/// second half, clip_class_bytes(n) / 2 bytes further, is bit 1. The class says what the gradient of z needs: 0 for
+/// z <= 0; else 1 for z*s < 1, 2 up to top, 1 up to top + 1, 3 from there on; without a quantizer 2 for every z > 0.
+constexpr int64_t clip_class_bytes(int64_t n) {
+  return 2 * ((n + 7) / 8);
+}
+
 /// Clamp-and-floor quantizer of non-negative values, per channel (METHOD.md section 2, unsigned activations):
 /// code = floor(min(max(v * scale[c], 0), top)) with top = 2^b - 1 (integer), so clamping comes before the conversion.
 struct UnsignedQuantizer {
@@ -142,7 +153,9 @@ struct NormaliseActivateArgs {
   Rows<bf16> z{};                 // null data: not stored. z = bf16(max(v, 0))
   UnsignedQuantizer quantizer{};  // null scale: no codes. Quantizes z rounded to bf16 if `through_bf16`, else max(v, 0)
   bool through_bf16 = false;
-  Rows<uint8_t> codes{};         // one byte a code
+  Rows<uint8_t> codes{};    // one byte a code
+  Rows<uint8_t> classes{};  // null data: not stored. Clip classes of z = bf16(max(v, 0)), stored or not
+  Store store_z = Store::kCached;
   float* channel_max = nullptr;  // [n] if set: raised to the largest max(v, 0), as rounded to bf16
 };
 
@@ -154,15 +167,16 @@ struct ActivateBackwardArgs {
   const float* m = nullptr;  // v = y*m + a where z is null
   const float* a = nullptr;
   Rows<const bf16> z{};                  // block output: v = z
+  Rows<const uint8_t> classes{};         // or its clip classes, which give the same gradient
   Rows<const bf16> through_quantizer{};  // gradient of the dequantized activation; null: none
   Rows<const bf16> direct{};             // gradient that bypasses the quantizer; null: none
   UnsignedQuantizer quantizer{};         // null scale: derivative 1. Derivative: 0.5 for 0 <= v*s < 1, 1 up to top,
                                   // 0.5 for top <= v*s < top + 1, 0 from top + 1 on (METHOD.md section 2, gradients)
-  const float* mean = nullptr;     // [n]
-  const float* inv_std = nullptr;  // [n]
-  Rows<bf16> g{};                  // out, rounded; the sums use the rounded value
+  const float* mean = nullptr;  // [n]
+  Rows<bf16> g{};               // out, rounded; the sums use the rounded value; may be one of the inputs
+  Store store_g = Store::kCached;
   float* sum_g = nullptr;          // [n] += sum over rows of g
-  float* sum_g_xhat = nullptr;     // [n] += sum over rows of g * (y - mean) * inv_std
+  float* sum_g_centred = nullptr;  // [n] += sum over rows of g * (y - mean)
 };
 
 /// Operations on rows of channels. All float arithmetic is IEEE single, multiply then add, in the order written, so the
@@ -194,9 +208,9 @@ struct Elementwise {
   // --- training forward ---
   /// y = bf16(float(acc) * scale[c]) (scale null: 1); sum[c] += y, sum_sq[c] += y*y over the rows, from the rounded y.
   void (*rescale_stats_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,
-                            float* sum, float* sum_sq) = nullptr;
+                            Store store, float* sum, float* sum_sq) = nullptr;
   void (*rescale_stats_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,
-                            float* sum, float* sum_sq) = nullptr;
+                            Store store, float* sum, float* sum_sq) = nullptr;
   void (*normalise_activate)(const NormaliseActivateArgs& args) = nullptr;
   void (*quantize_bf16)(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantizer q,
                         Rows<uint8_t> codes) = nullptr;
@@ -204,26 +218,19 @@ struct Elementwise {
   void (*dequantize_bf16)(Rows<const uint8_t> codes, int64_t rows, int64_t n, const float* scale,
                           Rows<bf16> out) = nullptr;
 
-  /// Two bits of z that decide its gradient (the derivative of ActivateBackwardArgs): 0 for z <= 0; else 1 for
-  /// z*s < 1, 2 up to top, 1 up to top + 1, 3 from there on. Without a quantizer 2 for every z > 0.
-  void (*clip_classes)(Rows<const bf16> z, int64_t rows, int64_t n, UnsignedQuantizer q,
-                       Rows<uint8_t> classes) = nullptr;
-  /// The reverse, as far as gradients go: a value of each class, 0, 0.5, 2 and 4*(top + 1) over the scale, so that
-  /// activate_backward makes the same of it as of the z that clip_classes has seen.
-  void (*clip_values)(Rows<const uint8_t> classes, int64_t rows, int64_t n, UnsignedQuantizer q,
-                      Rows<bf16> z) = nullptr;
-
   // --- training backward ---
   void (*activate_backward)(const ActivateBackwardArgs& args) = nullptr;
-  /// sum_g[c] += g, sum_g_xhat[c] += g*(y-mean)*inv_std: the sums alone, for the projection's batch norm.
+  /// sum_g[c] += g, sum_g_centred[c] += g*(y-mean): the sums alone, for the projection's batch norm.
   void (*norm_backward_sums)(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
-                             const float* inv_std, float* sum_g, float* sum_g_xhat) = nullptr;
-  /// dy = bf16(p[c]*g + q[c]*y + r[c]).
+                             float* sum_g, float* sum_g_centred) = nullptr;
+  /// dy = bf16(p[c]*g + q[c]*y + r[c]); dy may be g.
   void (*norm_backward_apply)(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
-                              const float* q, const float* r, Rows<bf16> dy) = nullptr;
+                              const float* q, const float* r, Rows<bf16> dy, Store store) = nullptr;
   /// out = bf16(acc * scale[c]) (scale null: 1), and added to what out holds (in fp32, then rounded) for kAccumulate.
   void (*scale_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
                          Into into) = nullptr;
+  /// Makes what this thread has streamed visible to the threads that it synchronises with from here on.
+  void (*publish)() = nullptr;
   /// out = bf16(a + b).
   void (*add_bf16)(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) = nullptr;
 
@@ -244,9 +251,6 @@ struct Elementwise {
   void (*unpack_u4)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
   void (*pack_s4)(const int8_t* codes, int64_t n, uint8_t* packed) = nullptr;
   void (*unpack_s4)(const uint8_t* packed, int64_t n, int8_t* codes) = nullptr;
-  /// n codes of two bits, n a multiple of 4: byte i holds codes i, i + n/4, i + n/2 and i + 3n/4, the first lowest.
-  void (*pack_u2)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;
-  void (*unpack_u2)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
   void (*multiply_u8)(const uint8_t* codes, const uint8_t* factor, int64_t n,
                       uint8_t* out) = nullptr;  // products <= 255
   void (*f32_to_bf16)(const float* x, int64_t n, bf16* out) = nullptr;

@@ -131,7 +131,7 @@ TEST_CASE_TEMPLATE("rescaling stores bf16 and adds the sums of the rounded value
     Product<Acc> p(rows, n, fill, seed);
     const Grid<float> sum0 = constants(n, -3.0f, 3.0f, p.values), sq0 = constants(n, 0.0f, 9.0f, p.values);
     for (const float* scale : {static_cast<const float*>(p.m.data()), static_cast<const float*>(nullptr)}) {
-      Grid<bf16> want(rows, n);
+      Grid<bf16> want(rows, n, padding_at(rows, n));
       Grid<float> want_sum = sum0, want_sq = sq0;
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t c = 0; c < n; ++c) {
@@ -143,9 +143,11 @@ TEST_CASE_TEMPLATE("rescaling stores bf16 and adds the sums of the rounded value
           want_sq(0, c) += square;
         }
       for_each_level([&](const Elementwise& ew, const std::string& level) {
-        Grid<bf16> got(rows, n);
+        Grid<bf16> got(rows, n, padding_at(rows, n));
         Grid<float> sum = sum0, sq = sq0;
-        (ew.*Slots<Acc>::rescale)(p.acc.data(), p.acc.stride(), rows, n, scale, got.out(), sum.data(), sq.data());
+        (ew.*Slots<Acc>::rescale)(p.acc.data(), p.acc.stride(), rows, n, scale, got.out(), store_at(rows, n),
+                                  sum.data(), sq.data());
+        ew.publish();
         CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(sum == want_sum, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(sq == want_sq, level, " rows ", rows, " n ", n);

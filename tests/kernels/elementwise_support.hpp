@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <type_traits>
@@ -80,6 +81,27 @@ class Values {
   std::mt19937 engine_;
 };
 
+/// Lines of the cache, so that a kernel may stream.
+template <typename T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  LineAllocator() = default;
+  template <typename U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kLine); }
+  bool operator==(const LineAllocator&) const = default;
+};
+
+/// Half of the shapes are streamed, from rows that begin with a line.
+inline kernels::Store store_at(int64_t rows, int64_t n) {
+  return (rows + n) % 2 == 0 ? kernels::Store::kStreamed : kernels::Store::kCached;
+}
+inline int64_t padding_at(int64_t rows, int64_t n) {
+  return store_at(rows, n) == kernels::Store::kStreamed ? 32 - n % 32 : 5;
+}
+
 /// rows x n elements in a buffer with a stride above n and guard elements before and behind; every byte that no row
 /// owns keeps a pattern, so comparing two grids also proves that nothing was written outside the rows.
 template <typename T>
@@ -124,7 +146,7 @@ class Grid {
     }
   }
   int64_t rows_, n_, stride_;
-  std::vector<T> cells_;
+  std::vector<T, LineAllocator<T>> cells_;
 };
 
 /// One row of per-channel values in [low, high].

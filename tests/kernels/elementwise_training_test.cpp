@@ -9,19 +9,41 @@ using nibble::bf16;
 using nibble::to_bf16;
 using nibble::to_float;
 using nibble::kernels::ActivateBackwardArgs;
+using nibble::kernels::clip_class_bytes;
 using nibble::kernels::Elementwise;
 using nibble::kernels::NormaliseActivateArgs;
 using nibble::kernels::Rows;
+using nibble::kernels::Store;
 using nibble::kernels::UnsignedQuantizer;
 using namespace nibble::testing;
 
 /// The outputs of normalise_activate.
 struct Activated {
   Grid<bf16> z;
-  Grid<uint8_t> codes;
+  Grid<uint8_t> codes, classes;
   Grid<float> channel_max;
   bool operator==(const Activated&) const = default;
 };
+
+/// METHOD.md section 2 by the bucket that floor picks; ReLU before it.
+int class_of(float z, float t, bool quantized, float top) {
+  if (!(z > 0.0f)) return 0;
+  if (!quantized) return 2;
+  const float bucket = std::floor(t);
+  if (bucket == 0.0f || bucket == top) return 1;
+  return bucket < top ? 2 : 3;
+}
+
+/// Sets bit c of a row of bits.
+void set_bit(Grid<uint8_t>& bits, int64_t r, int64_t first_byte, int64_t c, int value) {
+  uint8_t& byte = bits(r, first_byte + c / 8);
+  byte = static_cast<uint8_t>((byte & ~(1 << c % 8)) | value << c % 8);
+}
+
+void set_class(Grid<uint8_t>& classes, int64_t r, int64_t n, int64_t c, int value) {
+  set_bit(classes, r, 0, c, value & 1);
+  set_bit(classes, r, (n + 7) / 8, c, value >> 1);
+}
 
 void run_naively(const NormaliseActivateArgs& args, Activated& out) {
   const auto affine = [](bf16 x, float m, float a) {
@@ -40,6 +62,11 @@ void run_naively(const NormaliseActivateArgs& args, Activated& out) {
       if (args.quantizer.scale != nullptr)
         out.codes(r, c) =
             unsigned_code(args.through_bf16 ? rounded(v) : v, args.quantizer.scale[c], args.quantizer.top);
+      if (args.classes.data != nullptr) {
+        const bool quantized = args.quantizer.scale != nullptr;
+        const float t = quantized ? rounded(v) * args.quantizer.scale[c] : 0.0f;
+        set_class(out.classes, r, args.n, c, class_of(rounded(v), t, quantized, args.quantizer.top));
+      }
       if (args.channel_max != nullptr && rounded(v) > out.channel_max(0, c)) out.channel_max(0, c) = rounded(v);
     }
 }
@@ -47,7 +74,7 @@ void run_naively(const NormaliseActivateArgs& args, Activated& out) {
 /// The outputs of activate_backward.
 struct Gradient {
   Grid<bf16> g;
-  Grid<float> sum, sum_xhat;
+  Grid<float> sum, sum_centred;
   bool operator==(const Gradient&) const = default;
 };
 
@@ -81,8 +108,8 @@ void run_naively(const ActivateBackwardArgs& args, Gradient& out) {
       out.g(r, c) = to_bf16(v > 0.0f ? g : 0.0f);
       const float stored = to_float(out.g(r, c));
       out.sum(0, c) += stored;
-      const float with_y = stored * (y - args.mean[c]) * args.inv_std[c];
-      out.sum_xhat(0, c) += with_y;
+      const float with_y = stored * (y - args.mean[c]);
+      out.sum_centred(0, c) += with_y;
     }
 }
 
@@ -95,10 +122,11 @@ TEST_CASE("normalise and activate follows its contract for every combination of 
     const Grid<float> m = constants(n, -2.0f, 2.0f, values), a = constants(n, -1.0f, 1.0f, values);
     const Grid<float> m2 = constants(n, -2.0f, 2.0f, values), a2 = constants(n, -1.0f, 1.0f, values);
     const Grid<float> scale = scales(n, values), max0 = constants(n, 0.0f, 1.0f, values);
-    const Activated before{Grid<bf16>(rows, n), Grid<uint8_t>(rows, n), max0};
-    // Bits of `wanted`: z, codes, codes through bf16, maxima. Shortcut: 0 none, 1 as it is, 2 projected.
+    const Activated before{Grid<bf16>(rows, n, padding_at(rows, n)), Grid<uint8_t>(rows, n),
+                           Grid<uint8_t>(rows, clip_class_bytes(n)), max0};
+    // Bits of `wanted`: z, codes, codes through bf16, maxima, classes. Shortcut: 0 none, 1 as it is, 2 projected.
     for (int shortcut = 0; shortcut < 3; ++shortcut)
-      for (int wanted = 0; wanted < 16; ++wanted) {
+      for (int wanted = 0; wanted < 32; ++wanted) {
         const auto arguments = [&](Activated& out) {
           NormaliseActivateArgs args;
           args.rows = rows;
@@ -114,6 +142,8 @@ TEST_CASE("normalise and activate follows its contract for every combination of 
           if (wanted & 2) args.quantizer = {scale.data(), wanted & 1 ? 15.0f : 255.0f};
           args.through_bf16 = (wanted & 4) != 0;
           if (wanted & 8) args.channel_max = out.channel_max.data();
+          if (wanted & 16) args.classes = out.classes.out();
+          args.store_z = store_at(rows, n);
           return args;
         };
         Activated want = before;
@@ -121,6 +151,7 @@ TEST_CASE("normalise and activate follows its contract for every combination of 
         for_each_level([&](const Elementwise& ew, const std::string& level) {
           Activated got = before;
           ew.normalise_activate(arguments(got));
+          ew.publish();
           const bool same = got == want;
           CHECK_MESSAGE(same, level, " rows ", rows, " n ", n, " shortcut ", shortcut, " wanted ", wanted);
         });
@@ -133,11 +164,16 @@ TEST_CASE("the backward of the activation follows its contract for every combina
     Values values(fill, seed);
     const Grid<bf16> y(rows, n, values), z(rows, n, values), through(rows, n, values), direct(rows, n, values);
     const Grid<float> m = constants(n, -2.0f, 2.0f, values), a = constants(n, -1.0f, 1.0f, values);
-    const Grid<float> mean = constants(n, -1.0f, 1.0f, values), inv_std = constants(n, 0.2f, 5.0f, values);
+    const Grid<float> mean = constants(n, -1.0f, 1.0f, values);
     const Grid<float> scale = scales(n, values), sum0 = constants(n, -1.0f, 1.0f, values);
-    const Gradient before{Grid<bf16>(rows, n), sum0, sum0};
+    const Gradient before{Grid<bf16>(rows, n, padding_at(rows, n)), sum0, sum0};
     // Bits of `given`: z, gradient through the quantizer, direct gradient. Quantizer: 0 none, 4 or 8 bits.
-    for (const int bits : {0, 4, 8})
+    for (const int bits : {0, 4, 8}) {
+      Grid<uint8_t> classes(rows, clip_class_bytes(n));
+      const float top = static_cast<float>((1 << bits) - 1);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < n; ++c)
+          set_class(classes, r, n, c, class_of(to_float(z(r, c)), to_float(z(r, c)) * scale(0, c), bits > 0, top));
       for (int given = 0; given < 8; ++given) {
         const auto arguments = [&](Gradient& out) {
           ActivateBackwardArgs args;
@@ -149,12 +185,12 @@ TEST_CASE("the backward of the activation follows its contract for every combina
           if (given & 1) args.z = z.view();
           if (given & 2) args.through_quantizer = through.view();
           if (given & 4) args.direct = direct.view();
-          if (bits > 0) args.quantizer = {scale.data(), static_cast<float>((1 << bits) - 1)};
+          if (bits > 0) args.quantizer = {scale.data(), top};
           args.mean = mean.data();
-          args.inv_std = inv_std.data();
           args.g = out.g.out();
+          args.store_g = store_at(rows, n);
           args.sum_g = out.sum.data();
-          args.sum_g_xhat = out.sum_xhat.data();
+          args.sum_g_centred = out.sum_centred.data();
           return args;
         };
         Gradient want = before;
@@ -162,10 +198,21 @@ TEST_CASE("the backward of the activation follows its contract for every combina
         for_each_level([&](const Elementwise& ew, const std::string& level) {
           Gradient got = before;
           ew.activate_backward(arguments(got));
+          ew.publish();
           const bool same = got == want;
           CHECK_MESSAGE(same, level, " rows ", rows, " n ", n, " bits ", bits, " given ", given);
+          if (!(given & 1)) return;
+          Gradient by_class = before;
+          ActivateBackwardArgs args = arguments(by_class);
+          args.z = {};
+          args.classes = classes.view();
+          ew.activate_backward(args);
+          ew.publish();
+          const bool equal = by_class == want;
+          CHECK_MESSAGE(equal, level, " rows ", rows, " n ", n, " bits ", bits, " given ", given, " by classes");
         });
       }
+    }
   });
 }
 
@@ -192,21 +239,21 @@ TEST_CASE("the unsigned quantizer's derivative has the published golden values")
   }
   for_each_level([&](const Elementwise& ew, const std::string& level) {
     Grid<bf16> got(1, n);
-    Grid<float> sum = zero, sum_xhat = zero;
+    Grid<float> sum = zero, sum_centred = zero;
     ew.activate_backward({.rows = 1,
                           .n = n,
                           .y = one.view(),
                           .m = m.data(),
                           .a = zero.data(),
                           .z = {},
+                          .classes = {},
                           .through_quantizer = one.view(),
                           .direct = {},
                           .quantizer = {scale.data(), 15.0f},
                           .mean = zero.data(),
-                          .inv_std = zero.data(),
                           .g = got.out(),
                           .sum_g = sum.data(),
-                          .sum_g_xhat = sum_xhat.data()});
+                          .sum_g_centred = sum_centred.data()});
     CHECK_MESSAGE(got == want, level);
   });
 }
@@ -217,24 +264,28 @@ TEST_CASE("batch norm's backward sums go down the rows and its apply adds in the
     const Grid<bf16> g(rows, n, values), y(rows, n, values);
     const Grid<float> p = constants(n, -2.0f, 2.0f, values), q = constants(n, -2.0f, 2.0f, values);
     const Grid<float> k = constants(n, -2.0f, 2.0f, values);
-    Grid<float> want_sum = k, want_xhat = q;
-    Grid<bf16> want(rows, n);
+    Grid<float> want_sum = k, want_centred = q;
+    const Grid<bf16> before(rows, n, padding_at(rows, n));
+    Grid<bf16> want = before, in_place = g;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < n; ++c) {
         const float gradient = to_float(g(r, c)), value = to_float(y(r, c));
         want_sum(0, c) += gradient;
-        const float with_y = gradient * (value - p(0, c)) * q(0, c);
-        want_xhat(0, c) += with_y;
+        const float with_y = gradient * (value - p(0, c));
+        want_centred(0, c) += with_y;
         const float first = p(0, c) * gradient, second = q(0, c) * value;
-        want(r, c) = to_bf16(first + second + k(0, c));
+        want(r, c) = in_place(r, c) = to_bf16(first + second + k(0, c));
       }
     for_each_level([&](const Elementwise& ew, const std::string& level) {
-      Grid<float> sum = k, xhat = q;
-      Grid<bf16> got(rows, n);
-      ew.norm_backward_sums(g.view(), y.view(), rows, n, p.data(), q.data(), sum.data(), xhat.data());
-      ew.norm_backward_apply(g.view(), y.view(), rows, n, p.data(), q.data(), k.data(), got.out());
+      Grid<float> sum = k, centred = q;
+      Grid<bf16> got = before, over = g;
+      ew.norm_backward_sums(g.view(), y.view(), rows, n, p.data(), sum.data(), centred.data());
+      ew.norm_backward_apply(g.view(), y.view(), rows, n, p.data(), q.data(), k.data(), got.out(), store_at(rows, n));
+      ew.publish();
+      ew.norm_backward_apply(over.view(), y.view(), rows, n, p.data(), q.data(), k.data(), over.out(), Store::kCached);
+      CHECK_MESSAGE(over == in_place, level, " rows ", rows, " n ", n);
       CHECK_MESSAGE(sum == want_sum, level, " rows ", rows, " n ", n);
-      CHECK_MESSAGE(xhat == want_xhat, level, " rows ", rows, " n ", n);
+      CHECK_MESSAGE(centred == want_centred, level, " rows ", rows, " n ", n);
       CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
     });
   });

@@ -47,14 +47,14 @@ double slope_of(float x, const ActivationQuantizer& q) {
                                           .m = m.data(),
                                           .a = zero.data(),
                                           .z = {},
+                                          .classes = {},
                                           .through_quantizer = {one.data(), kChannels},
                                           .direct = {},
                                           .quantizer = q.kernel(),
                                           .mean = zero.data(),
-                                          .inv_std = zero.data(),
                                           .g = {g.data(), kChannels},
                                           .sum_g = sums.data(),
-                                          .sum_g_xhat = sums.data() + kChannels});
+                                          .sum_g_centred = sums.data() + kChannels});
   for (const bf16 v : g) CHECK(v.bits == g[0].bits);
   return static_cast<double>(to_float(g[0]));
 }

@@ -20,7 +20,6 @@
 // A NaN that arithmetic passes on stays a NaN; which one it is (sign, payload) is the hardware's choice.
 #pragma once
 #include "ops/kernels/generic/elementwise_affine.inl.hpp"
-#include "ops/kernels/generic/elementwise_clip.inl.hpp"
 #include "ops/kernels/generic/elementwise_codes.inl.hpp"
 #include "ops/kernels/generic/elementwise_training.inl.hpp"
 #include "ops/kernels/generic/elementwise_weights.inl.hpp"
@@ -42,12 +41,11 @@ constexpr Elementwise kElementwise = {
     .normalise_activate = normalise_activate,
     .quantize_bf16 = quantize_bf16,
     .dequantize_bf16 = dequantize_bf16,
-    .clip_classes = clip_classes,
-    .clip_values = clip_values,
     .activate_backward = activate_backward,
     .norm_backward_sums = norm_backward_sums,
     .norm_backward_apply = norm_backward_apply,
     .scale_bf16_f32 = scale_bf16_f32,
+    .publish = publish,
     .add_bf16 = add_bf16,
     .max_rows_bf16 = max_rows_bf16,
     .max_rows_u8 = max_rows_u8,
@@ -57,8 +55,6 @@ constexpr Elementwise kElementwise = {
     .unpack_u4 = unpack_u4,
     .pack_s4 = pack_s4,
     .unpack_s4 = unpack_s4,
-    .pack_u2 = pack_u2,
-    .unpack_u2 = unpack_u2,
     .multiply_u8 = multiply_u8,
     .f32_to_bf16 = f32_to_bf16,
     .bf16_to_f32 = bf16_to_f32,

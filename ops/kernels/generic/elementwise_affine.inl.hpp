@@ -89,8 +89,8 @@ void affine_f32(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float
 }
 
 template <typename Acc>
-void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y, float* sum,
-                   float* sum_sq) {
+void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y, Store store,
+                   float* sum, float* sum_sq) {
   over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
@@ -100,11 +100,14 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
-        v[i] = V::round_bf16(V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i]);
+        v[i] = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i];
+      }
+      V::round_and_store(at(y, r, c), v, store);
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
         total.v[i] = total.v[i] + v[i];
         squares.v[i] = squares.v[i] + v[i] * v[i];
       }
-      V::store_upper(at(y, r, c), v);
     }
     total.store(sum + c);
     squares.store(sum_sq + c);

@@ -7,6 +7,46 @@ namespace {
 
 enum class Shortcut { kNone, kPlain, kProjected };
 
+/// The two rows of bits that hold a row of clip classes.
+template <typename T>
+struct ClassRows {
+  T *low, *high;
+  NIBBLE_INLINE ClassRows(Rows<T> classes, int64_t r, int64_t n)
+      : low(classes.data + r * classes.stride), high(low + clip_class_bytes(n) / 2) {}
+};
+
+/// Stores the clip classes of lanes whose value is z > +-0 and, quantized, t before clamping (clip_class_bytes in
+/// table.hpp).
+template <typename V>
+NIBBLE_INLINE void store_classes(const ClassRows<uint8_t>& row, int64_t c, typename V::F z, typename V::F t,
+                                 const UnsignedQuantizer& q) {
+  const auto positive = V::before(V::splat(0.0f), z);
+  if (q.scale == nullptr) {
+    V::store_mask(row.low, c, V::but_not(positive, positive));
+    V::store_mask(row.high, c, positive);
+    return;
+  }
+  const auto first = V::before(t, V::splat(1.0f)), below_top = V::before(t, V::splat(q.top));
+  const auto inside = V::before(t, V::splat(q.top + 1.0f));
+  // Lanes below 1 are below top too: class 1 or 3 but for those from 1 to top; 2 or 3 those, and what is not inside.
+  const auto middle = V::but_not(below_top, first);
+  V::store_mask(row.low, c, V::but_not(positive, middle));
+  V::store_mask(row.high, c, V::either(V::both(positive, middle), V::but_not(positive, inside)));
+}
+
+/// The derivatives by class: of the quantizer behind ReLU, and whether ReLU passes at all.
+template <typename V>
+struct ClassSlope {
+  typename V::F slope;
+  typename V::M passes;
+  NIBBLE_INLINE ClassSlope(const ClassRows<const uint8_t>& row, int64_t c) {
+    const auto low = V::load_mask(row.low, c), high = V::load_mask(row.high, c);
+    passes = V::either(low, high);
+    slope = V::select(high, V::splat(1.0f), V::splat(0.5f));
+    slope = V::select(V::both(low, high), V::splat(0.0f), slope);
+  }
+};
+
 /// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per block by
 /// branches that always go one way.
 template <Shortcut kShortcut>
@@ -14,7 +54,8 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
   const Rows<bf16> z = args.z;
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
-  const bool rounds = z.data != nullptr || args.through_bf16 || args.channel_max != nullptr;
+  const Rows<uint8_t> classes = args.classes;
+  const bool rounds = z.data != nullptr || args.through_bf16 || args.channel_max != nullptr || classes.data != nullptr;
   over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
@@ -37,7 +78,7 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
         rounded[i] = v[i];
       }
       if (z.data != nullptr) {
-        V::round_and_store_positive(at(z, r, c), rounded);
+        V::round_and_store_positive(at(z, r, c), rounded, args.store_z);
       } else if (rounds) {
         NIBBLE_UNROLL
         for (int i = 0; i < B::kVectors; ++i) rounded[i] = V::round_bf16_positive(rounded[i]);
@@ -45,6 +86,12 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
       if (rounds) {
         NIBBLE_UNROLL
         for (int i = 0; i < B::kVectors; ++i) largest.v[i] = V::max(rounded[i], largest.v[i]);
+      }
+      if (classes.data != nullptr) {
+        const ClassRows<uint8_t> row(classes, r, args.n);
+        NIBBLE_UNROLL
+        for (int i = 0; i < B::kVectors; ++i)
+          store_classes<V>(row, c + i * V::kLanes, rounded[i], rounded[i] * scale.v[i], args.quantizer);
       }
       if (scales == nullptr) continue;
       NIBBLE_UNROLL
@@ -73,67 +120,85 @@ NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F top, typen
   return V::less(t, V::splat(1.0f), half, slope);
 }
 
-/// kStoredZ: v is the stored block output, else it is computed again from y. Which gradients there are is asked per
-/// vector: compiling the twelve forms apart measured no faster.
-template <bool kStoredZ>
+/// Where the derivative of an activation comes from.
+enum class Activation { kConvolution, kOutput, kClasses };  // v from y, z itself, its clip classes
+
+/// Which gradients there are is asked per vector: compiling the twelve forms apart measured no faster.
+template <Activation kFrom>
 void activate_backward_as(const ActivateBackwardArgs& args) {
   const Rows<const bf16> through = args.through_quantizer, direct = args.direct;
   const float* const scales = args.quantizer.scale;
+  constexpr bool kFromY = kFrom == Activation::kConvolution;
   over_rows(args.rows, args.n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
-    const PerChannel<B> m(kStoredZ ? nullptr : args.m + c, 0.0f), a(kStoredZ ? nullptr : args.a + c, 0.0f);
-    const PerChannel<B> scale(offset(scales, c), 0.0f), mean(args.mean + c), inv_std(args.inv_std + c);
+    const PerChannel<B> m(kFromY ? args.m + c : nullptr, 0.0f), a(kFromY ? args.a + c : nullptr, 0.0f);
+    const PerChannel<B> scale(kFrom != Activation::kClasses ? offset(scales, c) : nullptr, 0.0f), mean(args.mean + c);
     const auto top = V::splat(args.quantizer.top), beyond = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
-    PerChannel<B> sum(args.sum_g + c), sum_xhat(args.sum_g_xhat + c);
+    PerChannel<B> sum(args.sum_g + c), sum_centred(args.sum_g_centred + c);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(args.y, group, r, c);
       if (through.data != nullptr) fetch_ahead(through, group, r, c);
       if (direct.data != nullptr) fetch_ahead(direct, group, r, c);
-      if constexpr (kStoredZ) fetch_ahead(args.z, group, r, c);
-      typename B::F stored[B::kVectors];
+      if constexpr (kFrom == Activation::kOutput) fetch_ahead(args.z, group, r, c);
+      typename B::F y[B::kVectors], g[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
-        const auto y = V::load(at(args.y, r, k));
-        auto v = y, g = zero;
-        if constexpr (kStoredZ)
-          v = V::load(at(args.z, r, k));
-        else
-          v = y * m.v[i] + a.v[i];
-        if (through.data != nullptr) {
-          g = V::load(at(through, r, k));
-          if (scales != nullptr) g = clip_slope<V>(v * scale.v[i], top, beyond) * g;
-          if (direct.data != nullptr) g = g + V::load(at(direct, r, k));
-        } else if (direct.data != nullptr) {
-          g = V::load(at(direct, r, k));
+        y[i] = V::load(at(args.y, r, k));
+        auto slope = zero;
+        auto passes = V::before(zero, zero);
+        if constexpr (kFrom == Activation::kClasses) {
+          const ClassSlope<V> stored(ClassRows<const uint8_t>(args.classes, r, args.n), k);
+          slope = stored.slope;
+          passes = stored.passes;
+        } else {
+          auto v = y[i];
+          if constexpr (kFromY)
+            v = v * m.v[i] + a.v[i];
+          else
+            v = V::load(at(args.z, r, k));
+          passes = V::before(zero, v);
+          if (scales != nullptr) slope = clip_slope<V>(v * scale.v[i], top, beyond);
         }
-        g = V::round_bf16(V::less(zero, v, g, zero));
-        stored[i] = g;
-        sum.v[i] = sum.v[i] + g;
-        sum_xhat.v[i] = sum_xhat.v[i] + g * (y - mean.v[i]) * inv_std.v[i];
+        auto sum_of_both = zero;
+        if (through.data != nullptr) {
+          sum_of_both = V::load(at(through, r, k));
+          if (scales != nullptr) sum_of_both = slope * sum_of_both;
+          if (direct.data != nullptr) sum_of_both = sum_of_both + V::load(at(direct, r, k));
+        } else if (direct.data != nullptr) {
+          sum_of_both = V::load(at(direct, r, k));
+        }
+        g[i] = V::select(passes, sum_of_both, zero);
       }
-      V::store_upper(at(args.g, r, c), stored);
+      V::round_and_store(at(args.g, r, c), g, args.store_g);
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        sum.v[i] = sum.v[i] + g[i];
+        sum_centred.v[i] = sum_centred.v[i] + g[i] * (y[i] - mean.v[i]);
+      }
     }
     sum.store(args.sum_g + c);
-    sum_xhat.store(args.sum_g_xhat + c);
+    sum_centred.store(args.sum_g_centred + c);
   });
 }
 
 void activate_backward(const ActivateBackwardArgs& args) {
-  if (args.z.data != nullptr)
-    activate_backward_as<true>(args);
+  if (args.classes.data != nullptr)
+    activate_backward_as<Activation::kClasses>(args);
+  else if (args.z.data != nullptr)
+    activate_backward_as<Activation::kOutput>(args);
   else
-    activate_backward_as<false>(args);
+    activate_backward_as<Activation::kConvolution>(args);
 }
 
 void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* mean,
-                        const float* inv_std, float* sum_g, float* sum_g_xhat) {
+                        float* sum_g, float* sum_g_centred) {
   over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
-    const PerChannel<B> centre(mean + c), scale(inv_std + c);
-    PerChannel<B> sum(sum_g + c), sum_xhat(sum_g_xhat + c);
+    const PerChannel<B> centre(mean + c);
+    PerChannel<B> sum(sum_g + c), sum_centred(sum_g_centred + c);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(g, group, r, c);
       fetch_ahead(y, group, r, c);
@@ -142,16 +207,16 @@ void norm_backward_sums(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, in
         const int64_t k = c + i * V::kLanes;
         const auto v = V::load(at(g, r, k));
         sum.v[i] = sum.v[i] + v;
-        sum_xhat.v[i] = sum_xhat.v[i] + v * (V::load(at(y, r, k)) - centre.v[i]) * scale.v[i];
+        sum_centred.v[i] = sum_centred.v[i] + v * (V::load(at(y, r, k)) - centre.v[i]);
       }
     }
     sum.store(sum_g + c);
-    sum_xhat.store(sum_g_xhat + c);
+    sum_centred.store(sum_g_centred + c);
   });
 }
 
 void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, int64_t n, const float* p,
-                         const float* q, const float* r, Rows<bf16> dy) {
+                         const float* q, const float* r, Rows<bf16> dy, Store store) {
   over_rows(rows, n, [&](auto block, int64_t c, const RowGroup& group) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
@@ -165,9 +230,13 @@ void norm_backward_apply(Rows<const bf16> g, Rows<const bf16> y, int64_t rows, i
         const int64_t k = c + i * V::kLanes;
         v[i] = of_g.v[i] * V::load(at(g, row, k)) + of_y.v[i] * V::load(at(y, row, k)) + constant.v[i];
       }
-      V::store_rounded(at(dy, row, c), v);
+      V::store_rounded(at(dy, row, c), v, store);
     }
   });
+}
+
+void publish() {
+  Wide::publish();
 }
 
 void add_bf16(Rows<const bf16> a, Rows<const bf16> b, int64_t rows, int64_t n, Rows<bf16> out) {

@@ -7,7 +7,8 @@
 //                             int8_t (all exact)
 //   store(float*, F)
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
-//   store_rounded             kCount vectors side by side, rounded to bf16
+//   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
+//   round_and_store           kCount vectors side by side: rounded in place, and stored as bf16
 //   store_codes               kCount vectors side by side: integral values 0..255 as bytes
 //   store_s8(int8_t*, F)      integral values in range
 //   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
@@ -22,6 +23,11 @@
 //                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   equal(a, b, x, y)         x where a == b, else y
+//   M                         a truth value a lane: before(a, b) for a < b (false with a NaN), both, either,
+//                             but_not(a, b) for a and not b, select(m, x, y)
+//   load_mask(row, c)         M of the bits c, c + 1, ... of a row of bits
+//   store_mask(row, c, M)     the reverse; other bits keep their value
+//   publish()                 what was streamed becomes visible to others before what is stored later
 //   max_u(a, b)               the larger word, both below 2^31
 //   truncate(F)               towards zero, as floats with integral values; |x| < 2^31
 //   pack_nibbles              kCodes codes to kCodes / 2 bytes, low nibble first; upper four bits of a code are dropped
@@ -66,12 +72,12 @@ struct One {
   static NIBBLE_INLINE F load(const int8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE void store(float* p, F v) { *p = v; }
   template <int kCount>
-  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount]) {
+  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount], Store = Store::kCached) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) p[i].bits = static_cast<uint16_t>(bits(v[i]) >> 16);
   }
   template <int kCount>
-  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount]) {
+  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount], Store = Store::kCached) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) p[i].bits = static_cast<uint16_t>(bits(round_upper(v[i])) >> 16);
   }
@@ -100,11 +106,28 @@ struct One {
   static NIBBLE_INLINE F round_bf16_positive(F x) { return round_bf16(x); }
   static NIBBLE_INLINE F round_upper_positive(F x) { return round_upper(x); }
   template <int kCount>
-  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount]) {
+  static NIBBLE_INLINE void round_and_store(bf16* p, F (&v)[kCount], Store = Store::kCached) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) v[i] = round_bf16(v[i]);
     store_upper(p, v);
   }
+  template <int kCount>
+  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount], Store = Store::kCached) {
+    round_and_store(p, v);
+  }
+
+  using M = bool;
+  static NIBBLE_INLINE M before(F a, F b) { return a < b; }
+  static NIBBLE_INLINE M both(M a, M b) { return a && b; }
+  static NIBBLE_INLINE M either(M a, M b) { return a || b; }
+  static NIBBLE_INLINE M but_not(M a, M b) { return a && !b; }
+  static NIBBLE_INLINE F select(M m, F x, F y) { return m ? x : y; }
+  static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) { return (row[c / 8] >> (c % 8) & 1) != 0; }
+  static NIBBLE_INLINE void store_mask(uint8_t* row, int64_t c, M m) {
+    const unsigned bit = 1u << (c % 8);
+    row[c / 8] = static_cast<uint8_t>((row[c / 8] & ~bit) | (m ? bit : 0u));
+  }
+  static NIBBLE_INLINE void publish() {}
 
   static constexpr int kCodes = 2;
   static NIBBLE_INLINE void pack_nibbles(const uint8_t* codes, uint8_t* packed) {

@@ -63,16 +63,16 @@ struct Wide : Convert {
     v.store_unaligned(p);
   }
   template <int kCount>
-  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount]) {
+  static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount], Store store = Store::kCached) {
     // Two vectors fill a register of halves, so they share the shuffles.
     NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) store_upper_pair(p + i * kLanes, v[i], v[i + 1]);
+    for (int i = 0; i + 2 <= kCount; i += 2) store_upper_pair(p + i * kLanes, v[i], v[i + 1], store);
     if constexpr (kCount % 2 == 1) store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
   }
   template <int kCount>
-  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount]) {
+  static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount], Store store = Store::kCached) {
     NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) store_rounded_pair(p + i * kLanes, v[i], v[i + 1]);
+    for (int i = 0; i + 2 <= kCount; i += 2) store_rounded_pair(p + i * kLanes, v[i], v[i + 1], store);
     if constexpr (kCount % 2 == 1) store_rounded_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
   }
   template <int kCount>
@@ -105,6 +105,12 @@ struct Wide : Convert {
   static NIBBLE_INLINE F equal(F a, F b, F x, F y) {
     return xsimd::select(a == b, x, y);
   }
+  static NIBBLE_INLINE M before(F a, F b) {
+    return Convert::before(a, b);
+  }
+  static NIBBLE_INLINE F select(M m, F x, F y) {
+    return Convert::select(m, x, y);
+  }
   static NIBBLE_INLINE F round_bf16(F x) {
     return Convert::round_bf16(x);
   }
@@ -112,9 +118,18 @@ struct Wide : Convert {
     return Convert::round_bf16_positive(x);
   }
   template <int kCount>
-  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount]) {
+  static NIBBLE_INLINE void round_and_store(bf16* p, F (&v)[kCount], Store store = Store::kCached) {
     NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) Convert::round_and_store_pair(p + i * kLanes, v[i], v[i + 1]);
+    for (int i = 0; i + 2 <= kCount; i += 2) round_and_store_pair(p + i * kLanes, v[i], v[i + 1], store);
+    if constexpr (kCount % 2 == 1) {
+      v[kCount - 1] = round_bf16(v[kCount - 1]);
+      store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+    }
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount], Store store = Store::kCached) {
+    NIBBLE_UNROLL
+    for (int i = 0; i + 2 <= kCount; i += 2) round_and_store_positive_pair(p + i * kLanes, v[i], v[i + 1], store);
     if constexpr (kCount % 2 == 1) {
       v[kCount - 1] = round_bf16_positive(v[kCount - 1]);
       store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);

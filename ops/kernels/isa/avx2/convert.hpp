@@ -25,16 +25,36 @@ struct Convert {
     return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), normal));
   }
 
-  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+  using M = __m256;
+  static NIBBLE_INLINE M before(__m256 a, __m256 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static NIBBLE_INLINE M both(M a, M b) { return _mm256_and_ps(a, b); }
+  static NIBBLE_INLINE M either(M a, M b) { return _mm256_or_ps(a, b); }
+  static NIBBLE_INLINE M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
+  static NIBBLE_INLINE __m256 select(M m, __m256 x, __m256 y) { return _mm256_blendv_ps(y, x, m); }
+  static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(row[c / 8]), bit), bit));
+  }
+  static NIBBLE_INLINE void store_mask(uint8_t* row, int64_t c, M m) {
+    row[c / 8] = static_cast<uint8_t>(_mm256_movemask_ps(m));
+  }
+  static NIBBLE_INLINE void publish() { _mm_sfence(); }
+
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
+    v = round_bf16(v);
+    w = round_bf16(w);
+    store_upper_pair(p, v, w, store);
+  }
+  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
     v = round_bf16_positive(v);
     w = round_bf16_positive(w);
-    store_upper_pair(p, v, w);
+    store_upper_pair(p, v, w, store);
   }
   static NIBBLE_INLINE __m256 round_bf16(__m256 x) { return upper(round_upper(x)); }
   static NIBBLE_INLINE __m256 round_bf16_positive(__m256 x) { return upper(round_upper_positive(x)); }
   static NIBBLE_INLINE void store_rounded_one(bf16* p, __m256 v) { store_upper_one(p, round_upper(v)); }
-  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m256 v, __m256 w) {
-    store_upper_pair(p, round_upper(v), round_upper(w));
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m256 v, __m256 w, Store store) {
+    store_upper_pair(p, round_upper(v), round_upper(w), store);
   }
 
   static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
@@ -53,10 +73,13 @@ struct Convert {
     const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
   }
-  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m256 v, __m256 w) {
+  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m256 v, __m256 w, Store store) {
     const __m256i a = _mm256_srli_epi32(_mm256_castps_si256(v), 16), b = _mm256_srli_epi32(_mm256_castps_si256(w), 16);
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+    if (store == Store::kStreamed && reinterpret_cast<uintptr_t>(p) % 32 == 0)
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(p), packed);
+    else
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
   }
   /// 32 values 0..255 as bytes.
   static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m256i a, __m256i b, __m256i c, __m256i d) {

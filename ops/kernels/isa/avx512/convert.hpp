@@ -27,13 +27,33 @@ struct Convert {
     return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, to_nearest(u)));
   }
 
+  using M = __mmask16;
+  static NIBBLE_INLINE M before(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static NIBBLE_INLINE M both(M a, M b) { return static_cast<M>(a & b); }
+  static NIBBLE_INLINE M either(M a, M b) { return static_cast<M>(a | b); }
+  static NIBBLE_INLINE M but_not(M a, M b) { return static_cast<M>(a & ~b); }
+  static NIBBLE_INLINE __m512 select(M m, __m512 x, __m512 y) { return _mm512_mask_blend_ps(m, y, x); }
+  static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) {
+    uint16_t bits = 0;
+    __builtin_memcpy(&bits, row + c / 8, sizeof bits);
+    return bits;
+  }
+  static NIBBLE_INLINE void store_mask(uint8_t* row, int64_t c, M m) {
+    const uint16_t bits = m;
+    __builtin_memcpy(row + c / 8, &bits, sizeof bits);
+  }
+  static NIBBLE_INLINE void publish() { _mm_sfence(); }
+
 #if defined(__AVX512BF16__)
   /// Two vectors are rounded by one instruction, and widened again from its result.
-  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
     const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v));
-    _mm512_storeu_si512(p, halves);
+    store_line(p, halves, store);
     v = widened(_mm512_castsi512_si256(halves));
     w = widened(_mm512_extracti64x4_epi64(halves, 1));
+  }
+  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
+    round_and_store_pair(p, v, w, store);
   }
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
     return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
@@ -44,14 +64,19 @@ struct Convert {
   static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(v)));
   }
-  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w) {
-    _mm512_storeu_si512(p, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)));
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w, Store store) {
+    store_line(p, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)), store);
   }
 #else
-  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w) {
+  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
+    v = round_bf16(v);
+    w = round_bf16(w);
+    store_upper_pair(p, v, w, store);
+  }
+  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
     v = round_bf16_positive(v);
     w = round_bf16_positive(w);
-    store_upper_pair(p, v, w);
+    store_upper_pair(p, v, w, store);
   }
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
     return upper(round_upper(x));
@@ -62,8 +87,8 @@ struct Convert {
   static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
     store_upper_one(p, round_upper(v));
   }
-  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w) {
-    store_upper_pair(p, round_upper(v), round_upper(w));
+  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w, Store store) {
+    store_upper_pair(p, round_upper(v), round_upper(w), store);
   }
 #endif
 
@@ -81,10 +106,10 @@ struct Convert {
     const __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(v), 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), upper);
   }
-  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m512 v, __m512 w) {
+  static NIBBLE_INLINE void store_upper_pair(bf16* p, __m512 v, __m512 w, Store store) {
     const __m512i a = _mm512_srli_epi32(_mm512_castps_si512(v), 16), b = _mm512_srli_epi32(_mm512_castps_si512(w), 16);
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b)));
+    store_line(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b)), store);
   }
   static NIBBLE_INLINE void store_codes_quad(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
     // Packing works in lanes of 128 bits: word 4 * lane + vector of the bytes is word 4 * vector + lane of the codes.
@@ -129,6 +154,12 @@ struct Convert {
   }
 
  private:
+  static NIBBLE_INLINE void store_line(bf16* p, __m512i v, Store store) {
+    if (store == Store::kStreamed && reinterpret_cast<uintptr_t>(p) % 64 == 0)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v);
+    else
+      _mm512_storeu_si512(p, v);
+  }
   static NIBBLE_INLINE __m512 upper(__m512 x) {
     const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), mask));
