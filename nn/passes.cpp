@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/profiler.hpp"
 
@@ -81,6 +82,11 @@ std::vector<float> image_maxima(const Tensor& images) {
 }
 
 class TrainingPass {
+  /// The backward step that waits for the first reader of a value, and whether that must read codes.
+  struct Reader {
+    std::shared_ptr<GradientStage> backward;
+    bool of_codes = false;
+  };
   /// A value that is dropped once unit `last_reader` has been computed.
   struct Awaiting {
     Variable z;
@@ -93,6 +99,7 @@ class TrainingPass {
       : tape_(tape), model_(model), net_(model.network), weights_(weights), gradients_(gradients), stats_(statistics) {
     flow_.plain.resize(net_.units.size() + 1);
     flow_.codes.resize(net_.quantizers.size());
+    backward_.resize(net_.units.size() + 1);
     stats_.norms.resize(net_.units.size());
     stats_.channel_max.assign(net_.quantizers.size(), {});
     branches_.resize(net_.units.size());
@@ -138,7 +145,8 @@ class TrainingPass {
     const LayerWeights& layer = weights_.layers[u];
     NormBranch& b = branches_[u];
     b.name = layer.name;
-    b.y = packed_conv(&tape_, input_of(net_.units[u]), layer, gradients_.units[u].weights, sums);
+    b.y = packed_conv(&tape_, input_of(net_.units[u]), layer, gradients_.units[u].weights, sums,
+                      first_backward(net_.units[u]));
     b.statistics = normalise_sums(sums);
     b.gamma = model_.units[u].gamma;
     b.beta = model_.units[u].beta;
@@ -146,6 +154,14 @@ class TrainingPass {
     b.d_beta = gradients_.units[u].beta;
     b.gradient_scale = y_gradient_scale(layer);
     stats_.norms[u] = b.statistics;
+  }
+
+  /// What takes the rows of the unit's input gradient, if it is the first reader of its input, and so the last one that
+  /// adds to that gradient.
+  std::shared_ptr<GradientStage> first_backward(const UnitSpec& unit) {
+    const Reader reader = std::exchange(backward_[static_cast<size_t>(unit.input)], {});
+    const bool reads_codes = unit.quantizer >= 0 && model_.calibrated();
+    return reads_codes == reader.of_codes ? reader.backward : nullptr;
   }
 
   /// A bf16 activation that this unit alone has read is dropped and computed again from the convolution output before
@@ -206,6 +222,8 @@ class TrainingPass {
     if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_plain_reader(model_, value)});
     if (unit.max_pool) out = max_pool(u, out.z, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
+    // Several quantizers add to the gradient in steps of their own, pools before all convolutions.
+    if (quantizers.size() <= 1 && !pooled) backward_[static_cast<size_t>(value)] = {out.backward, out.codes.defined()};
     if (quantizers.empty() || (pooled && !unit.max_pool)) return;
     flow_.codes[static_cast<size_t>(quantizers.front())] = out.codes;
     share(quantizers, out.z);
@@ -258,6 +276,7 @@ class TrainingPass {
   ShardStatistics& stats_;
   Flow flow_;
   std::vector<NormBranch> branches_;
+  std::vector<Reader> backward_;  // per value
   std::vector<Awaiting> awaiting_;
 };
 

@@ -211,22 +211,25 @@ inline int64_t task_count(const Gather& g) {
   return (all + per - 1) / per;
 }
 
-/// For products whose tasks need no last word.
+/// What a product's task does around its blocks: before the first one, with memory until the task ends, and once its
+/// part of the grid rows [g0, g1) is finished. This one: nothing.
 struct NothingMore {
-  void operator()(int64_t /*task*/, int64_t /*g0*/, int64_t /*g1*/) const {}
+  void begin(Scratch& /*scratch*/, int64_t /*task*/, int64_t /*g0*/, int64_t /*g1*/) const {}
+  void end(int64_t /*task*/, int64_t /*g0*/, int64_t /*g1*/) const {}
 };
 
 /// Runs a whole gathered product. `source(scratch, range)` gives the task's source rows; `epilogue(task, first_point,
-/// rows, c, ldc)` gets each finished block, `done(task, g0, g1)` all of the task's grid rows [g0, g1). Tasks are cut by
-/// shape, run in parallel, and number task_count(g).
-template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Done = NothingMore>
+/// rows, c, ldc)` gets each finished block; around them see NothingMore. Tasks are cut by shape, run in parallel, and
+/// number task_count(g).
+template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source& source, const Epilogue& epilogue,
-                 const Done& done = {}) {
+                 Around&& around = {}) {
   const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
   const int64_t ldc = b.padded_columns(), block = round_up(kBlockRows, gemm.mr);
   parallel_for(task_count(g), [&](int64_t task) {
     const int64_t g0 = task * per, g1 = std::min(all, g0 + per);
     Scratch scratch;
+    around.begin(scratch, task, g0, g1);
     const SourceRows<T> rows_from = source(scratch, source_rows(g, g0, g1));
     C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
@@ -236,7 +239,7 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
       multiply_rows(gemm, b, pointers, rows, c, ldc);
       epilogue(task, first, rows, c, ldc);
     }
-    done(task, g0, g1);
+    around.end(task, g0, g1);
   });
 }
 

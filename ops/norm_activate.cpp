@@ -1,6 +1,8 @@
 #include "ops/norm_activate.hpp"
 
 #include <cmath>
+#include <utility>
+
 namespace nibble {
 
 namespace {
@@ -123,44 +125,94 @@ Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums, Aft
   return dy;
 }
 
-/// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm.
-Tensor activate_backward(const NormActivateArgs& args, const NormAffine& affine, const Activated& out,
-                         const Tensor& classes, Sums& sums) {
-  Zone zone("norm backward, sums", args.main.name);
-  const Tensor& y = args.main.y.value();
-  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
-  const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
-  const Tensor g = like(y);
-  const auto& ew = kernels::active().ew;
-  const Tensor through = out.codes.defined() ? out.codes.grad() : Tensor();
-  const Tensor direct = out.z.defined() ? out.z.grad() : Tensor();
-  zone.count([&] {
-    const int64_t z = classes.defined() ? stored_bytes(classes) : out.z.defined() ? stored_bytes(out.z.value()) : 0;
-    return ZoneWork{.bytes = stored_bytes(y) + z + stored_bytes(through) + stored_bytes(direct) + stored_bytes(g)};
-  });
-  row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
-    float* sum = partial.row<float>(task);
-    // Without z and classes v is computed again from y.
-    ew.activate_backward(
-        {.rows = rows,
-         .n = c,
-         .y = rows_of(y, first),
-         .m = affine.m.data(),
-         .a = affine.a.data(),
-         .z = out.z.defined() && !classes.defined() ? rows_of(out.z.value(), first) : kernels::Rows<const bf16>{},
-         .classes = bytes_of<const uint8_t>(classes, first),
-         .through_quantizer = rows_of(through, first),
-         .direct = rows_of(direct, first),
-         .quantizer = kernel_of(args.quantizer),
-         .mean = args.main.statistics.mean.data(),
-         .g = {g.row<bf16>(first), g.stride()},
-         .store_g = store_of(g),
-         .sum_g = sum,
-         .sum_g_centred = sum + c});
-  });
-  sums = total(partial, tasks, c, args.main.statistics);
-  return g;
-}
+/// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm: row by row as the last
+/// of the gradients is made, or in a pass of its own.
+class ActivationBackward final : public GradientStage {
+ public:
+  ActivationBackward(const NormActivateArgs& args, NormAffine affine, const Activated& out, const Tensor& classes)
+      : branch_(args.main),
+        affine_(std::move(affine)),
+        z_(out.z),
+        codes_(out.codes),
+        classes_(classes),
+        quantizer_(kernel_of(args.quantizer)) {}
+
+  void begin(int64_t tasks) override {
+    tasks_ = tasks;
+    partial_ = Tensor::zeros(DType::f32, {tasks, 2 * channels()});
+    g_ = like(y());
+  }
+
+  void take(int64_t task, kernels::Rows<const bf16> d, int64_t first, int64_t count) override {
+    Zone zone("norm backward, sums", branch_.name);
+    // The gradient of the codes, or of z where nobody reads codes.
+    const Tensor direct = codes_.defined() && z_.defined() ? z_.grad() : Tensor();
+    zone.count([&] { return ZoneWork{.bytes = count * bytes_of_row(direct)}; });
+    for (int64_t at = 0; at < count; at += kBlockPixels) {
+      const int64_t rows = std::min(kBlockPixels, count - at);
+      const kernels::Rows<const bf16> block{d.data + at * d.stride, d.stride};
+      if (codes_.defined())
+        run(task, first + at, rows, block, rows_of(direct, first + at));
+      else
+        run(task, first + at, rows, {}, block);
+    }
+    kernels::active().ew.publish();
+  }
+
+  /// g; `sums` are those over all rows.
+  Tensor finish(Sums& sums) {
+    if (!g_.defined()) whole();
+    sums = total(partial_, tasks_, channels(), branch_.statistics);
+    return std::exchange(g_, Tensor());
+  }
+
+ private:
+  const Tensor& y() const { return branch_.y.value(); }
+  int64_t channels() const { return y().shape().back(); }
+  int64_t bytes_of_row(const Tensor& direct) const {
+    const Tensor& z = classes_.defined() || !z_.defined() ? classes_ : z_.value();
+    const int64_t bytes = stored_bytes(y()) + stored_bytes(z) + stored_bytes(direct) + stored_bytes(g_);
+    return bytes / std::max<int64_t>(1, y().rows());
+  }
+
+  void whole() {
+    Zone zone("norm backward, sums", branch_.name);
+    const Tensor through = codes_.defined() ? codes_.grad() : Tensor(), direct = z_.defined() ? z_.grad() : Tensor();
+    begin(tasks_of(y().rows()));
+    zone.count([&] { return ZoneWork{.bytes = y().rows() * bytes_of_row(direct) + stored_bytes(through)}; });
+    row_blocks(y().rows(), [&](int64_t task, int64_t first, int64_t rows) {
+      run(task, first, rows, rows_of(through, first), rows_of(direct, first));
+    });
+  }
+
+  void run(int64_t task, int64_t first, int64_t rows, kernels::Rows<const bf16> through,
+           kernels::Rows<const bf16> direct) const {
+    float* sum = partial_.row<float>(task);
+    const bool from_z = z_.defined() && !classes_.defined();  // without z and classes v is computed again from y
+    kernels::active().ew.activate_backward({.rows = rows,
+                                            .n = channels(),
+                                            .y = rows_of(y(), first),
+                                            .m = affine_.m.data(),
+                                            .a = affine_.a.data(),
+                                            .z = rows_of(from_z ? z_.value() : Tensor(), first),
+                                            .classes = bytes_of<const uint8_t>(classes_, first),
+                                            .through_quantizer = through,
+                                            .direct = direct,
+                                            .quantizer = quantizer_,
+                                            .mean = branch_.statistics.mean.data(),
+                                            .g = {g_.row<bf16>(first), g_.stride()},
+                                            .store_g = store_of(g_),
+                                            .sum_g = sum,
+                                            .sum_g_centred = sum + channels()});
+  }
+
+  NormBranch branch_;
+  NormAffine affine_;
+  Variable z_, codes_;
+  Tensor classes_, partial_, g_;
+  kernels::UnsignedQuantizer quantizer_;
+  int64_t tasks_ = 0;
+};
 
 void projection_backward(const NormBranch& b, const Tensor& g) {
   const Tensor& y = b.y.value();
@@ -283,9 +335,11 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   if (tape != nullptr) {
     // v = y*m + a + shortcut; z = relu(v); code = quantize(z)
     const bool has_projection = args.projection != nullptr;
-    tape->record([args, main, out, classes, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
+    const auto activation = std::make_shared<ActivationBackward>(args, main, out, classes);
+    out.backward = activation;
+    tape->record([args, out, activation, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
       Sums sums;
-      const Tensor g = activate_backward(args, main, out, classes, sums);
+      const Tensor g = activation->finish(sums);
       if (has_projection) projection_backward(branch, g);
       const bool to_shortcut = !has_projection && args.shortcut.defined();
       args.main.y.set_grad(norm_backward(args.main, g, sums, to_shortcut ? After::kRead : After::kDropped));

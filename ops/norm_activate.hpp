@@ -1,5 +1,6 @@
 // Batch norm, shortcut, ReLU and the quantizer behind a convolution in one pass over memory, and their backward.
 #pragma once
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -53,6 +54,9 @@ struct NormActivateArgs {
 struct Activated {
   Variable z;      // bf16, defined if store_z
   Variable codes;  // u8 / u4 codes (bf16 in fake mode), defined if quantizer
+  /// With a tape: the first half of the backward step. Whoever adds last to the gradient of codes (of z without codes)
+  /// may hand it its rows; it then need not read them again.
+  std::shared_ptr<GradientStage> backward{};
 };
 
 /// Forward: two outputs of one pass. Backward: gradient through the quantizer (METHOD.md clip rule, recomputed from the

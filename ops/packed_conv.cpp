@@ -114,15 +114,16 @@ void add_start(const std::vector<int32_t>& start, int64_t columns, int32_t* c, i
 
 /// Runs the forward product and hands every block to `epilogue(task, first, rows, column, columns, acc, ldc)`, acc s32
 /// or f32.
-template <typename Epilogue, typename Done = NothingMore>
-void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue, const Done& done = {}) {
+template <typename Epilogue, typename Around = NothingMore>
+void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue, const Around& around = {}) {
   Gather g = layer.forward_gather();
   g.n = shape_with_batch(layer, x).n;
   const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
     using C = std::remove_cvref_t<decltype(*start)>;
     using T = decltype(element);
     if (layer.strided()) {
-      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue, done);
+      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue,
+                       around);
       return;
     }
     gather_gemm<C, T>(
@@ -132,7 +133,7 @@ void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& 
             if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
           epilogue(task, first, rows, 0, layer.shape.oc, c, ldc);
         },
-        done);
+        around);
   };
   if (layer.integer())
     run(*layer.int_gemm, CodeSource(x, layer.quantizer, g), layer.start.empty() ? nullptr : layer.start.data(),
@@ -140,6 +141,11 @@ void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& 
   else
     run(*layer.float_gemm, Bf16Source(x, g), static_cast<const float*>(nullptr), bf16{});
 }
+
+/// What a task has streamed is visible to whoever waits for the product.
+struct Published : NothingMore {
+  void end(int64_t, int64_t, int64_t) const { kernels::active().ew.publish(); }
+};
 
 int64_t forward_task_count(const LayerWeights& layer, const Tensor& x) {
   Gather g = layer.forward_gather();
@@ -201,7 +207,7 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
     else
       ew.rescale_stats_f32(c, ldc, rows, n, scale, out, store, sum, sum + s.oc);
   };
-  forward_blocks(layer, x, epilogue, [&](int64_t, int64_t, int64_t) { ew.publish(); });
+  forward_blocks(layer, x, epilogue, Published{});
   sums.sum.assign(static_cast<size_t>(s.oc), 0.0);
   sums.sum_sq.assign(static_cast<size_t>(s.oc), 0.0);
   sums.count = s.out_pixels();
@@ -215,38 +221,17 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
   return y;
 }
 
-namespace {
-
-/// Adds g, which nobody else holds, to the gradient of x: in g's own storage, so that what x has may be shared.
-void add_gradient(const Variable& x, const Tensor& g) {
-  const Tensor before = x.grad();
-  if (before.defined() && (before.shape() != g.shape() || before.dtype() != DType::bf16))
-    throw ShapeError("[conv] gradient {} does not add to {} {}", g.shape().str(), name_of(before.dtype()),
-                     before.shape().str());
-  if (before.defined()) {
-    const Zone zone("conv backward, add");
-    constexpr int64_t kRows = 64;
-    const int64_t n = g.shape().back(), rows = g.rows();
-    parallel_for((rows + kRows - 1) / kRows, [&](int64_t block) {
-      const int64_t first = block * kRows;
-      bf16* const to = g.row<bf16>(first);
-      kernels::active().ew.add_bf16({before.row<bf16>(first), before.stride()}, {to, g.stride()},
-                                    std::min(kRows, rows - first), n, {to, g.stride()});
-    });
-  }
-  x.set_grad(g);
-}
-
-}  // namespace
-
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
-                     ChannelSums& sums) {
+                     ChannelSums& sums, std::shared_ptr<GradientStage> next) {
   Variable y(packed_conv_forward(layer, x.value(), sums), tape != nullptr ? Grad::kWanted : Grad::kNone);
   if (tape != nullptr) {
     // y = conv(x, w)  =>  d_w = x^T d_y,  d_x = d_y w^T
-    tape->record([x, y, &layer, d_weights] {
+    tape->record([x, y, &layer, d_weights, next = std::move(next)] {
       packed_conv_backward_weights(layer, x.value(), y.grad(), d_weights);
-      if (!layer.backward.empty()) add_gradient(x, packed_conv_backward_input(layer, y.grad(), x.shape()));
+      if (!layer.backward.empty()) {
+        GradientStage* const stage = hands_over_rows(layer) ? next.get() : nullptr;
+        x.set_grad(packed_conv_backward_input(layer, y.grad(), x.shape(), x.grad(), stage));
+      }
       y.release();
     });
   }

@@ -1,6 +1,7 @@
 // The convolution of training: integer codes (or bf16) times packed weights forward, bf16 products backward.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -64,10 +65,10 @@ inline int64_t stored_bytes(const Tensor& t) {
   return t.defined() ? static_cast<int64_t>(t.bytes()) : 0;
 }
 
-/// Streamed if tensors of this size have left the caches before they are read again: from twice a 2 MiB L2 on. At 224
-/// px streaming took a third of the time off batch norm's backward (a Xeon with AMX).
+/// Streamed if tensors of this size have left the caches before they are read again: above twice a 2 MiB L2. At 224 px
+/// streaming took a third of the time off batch norm's backward (a Xeon with AMX).
 inline kernels::Store store_of(const Tensor& t) {
-  return stored_bytes(t) >= (int64_t{4} << 20) ? kernels::Store::kStreamed : kernels::Store::kCached;
+  return stored_bytes(t) > (int64_t{4} << 20) ? kernels::Store::kStreamed : kernels::Store::kCached;
 }
 
 /// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
@@ -89,9 +90,26 @@ struct ChannelSums {
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 
+/// What a gradient of a convolution's input goes through next, row by row while the rows are in the cache.
+class GradientStage {
+ public:
+  virtual ~GradientStage() = default;
+  /// `tasks` tasks, cut by shape, are going to hand over the rows of one gradient.
+  virtual void begin(int64_t tasks) = 0;
+  /// d_x, the rows [first, first + count) of the gradient, is complete, and gone when this returns. Every row comes
+  /// once, those of a task in order and from one thread.
+  virtual void take(int64_t task, kernels::Rows<const bf16> d_x, int64_t first, int64_t count) = 0;
+};
+
+/// Whether packed_conv_backward_input hands over rows: it makes them in one pass, each whole.
+bool hands_over_rows(const LayerWeights& layer);
+
 /// d_x [n, h, w, ic] in bf16, gradient of the dequantized input, from d_y already divided by the weight scale
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
-Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape);
+/// `before`, if defined, is added to it (rounded twice). `next`, if set (the layer must hand over rows), takes the rows
+/// of the sum; the result is then undefined, nobody else sees it.
+Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
+                                  const Tensor& before = {}, GradientStage* next = nullptr);
 
 /// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y.
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
@@ -102,9 +120,10 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
 std::vector<float> y_gradient_scale(const LayerWeights& layer);
 
 /// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, owned by
-/// the shard; overwritten, as every parameter has one reader).
+/// the shard; overwritten, as every parameter has one reader). `next` takes the rows of x's gradient, with what was
+/// there before, if the layer hands over rows: for the one that adds last, and only where nothing else reads them.
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
-                     ChannelSums& sums);
+                     ChannelSums& sums, std::shared_ptr<GradientStage> next = nullptr);
 
 /// Taped logits of a linear layer: f32 [n, oc] = acc * rescale + bias. d_weights and d_bias f32 [oc] are
 /// overwritten.

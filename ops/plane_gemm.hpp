@@ -162,11 +162,10 @@ struct PlaneTask {
 /// Runs a whole product. `source(scratch, range)` gives a task's source rows as for gather_gemm; `epilogue(task,
 /// first_point, rows, first_column, columns, c, ldc)` gets finished blocks: rows [first_point, first_point + rows) of
 /// one grid row (of several where the layout has no rim). Per task every column meets its points in order. The epilogue
-/// must not spawn or wait. `done(task, g0, g1)` is called behind a task's last block: its panels of the grid rows
-/// [g0, g1) are finished.
-template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Done = NothingMore>
+/// must not spawn or wait. Around a task's blocks see NothingMore.
+template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& source, const Epilogue& epilogue,
-                const Done& done = {}) {
+                Around&& around = {}) {
   using namespace plane_detail;
   const Gather& g = args.gather;
   const Panels& b = args.panels;
@@ -177,6 +176,7 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     const int64_t n0 = side * b.count() / args.cut.panel_parts, n1 = (side + 1) * b.count() / args.cut.panel_parts;
     if (g0 >= g1 || n0 >= n1) return;
     Scratch scratch;
+    around.begin(scratch, task, g0, g1);
     const TaskPlanes planes =
         lay_planes<T>(g, args.layout, source(scratch, source_rows(g, g0, g1)), b.k, g0, g1, scratch);
     int64_t* const segments = scratch.get<int64_t>(args.layout.taps.size());
@@ -184,7 +184,7 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
       segments[t] = args.layout.taps[t].plane * planes.plane_bytes + args.layout.taps[t].offset * planes.pixel_bytes;
     C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
     PlaneTask<C, Gemm>{gemm, args, planes, segments, task, g0, g1, c}.run(n0, n1, epilogue);
-    done(task, g0, g1);
+    around.end(task, g0, g1);
   });
 }
 

@@ -235,7 +235,20 @@ void check_branch(const NormBranch& b, const Doubles& g) {
 /// Whether backward has z itself or its clip classes alone.
 enum class Keep { kZ, kClasses };
 
-void check_backward(const Setup& setup, const Shape& shape, Keep keep) {
+/// Whether the last gradient is there as a whole or is handed over row by row.
+enum class Last { kWhole, kRows };
+
+/// Hands d over in three tasks of two parts each, one of which may be empty.
+void hand_over(GradientStage& to, const Tensor& d) {
+  constexpr int64_t kParts = 6;
+  to.begin(kParts / 2);
+  for (int64_t part = 0; part < kParts; ++part) {
+    const int64_t first = d.rows() * part / kParts, end = d.rows() * (part + 1) / kParts;
+    to.take(part / 2, {d.row<bf16>(first), d.stride()}, first, end - first);
+  }
+}
+
+void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last) {
   const Tensor through = random_bf16(shape, 94), direct = random_bf16(shape, 95);
   const Doubles t = values_of(through), d = values_of(direct);
   on_every_level([&] {
@@ -253,8 +266,10 @@ void check_backward(const Setup& setup, const Shape& shape, Keep keep) {
     args.keep_classes = keep == Keep::kClasses;
     const Activated out = norm_activate(&tape, args);
     if (keep == Keep::kClasses) out.z.set_value(Tensor());
-    if (setup.through) out.codes.accumulate(through);
-    if (setup.direct) out.z.accumulate(direct);
+    const bool rows = last == Last::kRows;
+    if (setup.through && !rows) out.codes.accumulate(through);
+    if (setup.direct && !(rows && !setup.through)) out.z.accumulate(direct);
+    if (rows) hand_over(*out.backward, setup.through ? through : direct);
     const Variable start(Tensor::zeros(DType::f32, {1}));
     tape.backward(start);
     check_branch(p.main, g);
@@ -314,8 +329,13 @@ TEST_CASE("gradients are the analytic ones of batch norm, ReLU, the clip rule, t
   for (const Setup& setup : kSetups)
     for (const int64_t c : kChannelCounts) {
       INFO(setup.name << ", " << c << " channels");
-      check_backward(setup, shape_of(c), Keep::kZ);
-      if (setup.store_z) check_backward(setup, shape_of(c), Keep::kClasses);
+      // Rows come from readers of the codes, or of z where there are none.
+      const bool by_rows = setup.through || (setup.direct && setup.bits == 0);
+      for (const Last last : {Last::kWhole, Last::kRows}) {
+        if (last == Last::kRows && !by_rows) continue;
+        check_backward(setup, shape_of(c), Keep::kZ, last);
+        if (setup.store_z) check_backward(setup, shape_of(c), Keep::kClasses, last);
+      }
     }
 }
 

@@ -1,6 +1,9 @@
 // Gradients of the packed convolution against the analytic straight-through gradients in double.
 #include "ops/packed_conv.hpp"
 
+#include <algorithm>
+#include <atomic>
+
 #include "tests/ops/packed_layers.hpp"
 
 using namespace nibble;
@@ -149,6 +152,68 @@ TEST_CASE("gradients do not depend on the number of threads") {
     }
 }
 
+namespace {
+
+/// Keeps what it is handed.
+class Collected final : public GradientStage {
+ public:
+  explicit Collected(const Shape& shape)
+      : rows(DType::bf16, shape, Tensor::round_stride(DType::bf16, shape.back())),
+        times_(static_cast<size_t>(rows.rows())) {}
+  void begin(int64_t tasks) override { next_.assign(static_cast<size_t>(tasks), 0); }
+  void take(int64_t task, kernels::Rows<const bf16> d_x, int64_t first, int64_t count) override {
+    int64_t& next = next_.at(static_cast<size_t>(task));
+    in_order = in_order && first >= next;
+    next = first + count;
+    for (int64_t r = 0; r < count; ++r) {
+      std::copy_n(d_x.data + r * d_x.stride, rows.shape().back(), rows.row<bf16>(first + r));
+      ++times_.at(static_cast<size_t>(first + r));
+    }
+  }
+  bool each_once() const {
+    return std::all_of(times_.begin(), times_.end(), [](int times) { return times == 1; });
+  }
+
+  Tensor rows;
+  std::atomic<bool> in_order{true};
+
+ private:
+  std::vector<int> times_;
+  std::vector<int64_t> next_;
+};
+
+}  // namespace
+
+TEST_CASE("what was there before is added, and the rows of the sum are handed over once each, in order") {
+  for (const NamedShape& named : conv_shapes())
+    for (const Precision& p : {code_precisions()[6], float_precisions()[2]}) {
+      const Operands op = make_operands(named, p);
+      const ConvShape& s = op.shape;
+      const Shape x_shape{s.n, s.h, s.w, s.ic};
+      const Tensor d_y = output_gradient(op).carried, before = random_bf16(x_shape, 96);
+      const Doubles b = values_of(before);
+      INFO(named.name << "; " << p.name);
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        Doubles expected = values_of(packed_conv_backward_input(layer, d_y, x_shape));
+        for (size_t i = 0; i < b.size(); ++i)
+          expected[i] = static_cast<double>(to_float(to_bf16(static_cast<float>(b[i] + expected[i]))));
+        CHECK(values_of(packed_conv_backward_input(layer, d_y, x_shape, before)) == expected);
+        Collected collected(x_shape);
+        if (!hands_over_rows(layer)) {
+          CHECK(s.stride > 1);
+          CHECK(message_of<UsageError>([&] { packed_conv_backward_input(layer, d_y, x_shape, before, &collected); }) ==
+                "[conv] layer makes its input's gradient in several passes; only the whole of it can be taken");
+          return;
+        }
+        CHECK(!packed_conv_backward_input(layer, d_y, x_shape, before, &collected).defined());
+        CHECK(values_of(collected.rows) == expected);
+        CHECK(collected.each_once());
+        CHECK(collected.in_order);
+      });
+    }
+}
+
 TEST_CASE("weight gradients of layers that are cut into chunks and groups are the same on every level, within bounds") {
   const auto layer_of = [](int64_t n, int64_t side, int64_t ic, int64_t oc, int64_t kernel, int64_t stride) {
     return ConvShape{.n = n,
@@ -259,4 +324,7 @@ TEST_CASE("gradients that do not fit a layer are refused in words") {
   CHECK(message_of<ShapeError>([&] {
           packed_conv_backward_input(op.layer(Passes::kForward), random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 3});
         }) == "[conv] layer has no panels for the gradient of its input; prepare it with kForwardAndBackward");
+  CHECK(message_of<ShapeError>([&] {
+          packed_conv_backward_input(layer, random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 3}, random_bf16({1, 4, 3, 3}, 1));
+        }) == "[conv] gradient [1,4,4,3] does not add to bf16 [1,4,3,3]");
 }
