@@ -36,13 +36,13 @@ NIBBLE_INLINE void over_channels(int64_t n, const Body& body) {
 
 /// Rows that a block of channels is taken down before the next block. Down all 64 rows of a call, a block touches one
 /// line of each, 128 to 4096 bytes apart, which no prefetcher follows: passes through tensors of 32 MiB took 1.1 to 4
-/// times as long as in groups of four rows (a Xeon with AMX; most with 2048 channels). Of groups as fast as that, 8
-/// rows load constants and sums least often; single rows cost up to 60 % of the speed in the cache.
-constexpr int64_t kGroupRows = 8;
+/// times as long as in groups of four rows (a Xeon with AMX; most with 2048 channels). Eight rows take 6 to 8 % longer
+/// than four in a training step whose results are streamed, single rows up to 60 % in the cache.
+constexpr int64_t kGroupRows = 4;
 
 /// Channels between the block that is worked on and the one that is asked for, in all rows of the group: 4 KiB of a
 /// bf16 tensor. With what hardware prefetches alone, groups of four rows made 7 to 13 GB/s, with requests 11 to 20.
-constexpr int64_t kFetchAhead = 256;
+constexpr int64_t kFetchAhead = 512;
 
 /// The rows [first, end) of a pass, and where what is worked on a little later lies from an element of theirs.
 struct RowGroup {

@@ -7,6 +7,11 @@ namespace {
 
 enum class Shortcut { kNone, kPlain, kProjected };
 
+/// The largest float below x > 0.
+NIBBLE_INLINE float float_below(float x) {
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, x) - 1);
+}
+
 /// The two rows of bits that hold a row of clip classes.
 template <typename T>
 struct ClassRows {
@@ -15,23 +20,24 @@ struct ClassRows {
       : low(classes.data + r * classes.stride), high(low + clip_class_bytes(n) / 2) {}
 };
 
-/// Stores the clip classes of lanes whose value is z > +-0 and, quantized, t before clamping (clip_class_bytes in
-/// table.hpp).
+/// Stores the clip classes (clip_class_bytes in table.hpp) of lanes with the value z and, quantized, t = z * scale
+/// before clamping. Bounds are the largest floats below those that a class begins with, so that one comparison of t
+/// with each is true from there on.
 template <typename V>
 NIBBLE_INLINE void store_classes(const ClassRows<uint8_t>& row, int64_t c, typename V::F z, typename V::F t,
-                                 const UnsignedQuantizer& q) {
+                                 typename V::F below_one, typename V::F top, typename V::F below_end) {
   const auto positive = V::before(V::splat(0.0f), z);
-  if (q.scale == nullptr) {
-    V::store_mask(row.low, c, V::but_not(positive, positive));
-    V::store_mask(row.high, c, positive);
-    return;
-  }
-  const auto first = V::before(t, V::splat(1.0f)), below_top = V::before(t, V::splat(q.top));
-  const auto inside = V::before(t, V::splat(q.top + 1.0f));
-  // Lanes below 1 are below top too: class 1 or 3 but for those from 1 to top; 2 or 3 those, and what is not inside.
-  const auto middle = V::but_not(below_top, first);
-  V::store_mask(row.low, c, V::but_not(positive, middle));
-  V::store_mask(row.high, c, V::either(V::both(positive, middle), V::but_not(positive, inside)));
+  const auto one_or_more = V::both_before(positive, below_one, t);
+  const auto middle = V::both_before(one_or_more, t, top);
+  V::store_mask(row.low, c, V::differ(positive, middle));
+  V::store_mask(row.high, c, V::either(middle, V::both_before(positive, below_end, t)));
+}
+/// The same without a quantizer.
+template <typename V>
+NIBBLE_INLINE void store_classes(const ClassRows<uint8_t>& row, int64_t c, typename V::F z) {
+  const auto positive = V::before(V::splat(0.0f), z);
+  V::store_mask(row.low, c, V::differ(positive, positive));
+  V::store_mask(row.high, c, positive);
 }
 
 /// The derivatives by class: of the quantizer behind ReLU, and whether ReLU passes at all.
@@ -50,7 +56,8 @@ struct ClassSlope {
 /// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per block by
 /// branches that always go one way.
 template <Shortcut kShortcut>
-void normalise_activate_as(const NormaliseActivateArgs& args) {
+void normalise_activate_as(const NormaliseActivateArgs& given) {
+  const NormaliseActivateArgs args = given;  // the stores of bytes might change what a reference means
   const Rows<bf16> z = args.z;
   const Rows<uint8_t> codes = args.codes;
   const float* const scales = args.quantizer.scale;
@@ -62,6 +69,7 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
     const PerChannel<B> m(args.m + c), a(args.a + c), scale(offset(scales, c), 0.0f);
     const PerChannel<B> m2(offset(args.m2, c), 0.0f), a2(offset(args.a2, c), 0.0f);
     const auto top = V::splat(args.quantizer.top);
+    const auto below_one = V::splat(float_below(1.0f)), below_end = V::splat(float_below(args.quantizer.top + 1.0f));
     PerChannel<B> largest(offset(args.channel_max, c), 0.0f);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(args.y, group, r, c);
@@ -90,8 +98,13 @@ void normalise_activate_as(const NormaliseActivateArgs& args) {
       if (classes.data != nullptr) {
         const ClassRows<uint8_t> row(classes, r, args.n);
         NIBBLE_UNROLL
-        for (int i = 0; i < B::kVectors; ++i)
-          store_classes<V>(row, c + i * V::kLanes, rounded[i], rounded[i] * scale.v[i], args.quantizer);
+        for (int i = 0; i < B::kVectors; ++i) {
+          const int64_t k = c + i * V::kLanes;
+          if (scales != nullptr)
+            store_classes<V>(row, k, rounded[i], rounded[i] * scale.v[i], below_one, top, below_end);
+          else
+            store_classes<V>(row, k, rounded[i]);
+        }
       }
       if (scales == nullptr) continue;
       NIBBLE_UNROLL

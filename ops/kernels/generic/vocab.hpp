@@ -23,8 +23,8 @@
 //                             have it; code that must drop a NaN puts the bound into b
 //   less(a, b, x, y)          x where a < b, else y (also where a or b is a NaN)
 //   equal(a, b, x, y)         x where a == b, else y
-//   M                         a truth value a lane: before(a, b) for a < b (false with a NaN), both, either,
-//                             but_not(a, b) for a and not b, select(m, x, y)
+//   M                         a truth value a lane: before(a, b) for a < b (false with a NaN), both_before(m, a, b) for
+//                             m and a < b, both, either, differ, select(m, x, y)
 //   load_mask(row, c)         M of the bits c, c + 1, ... of a row of bits
 //   store_mask(row, c, M)     the reverse; other bits keep their value
 //   publish()                 what was streamed becomes visible to others before what is stored later
@@ -120,7 +120,8 @@ struct One {
   static NIBBLE_INLINE M before(F a, F b) { return a < b; }
   static NIBBLE_INLINE M both(M a, M b) { return a && b; }
   static NIBBLE_INLINE M either(M a, M b) { return a || b; }
-  static NIBBLE_INLINE M but_not(M a, M b) { return a && !b; }
+  static NIBBLE_INLINE M both_before(M m, F a, F b) { return m && a < b; }
+  static NIBBLE_INLINE M differ(M a, M b) { return a != b; }
   static NIBBLE_INLINE F select(M m, F x, F y) { return m ? x : y; }
   static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) { return (row[c / 8] >> (c % 8) & 1) != 0; }
   static NIBBLE_INLINE void store_mask(uint8_t* row, int64_t c, M m) {

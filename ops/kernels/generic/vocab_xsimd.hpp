@@ -108,6 +108,9 @@ struct Wide : Convert {
   static NIBBLE_INLINE M before(F a, F b) {
     return Convert::before(a, b);
   }
+  static NIBBLE_INLINE M both_before(M m, F a, F b) {
+    return Convert::both_before(m, a, b);
+  }
   static NIBBLE_INLINE F select(M m, F x, F y) {
     return Convert::select(m, x, y);
   }

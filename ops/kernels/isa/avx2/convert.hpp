@@ -27,9 +27,10 @@ struct Convert {
 
   using M = __m256;
   static NIBBLE_INLINE M before(__m256 a, __m256 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static NIBBLE_INLINE M both_before(M m, __m256 a, __m256 b) { return _mm256_and_ps(m, before(a, b)); }
   static NIBBLE_INLINE M both(M a, M b) { return _mm256_and_ps(a, b); }
   static NIBBLE_INLINE M either(M a, M b) { return _mm256_or_ps(a, b); }
-  static NIBBLE_INLINE M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
+  static NIBBLE_INLINE M differ(M a, M b) { return _mm256_xor_ps(a, b); }
   static NIBBLE_INLINE __m256 select(M m, __m256 x, __m256 y) { return _mm256_blendv_ps(y, x, m); }
   static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);

@@ -29,9 +29,10 @@ struct Convert {
 
   using M = __mmask16;
   static NIBBLE_INLINE M before(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static NIBBLE_INLINE M both_before(M m, __m512 a, __m512 b) { return _mm512_mask_cmp_ps_mask(m, a, b, _CMP_LT_OQ); }
   static NIBBLE_INLINE M both(M a, M b) { return static_cast<M>(a & b); }
   static NIBBLE_INLINE M either(M a, M b) { return static_cast<M>(a | b); }
-  static NIBBLE_INLINE M but_not(M a, M b) { return static_cast<M>(a & ~b); }
+  static NIBBLE_INLINE M differ(M a, M b) { return static_cast<M>(a ^ b); }
   static NIBBLE_INLINE __m512 select(M m, __m512 x, __m512 y) { return _mm512_mask_blend_ps(m, y, x); }
   static NIBBLE_INLINE M load_mask(const uint8_t* row, int64_t c) {
     uint16_t bits = 0;
