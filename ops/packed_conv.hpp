@@ -101,13 +101,14 @@ class GradientStage {
   virtual void take(int64_t task, kernels::Rows<const bf16> d_x, int64_t first, int64_t count) = 0;
 };
 
-/// Whether packed_conv_backward_input hands over rows: it makes them in one pass, each whole.
+/// Whether packed_conv_backward_input hands over rows: it makes them in one pass, each whole. Not where a stride cuts a
+/// window: the pixels' classes are then made one behind the other.
 bool hands_over_rows(const LayerWeights& layer);
 
 /// d_x [n, h, w, ic] in bf16, gradient of the dequantized input, from d_y already divided by the weight scale
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
-/// `before`, if defined, is added to it (rounded twice). `next`, if set (the layer must hand over rows), takes the rows
-/// of the sum; the result is then undefined, nobody else sees it.
+/// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
+/// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nobody else sees it.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 

@@ -1,5 +1,9 @@
 // Gradient of the packed convolution's input: bf16 products with fp32 sums (DESIGN 2.4).
 #include "ops/packed_conv.hpp"
+
+#include <cstring>
+#include <utility>
+
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
 
@@ -12,7 +16,9 @@ std::vector<float> y_gradient_scale(const LayerWeights& layer) {
 }
 
 bool hands_over_rows(const LayerWeights& layer) {
-  return layer.gradient_classes.size() == 1 && !layer.gradient_classes.front().gather.taps.empty();
+  const ConvShape& s = layer.shape;
+  const bool single = s.kh == 1 && s.kw == 1 && s.pad_before == 0 && s.pad_after == 0;
+  return layer.gradient_classes.size() == 1 || single;
 }
 
 namespace {
@@ -23,8 +29,9 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
                                 before.shape().back(), x);
 }
 
-/// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes, and it and
-/// the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows, too).
+/// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes (to.into),
+/// and it and the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
+/// too).
 template <typename Target>
 void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, const std::vector<float>& inverse_fold,
                     Target& to) {
@@ -37,7 +44,7 @@ void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, cons
     const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
     for (int64_t run; rows > 0; rows -= run, first += run, c += run * ldc) {
       run = to.whole ? rows : std::min(rows, g.gw - first % g.gw);
-      ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, kernels::Into::kOverwrite);
+      ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, to.into);
     }
   };
   if (layer.float_gemm->run_strided != nullptr)
@@ -52,31 +59,96 @@ void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, cons
         to);
 }
 
-/// Rows of the gradient in scratch, from there to the next stage.
+/// Input pixel of a grid point.
+int64_t pixel_of(const ConvShape& s, const InputGradientClass& phase, int64_t point) {
+  const Gather& g = phase.gather;
+  const int64_t j = point % g.gw, row = point / g.gw, y = row % g.gh * s.stride + phase.row_phase;
+  return (row / g.gh * s.h + y) * s.w + j * s.stride + phase.column_phase;
+}
+
+/// The pixels of every task's rows, in scratch, on their way to the next stage.
+class TaskPixels {
+ public:
+  TaskPixels(GradientStage& next, int64_t channels, int64_t tasks)
+      : next_(next), stride_(Tensor::round_stride(DType::bf16, channels)), parts_(static_cast<size_t>(tasks)) {
+    next.begin(tasks);
+  }
+  int64_t stride() const { return stride_; }
+  /// Pixels [first, end) of the task, which the caller fills.
+  kernels::Rows<bf16> reserve(Scratch& scratch, int64_t task, int64_t first, int64_t end) {
+    bf16* const rows = scratch.get<bf16>(static_cast<size_t>((end - first) * stride_));
+    parts_[static_cast<size_t>(task)] = {rows, first, end};
+    return {rows, stride_};
+  }
+  bf16* pixel(int64_t task, int64_t at) const {
+    const Part& part = parts_[static_cast<size_t>(task)];
+    return part.rows + (at - part.first) * stride_;
+  }
+  void hand_over(int64_t task) const {
+    const Part& part = parts_[static_cast<size_t>(task)];
+    next_.take(task, {part.rows, stride_}, part.first, part.end - part.first);
+  }
+
+ private:
+  struct Part {
+    bf16* rows = nullptr;
+    int64_t first = 0, end = 0;
+  };
+  GradientStage& next_;
+  int64_t stride_;
+  std::vector<Part> parts_;
+};
+
+/// Handed over: all pixels are grid points.
 struct HandedOver {
   const Tensor& before;
-  GradientStage& next;
-  int64_t width, channels;                // points of a grid row
-  std::vector<kernels::Rows<bf16>> rows;  // per task: its first row
-  std::vector<int64_t> first;
+  int64_t width;
+  TaskPixels pixels;
   static constexpr bool whole = true;
-  int64_t stride = Tensor::round_stride(DType::bf16, channels);
+  static constexpr kernels::Into into = kernels::Into::kOverwrite;
+  int64_t stride = pixels.stride();
 
-  bf16* operator()(int64_t task, int64_t point) const {
-    const size_t t = static_cast<size_t>(task);
-    return rows[t].data + (point - first[t]) * stride;
-  }
+  bf16* operator()(int64_t task, int64_t point) const { return pixels.pixel(task, point); }
   void begin(Scratch& scratch, int64_t task, int64_t g0, int64_t g1) {
-    const size_t t = static_cast<size_t>(task);
-    rows[t] = {scratch.get<bf16>(static_cast<size_t>((g1 - g0) * width * stride)), stride};
-    first[t] = g0 * width;
+    pixels.reserve(scratch, task, g0 * width, g1 * width);
   }
   void end(int64_t task, int64_t g0, int64_t g1) const {
-    const int64_t at = g0 * width, count = (g1 - g0) * width;
-    const kernels::Rows<bf16> mine = rows[static_cast<size_t>(task)];
-    if (before.defined()) add_rows(before, at, count, mine);
-    next.take(task, {mine.data, mine.stride}, at, count);
+    if (before.defined())
+      add_rows(before, g0 * width, (g1 - g0) * width, {pixels.pixel(task, g0 * width), pixels.stride()});
+    pixels.hand_over(task);
   }
+};
+
+/// Handed over by a strided 1x1 layer: what was there before, or zero; the product is added to the pixels it reads.
+struct HandedOverAround {
+  const Tensor& before;
+  const ConvShape& s;
+  const InputGradientClass& phase;
+  TaskPixels pixels;
+  static constexpr bool whole = false;
+  static constexpr kernels::Into into = kernels::Into::kAccumulate;
+  int64_t stride = s.stride * pixels.stride();
+
+  bf16* operator()(int64_t task, int64_t point) const { return pixels.pixel(task, pixel_of(s, phase, point)); }
+  /// First pixel of the input rows that belong to a grid row.
+  int64_t first_pixel(int64_t grid_row) const {
+    const int64_t gh = phase.gather.gh;
+    return (grid_row / gh * s.h + grid_row % gh * s.stride) * s.w;
+  }
+  void begin(Scratch& scratch, int64_t task, int64_t g0, int64_t g1) {
+    const int64_t first = first_pixel(g0), last = first_pixel(g1);
+    const kernels::Rows<bf16> rows = pixels.reserve(scratch, task, first, last);
+    const size_t bytes = static_cast<size_t>(rows.stride) * sizeof(bf16);
+    if (!before.defined()) {
+      std::memset(rows.data, 0, static_cast<size_t>(last - first) * bytes);
+    } else if (before.stride() == rows.stride) {
+      std::memcpy(rows.data, before.row<bf16>(first), static_cast<size_t>(last - first) * bytes);
+    } else {
+      for (int64_t p = first; p < last; ++p)
+        std::copy_n(before.row<bf16>(p), s.ic, rows.data + (p - first) * rows.stride);
+    }
+  }
+  void end(int64_t task, int64_t, int64_t) const { pixels.hand_over(task); }
 };
 
 /// Rows of the gradient where they stay.
@@ -85,6 +157,7 @@ struct Stored {
   const Tensor& d_x;
   int64_t width;
   static constexpr bool whole = true;
+  static constexpr kernels::Into into = kernels::Into::kOverwrite;
   int64_t stride = d_x.stride();
 
   bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(point); }
@@ -100,15 +173,12 @@ struct Scattered : NothingMore {
   const ConvShape& s;
   const InputGradientClass& phase;
   static constexpr bool whole = false;
+  static constexpr kernels::Into into = kernels::Into::kOverwrite;
   int64_t stride;
 
   Scattered(const Tensor& gradient, const ConvShape& shape, const InputGradientClass& pixels)
       : d_x(gradient), s(shape), phase(pixels), stride(shape.stride * gradient.stride()) {}
-  bf16* operator()(int64_t, int64_t point) const {
-    const Gather& g = phase.gather;
-    const int64_t j = point % g.gw, row = point / g.gw, y = row % g.gh * s.stride + phase.row_phase;
-    return d_x.row<bf16>((row / g.gh * s.h + y) * s.w + j * s.stride + phase.column_phase);
-  }
+  bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(pixel_of(s, phase, point)); }
   /// A class without taps (stride larger than the kernel).
   void clear() const {
     const Gather& g = phase.gather;
@@ -117,6 +187,13 @@ struct Scattered : NothingMore {
     });
   }
 };
+
+/// The only class with taps of a layer that hands over rows.
+size_t class_with_taps(const LayerWeights& layer) {
+  size_t i = 0;
+  while (layer.gradient_classes[i].gather.taps.empty()) ++i;
+  return i;
+}
 
 /// The gradient of a strided convolution, class by class.
 void multiply_classes(const LayerWeights& layer, const Tensor& d_y, const std::vector<float>& inverse_fold,
@@ -168,13 +245,19 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   if (layer.quantizer != nullptr)
     for (float f : layer.quantizer->fold) inverse_fold.push_back(1.0f / f);
   if (next != nullptr) {
-    Gather g = layer.gradient_classes.front().gather;
+    const size_t of_taps = class_with_taps(layer);
+    const InputGradientClass& phase = layer.gradient_classes[of_taps];
+    Gather g = phase.gather;
     g.n = s.n;
-    const size_t tasks = static_cast<size_t>(task_count(g));
-    next->begin(task_count(g));
-    HandedOver to{before, *next, s.w, s.ic, std::vector<kernels::Rows<bf16>>(tasks), std::vector<int64_t>(tasks)};
-    multiply_class(layer, 0, d_y, inverse_fold, to);
-  } else if (hands_over_rows(layer)) {
+    TaskPixels pixels(*next, s.ic, task_count(g));
+    if (s.stride == 1) {
+      HandedOver to{before, s.w, std::move(pixels)};
+      multiply_class(layer, of_taps, d_y, inverse_fold, to);
+    } else {
+      HandedOverAround to{before, s, phase, std::move(pixels)};
+      multiply_class(layer, of_taps, d_y, inverse_fold, to);
+    }
+  } else if (s.stride == 1) {
     Stored to{before, d_x, s.w};
     multiply_class(layer, 0, d_y, inverse_fold, to);
   } else {
