@@ -17,14 +17,12 @@ struct WeightSink {
   float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
 
   /// Writes or adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld
-  /// apart.
+  /// apart. Whoever streams publishes.
   void put(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1,
-           kernels::Into into) const {
+           kernels::Into into, kernels::Store store) const {
     const float* const scale = row.empty() ? nullptr : row.data() + c0;
-    for (int64_t o = o0; o < o1; ++o)
-      kernels::active().ew.scale_f32(sum + (o - o0) * ld, channels,
-                                     column.empty() ? 1.0f : column[static_cast<size_t>(o)], scale, at(o, tap, c0),
-                                     into);
+    kernels::active().ew.scale_rows_f32({sum, ld}, o1 - o0, channels, column.empty() ? nullptr : column.data() + o0,
+                                        scale, {at(o0, tap, c0), taps * k}, into, store);
   }
 
   /// Asks for the lines that put() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.

@@ -238,6 +238,7 @@ class TiledGradient {
           for (int64_t b = 0; b < (end - i) * row_blocks && chunk + 1 == plan_.chunks; ++b)
             flush(place(b, first, last, i), c + b * kBlockFloats);
         }
+        kernels::active().ew.publish();
       });
     }
   }
@@ -354,12 +355,6 @@ class TiledGradient {
     const auto run = plan_.left_stays && taps == 1 ? kernel_.run_right_again : kernel_.run_left_again;
     const int64_t steps = rows.points / kStep, slices = ceil_div(steps, kSliceSteps), per = ceil_div(steps, slices);
     for (int64_t s = 0; s < steps; s += per) {
-      const bool ends = chunk + 1 == plan_.chunks && s + per >= steps;
-      for (int64_t b = 0; b < count && ends; ++b) {
-        const Place at = place(b, first, last, begin);
-        list[b].ahead = sink_.at(at.o0, at.tap, at.c0);
-        list[b].ahead_stride = sink_.taps * sink_.k;
-      }
       run(std::min(per, steps - s), list, count,
           chunk == 0 && s == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
       for (int64_t b = 0; b < count; ++b) {
@@ -376,9 +371,10 @@ class TiledGradient {
     return right + (odd && plane.even ? plane.pairs(rows.points) * kChannels * 4 : 0) + tap.offset / 2 * kChannels * 2;
   }
 
+  /// Nobody reads a gradient before all of backward is done.
   void flush(const Place& at, const float* sums) const {
     sink_.put(sums, kChannels, at.tap, at.c0, std::min(kChannels, sink_.k - at.c0), at.o0,
-              std::min(sink_.oc, at.o0 + kOutputs), kernels::Into::kOverwrite);
+              std::min(sink_.oc, at.o0 + kOutputs), kernels::Into::kOverwrite, kernels::Store::kStreamed);
   }
 
   const WeightGradient& kernel_;

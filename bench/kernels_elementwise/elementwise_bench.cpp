@@ -263,8 +263,8 @@ void add_codes_and_weights() {
   });
   add("add_f32", 12,
       [](const Elementwise& ew, Data& d) { ew.add_f32(d.acc_f32.data(), kRows * d.n, d.singles.data()); });
-  add("scale_f32", 8, [](const Elementwise& ew, Data& d) {
-    ew.scale_f32(d.acc_f32.data(), kRows * d.n, 0.5f, nullptr, d.singles.data(), Into::kOverwrite);
+  add("scale_rows_f32", 8, [](const Elementwise& ew, Data& d) {
+    ew.scale_rows_f32(d.in(d.acc_f32), kRows, d.n, nullptr, d.m.data(), d.to(d.singles), Into::kOverwrite, d.store);
   });
 }
 

@@ -268,8 +268,9 @@ struct Elementwise {
                    bool nesterov) = nullptr;
   /// out += x.
   void (*add_f32)(const float* x, int64_t n, float* out) = nullptr;
-  /// out = or += (column * row[i]) * x; row null: column * x.
-  void (*scale_f32)(const float* x, int64_t n, float column, const float* row, float* out, Into into) = nullptr;
+  /// out = or += (column[r] * row[i]) * x, rows of n; null: 1. Only what is overwritten can be streamed.
+  void (*scale_rows_f32)(Rows<const float> x, int64_t rows, int64_t n, const float* column, const float* row,
+                         Rows<float> out, Into into, Store store) = nullptr;
 };
 
 struct Table {

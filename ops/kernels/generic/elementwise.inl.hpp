@@ -63,7 +63,7 @@ constexpr Elementwise kElementwise = {
     .quantize_weights = quantize_weights,
     .sgd_step = sgd_step,
     .add_f32 = add_f32,
-    .scale_f32 = scale_f32,
+    .scale_rows_f32 = scale_rows_f32,
 };
 
 }  // namespace

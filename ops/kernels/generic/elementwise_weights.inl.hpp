@@ -59,13 +59,24 @@ void add_f32(const float* x, int64_t n, float* out) {
   });
 }
 
-void scale_f32(const float* x, int64_t n, float column, const float* row, float* out, Into into) {
-  over_channels<1>(n, [&](auto block, int64_t i) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    auto scale = V::splat(column);
-    if (row != nullptr) scale = scale * V::load(row + i);
-    const auto scaled = scale * V::load(x + i);
-    V::store(out + i, into == Into::kAccumulate ? V::load(out + i) + scaled : scaled);
+void scale_rows_f32(Rows<const float> x, int64_t rows, int64_t n, const float* column, const float* row,
+                    Rows<float> out, Into into, Store store) {
+  over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using B = decltype(block);
+    using V = typename B::V;
+    const PerChannel<B> of_channel(offset(row, c), 1.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto of_row = V::splat(column != nullptr ? column[r] : 1.0f);
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) {
+        float* const to = at(out, r, c + i * V::kLanes);
+        const auto scaled = (of_row * of_channel.v[i]) * V::load(at(x, r, c + i * V::kLanes));
+        if (into == Into::kAccumulate)
+          V::store(to, V::load(to) + scaled);
+        else
+          V::store(to, scaled, store);
+      }
+    }
   });
 }
 

@@ -5,7 +5,7 @@
 //   splat, splat_u            the same value in every lane
 //   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
 //                             int8_t (all exact)
-//   store(float*, F)
+//   store(float*, F)          can stream
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
 //   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
 //   round_and_store           kCount vectors side by side: rounded in place, and stored as bf16
@@ -70,7 +70,7 @@ struct One {
   static NIBBLE_INLINE F load(const bf16* p) { return from_bits(static_cast<uint32_t>(p->bits) << 16); }
   static NIBBLE_INLINE F load(const uint8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE F load(const int8_t* p) { return static_cast<float>(*p); }
-  static NIBBLE_INLINE void store(float* p, F v) { *p = v; }
+  static NIBBLE_INLINE void store(float* p, F v, Store = Store::kCached) { *p = v; }
   template <int kCount>
   static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount], Store = Store::kCached) {
     NIBBLE_UNROLL

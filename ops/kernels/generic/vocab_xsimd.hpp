@@ -59,8 +59,11 @@ struct Wide : Convert {
   static NIBBLE_INLINE F load(const int8_t* p) {
     return from_s32(load_s8(p));
   }
-  static NIBBLE_INLINE void store(float* p, F v) {
-    v.store_unaligned(p);
+  static NIBBLE_INLINE void store(float* p, F v, Store store = Store::kCached) {
+    if (store == Store::kStreamed && reinterpret_cast<uintptr_t>(p) % sizeof v == 0)
+      stream(p, v);
+    else
+      v.store_unaligned(p);
   }
   template <int kCount>
   static NIBBLE_INLINE void store_upper(bf16* p, const F (&v)[kCount], Store store = Store::kCached) {

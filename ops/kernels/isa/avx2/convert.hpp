@@ -39,6 +39,7 @@ struct Convert {
   static NIBBLE_INLINE void store_mask(uint8_t* row, int64_t c, M m) {
     row[c / 8] = static_cast<uint8_t>(_mm256_movemask_ps(m));
   }
+  static NIBBLE_INLINE void stream(float* p, __m256 v) { _mm256_stream_ps(p, v); }
   static NIBBLE_INLINE void publish() { _mm_sfence(); }
 
   static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {

@@ -43,6 +43,9 @@ struct Convert {
     const uint16_t bits = m;
     __builtin_memcpy(row + c / 8, &bits, sizeof bits);
   }
+  static NIBBLE_INLINE void stream(float* p, __m512 v) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), _mm512_castps_si512(v));
+  }
   static NIBBLE_INLINE void publish() { _mm_sfence(); }
 
 #if defined(__AVX512BF16__)
