@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -28,7 +29,8 @@ def arguments(description, modes, batch, repeats=5):
     parser.add_argument("--repeats", type=int, default=repeats, help="measured repeats, after one that is not counted")
     parser.add_argument("--as", nargs=2, metavar=("PHASE", "PRECISION"), dest="names",
                         help="report under these names, those of a line of nibble bench --json that it compares with")
-    parser.add_argument("--threads", type=int, default=0, help="0: the package's own choice")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
+                        help="default: the cores this process may use, as nibble does; 0: the package's own choice")
     return parser
 
 
