@@ -138,11 +138,10 @@ struct HandedOverAround {
   void begin(Scratch& scratch, int64_t task, int64_t g0, int64_t g1) {
     const int64_t first = first_pixel(g0), last = first_pixel(g1);
     const kernels::Rows<bf16> rows = pixels.reserve(scratch, task, first, last);
-    const size_t bytes = static_cast<size_t>(rows.stride) * sizeof(bf16);
     if (!before.defined()) {
-      std::memset(rows.data, 0, static_cast<size_t>(last - first) * bytes);
+      std::fill_n(rows.data, (last - first) * rows.stride, bf16{});
     } else if (before.stride() == rows.stride) {
-      std::memcpy(rows.data, before.row<bf16>(first), static_cast<size_t>(last - first) * bytes);
+      std::memcpy(rows.data, before.row<bf16>(first), static_cast<size_t>((last - first) * rows.stride) * sizeof(bf16));
     } else {
       for (int64_t p = first; p < last; ++p)
         std::copy_n(before.row<bf16>(p), s.ic, rows.data + (p - first) * rows.stride);
