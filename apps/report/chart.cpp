@@ -4,14 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 namespace nibble::apps {
 
 namespace {
 
 constexpr size_t kLongestText = 36;
-constexpr double kLetter = 7.7;  // mean width of a letter at 14 px
-constexpr double kRow = 20;      // of the legend
+constexpr double kTextSize = 14;  // px
+constexpr double kRow = 20;       // of the legend
 constexpr double kInsetWidth = 218, kInsetHeight = 142;
 
 struct Box {
@@ -20,8 +21,14 @@ struct Box {
   bool inside(const Box& b) const { return x0 >= b.x0 && x1 <= b.x1 && y0 >= b.y0 && y1 <= b.y1; }
 };
 
+/// In a wide sans-serif face (DejaVu Sans), rounded up: a mean over all letters cut the end off "w8a8".
 double text_width(const std::string& text) {
-  return kLetter * static_cast<double>(shortened(text, kLongestText).size());
+  double ems = 0;
+  for (const char c : shortened(text, kLongestText)) {
+    const std::string_view wide = "mwMW%", narrow = "fijlrtI.,:;-()' ";
+    ems += wide.find(c) != wide.npos ? 0.98 : narrow.find(c) != narrow.npos ? 0.42 : 0.66;
+  }
+  return kTextSize * ems;
 }
 
 std::string colour_class(const Look& look) {

@@ -165,8 +165,8 @@ Finding ends(const std::vector<StudyGroup>& groups) {
     if (const StudyGroup* all4 = g.precision == "w4a4-fl8" ? find(groups, "w4a4", g.width) : nullptr) c.add(g, *all4);
   f.verdict = c.verdict();
   f.evidence = c.empty() ? "The study has no width with both of them."
-                         : fmt::format("Of {} widths with both, w4a4-fl8 is more accurate at {}, on average by {}.",
-                                       c.pairs(), c.positive(), c.text());
+                         : fmt::format("w4a4-fl8 is more accurate at {} of {} widths with both, on average by {}.",
+                                       c.positive(), c.pairs(), c.text());
   return f;
 }
 

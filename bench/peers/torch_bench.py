@@ -5,7 +5,8 @@
     bench/peers/torch_bench.py infer --precision f32
 
 train: forward, backward, SGD with momentum; f32, bf16 (autocast), or fake-quant (8-bit observers and fake quantizers of
-torch.ao.quantization on every convolution: simulated quantization as PyTorch ships it). infer: f32 or bf16.
+torch.ao.quantization on every convolution: simulated quantization as PyTorch ships it). infer: f32, bf16, or int8
+(static post-training quantization, folded batch norm, oneDNN's kernels).
 Exit code 77 when PyTorch is not installed.
 """
 
@@ -15,12 +16,25 @@ import common
 import resnet_torch
 
 
+def to_int8(torch, model, images):
+    """Calibrated on the images that are measured: speed does not depend on the bounds."""
+    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+
+    torch.backends.quantized.engine = "onednn"
+    prepared = quantize_fx.prepare_fx(model, get_default_qconfig_mapping("onednn"), (images,))
+    with torch.inference_mode():
+        prepared(images)
+    return quantize_fx.convert_fx(prepared)
+
+
 def main():
     parser = common.arguments(__doc__.split("\n")[0], ("train", "infer"), batch=32)
-    parser.add_argument("--precision", choices=("f32", "bf16", "fake-quant"), default="f32")
+    parser.add_argument("--precision", choices=("f32", "bf16", "fake-quant", "int8"), default="f32")
     args = parser.parse_args()
     if args.mode == "infer" and args.precision == "fake-quant":
         parser.error("fake-quant is measured in training only")
+    if args.mode == "train" and args.precision == "int8":
+        parser.error("int8 is measured in inference only; its training is fake-quant")
     torch = common.package("torch", "install PyTorch (Debian: python3-torch) to measure it")
     warnings.simplefilter("ignore", UserWarning)  # of observers, about their own defaults
     if args.threads > 0:
@@ -49,6 +63,8 @@ def main():
             optimizer.step()
     else:
         model.eval()
+        if args.precision == "int8":
+            model = to_int8(torch, model, images)
 
         def step():
             with torch.inference_mode(), autocast:
