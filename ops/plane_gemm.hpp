@@ -97,6 +97,17 @@ struct PlaneTask {
                      ldc(block));
   }
 
+  /// Tells an epilogue that wants to know it which block comes next.
+  template <typename Epilogue>
+  void announce(const Block& block, const Epilogue& epilogue) const {
+    if constexpr (requires { epilogue.expect(block.q, block.q, block.q, block.q); }) {
+      const Panels& b = args.panels;
+      const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
+      each_run(block.q, block.count,
+               [&](int64_t first, int64_t run, int64_t) { epilogue.expect(first, run, column, columns); });
+    }
+  }
+
   /// Hands part `part` of `parts` of the block's points to the epilogue.
   template <typename Epilogue>
   void finish(const Block& block, int64_t part, int64_t parts, const Epilogue& epilogue) const {
@@ -140,6 +151,7 @@ struct PlaneTask {
       const Block now = block(q, points, n, n1, to);
       for (int64_t i = now.n; i < now.last; ++i) {
         multiply(now, i);
+        if (i == now.n) announce(now, epilogue);
         finish(done, i - now.n, now.last - now.n, epilogue);
       }
       done = now;
@@ -162,7 +174,8 @@ struct PlaneTask {
 /// Runs a whole product. `source(scratch, range)` gives a task's source rows as for gather_gemm; `epilogue(task,
 /// first_point, rows, first_column, columns, c, ldc)` gets finished blocks: rows [first_point, first_point + rows) of
 /// one grid row (of several where the layout has no rim). Per task every column meets its points in order. The epilogue
-/// must not spawn or wait. Around a task's blocks see NothingMore.
+/// must not spawn or wait; one that has expect(first_point, rows, first_column, columns) hears of a block while the one
+/// before it is finished. Around a task's blocks see NothingMore.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& source, const Epilogue& epilogue,
                 Around&& around = {}) {

@@ -96,6 +96,16 @@ struct Epilogue {
       quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});
   }
 
+  /// Asks for what the block of rows [first, first + rows) and columns [c0, c0 + n) will read, one block ahead: the
+  /// shortcut of a block lies a map's rows apart, and the map of a stage need not fit L2.
+  void expect(int64_t first, int64_t rows, int64_t c0, int64_t n) const {
+    if (!shortcut) return;
+    constexpr int64_t kLineElements = 32;
+    const bf16* row = shortcut.at(first) + c0;
+    for (int64_t r = 0; r < rows; ++r, row += shortcut.stride)
+      for (int64_t c = 0; c < n; c += kLineElements) __builtin_prefetch(row + c);
+  }
+
   /// Codes of channels [c0, c0 + n).
   static void quantize_block(const ActivationQuantizer& q, const kernels::Rows<bf16>& z, int64_t rows, int64_t c0,
                              int64_t n, const kernels::Rows<uint8_t>& to) {
