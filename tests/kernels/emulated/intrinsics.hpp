@@ -156,7 +156,7 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_maskz_loadu_epi32(mask, p) nibble::testing::emulated::masked_load<uint32_t, __m512i>(mask, p)
 #define _mm512_mask_storeu_epi32(p, mask, v) nibble::testing::emulated::masked_store(p, mask, v)
 #define _mm512_stream_si512(p, v) _mm512_storeu_si512(p, v)
-#define _mm512_mask_cmp_ps_mask(m, a, b, how) static_cast<__mmask16>((m) & _mm512_cmp_ps_mask(a, b, how))
+#define _mm512_mask_cmp_ps_mask(m, a, b, how) static_cast<__mmask16>((m)&_mm512_cmp_ps_mask(a, b, how))
 
 #define NIBBLE_KEEP(v) static_cast<void>(v)
 // An emulated step is a loop over lanes: 28 copies of it inlined into every tile cost minutes of compilation.
