@@ -107,9 +107,11 @@ class ModulePass {
     const auto& ew = kernels::active().ew;
     set_float_mode();
     if (acc.dtype() == DType::s32)
-      ew.affine_add_relu_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), side, to, {}, {});
+      ew.affine_add_relu_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(),
+                                  {.shortcut = side, .out = to});
     else
-      ew.affine_add_relu_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), side, to, {}, {});
+      ew.affine_add_relu_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(),
+                                  {.shortcut = side, .out = to});
     return out;
   }
 

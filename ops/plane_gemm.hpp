@@ -30,6 +30,11 @@ struct PlaneGemmArgs {
   const C* start = nullptr;  // [padded columns] what the sums begin with; null: zero
 };
 
+/// What an epilogue gets after this: rows from grid point `point` on, columns from `column` on. point -1: not known.
+struct NextBlock {
+  int64_t point = -1, column = 0;
+};
+
 namespace plane_detail {
 
 inline constexpr int64_t kBlockPoints = 32, kBlockPanels = 2;
@@ -97,35 +102,35 @@ struct PlaneTask {
                      ldc(block));
   }
 
-  /// Tells an epilogue that wants to know it which block comes next.
+  /// Hands part `part` of `parts` of the block's points to the epilogue; `next` is the block after it, if there is one.
   template <typename Epilogue>
-  void announce(const Block& block, const Epilogue& epilogue) const {
-    if constexpr (requires { epilogue.expect(block.q, block.q, block.q, block.q); }) {
-      const Panels& b = args.panels;
-      const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
-      each_run(block.q, block.count,
-               [&](int64_t first, int64_t run, int64_t) { epilogue.expect(first, run, column, columns); });
-    }
-  }
-
-  /// Hands part `part` of `parts` of the block's points to the epilogue.
-  template <typename Epilogue>
-  void finish(const Block& block, int64_t part, int64_t parts, const Epilogue& epilogue) const {
+  void finish(const Block& block, int64_t part, int64_t parts, const Block& next, const Epilogue& epilogue) const {
     const Panels& b = args.panels;
     const int64_t begin = block.count * part / parts, end = block.count * (part + 1) / parts;
     if (begin == end) return;
     const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
     each_run(block.q + begin, end - begin, [&](int64_t first, int64_t run, int64_t offset) {
-      epilogue(task, first, run, column, columns, block.c + (block.back + begin + offset) * ldc(block), ldc(block));
+      const auto* const sums = block.c + (block.back + begin + offset) * ldc(block);
+      if constexpr (requires { epilogue(task, first, run, column, columns, sums, ldc(block), NextBlock{}); })
+        epilogue(task, first, run, column, columns, sums, ldc(block), part_of(next, begin));
+      else
+        epilogue(task, first, run, column, columns, sums, ldc(block));
     });
   }
+
+  /// Where the rows of a block from row `begin` on are, if that is easily said.
+  NextBlock part_of(const Block& block, int64_t begin) const {
+    if (!rimless() || begin >= block.count) return {};
+    return {g0 * args.gather.gw + block.q + begin, block.n * args.panels.nr};
+  }
+  bool rimless() const { return args.layout.width == args.gather.gw && args.layout.height == args.gather.gh; }
 
   /// Calls body(first grid point, points, plane points before them) for the pixels of the grid, run by run.
   template <typename Body>
   void each_run(int64_t q, int64_t count, const Body& body) const {
     const Gather& g = args.gather;
     const PlaneLayout& l = args.layout;
-    if (l.width == g.gw && l.height == g.gh) {
+    if (rimless()) {
       body(g0 * g.gw + q, count, int64_t{0});
       return;
     }
@@ -151,8 +156,7 @@ struct PlaneTask {
       const Block now = block(q, points, n, n1, to);
       for (int64_t i = now.n; i < now.last; ++i) {
         multiply(now, i);
-        if (i == now.n) announce(now, epilogue);
-        finish(done, i - now.n, now.last - now.n, epilogue);
+        finish(done, i - now.n, now.last - now.n, now, epilogue);
       }
       done = now;
       std::swap(to, other);
@@ -165,7 +169,7 @@ struct PlaneTask {
       for (int64_t n = n0; n < n1; n += kBlockPanels)
         for (int64_t q = 0; q < points; q += kBlockPoints) next(q, n);
     }
-    finish(done, 0, 1, epilogue);
+    finish(done, 0, 1, {}, epilogue);
   }
 };
 
@@ -174,8 +178,8 @@ struct PlaneTask {
 /// Runs a whole product. `source(scratch, range)` gives a task's source rows as for gather_gemm; `epilogue(task,
 /// first_point, rows, first_column, columns, c, ldc)` gets finished blocks: rows [first_point, first_point + rows) of
 /// one grid row (of several where the layout has no rim). Per task every column meets its points in order. The epilogue
-/// must not spawn or wait; one that has expect(first_point, rows, first_column, columns) hears of a block while the one
-/// before it is finished. Around a task's blocks see NothingMore.
+/// must not spawn or wait; one that takes a NextBlock behind these hears what it will get next. Around a task's blocks
+/// see NothingMore.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& source, const Epilogue& epilogue,
                 Around&& around = {}) {

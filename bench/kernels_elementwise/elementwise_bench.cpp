@@ -128,8 +128,13 @@ void add_products() {
     ew.affine_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
   });
   add("affine_add_relu_bf16_s32", 8, [](const Elementwise& ew, Data& d) {
-    ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.in(d.side), d.to(d.out), {},
-                                {});
+    ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),
+                                {.shortcut = d.in(d.side), .out = d.to(d.out)});
+  });
+  add("affine_add_relu_bf16_s32, codes", 9, [](const Elementwise& ew, Data& d) {
+    ew.affine_add_relu_bf16_s32(
+        d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),
+        {.shortcut = d.in(d.side), .out = d.to(d.out), .quantizer = {d.scale.data(), 15.0f}, .codes = d.to(d.codes)});
   });
   add("affine_f32_f32", 8, [](const Elementwise& ew, Data& d) {
     ew.affine_f32_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));

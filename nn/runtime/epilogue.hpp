@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "nn/runtime/executor.hpp"
+#include "ops/plane_gemm.hpp"
 
 namespace nibble {
 
@@ -36,9 +37,11 @@ struct Epilogue {
   Codes codes[kMostQuantizers] = {};
   size_t code_count = 0;
 
-  /// Rows [first, first + rows) of columns [c0, c0 + n).
+  /// Rows [first, first + rows) of columns [c0, c0 + n). The shortcut of the block behind it is asked for row by row:
+  /// its rows lie far apart, and the map of a stage need not fit L2.
   template <typename Acc>
-  void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc) const {
+  void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc,
+                  NextBlock next = {}) const {
     constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
     const auto& ew = kernels::active().ew;
     const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
@@ -70,40 +73,29 @@ struct Epilogue {
     }
     // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless they
     // are several or signed.
-    kernels::Rows<const bf16> side{};
-    if (shortcut) side = {shortcut.at(first) + c0, shortcut.stride};
     const bool coded = code_count > 0;
     const bool one_pass = coded && code_count == 1 && !codes[0].quantizer->is_signed;
     Scratch scratch;
-    kernels::Rows<bf16> z{};
+    kernels::AddReluArgs args;
+    if (shortcut) args.shortcut = {shortcut.at(first) + c0, shortcut.stride};
+    if (shortcut && next.point >= 0) args.next_shortcut = shortcut.at(next.point) + next.column;
+    kernels::Rows<bf16>& z = args.out;
     if (plain)
       z = {plain.at(first) + c0, plain.stride};
     else if (!one_pass)
       z = {scratch.get<bf16>(static_cast<size_t>(rows * round_up(n, 32))), round_up(n, 32)};
-    kernels::UnsignedQuantizer q{};
-    kernels::Rows<uint8_t> to{};
     if (one_pass) {
-      q = codes[0].quantizer->kernel();
-      q.scale += c0;
-      to = {codes[0].to.at(first) + c0, codes[0].to.stride};
+      args.quantizer = codes[0].quantizer->kernel();
+      args.quantizer.scale += c0;
+      args.codes = {codes[0].to.at(first) + c0, codes[0].to.stride};
     }
     if constexpr (kInteger)
-      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, side, z, q, to);
+      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, args);
     else
-      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, side, z, q, to);
+      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, args);
     if (one_pass || !coded) return;
     for (size_t i = 0; i < code_count; ++i)
       quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});
-  }
-
-  /// Asks for what the block of rows [first, first + rows) and columns [c0, c0 + n) will read, one block ahead: the
-  /// shortcut of a block lies a map's rows apart, and the map of a stage need not fit L2.
-  void expect(int64_t first, int64_t rows, int64_t c0, int64_t n) const {
-    if (!shortcut) return;
-    constexpr int64_t kLineElements = 32;
-    const bf16* row = shortcut.at(first) + c0;
-    for (int64_t r = 0; r < rows; ++r, row += shortcut.stride)
-      for (int64_t c = 0; c < n; c += kLineElements) __builtin_prefetch(row + c);
   }
 
   /// Codes of channels [c0, c0 + n).

@@ -141,6 +141,18 @@ struct UnsignedQuantizer {
   float top = 0;
 };
 
+/// What becomes of an affine result v in affine_add_relu: z = bf16(max(v + shortcut, 0)), without data max(v, 0); out =
+/// z unless its data is null; codes from z unless the scale is null.
+struct AddReluArgs {
+  Rows<const bf16> shortcut{};
+  /// The shortcut's rows that the next call will read, equally far apart, for null nothing: they are prefetched row by
+  /// row, never read, and may be any address.
+  const bf16* next_shortcut = nullptr;
+  Rows<bf16> out{};
+  UnsignedQuantizer quantizer{};
+  Rows<uint8_t> codes{};
+};
+
 /// Arguments of normalise_activate: v = y*m[c] + a[c] (+ shortcut), then ReLU, bf16 and codes.
 struct NormaliseActivateArgs {
   int64_t rows = 0, n = 0;
@@ -187,11 +199,8 @@ struct Elementwise {
                               UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
   void (*affine_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           Rows<bf16> out) = nullptr;
-  /// z = bf16(max(v + shortcut, 0)), shortcut.data null: bf16(max(v, 0)); out = z unless out.data is null, codes from z
-  /// unless q.scale is null.
   void (*affine_add_relu_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
-                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q,
-                                   Rows<uint8_t> codes) = nullptr;
+                                   const float* a, const AddReluArgs& args) = nullptr;
   void (*affine_f32_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                          Rows<float> out) = nullptr;
   // The same from fp32 accumulators (bf16 models and uncalibrated evaluation).
@@ -200,8 +209,7 @@ struct Elementwise {
   void (*affine_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           Rows<bf16> out) = nullptr;
   void (*affine_add_relu_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
-                                   const float* a, Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q,
-                                   Rows<uint8_t> codes) = nullptr;
+                                   const float* a, const AddReluArgs& args) = nullptr;
   void (*affine_f32_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                          Rows<float> out) = nullptr;
 

@@ -98,6 +98,7 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
     const Grid<bf16> shortcut(rows, n, p.values);
     const Grid<float> scale = scales(n, p.values);
     const float top = seed % 2 == 0 ? 15.0f : 255.0f;
+    const bf16* const next = seed % 3 == 0 ? nullptr : shortcut.data();
     for (const auto& side : {shortcut.view(), nibble::kernels::Rows<const bf16>{}}) {
       Grid<bf16> want(rows, n);
       fill_expected(want, rows, n, [&](int64_t r, int64_t c) {
@@ -109,8 +110,9 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
                     [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), scale(0, c), top); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
         const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
-          (ew.*Slots<Acc>::add_relu)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), side, out, q,
-                                     codes);
+          (ew.*Slots<Acc>::add_relu)(
+              p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(),
+              {.shortcut = side, .next_shortcut = next, .out = out, .quantizer = q, .codes = codes});
         };
         Grid<bf16> got(rows, n), with_codes(rows, n);
         Grid<uint8_t> codes(rows, n), codes_alone(rows, n);

@@ -43,13 +43,21 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
 /// Which outputs there are is asked per row: the branches always go one way.
 template <typename Acc>
 void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
-                          Rows<const bf16> shortcut, Rows<bf16> out, UnsignedQuantizer q, Rows<uint8_t> codes) {
+                          const AddReluArgs& args) {
+  const Rows<const bf16> shortcut = args.shortcut;
+  const bf16* const next = args.next_shortcut;
+  const Rows<bf16> out = args.out;
+  const Rows<uint8_t> codes = args.codes;
+  const UnsignedQuantizer q = args.quantizer;
   over_channels<kCodeVectors>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
-    const PerChannel<B> mul(m + c), add(a + c), scale(offset(q.scale, c), 0.0f);
+    const PerChannel<B> mul(m + c), add(a + c);
+    PerChannel<B> scale(offset(q.scale, c), 0.0f);
+    V::to_code_order(scale.v);
     const auto top = V::splat(q.top);
     for (int64_t r = 0; r < rows; ++r) {
+      if (next != nullptr) prefetch_block<B>(next + r * shortcut.stride + c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
@@ -58,16 +66,11 @@ void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, c
         if (shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
         v[i] = relu<V>(v[i]);
       }
-      if (out.data != nullptr) {
-        V::round_and_store_positive(at(out, r, c), v);
-      } else {
-        NIBBLE_UNROLL
-        for (int i = 0; i < B::kVectors; ++i) v[i] = V::round_bf16_positive(v[i]);
-      }
+      V::round_for_codes(out.data != nullptr ? at(out, r, c) : nullptr, v);
       if (q.scale == nullptr) continue;
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) v[i] = V::min(v[i] * scale.v[i], top);
-      V::store_codes(at(codes, r, c), v);
+      V::store_ordered_codes(at(codes, r, c), v);
     }
   });
 }

@@ -67,6 +67,14 @@ NIBBLE_INLINE void over_rows(int64_t rows, int64_t n, const Body& body) {
   }
 }
 
+/// Asks for the lines of a block of bf16 channels, where it has whole ones.
+template <typename B>
+NIBBLE_INLINE void prefetch_block(const bf16* p) {
+  constexpr int kLine = 64 / sizeof(bf16);
+  if constexpr (B::kWidth % kLine == 0)
+    for (int i = 0; i < B::kWidth; i += kLine) __builtin_prefetch(p + i);
+}
+
 /// One vector of per-channel constants for each vector of a block.
 template <typename B>
 struct PerChannel {

@@ -14,6 +14,10 @@
 //   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
 //   round_bf16_positive       the same for x >= +0, no NaN
 //   round_and_store_positive  kCount such vectors side by side: rounded in place, and stored as bf16
+//   round_for_codes           the same, stored unless p is null; leaves the lanes in code order, an order of a level's
+//                             own in which they are rounded and packed with the fewest shuffles
+//   to_code_order             kCount vectors side by side: into that order
+//   store_ordered_codes       kCount vectors in that order: integral values 0..255 as bytes, side by side
 //   round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose lower half is
 //   anything
 //
@@ -114,6 +118,18 @@ struct One {
   template <int kCount>
   static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount], Store = Store::kCached) {
     round_and_store(p, v);
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void round_for_codes(bf16* p, F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) v[i] = round_bf16(v[i]);
+    if (p != nullptr) store_upper(p, v);
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void to_code_order(F (&)[kCount]) {}
+  template <int kCount>
+  static NIBBLE_INLINE void store_ordered_codes(uint8_t* p, const F (&v)[kCount]) {
+    store_codes(p, v);
   }
 
   using M = bool;

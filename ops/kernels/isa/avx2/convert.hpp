@@ -8,6 +8,7 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 struct Convert {
+  static constexpr bool kInterleaves = false;
   static NIBBLE_INLINE __m256 from_s32(__m256i v) { return _mm256_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m256i to_s32(__m256 v) { return _mm256_cvttps_epi32(v); }
   static NIBBLE_INLINE __m256 round_upper(__m256 x) {
