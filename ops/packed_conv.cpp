@@ -55,21 +55,37 @@ void pack_backward(LayerWeights& layer, const Tensor& bf16_weights) {
   for (const InputGradientClass& c : layer.gradient_classes)
     layer.backward.push_back(
         pack_panels(*layer.float_gemm, bf16_weights.data<bf16>(), c.gather.taps, s.ic, s.taps() * s.ic, 1, s.oc, s.ic));
-  for (const InputGradientClass& c : layer.gradient_classes)
-    layer.backward_layouts.push_back(plane_layout(c.gather, false));
+  for (const InputGradientClass& c : layer.gradient_classes) layer.backward_layouts.push_back(plane_layout(c.gather));
 }
 
-/// The right operand [k, oc] of the forward product: a segment a tap, or, for a stem whose kernel reads rows in place,
-/// one segment of all taps.
+/// The right operand of a stem in a folded layout: per tap the kernel rows of a pixel, with zeros where it has others.
+template <typename Gemm, typename T>
+Panels pack_folded(const Gemm& gemm, const PlaneLayout& layout, const T* weights, const ConvShape& s) {
+  const int64_t taps = static_cast<int64_t>(layout.taps.size());
+  std::vector<T> spread(static_cast<size_t>(s.oc * taps * layout.pixel));
+  for (int64_t o = 0; o < s.oc; ++o)
+    for (int64_t row = 0; row < s.kh; ++row)
+      std::copy_n(weights + (o * s.kh + row) * layout.segment, layout.segment,
+                  spread.begin() + (o * taps + row / layout.folded_rows) * layout.pixel +
+                      row % layout.folded_rows * layout.slot);
+  std::vector<Tap> of_pixels;
+  for (int64_t t = 0; t < taps; ++t) of_pixels.push_back({.weight_tap = t});
+  return pack_panels(gemm, spread.data(), of_pixels, layout.pixel, 1, taps * layout.pixel, layout.pixel, s.oc);
+}
+
+/// The right operand [k, oc] of the forward product, a segment a tap.
 template <typename Gemm, typename T>
 void pack_forward(LayerWeights& layer, const Gemm& gemm, const T* weights) {
   const ConvShape& s = layer.shape;
   const Gather g = layer.forward_gather();
-  const bool unfolded = layer.row_folded && layer.strided();
-  const std::vector<Tap> taps = unfolded ? std::vector<Tap>{Tap{}} : g.taps;
-  const int64_t segment = unfolded ? s.k() : layer.row_folded ? s.kw * s.ic : s.ic;
-  layer.forward = pack_panels(gemm, weights, taps, segment, 1, s.k(), segment, s.oc);
-  layer.forward_layout = plane_layout(g, unfolded);
+  const int64_t segment = layer.row_folded ? s.kw * s.ic : s.ic;
+  if (layer.row_folded && layer.strided()) {
+    layer.forward_layout = folded_layout(g, segment, sizeof(T));
+    layer.forward = pack_folded(gemm, layer.forward_layout, weights, s);
+    return;
+  }
+  layer.forward = pack_panels(gemm, weights, g.taps, segment, 1, s.k(), segment, s.oc);
+  layer.forward_layout = plane_layout(g);
 }
 
 LayerWeights prepare(const LayerWeightsArgs& args, const WeightCodes* codes) {

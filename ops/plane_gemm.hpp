@@ -134,13 +134,17 @@ struct PlaneTask {
       body(g0 * g.gw + q, count, int64_t{0});
       return;
     }
-    int64_t at = first_point() + q;
-    for (const int64_t begin = at, end = at + count; at < end;) {
-      const int64_t row = at / l.width, j = at % l.width, image = row / l.height, i = row % l.height;
-      const bool pixels = j < g.gw && i < g.gh;
-      const int64_t run = std::min(end - at, (pixels ? g.gw : l.width) - j);
-      if (pixels) body((image * g.gh + i) * g.gw + j, run, at - begin);
-      at += run;
+    const auto at = static_cast<uint64_t>(first_point() + q), width = static_cast<uint64_t>(l.width);
+    const uint64_t row = at / width, height = static_cast<uint64_t>(l.height);
+    int64_t j = static_cast<int64_t>(at % width), i = static_cast<int64_t>(row % height);
+    int64_t grid_row = static_cast<int64_t>(row / height) * g.gh + std::min(i, g.gh);
+    for (int64_t done = 0; done < count;) {
+      const int64_t pixels = i < g.gh ? std::min(count - done, g.gw - j) : 0;
+      if (pixels > 0) body(grid_row * g.gw + j, pixels, done);
+      done += l.width - j;
+      j = 0;
+      if (i < g.gh) ++grid_row;
+      if (++i == l.height) i = 0;
     }
   }
 

@@ -10,16 +10,32 @@ int64_t floor_divide(int64_t a, int64_t b) {
 
 }  // namespace
 
-PlaneLayout plane_layout(const Gather& g, bool unfolded) {
+PlaneLayout folded_layout(const Gather& g, int64_t segment, int64_t element_bytes) {
+  PlaneLayout l;
+  const int64_t line = plane_detail::kGroupBytes / element_bytes, rows = static_cast<int64_t>(g.taps.size());
+  // Rows that do not divide the stride would be copied into several planes.
+  int64_t fit = std::clamp<int64_t>(line / std::max<int64_t>(1, segment), 1, rows);
+  while (g.step > 1 && g.step % fit != 0) --fit;
+  l.folded_rows = fit;
+  l.segment = segment;
+  l.pixel = round_up(segment, line);
+  l.slot = l.pixel / fit;
+  l.width = g.gw;
+  for (int64_t row = 0; row < rows; row += fit) {
+    const PlaneLayout::Plane plane{.row_phase = row % g.step};
+    const auto known = std::find(l.planes.begin(), l.planes.end(), plane);
+    l.taps.push_back({known - l.planes.begin(), row / g.step * l.width});
+    if (known == l.planes.end()) l.planes.push_back(plane);
+    l.row_span = row / g.step;
+  }
+  l.height = g.gh + l.row_span;
+  return l;
+}
+
+PlaneLayout plane_layout(const Gather& g) {
   PlaneLayout l;
   l.width = g.gw;
   l.height = g.gh;
-  if (unfolded) {
-    l.unfolded = true;
-    l.planes.push_back({.rows = g.gh, .columns = g.gw});
-    l.taps.push_back({});
-    return l;
-  }
   if (g.taps.empty()) return l;
   // A tap (dh, dw) reads plane (dh mod step, dw mod step) at the shift (floor(dh / step), floor(dw / step)).
   const auto shift = [&](int64_t d) { return floor_divide(d, g.step); };

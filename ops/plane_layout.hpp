@@ -31,7 +31,9 @@ struct PlaneLayout {
   };
 
   bool in_place = false;          // the source itself is the plane: one tap, no rim
-  bool unfolded = false;          // a row-folded stem: the pixels under all taps lie side by side in one row a point
+  int64_t folded_rows = 0;        // of a row-folded stem: kernel rows side by side in one pixel of a plane; else 0
+  int64_t segment = 0, slot = 0;  // elements of such a row, and from one to the next
+  int64_t pixel = 0;              // elements of a pixel
   int64_t width = 0, height = 0;  // points of a grid row, rows of an image, in the flattened plane
   int64_t low_row = 0, low_column = 0;  // plane pixel that the first point's first tap reads; negative: rim
   int64_t row_span = 0;                 // plane rows that a point's taps reach over
@@ -43,8 +45,16 @@ struct PlaneLayout {
   int64_t plane_row(int64_t grid_row, int64_t gh) const { return grid_row / gh * height + grid_row % gh; }
 };
 
-/// Layout for the taps of g; `unfolded` for a row-folded gather whose taps become one segment.
-PlaneLayout plane_layout(const Gather& g, bool unfolded);
+/// Layout for the taps of g.
+PlaneLayout plane_layout(const Gather& g);
+/// Layout of a row-folded gather whose taps are segments of `segment` elements of `element_bytes`. A pixel of a plane
+/// is a point's cache line of the segments of as many source rows as fit, neighbours below each other; the points of an
+/// image row share it with those of the rows above, which read it under other taps. A 7x7 kernel at stride 2 on codes:
+///
+///     line (i, j): 7 pixels of row 2i from pixel 2j on, 7 pixels of row 2i + 1; point (i, j) reads lines i .. i + 3
+///
+/// so each source row is copied once a column, not 3.5 times. Tap u has kernel rows u * folded_rows + (0, 1, ..).
+PlaneLayout folded_layout(const Gather& g, int64_t segment, int64_t element_bytes);
 
 /// The planes of one task, in bytes.
 struct TaskPlanes {
@@ -103,27 +113,50 @@ void fill_plane(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane&
   fill_pixels(pad, l.overhang, to, stride);
 }
 
-/// Rows of a stem: the segments of k / taps elements that its taps read, side by side. Behind them floats get zeros;
-/// bytes are left as they are, because they meet zero weights. Copies have the fixed size kCopy wherever what one
-/// writes too much is covered by the next and what it reads too much exists.
+/// `count` segments, `step` elements apart, into pixels of `stride` elements. With kCopy bytes a segment, of which all
+/// exist and fit the place of one, copies have a fixed size.
 template <int64_t kCopy, typename T>
-void fill_unfolded(const Gather& g, const SourceRows<T>& from, int64_t k, int64_t g0, int64_t g1, T* to,
-                   int64_t stride) {
-  const int64_t taps = static_cast<int64_t>(g.taps.size()), segment = k / taps, row_elements = g.sw * from.stride;
-  constexpr int64_t kElement = sizeof(T);
-  const bool fits = segment * kElement <= kCopy && (taps - 1) * segment * kElement + kCopy <= stride * kElement;
-  for (int64_t row = g0; row < g1; ++row) {
-    const T* const top = from.data + (row / g.gh * g.sh + row % g.gh * g.step - from.first_row) * row_elements;
-    const bool fixed = fits && row + 1 < g1;
-    for (int64_t j = 0; j < g.gw; ++j, to += stride) {
-      const T* pixel = top + j * g.step * from.stride;
-      for (int64_t t = 0; t < taps; ++t, pixel += row_elements) {
-        if (fixed)
-          std::memcpy(to + t * segment, pixel, kCopy);
+void copy_segments(const T* from, int64_t step, int64_t segment, int64_t count, T* to, int64_t stride) {
+  for (int64_t j = 0; j < count; ++j, from += step, to += stride) {
+    if constexpr (kCopy > 0)
+      std::memcpy(to, from, kCopy);
+    else
+      std::memcpy(to, from, static_cast<size_t>(segment) * sizeof(T));
+  }
+}
+
+/// One plane of a folded layout, grid rows [g0, g1): rows of `segment` elements a pixel, side by side. Floats get zeros
+/// where there is no such row and behind a segment; bytes are left as they are there, because they meet zero weights.
+template <typename T>
+void fill_folded(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane& plane, const SourceRows<T>& from,
+                 RowRange range, int64_t segment, int64_t g0, int64_t g1, T* to, int64_t stride) {
+  constexpr int64_t kElement = sizeof(T), kShort = 32 / kElement, kLong = 64 / kElement;
+  const int64_t s0 = l.plane_row(g0, g.gh), s1 = l.plane_row(g1 - 1, g.gh) + 1 + l.row_span;
+  const int64_t row_elements = g.sw * from.stride, step = g.step * from.stride;
+  for (int64_t s = s0; s < s1; ++s, to += l.width * stride) {
+    for (int64_t h = 0; h < l.folded_rows; ++h) {
+      const int64_t image = s / l.height, y = s % l.height * g.step + plane.row_phase + h;
+      const int64_t row = image * g.sh + y;
+      T* const slot = to + h * l.slot;
+      const int64_t room = h + 1 < l.folded_rows ? l.slot : stride - h * l.slot;
+      const bool exists = image < g.n && y < g.sh && row >= range.begin && row < range.end;
+      if (exists) {
+        // What a copy of fixed size reads too much lies in the rows below, which the last ones have not.
+        const T* const pixels = from.data + (row - from.first_row) * row_elements;
+        const int64_t readable = (range.end - row) * row_elements - (g.gw - 1) * step;
+        const auto fits = [&](int64_t size) { return segment <= size && size <= room && size <= readable; };
+        if (fits(kShort))
+          copy_segments<32>(pixels, step, segment, g.gw, slot, stride);
+        else if (fits(kLong))
+          copy_segments<64>(pixels, step, segment, g.gw, slot, stride);
         else
-          std::memcpy(to + t * segment, pixel, static_cast<size_t>(segment) * sizeof(T));
+          copy_segments<0>(pixels, step, segment, g.gw, slot, stride);
       }
-      if constexpr (kElement > 1) std::fill_n(to + k, stride - k, T{});
+      if constexpr (kElement > 1)
+        for (int64_t j = 0; j < l.width; ++j) {
+          const int64_t data = exists && j < g.gw ? segment : 0;
+          std::fill_n(slot + j * stride + data, room - data, T{});
+        }
     }
   }
 }
@@ -150,10 +183,10 @@ TaskPlanes lay_planes(const Gather& g, const PlaneLayout& l, const SourceRows<T>
   const int64_t rows = l.plane_row(g1 - 1, g.gh) + 1 + l.row_span - l.plane_row(g0, g.gh);
   const int64_t plane = (rows * l.width + l.overhang + kSlackPoints) * stride;
   T* const to = scratch.get<T>(static_cast<size_t>(plane) * std::max<size_t>(1, l.planes.size()));
-  if (l.unfolded) {
-    const bool is_short = k / static_cast<int64_t>(g.taps.size()) * kElement <= 32;
-    is_short ? plane_detail::fill_unfolded<32>(g, from, k, g0, g1, to, stride)
-             : plane_detail::fill_unfolded<64>(g, from, k, g0, g1, to, stride);
+  if (l.folded_rows > 0) {
+    for (size_t p = 0; p < l.planes.size(); ++p)
+      plane_detail::fill_folded(g, l, l.planes[p], from, source_rows(g, g0, g1), l.segment, g0, g1,
+                                to + static_cast<int64_t>(p) * plane, stride);
   } else {
     T* const pad = scratch.get<T>(static_cast<size_t>(stride));
     std::fill_n(pad, stride, from.pad[0]);

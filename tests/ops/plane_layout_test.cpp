@@ -25,7 +25,7 @@ int64_t pixel_under(const Gather& g, int64_t point, const Tap& t) {
 
 /// Wrong pixels in the planes of grid rows [g0, g1). Only the rows in the task's range exist in memory.
 int64_t wrong_pixels(const Gather& g, int64_t g0, int64_t g1) {
-  const PlaneLayout layout = plane_layout(g, false);
+  const PlaneLayout layout = plane_layout(g);
   REQUIRE(layout.taps.size() == g.taps.size());
   const RowRange range = source_rows(g, g0, g1);
   const int64_t pixels = (range.end - range.begin) * g.sw;
@@ -75,7 +75,7 @@ TEST_CASE("planes: every point finds the pixel under each tap at one offset, for
 
 TEST_CASE("planes: neighbouring rows and images share their rims") {
   const ConvShape s{.n = 2, .h = 7, .w = 7, .ic = 8, .oc = 8, .kh = 3, .kw = 3, .pad_before = 1, .pad_after = 1};
-  const PlaneLayout layout = plane_layout(forward_gather(s), false);
+  const PlaneLayout layout = plane_layout(forward_gather(s));
   CHECK(layout.width == 8);
   CHECK(layout.height == 8);
   CHECK(layout.planes.size() == 1);
@@ -85,7 +85,7 @@ TEST_CASE("planes: neighbouring rows and images share their rims") {
 TEST_CASE("planes: a 1x1 kernel reads its source in place, but few points are copied") {
   const ConvShape s{.n = 4, .h = 5, .w = 5, .ic = 64, .oc = 8};
   const Gather g = forward_gather(s);
-  const PlaneLayout layout = plane_layout(g, false);
+  const PlaneLayout layout = plane_layout(g);
   CHECK(layout.in_place);
   const Tensor x = Tensor::zeros(DType::u8, {100, 64}, 64);
   const SourceRows<uint8_t> source{x.data<uint8_t>(), 0, 64, x.data<uint8_t>()};
@@ -98,38 +98,97 @@ TEST_CASE("planes: a 1x1 kernel reads its source in place, but few points are co
 
 namespace {
 
-/// Wrong elements of a stem's unfolded rows; behind the taps' elements only floats have to be zero.
+/// Wrong elements of the pixels that a stem's points read, grid rows [g0, g1), of which alone the source exists; where
+/// a pixel has no kernel row only floats have to be zero.
 template <typename T>
-int64_t wrong_elements(const ConvShape& s, T (*element)(int64_t)) {
+int64_t wrong_elements(const ConvShape& s, int64_t g0, int64_t g1, T (*element)(int64_t)) {
   const Gather g = row_folded_gather(s);
-  const int64_t elements = g.n * g.sh * g.sw * s.ic, segment = s.kw * s.ic, k = segment * s.kh;
+  const int64_t segment = s.kw * s.ic, row_elements = g.sw * s.ic;
+  const PlaneLayout layout = folded_layout(g, segment, sizeof(T));
+  const RowRange range = source_rows(g, g0, g1);
   std::vector<T> image;
-  for (int64_t i = 0; i < elements; ++i) image.push_back(element(i));
-  const std::vector<T> pad(64);
+  for (int64_t i = range.begin * row_elements; i < range.end * row_elements; ++i) image.push_back(element(i));
   Scratch scratch;
-  const SourceRows<T> source{image.data(), 0, s.ic, pad.data()};
-  const TaskPlanes planes = lay_planes<T>(g, plane_layout(g, true), source, k, 0, g.n * g.gh, scratch);
-  const int64_t checked = sizeof(T) == 1 ? k : planes.pixel_bytes / static_cast<int64_t>(sizeof(T));
-  int64_t wrong = 0;
-  for (int64_t point = 0; point < g.points(); ++point) {
-    const auto* row = reinterpret_cast<const T*>(planes.first_point + point * planes.pixel_bytes);
-    for (int64_t i = 0; i < checked; ++i) {
-      const int64_t line = point / (g.gw * g.gh) * g.sh + point / g.gw % g.gh * s.stride + i / segment;
-      const int64_t from = (line * g.sw + point % g.gw * s.stride) * s.ic + i % segment;
-      const T expected = i < k ? image[static_cast<size_t>(from)] : T{};
-      wrong += std::memcmp(row + i, &expected, sizeof expected) != 0;
+  const SourceRows<T> source{image.data(), range.begin, s.ic, nullptr};
+  const TaskPlanes planes = lay_planes<T>(g, layout, source, layout.pixel, g0, g1, scratch);
+  int64_t wrong = 0, rows_found = 0;
+  for (int64_t point = g0 * g.gw; point < g1 * g.gw; ++point) {
+    const int64_t image_row = point / g.gw, i = image_row % g.gh, j = point % g.gw;
+    const int64_t q = (layout.plane_row(image_row, g.gh) - layout.plane_row(g0, g.gh)) * layout.width + j;
+    CHECK(q < planes.readable);
+    for (size_t t = 0; t < layout.taps.size(); ++t) {
+      const PlaneLayout::PlaneTap& tap = layout.taps[t];
+      const auto* pixel = reinterpret_cast<const T*>(planes.first_point + tap.plane * planes.plane_bytes +
+                                                     (q + tap.offset) * planes.pixel_bytes);
+      for (int64_t e = 0; e < layout.pixel; ++e) {
+        const int64_t h = std::min(layout.folded_rows - 1, e / layout.slot), within = e - h * layout.slot;
+        const int64_t kernel_row = static_cast<int64_t>(t) * layout.folded_rows + h;
+        const bool has = kernel_row < s.kh && within < segment;
+        if (!has && (sizeof(T) == 1 || kernel_row >= s.kh)) continue;
+        const int64_t row = image_row / g.gh * g.sh + i * s.stride + kernel_row;
+        const T expected = has ? element((row * g.sw + j * s.stride) * s.ic + within) : T{};
+        wrong += std::memcmp(pixel + e, &expected, sizeof expected) != 0;
+        rows_found += within == 0;
+      }
     }
   }
+  CHECK(rows_found == (g1 - g0) * g.gw * s.kh);
   return wrong;
+}
+
+/// Floats that could be infinite or NaN where a pixel of the planes has no data.
+int64_t unclean_floats(const ConvShape& s) {
+  const Gather g = row_folded_gather(s);
+  const PlaneLayout layout = folded_layout(g, s.kw * s.ic, sizeof(bf16));
+  const std::vector<bf16> image(static_cast<size_t>(g.n * g.sh * g.sw * s.ic), to_bf16(1.0f));
+  Scratch scratch;
+  {
+    Scratch before;  // what the planes are laid over
+    std::fill_n(before.get<uint8_t>(1 << 20), 1 << 20, uint8_t{0xff});
+  }
+  const TaskPlanes planes =
+      lay_planes<bf16>(g, layout, {image.data(), 0, s.ic, nullptr}, layout.pixel, 0, g.n * g.gh, scratch);
+  const int64_t rows = layout.plane_row(g.n * g.gh - 1, g.gh) + 1 + layout.row_span;
+  int64_t unclean = 0;
+  for (size_t p = 0; p < layout.planes.size(); ++p) {
+    const auto* at = reinterpret_cast<const bf16*>(planes.first_point + static_cast<int64_t>(p) * planes.plane_bytes);
+    for (int64_t e = 0; e < rows * layout.width * layout.pixel; ++e)
+      unclean += !(to_float(at[e]) == 0.0f || to_float(at[e]) == 1.0f);
+  }
+  return unclean;
 }
 
 }  // namespace
 
-TEST_CASE("planes: a stem's taps lie side by side, floats with zeros behind them") {
-  for (const NamedShape& named : first_layer_shapes()) {
+TEST_CASE("planes: the points of a stem find their kernel rows side by side, in any part of the images") {
+  for (NamedShape named : first_layer_shapes()) {
     if (named.shape.kw * named.shape.ic > 64) continue;
-    INFO(named.name);
-    CHECK(wrong_elements<uint8_t>(named.shape, [](int64_t i) { return static_cast<uint8_t>(i * 7 + 1); }) == 0);
-    CHECK(wrong_elements<bf16>(named.shape, [](int64_t i) { return to_bf16(static_cast<float>(i % 251 + 1)); }) == 0);
+    for (int64_t n : {1, 3}) {
+      named.shape.n = n;
+      INFO(named.name << ", " << n << " images");
+      const int64_t rows = n * named.shape.oh();
+      for (int64_t g0 = 0; g0 < rows; g0 += g0 == 0 ? 1 : 3)
+        for (int64_t g1 : {std::min(rows, g0 + 3), rows}) {
+          CHECK(wrong_elements<uint8_t>(named.shape, g0, g1,
+                                        [](int64_t i) { return static_cast<uint8_t>(i * 7 + i / 251); }) == 0);
+          CHECK(wrong_elements<bf16>(named.shape, g0, g1,
+                                     [](int64_t i) { return to_bf16(static_cast<float>(i % 251 + 1)); }) == 0);
+        }
+      CHECK(unclean_floats(named.shape) == 0);
+    }
   }
+}
+
+TEST_CASE("planes: two image rows of codes share the line of a 7x7 stem, bf16 rows are dealt by parity") {
+  const ConvShape s{
+      .n = 1, .h = 32, .w = 32, .ic = 3, .oc = 8, .kh = 7, .kw = 7, .stride = 2, .pad_before = 3, .pad_after = 3};
+  const PlaneLayout codes = folded_layout(row_folded_gather(s), 21, 1),
+                    floats = folded_layout(row_folded_gather(s), 21, 2);
+  CHECK(codes.folded_rows == 2);
+  CHECK(codes.planes.size() == 1);
+  CHECK(codes.taps.size() == 4);
+  CHECK(codes.pixel == 64);
+  CHECK(floats.folded_rows == 1);
+  CHECK(floats.planes.size() == 2);
+  CHECK(floats.taps.size() == 7);
 }

@@ -18,9 +18,9 @@ void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const 
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const auto v = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i];
-        code[i] = clamped<V>(v, scale.v[i], top);
+        code[i] = V::min(top, v * scale.v[i]);  // a NaN stays one, and becomes 0
       }
-      V::store_codes(at(codes, r, c), code);
+      V::store_clipped_codes(at(codes, r, c), code);
     }
   });
 }

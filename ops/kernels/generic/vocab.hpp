@@ -10,6 +10,7 @@
 //   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
 //   round_and_store           kCount vectors side by side: rounded in place, and stored as bf16
 //   store_codes               kCount vectors side by side: integral values 0..255 as bytes
+//   store_clipped_codes       the same for values up to 255, truncated; those below 0 and NaNs as 0
 //   store_s8(int8_t*, F)      integral values in range
 //   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
 //   round_bf16_positive       the same for x >= +0, no NaN
@@ -89,6 +90,11 @@ struct One {
   static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) p[i] = static_cast<uint8_t>(static_cast<int32_t>(v[i]));
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void store_clipped_codes(uint8_t* p, const F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) p[i] = static_cast<uint8_t>(static_cast<int32_t>(max(v[i], 0.0f)));
   }
   static NIBBLE_INLINE void store_s8(int8_t* p, F v) { *p = static_cast<int8_t>(static_cast<int32_t>(v)); }
   static NIBBLE_INLINE U bits(F v) { return __builtin_bit_cast(uint32_t, v); }

@@ -87,6 +87,18 @@ struct Wide : Convert {
       for (int i = 0; i < kCount; ++i) store_u8(p + i * kLanes, to_s32(v[i]));
     }
   }
+  template <int kCount>
+  static NIBBLE_INLINE void store_clipped_codes(uint8_t* p, const F (&v)[kCount]) {
+    if constexpr (kCount == 4) {
+      // What is below 0, or INT_MIN for a NaN or what no word holds, saturates to 0 where four words become bytes.
+      store_codes(p, v);
+    } else {
+      F positive[kCount];
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; ++i) positive[i] = max(v[i], splat(0.0f));
+      store_codes(p, positive);
+    }
+  }
   static NIBBLE_INLINE void store_s8(int8_t* p, F v) {
     Convert::store_s8(p, to_s32(v));
   }
