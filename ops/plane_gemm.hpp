@@ -68,25 +68,31 @@ struct PlaneTask {
   const PlaneGemmArgs<C>& args;
   const TaskPlanes& planes;
   const int64_t* segments;
+  int groups;  // of 64 bytes, of one segment
   int64_t task, g0, g1;
   C* c;
 
   int64_t first_point() const { return args.layout.plane_row(g0, args.gather.gh) * args.layout.width; }
 
-  /// Sums of plane points [q, q + count), relative to the first, and panels [n, last), from row `back` of c on.
+  /// Sums of plane points [q, q + count), relative to the first, and panels [n, last), from row `back` of c on. The
+  /// kernel multiplies `rows`.
   struct Block {
-    int64_t q = 0, count = 0, n = 0, last = 0, back = 0;
+    int64_t q = 0, count = 0, rows = 0, n = 0, last = 0, back = 0;
     C* c = nullptr;
   };
 
   Block block(int64_t q, int64_t points, int64_t n, int64_t n1, C* to) const {
-    Block b{
-        .q = q, .count = std::min(kBlockPoints, points - q), .n = n, .last = std::min(n1, n + kBlockPanels), .c = to};
+    const int64_t count = std::min(kBlockPoints, points - q);
+    Block b{.q = q,
+            .count = count,
+            .rows = count == kBlockPoints ? count : round_up(count, gemm.strided_rows),
+            .n = n,
+            .last = std::min(n1, n + kBlockPanels),
+            .c = to};
     // Where no more rows may be read, the block begins earlier: its first rows are computed again and ignored.
-    b.back = std::max<int64_t>(0, q + rows(b) - planes.readable);
+    b.back = std::max<int64_t>(0, q + b.rows - planes.readable);
     return b;
   }
-  int64_t rows(const Block& b) const { return round_up(b.count, gemm.strided_rows); }
   int64_t ldc(const Block& b) const { return (b.last - b.n) * args.panels.nr; }
 
   /// The product of the block with panel i.
@@ -96,17 +102,16 @@ struct PlaneTask {
                                  .row_bytes = planes.pixel_bytes,
                                  .segments = segments,
                                  .segment_count = static_cast<int>(b.segments),
-                                 .groups = static_cast<int>(b.segment_k / gemm.kr)};
-    gemm.run_strided(a, static_cast<int>(rows(block)), b.panel(i),
+                                 .groups = groups};
+    gemm.run_strided(a, static_cast<int>(block.rows), b.panel(i),
                      args.start == nullptr ? nullptr : args.start + i * b.nr, block.c + (i - block.n) * b.nr,
                      ldc(block));
   }
 
-  /// Hands part `part` of `parts` of the block's points to the epilogue; `next` is the block after it, if there is one.
+  /// Hands points [begin, end) of the block to the epilogue; `next` is the block after it, if there is one.
   template <typename Epilogue>
-  void finish(const Block& block, int64_t part, int64_t parts, const Block& next, const Epilogue& epilogue) const {
+  void finish(const Block& block, int64_t begin, int64_t end, const Block& next, const Epilogue& epilogue) const {
     const Panels& b = args.panels;
-    const int64_t begin = block.count * part / parts, end = block.count * (part + 1) / parts;
     if (begin == end) return;
     const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
     each_run(block.q + begin, end - begin, [&](int64_t first, int64_t run, int64_t offset) {
@@ -158,9 +163,12 @@ struct PlaneTask {
     C *to = c, *other = c + block_sums(gemm, args.panels);
     const auto next = [&](int64_t q, int64_t n) {
       const Block now = block(q, points, n, n1, to);
+      int64_t finished = 0;  // half of the last block's points behind the first panel, or all where there is but one
       for (int64_t i = now.n; i < now.last; ++i) {
         multiply(now, i);
-        finish(done, i - now.n, now.last - now.n, now, epilogue);
+        const int64_t end = i + 1 == now.last ? done.count : done.count / kBlockPanels;
+        finish(done, finished, end, now, epilogue);
+        finished = end;
       }
       done = now;
       std::swap(to, other);
@@ -173,7 +181,7 @@ struct PlaneTask {
       for (int64_t n = n0; n < n1; n += kBlockPanels)
         for (int64_t q = 0; q < points; q += kBlockPoints) next(q, n);
     }
-    finish(done, 0, 1, {}, epilogue);
+    finish(done, 0, done.count, {}, epilogue);
   }
 };
 
@@ -204,7 +212,8 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     for (size_t t = 0; t < args.layout.taps.size(); ++t)
       segments[t] = args.layout.taps[t].plane * planes.plane_bytes + args.layout.taps[t].offset * planes.pixel_bytes;
     C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
-    PlaneTask<C, Gemm>{gemm, args, planes, segments, task, g0, g1, c}.run(n0, n1, epilogue);
+    PlaneTask<C, Gemm>{gemm, args, planes, segments, static_cast<int>(b.segment_k / gemm.kr), task, g0, g1, c}.run(
+        n0, n1, epilogue);
     around.end(task, g0, g1);
   });
 }

@@ -27,6 +27,7 @@ struct Epilogue {
   const ServedLayer& layer;
   const ServedModel& model;
   const ExecutionPlan::Step& step;
+  const kernels::Elementwise& ew;
   Pixels<bf16> plain{};
   Pixels<const bf16> shortcut{};
   float* logits = nullptr;
@@ -43,7 +44,6 @@ struct Epilogue {
   void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc,
                   NextBlock next = {}) const {
     constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
-    const auto& ew = kernels::active().ew;
     const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
     if (logits != nullptr) {
       const kernels::Rows<float> out{logits + first * unit.shape.oc + c0, unit.shape.oc};

@@ -228,7 +228,8 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
   const int64_t map_rows = part.whole() ? g.n * g.gh : part.end - part.begin;
   Zone zone("executor, convolution", unit.name);
   zone.count([&] { return work_of(u, map_rows); });
-  Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .model = *model_, .step = step};
+  Epilogue epilogue{
+      .unit = unit, .layer = model_->layers[u], .model = *model_, .step = step, .ew = kernels::active().ew};
   const int64_t plain_stride = Tensor::round_stride(DType::bf16, s.oc), out_stride = code_stride(s.oc);
   if (!unit.max_pool)
     for (const auto& [q, slot] : step.codes)
