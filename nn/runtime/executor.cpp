@@ -176,8 +176,8 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
   const ConvShape& s = model_->network.units.front().shape;
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
   const Zone zone("executor, image codes");
-  const auto fill = [&](auto* to, const auto& table, auto pad) {
-    parallel_for(n * ph, [&](int64_t row) {
+  const auto fill = [&](auto* to, const auto* table, auto pad) {
+    parallel_for(n * ph, [=](int64_t row) {  // copies: a store of bytes might change what a reference means
       const int64_t y = row % ph - s.pad_before;
       auto* line = to + row * pw * 3;
       std::fill_n(line, pw * 3, pad);
@@ -193,9 +193,9 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
   };
   const ValueSlot& input = context.plan->steps.front().input;
   if (layers_.front().integer())
-    fill(context.at<uint8_t>(input), image_codes_, kSignedOffset);
+    fill(context.at<uint8_t>(input), image_codes_.data(), kSignedOffset);
   else
-    fill(context.at<bf16>(input), image_values_, bf16{});
+    fill(context.at<bf16>(input), image_values_.data(), bf16{});
 }
 
 /// Codes and bf16 values as they are stored, for `rows` rows of the output (flattened over images).
