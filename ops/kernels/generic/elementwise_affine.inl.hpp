@@ -108,19 +108,23 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
     using V = typename B::V;
     const PerChannel<B> mul(offset(scale, c), 1.0f);
     PerChannel<B> total(sum + c), squares(sum_sq + c);
+    V::to_code_order(total.v);
+    V::to_code_order(squares.v);
     for (int64_t r = 0; r < rows; ++r) {
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         v[i] = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i];
       }
-      V::round_and_store(at(y, r, c), v, store);
+      V::round_and_store_ordered(at(y, r, c), v, store);
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         total.v[i] = total.v[i] + v[i];
         squares.v[i] = squares.v[i] + v[i] * v[i];
       }
     }
+    V::from_code_order(total.v);
+    V::from_code_order(squares.v);
     total.store(sum + c);
     squares.store(sum_sq + c);
   });

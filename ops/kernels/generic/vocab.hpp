@@ -17,7 +17,9 @@
 //   round_and_store_positive  kCount such vectors side by side: rounded in place, and stored as bf16
 //   round_for_codes           the same, stored unless p is null; leaves the lanes in code order, an order of a level's
 //                             own in which they are rounded and packed with the fewest shuffles
+//   round_and_store_ordered   round_and_store that leaves the lanes in code order
 //   to_code_order             kCount vectors side by side: into that order
+//   from_code_order           the reverse
 //   store_ordered_codes       kCount vectors in that order: integral values 0..255 as bytes, side by side
 //   round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose lower half is
 //   anything
@@ -132,7 +134,13 @@ struct One {
     if (p != nullptr) store_upper(p, v);
   }
   template <int kCount>
+  static NIBBLE_INLINE void round_and_store_ordered(bf16* p, F (&v)[kCount], Store = Store::kCached) {
+    round_and_store(p, v);
+  }
+  template <int kCount>
   static NIBBLE_INLINE void to_code_order(F (&)[kCount]) {}
+  template <int kCount>
+  static NIBBLE_INLINE void from_code_order(F (&)[kCount]) {}
   template <int kCount>
   static NIBBLE_INLINE void store_ordered_codes(uint8_t* p, const F (&v)[kCount]) {
     store_codes(p, v);

@@ -155,17 +155,38 @@ struct Wide : Convert {
   }
   /// Whether blocks of kCount vectors have a code order of their own.
   template <int kCount>
-  static constexpr bool kOrdered = kCount == 4 && kInterleaves;
+  static constexpr bool kOrdered = kCount % 2 == 0 && kInterleaves;
   template <int kCount>
   static NIBBLE_INLINE void round_for_codes(bf16* p, F (&v)[kCount]) {
     if constexpr (kOrdered<kCount>) {
       NIBBLE_UNROLL
-      for (int i = 0; i < kCount; i += 2) round_and_interleave(p == nullptr ? p : p + i * kLanes, v[i], v[i + 1]);
+      for (int i = 0; i < kCount; i += 2) {
+        if (p != nullptr)
+          round_store_interleave(p + i * kLanes, v[i], v[i + 1], Store::kCached);
+        else
+          round_interleave(v[i], v[i + 1]);
+      }
     } else if (p != nullptr) {
       round_and_store_positive(p, v);
     } else {
       NIBBLE_UNROLL
       for (int i = 0; i < kCount; ++i) v[i] = round_bf16_positive(v[i]);
+    }
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void round_and_store_ordered(bf16* p, F (&v)[kCount], Store store = Store::kCached) {
+    if constexpr (kOrdered<kCount>) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; i += 2) round_store_interleave(p + i * kLanes, v[i], v[i + 1], store);
+    } else {
+      round_and_store(p, v, store);
+    }
+  }
+  template <int kCount>
+  static NIBBLE_INLINE void from_code_order(F (&v)[kCount]) {
+    if constexpr (kOrdered<kCount>) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; i += 2) part(v[i], v[i + 1]);
     }
   }
   template <int kCount>
@@ -177,10 +198,11 @@ struct Wide : Convert {
   }
   template <int kCount>
   static NIBBLE_INLINE void store_ordered_codes(uint8_t* p, const F (&v)[kCount]) {
-    if constexpr (kOrdered<kCount>)
+    if constexpr (kOrdered<kCount> && kCount == 4)
       store_interleaved_codes(p, to_s32(v[0]), to_s32(v[1]), to_s32(v[2]), to_s32(v[3]));
     else
       store_codes(p, v);
+    static_assert(!kOrdered<kCount> || kCount == 4, "two vectors are ordered, and nothing stores their codes");
   }
   static NIBBLE_INLINE F round_upper_positive(F x) {
     return Convert::round_upper_positive(x);

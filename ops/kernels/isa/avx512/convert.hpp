@@ -59,14 +59,17 @@ struct Convert {
   static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
     round_and_store_pair(p, v, w, store);
   }
-  /// Rounds two vectors, stores them unless p is null, and widens them again by interleaving with zeros: of each eight
-  /// channels v gets the first four and w the others. That is two shuffles where `widened` takes three and two shifts.
+  /// Rounds two vectors and widens them again by interleaving with zeros: of each eight channels v gets the first four
+  /// and w the others. That is two shuffles where `widened` takes three and two shifts.
   static constexpr bool kInterleaves = true;
-  static NIBBLE_INLINE void round_and_interleave(bf16* p, auto& v, auto& w) {
+  static NIBBLE_INLINE __m512i round_interleave(auto& v, auto& w) {
     const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)), zero = _mm512_setzero_si512();
-    if (p != nullptr) _mm512_storeu_si512(p, halves);
     v = _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, halves));
     w = _mm512_castsi512_ps(_mm512_unpackhi_epi16(zero, halves));
+    return halves;
+  }
+  static NIBBLE_INLINE void round_store_interleave(bf16* p, auto& v, auto& w, Store store) {
+    store_line(p, round_interleave(v, w), store);
   }
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
     return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
@@ -131,11 +134,17 @@ struct Convert {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
   }
-  /// Two vectors of 32 channels side by side into the order that round_and_interleave leaves.
+  /// Two vectors of 32 channels side by side into the order that round_interleave leaves.
   static NIBBLE_INLINE void interleave(auto& v, auto& w) {
     const __m512 first = v, second = w;
     v = _mm512_shuffle_f32x4(first, second, _MM_SHUFFLE(2, 0, 2, 0));
     w = _mm512_shuffle_f32x4(first, second, _MM_SHUFFLE(3, 1, 3, 1));
+  }
+  /// The reverse.
+  static NIBBLE_INLINE void part(auto& v, auto& w) {
+    const __m512i a = _mm512_castps_si512(v), b = _mm512_castps_si512(w);
+    v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), b));
+    w = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b));
   }
   static NIBBLE_INLINE void store_interleaved_codes(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
     // Packing joins in each lane what interleaving has parted; then eights of a and b take turns with eights of c and
