@@ -129,10 +129,10 @@ void copy_segments(const T* from, int64_t step, int64_t segment, int64_t count, 
 /// where there is no such row and behind a segment; bytes are left as they are there, because they meet zero weights.
 template <typename T>
 void fill_folded(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane& plane, const SourceRows<T>& from,
-                 RowRange range, int64_t segment, int64_t g0, int64_t g1, T* to, int64_t stride) {
+                 RowRange range, int64_t g0, int64_t g1, T* to, int64_t stride) {
   constexpr int64_t kElement = sizeof(T), kShort = 32 / kElement, kLong = 64 / kElement;
   const int64_t s0 = l.plane_row(g0, g.gh), s1 = l.plane_row(g1 - 1, g.gh) + 1 + l.row_span;
-  const int64_t row_elements = g.sw * from.stride, step = g.step * from.stride;
+  const int64_t row_elements = g.sw * from.stride, step = g.step * from.stride, segment = l.segment;
   for (int64_t s = s0; s < s1; ++s, to += l.width * stride) {
     for (int64_t h = 0; h < l.folded_rows; ++h) {
       const int64_t image = s / l.height, y = s % l.height * g.step + plane.row_phase + h;
@@ -185,7 +185,7 @@ TaskPlanes lay_planes(const Gather& g, const PlaneLayout& l, const SourceRows<T>
   T* const to = scratch.get<T>(static_cast<size_t>(plane) * std::max<size_t>(1, l.planes.size()));
   if (l.folded_rows > 0) {
     for (size_t p = 0; p < l.planes.size(); ++p)
-      plane_detail::fill_folded(g, l, l.planes[p], from, source_rows(g, g0, g1), l.segment, g0, g1,
+      plane_detail::fill_folded(g, l, l.planes[p], from, source_rows(g, g0, g1), g0, g1,
                                 to + static_cast<int64_t>(p) * plane, stride);
   } else {
     T* const pad = scratch.get<T>(static_cast<size_t>(stride));
