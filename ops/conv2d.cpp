@@ -56,7 +56,9 @@ Tensor conv2d_forward(const Tensor& x, const Tensor& w, const Conv2dArgs& args) 
   const ConvShape s = conv2d_shape(x.shape(), w.shape(), args);
   const auto& gemm = kernels::active().f32_gemm;
   const Gather g = forward_gather(s);
-  const Panels panels = pack_panels(gemm, w.data<float>(), g.taps, s.ic, 1, s.k(), s.ic, s.oc);
+  const Panels panels = pack_panels(
+      gemm, PanelSource<float>{.data = w.data<float>(), .tap_stride = s.ic, .k_stride = 1, .n_stride = s.k()}, g.taps,
+      s.ic, s.oc);
   Tensor y(DType::f32, output_shape(s));
   gather_gemm<float, float>(gemm, g, panels, DenseRows(x, g),
                             [&](int64_t, int64_t first, int64_t rows, const float* c, int64_t ldc) {
@@ -74,7 +76,9 @@ Tensor conv2d_backward_x(const Tensor& d_y, const Tensor& w, const Shape& x, con
   for (const InputGradientClass& phase : input_gradient_classes(s)) {
     const Gather& g = phase.gather;
     if (g.taps.empty()) continue;  // no output pixel read these input pixels
-    const Panels panels = pack_panels(gemm, w.data<float>(), g.taps, s.ic, s.k(), 1, s.oc, s.ic);
+    const Panels panels = pack_panels(
+        gemm, PanelSource<float>{.data = w.data<float>(), .tap_stride = s.ic, .k_stride = s.k(), .n_stride = 1}, g.taps,
+        s.oc, s.ic);
     gather_gemm<float, float>(gemm, g, panels, DenseRows(d_y, g),
                               [&](int64_t, int64_t first, int64_t rows, const float* c, int64_t ldc) {
                                 for (int64_t r = 0; r < rows; ++r) {

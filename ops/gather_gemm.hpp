@@ -65,25 +65,59 @@ inline int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
-/// Packs element (tap t, k, column n) = src[t*tap_stride + k*k_stride + n*n_stride] for the listed taps.
-template <typename Gemm, typename T>
-Panels pack_panels(const Gemm& gemm, const T* src, const std::vector<Tap>& taps, int64_t tap_stride, int64_t k_stride,
-                   int64_t n_stride, int64_t k, int64_t columns) {
+/// Panels for `segments` segments of k elements, not filled.
+template <typename Gemm>
+Panels make_panels(const Gemm& gemm, int64_t segments, int64_t k, int64_t columns) {
   Panels p;
   p.columns = columns;
   p.k = k;
-  p.segments = static_cast<int64_t>(taps.size());
+  p.segments = segments;
   p.segment_k = round_up(k, gemm.kr);
   p.nr = gemm.nr;
-  const int64_t segment_bytes = gemm.nr * p.segment_k * gemm.b_bytes;
-  p.panel_bytes = round_up(p.segments * segment_bytes, static_cast<int64_t>(kAlignment));
+  p.panel_bytes = round_up(segments * gemm.nr * p.segment_k * gemm.b_bytes, static_cast<int64_t>(kAlignment));
   p.storage = Tensor(DType::u8, {p.count(), p.panel_bytes});
+  return p;
+}
+
+/// A right operand in memory: element (tap t, k, column n) = data[t*tap_stride + k*k_stride + n*n_stride].
+template <typename T>
+struct PanelSource {
+  const T* data = nullptr;
+  int64_t tap_stride = 0, k_stride = 0, n_stride = 0;
+};
+
+/// The part of a right operand that is packed at once: of every segment elements [k0, k0 + k), of these columns
+/// [n0, n0 + columns). k0 is a multiple of kr, n0 of nr; so are k and columns, unless they end the operand.
+struct PanelPart {
+  int64_t k0 = 0, k = 0, n0 = 0, columns = 0;
+};
+
+/// Packs one part of the panels; `src` begins with the part's first element and has the listed taps.
+template <typename Gemm, typename T>
+void pack_part(const Gemm& gemm, const Panels& p, const PanelSource<T>& src, const std::vector<Tap>& taps,
+               const PanelPart& part) {
+  const int64_t granule_bytes = int64_t{gemm.nr} * gemm.b_bytes, segment_bytes = granule_bytes * p.segment_k;
+  for (int64_t n = 0; n < part.columns; n += gemm.nr) {
+    const int width = static_cast<int>(std::min<int64_t>(gemm.nr, part.columns - n));
+    std::byte* to = p.storage.raw() + (part.n0 + n) / gemm.nr * p.panel_bytes + part.k0 * granule_bytes;
+    for (const Tap& tap : taps) {
+      gemm.pack_b(src.data + tap.weight_tap * src.tap_stride + n * src.n_stride, src.k_stride, src.n_stride,
+                  static_cast<int>(part.k), width, to);
+      to += segment_bytes;
+    }
+  }
+}
+
+/// All of it.
+template <typename Gemm, typename T>
+Panels pack_panels(const Gemm& gemm, const PanelSource<T>& src, const std::vector<Tap>& taps, int64_t k,
+                   int64_t columns) {
+  const Panels p = make_panels(gemm, static_cast<int64_t>(taps.size()), k, columns);
   parallel_for(p.count(), [&](int64_t b) {
     const int64_t n0 = b * gemm.nr;
-    const int width = static_cast<int>(std::min<int64_t>(gemm.nr, columns - n0));
-    for (int64_t t = 0; t < p.segments; ++t)
-      gemm.pack_b(src + taps[static_cast<size_t>(t)].weight_tap * tap_stride + n0 * n_stride, k_stride, n_stride,
-                  static_cast<int>(k), width, p.storage.raw() + b * p.panel_bytes + t * segment_bytes);
+    PanelSource<T> from = src;
+    from.data += n0 * src.n_stride;
+    pack_part(gemm, p, from, taps, {.k = k, .n0 = n0, .columns = std::min<int64_t>(gemm.nr, columns - n0)});
   });
   return p;
 }

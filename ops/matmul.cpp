@@ -10,7 +10,9 @@ MatrixView matrix_of(const Tensor& t) {
 
 Panels pack_right(const MatrixView& b) {
   const std::vector<Tap> one_tap(1);
-  return pack_panels(kernels::active().f32_gemm, b.data, one_tap, 0, b.row_stride, b.column_stride, b.rows, b.columns);
+  return pack_panels(kernels::active().f32_gemm,
+                     PanelSource<float>{.data = b.data, .k_stride = b.row_stride, .n_stride = b.column_stride}, one_tap,
+                     b.rows, b.columns);
 }
 
 void multiply_block(const PackLeft& left, const Panels& right, int64_t m0, int64_t rows, float* c) {

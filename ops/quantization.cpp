@@ -77,16 +77,15 @@ ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, i
   return q;
 }
 
-WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer) {
-  const int64_t oc = weights.dim(0), ic = weights.shape().back(), taps = weights.rows() / std::max<int64_t>(1, oc);
+void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer,
+                          int64_t first, int64_t last, int8_t* codes, float* scale) {
+  const int64_t ic = weights.shape().back(), taps = weights.rows() / std::max<int64_t>(1, weights.dim(0));
   if (!fold.empty() && static_cast<int64_t>(fold.size()) != ic)
     throw ShapeError("[quantize_weights] {} has {} input channels, the quantizer {}", layer, ic, fold.size());
-  WeightCodes out{.bits = bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
-  out.scale.resize(static_cast<size_t>(oc));
   const float top = static_cast<float>((1 << (bits - 1)) - 1);
   const auto& ew = kernels::active().ew;
   const float* f = fold.empty() ? nullptr : fold.data();
-  parallel_for(oc, [&](int64_t o) {
+  for (int64_t o = first; o < last; ++o, ++scale) {
     float bound = 0;
     for (int64_t t = 0; t < taps; ++t) {
       const float b = ew.absmax(weights.row<float>(o * taps + t), f, ic);
@@ -95,10 +94,18 @@ WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fo
     if (!(bound <= 3.0e38f))
       throw DivergedError("weights of {}, output channel {}, are not finite; lower --lr or set --clip-grad-norm", layer,
                           o);
-    const float scale = top / (bound + kBoundEpsilon);
-    out.scale[static_cast<size_t>(o)] = scale;
-    for (int64_t t = 0; t < taps; ++t)
-      ew.quantize_weights(weights.row<float>(o * taps + t), f, ic, scale, top, out.codes.row<int8_t>(o * taps + t));
+    *scale = top / (bound + kBoundEpsilon);
+    for (int64_t t = 0; t < taps; ++t, codes += ic)
+      ew.quantize_weights(weights.row<float>(o * taps + t), f, ic, *scale, top, codes);
+  }
+}
+
+WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer) {
+  const int64_t oc = weights.dim(0), k = weights.size() / std::max<int64_t>(1, oc);
+  WeightCodes out{.bits = bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
+  out.scale.resize(static_cast<size_t>(oc));
+  parallel_for(oc, [&](int64_t o) {
+    quantize_weight_rows(weights, fold, bits, layer, o, o + 1, out.codes.data<int8_t>() + o * k, out.scale.data() + o);
   });
   return out;
 }

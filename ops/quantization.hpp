@@ -52,6 +52,10 @@ struct WeightCodes {
 /// weight is not finite.
 WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer);
 
+/// The same for output channels [first, last): their codes, dense, and their scales.
+void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer,
+                          int64_t first, int64_t last, int8_t* codes, float* scale);
+
 /// Largest |sum| the layer can produce; throws ModelError naming the layer if it does not fit int32.
 void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);
 

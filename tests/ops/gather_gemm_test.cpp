@@ -48,7 +48,9 @@ std::vector<C> product(const Gemm& gemm, const std::vector<T>& a, const std::vec
   // a[row][segment][k]; b[column][segment][k]
   std::vector<Tap> taps;
   for (int64_t t = 0; t < segments; ++t) taps.push_back({0, 0, t});
-  const Panels panels = pack_panels(gemm, b.data(), taps, k, 1, segments * k, k, columns);
+  const Panels panels =
+      pack_panels(gemm, PanelSource<W>{.data = b.data(), .tap_stride = k, .k_stride = 1, .n_stride = segments * k},
+                  taps, k, columns);
   CHECK(panels.padded_columns() % gemm.nr == 0);
   CHECK(panels.padded_columns() >= columns);
   std::vector<const T*> pointers;
@@ -262,6 +264,50 @@ TEST_CASE("float products of any depth and segmentation are within the bound and
   });
 }
 
+/// Packs part by part, each of `step` outputs: panels of them (columns) or their depth.
+template <typename T, typename Gemm>
+void check_parts(const Gemm& gemm, const std::vector<T>& w, int64_t outputs, int64_t inputs, bool outputs_are_depth) {
+  const std::vector<Tap> taps{{0, 0, 2}, {0, 0, 0}};
+  constexpr int64_t kTaps = 3;
+  const int64_t step = 32, k = outputs_are_depth ? outputs : inputs, columns = outputs_are_depth ? inputs : outputs;
+  const int64_t of_output = kTaps * inputs;
+  PanelSource<T> source{.data = w.data(), .tap_stride = inputs, .k_stride = 1, .n_stride = of_output};
+  if (outputs_are_depth) std::swap(source.k_stride, source.n_stride);
+  const Panels whole = pack_panels(gemm, source, taps, k, columns);
+  const Panels parts = make_panels(gemm, std::ssize(taps), k, columns);
+  std::memset(parts.storage.raw(), 0x55, parts.storage.bytes());
+  for (int64_t o = 0; o < outputs; o += step) {
+    PanelSource<T> from = source;
+    from.data += o * of_output;
+    const int64_t count = std::min(step, outputs - o);
+    pack_part(gemm, parts, from, taps,
+              outputs_are_depth ? PanelPart{.k0 = o, .k = count, .columns = columns}
+                                : PanelPart{.k = k, .n0 = o, .columns = count});
+  }
+  // What rounds a panel up to a cache line is nobody's.
+  const auto used = static_cast<size_t>(std::ssize(taps) * gemm.nr * whole.segment_k * gemm.b_bytes);
+  for (int64_t p = 0; p < whole.count(); ++p) CHECK(std::memcmp(whole.panel(p), parts.panel(p), used) == 0);
+}
+
+TEST_CASE("panels packed in parts are the panels packed at once") {
+  on_every_level([] {
+    const kernels::Table& t = kernels::active();
+    for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{1, 1}, {32, 33}, {79, 39}, {64, 64}, {97, 130}}) {
+      CAPTURE(outputs);
+      std::vector<int8_t> codes;
+      std::vector<bf16> values;
+      for (const int v : random_codes(outputs * inputs * 3 + 64, -127, 127, 73)) {
+        codes.push_back(static_cast<int8_t>(v));
+        values.push_back(to_bf16(static_cast<float>(v)));
+      }
+      check_parts(t.u8s8, codes, outputs, inputs, false);
+      check_parts(t.u4s4, codes, outputs, inputs, false);
+      check_parts(t.bf16_gemm, values, outputs, inputs, false);
+      check_parts(t.bf16_gemm, values, outputs, inputs, true);
+    }
+  });
+}
+
 TEST_CASE("a serving cut gives every worker a task and covers points and panels") {
   for (const NamedShape& named : conv_shapes())
     for (const int64_t workers : {1, 2, 3, 8, 64}) {
@@ -292,7 +338,9 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
       std::vector<int8_t> w;
       for (const int v : random_codes(s.n * s.h * s.w * s.ic + 64, 0, 255, 71)) x.push_back(static_cast<uint8_t>(v));
       for (const int v : random_codes(s.oc * s.k(), -127, 127, 72)) w.push_back(static_cast<int8_t>(v));
-      const Panels panels = pack_panels(gemm, w.data(), g.taps, s.ic, 1, s.k(), s.ic, s.oc);
+      const Panels panels =
+          pack_panels(gemm, PanelSource<int8_t>{.data = w.data(), .tap_stride = s.ic, .k_stride = 1, .n_stride = s.k()},
+                      g.taps, s.ic, s.oc);
       const auto source = [&](Scratch&, RowRange range) {
         return SourceRows<uint8_t>{x.data() + range.begin * g.sw * s.ic, range.begin, s.ic, pad.data()};
       };

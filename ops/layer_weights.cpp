@@ -1,0 +1,208 @@
+#include "ops/layer_weights.hpp"
+
+#include <numeric>
+
+namespace nibble {
+
+namespace {
+
+/// Output channels that are packed together: of the deepest layer (4608 weights a channel) masters, codes, bf16 and
+/// their parts of the panels are 1.5 MB, three quarters of the L2 of a CPU with tiles.
+constexpr int64_t kSliceOutputs = 32;
+
+/// The multiplier family that is exact and fastest for these code ranges.
+const kernels::GemmInt* choose_gemm(const kernels::Table& t, int64_t largest_multiplier, int weight_bits) {
+  if (weight_bits > 4) return &t.u8s8;
+  return largest_multiplier <= 15 ? &t.u4s4 : &t.u8s4;
+}
+
+/// The weights of output channels [first, first + count), dense: codes (null for bf16 weights), and as bf16 (null if
+/// nobody multiplies them).
+struct Slice {
+  int64_t first = 0, count = 0;
+  const int8_t* codes = nullptr;
+  const bf16* values = nullptr;
+};
+
+class LayerPacking {
+ public:
+  /// `codes`: quantized before; null: the masters are quantized, if the layer has bits for it.
+  LayerPacking(const LayerWeightsArgs& args, const WeightCodes* codes) : args_(args), ready_(codes) {
+    const ConvShape& s = args.shape;
+    const kernels::Table& table = kernels::active();
+    layer_.name = args.name;
+    layer_.shape = s;
+    layer_.weight_bits = args.weight_bits;
+    layer_.quantizer = args.quantizer;
+    layer_.row_folded = args.first_layer && s.ic * s.kw <= 64;
+    layer_.float_gemm = &table.bf16_gemm;
+    if (args.quantizer != nullptr) {
+      if (!has_codes()) throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
+      check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
+      layer_.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
+      plan_forward<uint8_t>(*layer_.int_gemm);
+      if (args.quantizer->is_signed) layer_.start.resize(static_cast<size_t>(layer_.forward.padded_columns()));
+    } else {
+      plan_forward<bf16>(*layer_.float_gemm);
+    }
+    if (args.passes == Passes::kForwardAndBackward && !args.first_layer) plan_backward();
+    if (has_codes()) scale_.resize(static_cast<size_t>(s.oc));
+  }
+
+  LayerWeights run() {
+    const int64_t oc = layer_.shape.oc, step = slice_outputs();
+    parallel_for((oc + step - 1) / step, [&](int64_t i) {
+      Scratch scratch;
+      pack(slice(scratch, i * step, std::min(step, oc - i * step)));
+    });
+    if (has_codes() && !args_.dequantize) layer_.scale = ready_ != nullptr ? ready_->scale : scale_;
+    const float common = args_.quantizer != nullptr ? args_.quantizer->common : 1.0f;
+    for (float w : layer_.scale) layer_.rescale.push_back(1.0f / (common * w));
+    return std::move(layer_);
+  }
+
+ private:
+  bool has_codes() const { return ready_ != nullptr || args_.weight_bits < 16; }
+  bool has_backward() const { return !layer_.backward.empty(); }
+  const std::vector<float>& fold() const {
+    static const std::vector<float> kNone;
+    return args_.quantizer != nullptr ? args_.quantizer->fold : kNone;
+  }
+  /// Panels are cut by output channels forward, depth is in backward.
+  int64_t slice_outputs() const {
+    return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{layer_.float_gemm->kr});
+  }
+
+  template <typename T, typename Gemm>
+  void plan_forward(const Gemm& gemm) {
+    const ConvShape& s = layer_.shape;
+    const Gather g = layer_.forward_gather();
+    const int64_t segment = layer_.row_folded ? s.kw * s.ic : s.ic;
+    if (layer_.row_folded && layer_.strided()) {
+      layer_.forward_layout = folded_layout(g, segment, sizeof(T));
+      const PlaneLayout& l = layer_.forward_layout;
+      for (size_t t = 0; t < l.taps.size(); ++t) forward_taps_.push_back({.weight_tap = static_cast<int64_t>(t)});
+      layer_.forward = make_panels(gemm, static_cast<int64_t>(l.taps.size()), l.pixel, s.oc);
+      return;
+    }
+    layer_.forward_layout = plane_layout(g);
+    forward_taps_ = g.taps;
+    layer_.forward = make_panels(gemm, static_cast<int64_t>(g.taps.size()), segment, s.oc);
+  }
+
+  /// Right operands of the input gradient: k = output channel, n = input channel.
+  void plan_backward() {
+    const ConvShape& s = layer_.shape;
+    layer_.gradient_classes = input_gradient_classes(s);
+    for (const InputGradientClass& c : layer_.gradient_classes) {
+      layer_.backward.push_back(
+          make_panels(*layer_.float_gemm, static_cast<int64_t>(c.gather.taps.size()), s.oc, s.ic));
+      layer_.backward_layouts.push_back(plane_layout(c.gather));
+    }
+  }
+
+  Slice slice(Scratch& scratch, int64_t first, int64_t count) {
+    const int64_t k = layer_.shape.k();
+    Slice out{.first = first, .count = count};
+    if (ready_ != nullptr) {
+      out.codes = ready_->codes.data<int8_t>() + first * k;
+    } else if (has_codes()) {
+      auto* const codes = scratch.get<int8_t>(static_cast<size_t>(count * k));
+      quantize_weight_rows(args_.weights, fold(), args_.weight_bits, args_.name.c_str(), first, first + count, codes,
+                           scale_.data() + first);
+      out.codes = codes;
+    }
+    if (args_.quantizer == nullptr || has_backward()) {
+      auto* const values = scratch.get<bf16>(static_cast<size_t>(count * k));
+      to_bf16_rows(out, values);
+      out.values = values;
+    }
+    return out;
+  }
+
+  void to_bf16_rows(const Slice& from, bf16* to) const {
+    const int64_t k = layer_.shape.k(), ic = layer_.shape.ic;
+    const auto& ew = kernels::active().ew;
+    if (from.codes == nullptr) {
+      ew.f32_to_bf16(args_.weights.data<float>() + from.first * k, from.count * k, to);
+      return;
+    }
+    if (!args_.dequantize) {
+      ew.s8_to_bf16(from.codes, from.count * k, to);
+      return;
+    }
+    const std::vector<float>& scale = ready_ != nullptr ? ready_->scale : scale_;
+    for (int64_t i = 0; i < from.count * k; ++i) {
+      const float value = static_cast<float>(from.codes[i]) / scale[static_cast<size_t>(from.first + i / k)];
+      to[i] = to_bf16(fold().empty() ? value : value / fold()[static_cast<size_t>(i % ic)]);
+    }
+  }
+
+  void pack(const Slice& from) {
+    if (layer_.integer())
+      pack_forward(*layer_.int_gemm, from, from.codes);
+    else
+      pack_forward(*layer_.float_gemm, from, from.values);
+    if (!layer_.start.empty()) set_start(from);
+    const ConvShape& s = layer_.shape;
+    for (size_t i = 0; i < layer_.backward.size(); ++i)
+      pack_part(*layer_.float_gemm, layer_.backward[i],
+                PanelSource<bf16>{.data = from.values, .tap_stride = s.ic, .k_stride = s.taps() * s.ic, .n_stride = 1},
+                layer_.gradient_classes[i].gather.taps, {.k0 = from.first, .k = from.count, .columns = s.ic});
+  }
+
+  /// The right operand [k, oc] of the forward product, a segment a tap.
+  template <typename Gemm, typename T>
+  void pack_forward(const Gemm& gemm, const Slice& from, const T* weights) const {
+    const ConvShape& s = layer_.shape;
+    const PanelPart part{.k = layer_.forward.k, .n0 = from.first, .columns = from.count};
+    Scratch scratch;
+    PanelSource<T> source{.data = weights, .tap_stride = layer_.forward.k, .k_stride = 1, .n_stride = s.k()};
+    if (layer_.forward_layout.folded_rows > 0) {
+      source.n_stride = layer_.forward.segments * layer_.forward.k;
+      source.data = folded(scratch, from.count, weights);
+    }
+    pack_part(gemm, layer_.forward, source, forward_taps_, part);
+  }
+
+  /// The kernel rows of a stem in a folded layout: per tap those of a pixel, with zeros where it has others.
+  template <typename T>
+  const T* folded(Scratch& scratch, int64_t count, const T* weights) const {
+    const ConvShape& s = layer_.shape;
+    const PlaneLayout& l = layer_.forward_layout;
+    const int64_t taps = static_cast<int64_t>(l.taps.size());
+    T* const spread = scratch.get<T>(static_cast<size_t>(count * taps * l.pixel));
+    std::fill_n(spread, count * taps * l.pixel, T{});
+    for (int64_t o = 0; o < count; ++o)
+      for (int64_t row = 0; row < s.kh; ++row)
+        std::copy_n(weights + (o * s.kh + row) * l.segment, l.segment,
+                    spread + (o * taps + row / l.folded_rows) * l.pixel + row % l.folded_rows * l.slot);
+    return spread;
+  }
+
+  /// What the sums of signed codes begin with, so that their offset adds nothing.
+  void set_start(const Slice& from) {
+    const int64_t k = layer_.shape.k();
+    for (int64_t o = 0; o < from.count; ++o)
+      layer_.start[static_cast<size_t>(from.first + o)] =
+          -kSignedOffset * std::accumulate(from.codes + o * k, from.codes + (o + 1) * k, int32_t{0});
+  }
+
+  const LayerWeightsArgs& args_;
+  const WeightCodes* const ready_;
+  std::vector<float> scale_;  // of the codes made here
+  std::vector<Tap> forward_taps_;
+  LayerWeights layer_;
+};
+
+}  // namespace
+
+LayerWeights prepare_layer(const LayerWeightsArgs& args) {
+  return LayerPacking(args, nullptr).run();
+}
+
+LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes) {
+  return LayerPacking(args, &codes).run();
+}
+
+}  // namespace nibble

@@ -1,0 +1,60 @@
+// The right operands of one layer: weights quantized and packed for the kernels of every pass.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ops/plane_layout.hpp"
+#include "ops/quantization.hpp"
+
+namespace nibble {
+
+/// Which panels a layer needs.
+enum class Passes { kForward, kForwardAndBackward };
+
+/// The right operands of one layer at one step: made once from the fp32 masters, shared by all shards, read-only.
+struct LayerWeights {
+  std::string name;
+  ConvShape shape;  // n is not used
+  int weight_bits = 16;
+  /// Channels are so few (the image) that a kernel row is one segment; the input then carries its own spatial padding.
+  bool row_folded = false;
+  const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
+  std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
+  /// Signed input: what the sums begin with, -128 * sum of codes per output channel, padded columns; empty: zero.
+  std::vector<int32_t> start;
+  /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
+  std::vector<float> rescale;
+  const kernels::GemmInt* int_gemm = nullptr;            // set when the input is codes
+  const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and all of backward
+  Panels forward;
+  PlaneLayout forward_layout;                        // for kernels that read rows in place
+  std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
+  std::vector<Panels> backward;                      // one per class
+  std::vector<PlaneLayout> backward_layouts;
+
+  bool integer() const { return int_gemm != nullptr; }
+  /// Whether the level multiplies rows in place (plane_gemm) rather than from packed panels (gather_gemm).
+  bool strided() const { return integer() ? int_gemm->run_strided != nullptr : float_gemm->run_strided != nullptr; }
+  Gather forward_gather() const { return row_folded ? row_folded_gather(shape) : nibble::forward_gather(shape); }
+};
+
+struct LayerWeightsArgs {
+  std::string name;
+  ConvShape shape;
+  Tensor weights;                                  // f32 [oc, kh, kw, ic] masters
+  int weight_bits = 16;                            // 16: rounded to bf16
+  const ActivationQuantizer* quantizer = nullptr;  // null: bf16 input. Must outlive the result.
+  /// fake mode: weights enter as bf16(code / scale), inputs as bf16(code / scale); `quantizer` is then null.
+  bool dequantize = false;
+  Passes passes = Passes::kForward;
+  bool first_layer = false;
+};
+/// Quantizes and packs, 32 output channels at a time: these go from the masters through codes and bf16 into every panel
+/// while they are in L2.  Threads: a task for every 32 output channels.  Cost: reads the masters once, writes each
+/// panel once.  Errors: DivergedError for a weight that is not finite, DTypeError for codes times bf16 weights.
+LayerWeights prepare_layer(const LayerWeightsArgs& args);
+/// The same from codes that were quantized before (a served file).
+LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);
+
+}  // namespace nibble
