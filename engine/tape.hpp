@@ -11,6 +11,14 @@ namespace nibble {
 
 enum class Grad { kNone, kWanted };
 
+/// A gradient that is made when it is read, rows at a time, and never stored as a whole.
+class GradientRows {
+ public:
+  virtual ~GradientRows() = default;
+  /// Rows [first, first + count) of the gradient, to `to`, `stride` elements apart. Safe to call concurrently.
+  virtual void make(int64_t first, int64_t count, bf16* to, int64_t stride) const = 0;
+};
+
 /// A value with room for its gradient. Copies share both. One tape, its variables and their gradients belong to one
 /// shard and are used by one thread at a time, so gradients need no locks.
 class Variable {
@@ -33,8 +41,15 @@ class Variable {
   void release() const {
     state_->value = Tensor();
     state_->grad = Tensor();
+    state_->rows = nullptr;
   }
   void set_grad(Tensor g) const { state_->grad = std::move(g); }
+  /// Said by the op that made the value: its backward step also reads a gradient that comes as rows. For a value of one
+  /// reader, which then sets these instead of a gradient.
+  void take_grad_rows() const { state_->takes_rows = true; }
+  bool takes_grad_rows() const { return state_->takes_rows; }
+  void set_grad_rows(std::shared_ptr<const GradientRows> rows) const { state_->rows = std::move(rows); }
+  const std::shared_ptr<const GradientRows>& grad_rows() const { return state_->rows; }
   /// Replaces the value: an empty tensor drops one that is cheaper to compute again than to keep until backward.
   void set_value(Tensor v) const { state_->value = std::move(v); }
 
@@ -42,7 +57,8 @@ class Variable {
   struct State {
     Tensor value;
     Tensor grad;
-    bool wanted = false;
+    std::shared_ptr<const GradientRows> rows;
+    bool wanted = false, takes_rows = false;
   };
   std::shared_ptr<State> state_;
 };

@@ -95,34 +95,62 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c, const NormStatistics
 /// Whether somebody reads g after its first norm has.
 enum class After { kDropped, kRead };
 
-/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r; writes d_gamma, d_beta. In g's storage
-/// unless g is read again.
-Tensor norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums, After g_after) {
-  Zone zone("norm backward, apply", b.name);
-  const Tensor& y = b.y.value();
-  const int64_t c = y.shape().back(), rows = y.rows();
-  std::vector<float> p(static_cast<size_t>(c)), q(p), r(p);
-  const double n = static_cast<double>(rows);
-  for (size_t i = 0; i < p.size(); ++i) {
+/// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r.
+class NormGradient final : public GradientRows {
+ public:
+  NormGradient(const NormBranch& b, const Tensor& g, const Sums& sums)
+      : name_(b.name), g_(g), y_(b.y.value()), p_(sums.g.size()), q_(p_), r_(p_) {
+    const double n = static_cast<double>(y_.rows());
+    for (size_t i = 0; i < p_.size(); ++i) {
+      const double scale = b.gradient_scale.empty() ? 1.0 : static_cast<double>(b.gradient_scale[i]);
+      const double inv_std = static_cast<double>(b.statistics.inv_std[i]);
+      const double m = static_cast<double>(b.gamma.data<float>()[i]) * inv_std * scale;
+      const double slope = -m * inv_std * sums.g_xhat[i] / n;
+      p_[i] = static_cast<float>(m);
+      q_[i] = static_cast<float>(slope);
+      r_[i] = static_cast<float>(-m * sums.g[i] / n - slope * static_cast<double>(b.statistics.mean[i]));
+    }
+  }
+
+  void make(int64_t first, int64_t count, bf16* to, int64_t stride) const override {
+    Zone zone("norm backward, apply", name_);
+    zone.count([&] { return ZoneWork{.bytes = count * static_cast<int64_t>(g_.row_bytes() + y_.row_bytes())}; });
+    apply(first, count, {to, stride}, kernels::Store::kCached);
+  }
+
+  /// In g's storage unless g is read again.
+  Tensor whole(After g_after) const {
+    Zone zone("norm backward, apply", name_);
+    const Tensor dy = g_after == After::kDropped ? g_ : like(y_);
+    const kernels::Store store = g_after == After::kDropped ? kernels::Store::kCached : store_of(dy);
+    zone.count([&] { return ZoneWork{.bytes = stored_bytes(g_) + stored_bytes(y_) + stored_bytes(dy)}; });
+    row_blocks(y_.rows(), [&](int64_t, int64_t first, int64_t count) {
+      apply(first, count, {dy.row<bf16>(first), dy.stride()}, store);
+    });
+    return dy;
+  }
+
+ private:
+  void apply(int64_t first, int64_t count, kernels::Rows<bf16> to, kernels::Store store) const {
+    kernels::active().ew.norm_backward_apply(rows_of(g_, first), rows_of(y_, first), count, y_.shape().back(),
+                                             p_.data(), q_.data(), r_.data(), to, store);
+  }
+
+  std::string_view name_;
+  Tensor g_, y_;
+  std::vector<float> p_, q_, r_;
+};
+
+/// Gives the convolution its gradient: as rows, if it takes them. Writes d_gamma, d_beta.
+void norm_backward(const NormBranch& b, const Tensor& g, const Sums& sums, After g_after) {
+  for (size_t i = 0; i < sums.g.size(); ++i) {
     b.d_beta.data<float>()[i] = static_cast<float>(sums.g[i]);
     b.d_gamma.data<float>()[i] = static_cast<float>(sums.g_xhat[i]);
-    const double scale = b.gradient_scale.empty() ? 1.0 : static_cast<double>(b.gradient_scale[i]);
-    const double inv_std = static_cast<double>(b.statistics.inv_std[i]);
-    const double m = static_cast<double>(b.gamma.data<float>()[i]) * inv_std * scale;
-    const double slope = -m * inv_std * sums.g_xhat[i] / n;
-    p[i] = static_cast<float>(m);
-    q[i] = static_cast<float>(slope);
-    r[i] = static_cast<float>(-m * sums.g[i] / n - slope * static_cast<double>(b.statistics.mean[i]));
   }
-  const Tensor dy = g_after == After::kDropped ? g : like(y);
-  const kernels::Store store = g_after == After::kDropped ? kernels::Store::kCached : store_of(dy);
-  zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y) + stored_bytes(dy)}; });
-  const auto& ew = kernels::active().ew;
-  row_blocks(rows, [&](int64_t, int64_t first, int64_t count) {
-    ew.norm_backward_apply(rows_of(g, first), rows_of(y, first), count, c, p.data(), q.data(), r.data(),
-                           {dy.row<bf16>(first), dy.stride()}, store);
-  });
-  return dy;
+  if (b.y.takes_grad_rows())
+    b.y.set_grad_rows(std::make_shared<NormGradient>(b, g, sums));
+  else
+    b.y.set_grad(NormGradient(b, g, sums).whole(g_after));
 }
 
 /// g = relu'(v) * (quantizer'(v) * through + direct), with the sums of the branch's batch norm: row by row as the last
@@ -225,7 +253,7 @@ void projection_backward(const NormBranch& b, const Tensor& g) {
     float* sum = partial.row<float>(task);
     ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(), sum, sum + c);
   });
-  b.y.set_grad(norm_backward(b, g, total(partial, tasks, c, b.statistics), After::kRead));
+  norm_backward(b, g, total(partial, tasks, c, b.statistics), After::kRead);
 }
 
 }  // namespace
@@ -342,7 +370,8 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
       const Tensor g = activation->finish(sums);
       if (has_projection) projection_backward(branch, g);
       const bool to_shortcut = !has_projection && args.shortcut.defined();
-      args.main.y.set_grad(norm_backward(args.main, g, sums, to_shortcut ? After::kRead : After::kDropped));
+      const bool read_again = to_shortcut || (has_projection && branch.y.takes_grad_rows());
+      norm_backward(args.main, g, sums, read_again ? After::kRead : After::kDropped);
       if (to_shortcut) args.shortcut.accumulate(g);
       if (out.z.defined()) out.z.release();
       if (out.codes.defined()) out.codes.release();

@@ -114,12 +114,16 @@ Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, c
                      ChannelSums& sums, std::shared_ptr<GradientStage> next) {
   Variable y(packed_conv_forward(layer, x.value(), sums), tape != nullptr ? Grad::kWanted : Grad::kNone);
   if (tape != nullptr) {
+    if (takes_gradient_rows(layer)) y.take_grad_rows();
     // y = conv(x, w)  =>  d_w = x^T d_y,  d_x = d_y w^T
     tape->record([x, y, &layer, d_weights, next = std::move(next)] {
-      packed_conv_backward_weights(layer, x.value(), y.grad(), d_weights);
-      if (!layer.backward.empty()) {
-        GradientStage* const stage = hands_over_rows(layer) ? next.get() : nullptr;
-        x.set_grad(packed_conv_backward_input(layer, y.grad(), x.shape(), x.grad(), stage));
+      GradientStage* const stage = hands_over_rows(layer) ? next.get() : nullptr;
+      if (y.grad_rows() != nullptr) {
+        x.set_grad(packed_conv_backward(layer, x.value(), *y.grad_rows(), d_weights, x.grad(), stage));
+      } else {
+        packed_conv_backward_weights(layer, x.value(), y.grad(), d_weights);
+        if (!layer.backward.empty())
+          x.set_grad(packed_conv_backward_input(layer, y.grad(), x.shape(), x.grad(), stage));
       }
       y.release();
     });

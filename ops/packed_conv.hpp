@@ -69,6 +69,13 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 
+/// Both gradients of a layer that takes d_y as rows: these are made a chunk at a time, read from L2 by both products
+/// and never stored. d_x has the bits of packed_conv_backward_input, d_weights sums its chunks in another order than
+/// packed_conv_backward_weights.
+bool takes_gradient_rows(const LayerWeights& layer);
+Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const GradientRows& d_y,
+                            const Tensor& d_weights, const Tensor& before = {}, GradientStage* next = nullptr);
+
 /// Factor per output channel that the gradient of y must carry: 1/scale[o], so that d_x is a product with bare codes;
 /// nullptr: 1.
 std::vector<float> y_gradient_scale(const LayerWeights& layer);

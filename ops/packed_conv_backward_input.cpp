@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ops/packed_conv_chunks.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
 
@@ -32,13 +33,10 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
 /// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes (to.into),
 /// and it and the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
 /// too).
-template <typename Target>
-void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, const std::vector<float>& inverse_fold,
-                    Target& to) {
-  Gather g = layer.gradient_classes[i].gather;
-  g.n = d_y.dim(0);
+template <typename Source, typename Target>
+void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const PlaneCut& cut, const Source& source,
+                   const std::vector<float>& inverse_fold, Target& to) {
   const auto& ew = kernels::active().ew;
-  const Bf16Source source(d_y, g);
   const auto epilogue = [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const float* c,
                             int64_t ldc) {
     const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
@@ -48,8 +46,8 @@ void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, cons
     }
   };
   if (layer.float_gemm->run_strided != nullptr)
-    plane_gemm<float, bf16>(*layer.float_gemm, {g, layer.backward_layouts[i], layer.backward[i], cut_by_shape(g)},
-                            source, epilogue, to);
+    plane_gemm<float, bf16>(*layer.float_gemm, {g, layer.backward_layouts[i], layer.backward[i], cut}, source, epilogue,
+                            to);
   else
     gather_gemm<float, bf16>(
         *layer.float_gemm, g, layer.backward[i], source,
@@ -57,6 +55,14 @@ void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, cons
           epilogue(task, first, rows, 0, layer.shape.ic, c, ldc);
         },
         to);
+}
+
+template <typename Target>
+void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, const std::vector<float>& inverse_fold,
+                    Target& to) {
+  Gather g = layer.gradient_classes[i].gather;
+  g.n = d_y.dim(0);
+  multiply_rows(layer, i, g, cut_by_shape(g), Bf16Source(d_y, g), inverse_fold, to);
 }
 
 /// Input pixel of a grid point.
@@ -214,6 +220,19 @@ void multiply_classes(const LayerWeights& layer, const Tensor& d_y, const std::v
   });
 }
 
+void check_before(const Tensor& before, const Shape& x_shape) {
+  if (before.defined() && (before.shape() != x_shape || before.dtype() != DType::bf16))
+    throw ShapeError("[conv] gradient {} does not add to {} {}", x_shape.str(), name_of(before.dtype()),
+                     before.shape().str());
+}
+
+std::vector<float> inverse_fold_of(const LayerWeights& layer) {
+  std::vector<float> inverse;
+  if (layer.quantizer != nullptr)
+    for (float f : layer.quantizer->fold) inverse.push_back(1.0f / f);
+  return inverse;
+}
+
 }  // namespace
 
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
@@ -228,9 +247,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   if (layer.gradient_classes.empty())
     throw ShapeError("[conv] {} has no panels for the gradient of its input; prepare it with kForwardAndBackward",
                      layer.name);
-  if (before.defined() && (before.shape() != x_shape || before.dtype() != DType::bf16))
-    throw ShapeError("[conv] gradient {} does not add to {} {}", x_shape.str(), name_of(before.dtype()),
-                     before.shape().str());
+  check_before(before, x_shape);
   if (next != nullptr && !hands_over_rows(layer))
     throw UsageError("[conv] {} makes its input's gradient in several passes; only the whole of it can be taken",
                      layer.name);
@@ -240,9 +257,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
     return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
   });
-  std::vector<float> inverse_fold;
-  if (layer.quantizer != nullptr)
-    for (float f : layer.quantizer->fold) inverse_fold.push_back(1.0f / f);
+  const std::vector<float> inverse_fold = inverse_fold_of(layer);
   if (next != nullptr) {
     const size_t of_taps = class_with_taps(layer);
     const InputGradientClass& phase = layer.gradient_classes[of_taps];
@@ -263,6 +278,67 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     multiply_classes(layer, d_y, inverse_fold, before, d_x);
   }
   return d_x;
+}
+
+struct InputGradientChunks::Impl {
+  const LayerWeights& layer;
+  Gather gather;
+  std::vector<float> inverse_fold;
+  Tensor before, d_x;
+  std::vector<bf16> pad;  // no tap is outside, but a few rows are copied into planes with rims
+  std::unique_ptr<HandedOver> handed_over;
+};
+
+InputGradientChunks::InputGradientChunks(const LayerWeights& layer, const ConvShape& s, const Tensor& before,
+                                         GradientStage* next) {
+  check_before(before, {s.n, s.h, s.w, s.ic});
+  impl_.reset(new Impl{.layer = layer,
+                       .gather = layer.gradient_classes.front().gather,
+                       .inverse_fold = inverse_fold_of(layer),
+                       .before = before,
+                       .d_x = {},
+                       .pad = std::vector<bf16>(static_cast<size_t>(Tensor::round_stride(DType::bf16, s.oc))),
+                       .handed_over = nullptr});
+  Impl& i = *impl_;
+  i.gather.n = s.n;
+  if (next != nullptr)
+    i.handed_over.reset(new HandedOver{i.before, s.w, TaskPixels(*next, s.ic, task_count(i.gather))});
+  else
+    i.d_x = Tensor(DType::bf16, {s.n, s.h, s.w, s.ic}, Tensor::round_stride(DType::bf16, s.ic));
+}
+InputGradientChunks::~InputGradientChunks() = default;
+
+void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> d_y) const {
+  const Impl& i = *impl_;
+  Zone zone("conv backward, input", i.layer.name);
+  const int64_t points = (g1 - g0) * i.gather.gw, ic = i.layer.shape.ic, oc = i.layer.shape.oc;
+  zone.count([&] {
+    return ZoneWork{.macs = points * ic * oc,
+                    .unit = MacUnit::kBf16,
+                    .bytes = points * (oc + (i.d_x.defined() ? ic : 0)) * int64_t{sizeof(bf16)}};
+  });
+  const int64_t per = grid_rows_per_task(i.gather);
+  const PlaneCut cut{.row_begin = g0,
+                     .row_end = g1,
+                     .row_parts = (g1 - g0 + per - 1) / per,
+                     .rows_per_part = per,
+                     .first_task = g0 / per};
+  const auto source = [&](Scratch&, RowRange range) {
+    return SourceRows<bf16>{.data = d_y.data + (range.begin - g0) * i.gather.gw * d_y.stride,
+                            .first_row = range.begin,
+                            .stride = d_y.stride,
+                            .pad = i.pad.data()};
+  };
+  if (i.handed_over != nullptr) {
+    multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, *i.handed_over);
+  } else {
+    Stored to{i.before, i.d_x, i.layer.shape.w};
+    multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, to);
+  }
+}
+
+Tensor InputGradientChunks::d_x() const {
+  return impl_->d_x;
 }
 
 }  // namespace nibble

@@ -160,6 +160,15 @@ void add_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Sou
 
 }  // namespace
 
+WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64_t taps, int64_t k) {
+  WeightSink sink{.d_weights = d_weights, .oc = layer.shape.oc, .taps = taps, .k = k, .column = layer.scale, .row = {}};
+  // Codes without the shift: x_hat = code / s_c whatever the multiplier saw.
+  if (layer.quantizer != nullptr)
+    for (int64_t c = 0; c < k; ++c)
+      sink.row.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % layer.shape.ic)]);
+  return sink;
+}
+
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights) {
   Zone zone("conv backward, weights", layer.name);
@@ -182,10 +191,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
     k *= taps;
     taps = 1;
   }
-  WeightSink sink{.d_weights = d_weights, .oc = s.oc, .taps = taps, .k = k, .column = layer.scale, .row = {}};
-  // Codes without the shift: x_hat = code / s_c whatever the multiplier saw.
-  if (layer.quantizer != nullptr)
-    for (int64_t c = 0; c < k; ++c) sink.row.push_back(1.0f / layer.quantizer->scale[static_cast<size_t>(c % s.ic)]);
+  const WeightSink sink = weight_sink(layer, d_weights, taps, k);
 
   if (tiled.run_left_again != nullptr) {
     weight_gradient_tiled(tiled, layer, s, x, d_y, sink);

@@ -33,6 +33,9 @@ struct WeightSink {
   }
 };
 
+/// The sink of a layer's gradient with `taps` taps of k elements.
+WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64_t taps, int64_t k);
+
 /// The gradient on tiles (kernels::WeightGradient), for levels that have them. The sink has the layer's own taps:
 /// kernel rows of kw * ic elements when the layer is row-folded, else kh * kw taps of ic channels. Threads: cut by
 /// shape.  Cost: each operand is packed once or a few times, see TiledPlan; scratch of a few MiB.

@@ -10,7 +10,7 @@
 
 #include "engine/parallel.hpp"
 #include "engine/scratch.hpp"
-#include "ops/packed_conv_weight_gradient.hpp"
+#include "ops/packed_conv_chunks.hpp"
 
 namespace nibble {
 
@@ -135,9 +135,9 @@ struct TiledPlan {
   int64_t staying_bytes() const { return left_stays ? left_bytes : right_bytes; }
   int64_t streaming_bytes() const { return left_stays ? right_bytes : left_bytes; }
 
-  void cut(const Geometry& g, int64_t into) {
+  void cut(const Geometry& g, int64_t rows_of_chunk) {
     const int64_t rows = g.plane_rows();
-    rows_per_chunk = ceil_div(rows, into);
+    rows_per_chunk = rows_of_chunk;
     chunks = ceil_div(rows, rows_per_chunk);
     const int64_t longest = round_up(rows_per_chunk * g.row_pitch, kStep);
     left_bytes = longest * kOutputs * 2;
@@ -160,19 +160,24 @@ struct TiledPlan {
   }
 };
 
-TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
+TiledPlan uncut_plan(const Geometry& g, int64_t outputs, int64_t channels) {
   TiledPlan p;
   p.left = ceil_div(outputs, kOutputs);
   p.right = ceil_div(channels, kChannels);
   int64_t versions = 0;
   for (const Plane& plane : g.planes) versions += plane.even + plane.odd;
   p.left_stays = p.left < p.right * versions;
+  return p;
+}
+
+TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
+  TiledPlan p = uncut_plan(g, outputs, channels);
   const int64_t most =
       std::clamp<int64_t>(g.plane_rows() * g.row_pitch / kLeastPoints, 1, std::max<int64_t>(1, g.plane_rows()));
   const auto taps = static_cast<int64_t>(g.taps.size());
   TiledPlan best;
   for (int64_t chunks = 1; chunks <= most; ++chunks) {
-    p.cut(g, chunks);
+    p.cut(g, ceil_div(g.plane_rows(), chunks));
     if (p.streaming_bytes() > kStreamingBytes && chunks < most) continue;  // would push out what stays
     if (best.group == 0 || p.cost(taps) < best.cost(taps)) best = p;
   }
@@ -186,11 +191,25 @@ struct ChunkRows {
   std::vector<const void**> pixels;  // [plane][2 * pairs + 1]
 };
 
+/// Rows of d_y from grid point `first` on.
+struct OutputRows {
+  kernels::Rows<const bf16> rows;
+  int64_t first = 0;
+};
+
 class TiledGradient {
  public:
+  /// `rows_per_chunk`: 0 for the best cut; otherwise all panels of the operand that stays are one group.
   TiledGradient(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s, const Tensor& x,
-                const Tensor& d_y, const WeightSink& sink)
-      : kernel_(kernel), x_(x), d_y_(d_y), sink_(sink), g_(geometry(layer, s)), plan_(make_plan(g_, sink.oc, sink.k)) {
+                const WeightSink& sink, int64_t rows_per_chunk = 0)
+      : kernel_(kernel), x_(x), sink_(sink), g_(geometry(layer, s)) {
+    if (rows_per_chunk == 0) {
+      plan_ = make_plan(g_, sink.oc, sink.k);
+    } else {
+      plan_ = uncut_plan(g_, sink.oc, sink.k);
+      plan_.cut(g_, rows_per_chunk);
+      plan_.group = plan_.staying();
+    }
     const bool is_signed = layer.quantizer != nullptr && layer.quantizer->is_signed;
     pack_right_ = x.dtype() == DType::bf16  ? kernel.pack_right_bf16
                   : bits_of(x.dtype()) == 4 ? kernel.pack_right_u4
@@ -200,50 +219,65 @@ class TiledGradient {
     zero_pixel_.assign(static_cast<size_t>(round_up(sink.k, kChannels) * 2), is_signed ? kSignedOffset : uint8_t{0});
   }
 
-  void run() const {
-    for (int64_t first = 0; first < plan_.staying(); first += plan_.group)
-      add_group(first, std::min(plan_.staying(), first + plan_.group));
-  }
-
- private:
-  /// All chunks of panels [first, last) of the operand that stays.
-  void add_group(int64_t first, int64_t last) const {
-    const int64_t taps = static_cast<int64_t>(g_.taps.size()), row_blocks = (last - first) * taps;
-    Scratch scratch;
-    // With one chunk the sums of a streaming panel are needed no longer than its task.
-    float* const sums = plan_.chunks == 1
-                            ? nullptr
-                            : scratch.get<float>(static_cast<size_t>(plan_.streaming() * row_blocks * kBlockFloats));
-    auto* const stay = scratch.get<std::byte>(static_cast<size_t>((last - first) * plan_.staying_bytes()));
-    for (int64_t chunk = 0; chunk < plan_.chunks; ++chunk) {
-      Scratch of_chunk;
-      const ChunkRows rows = chunk_rows(of_chunk, chunk);
-      pack(plan_.left_stays, rows, first, last, stay);
-      parallel_for(ceil_div(plan_.streaming(), plan_.at_once), [&](int64_t task) {
-        const int64_t i0 = task * plan_.at_once, i1 = std::min(plan_.streaming(), i0 + plan_.at_once);
-        Scratch of_task;
-        auto* const panels = of_task.get<std::byte>(static_cast<size_t>((i1 - i0) * plan_.streaming_bytes()));
-        const int64_t together = std::min(i1 - i0, ceil_div(kCallProducts, row_blocks));
-        float* const own =
-            sums == nullptr ? of_task.get<float>(static_cast<size_t>(together * row_blocks * kBlockFloats)) : nullptr;
-        if (plan_.left_stays) {
-          for (int64_t i = i0; i < i1; ++i) pack_right(rows, i, panels + (i - i0) * plan_.right_bytes);
-        } else {
-          pack_left(rows, i0, i1, 0, rows.points, panels);
-        }
-        for (int64_t i = i0; i < i1; i += together) {
-          const int64_t end = std::min(i1, i + together);
-          float* const c = own != nullptr ? own : sums + i * row_blocks * kBlockFloats;
-          multiply(rows, stay, first, last, panels + (i - i0) * plan_.streaming_bytes(), i, end, c, chunk);
-          for (int64_t b = 0; b < (end - i) * row_blocks && chunk + 1 == plan_.chunks; ++b)
-            flush(place(b, first, last, i), c + b * kBlockFloats);
-        }
-        kernels::active().ew.publish();
-      });
+  void run(const OutputRows& d_y) const {
+    for (int64_t first = 0; first < plan_.staying(); first += plan_.group) {
+      const Group group{first, std::min(plan_.staying(), first + plan_.group)};
+      Scratch scratch;
+      float* const sums = sums_of(group, scratch);
+      for (int64_t chunk = 0; chunk < plan_.chunks; ++chunk) add_chunk(group, chunk, d_y, sums);
     }
   }
 
-  ChunkRows chunk_rows(Scratch& scratch, int64_t chunk) const {
+  /// Panels [first, last) of the operand that stays.
+  struct Group {
+    int64_t first = 0, last = 0;
+  };
+  Group only_group() const { return {0, plan_.staying()}; }
+  int64_t chunks() const { return plan_.chunks; }
+  /// Where the sums of a group lie from chunk to chunk; with one chunk those of a streaming panel are needed no longer
+  /// than its task: null.
+  float* sums_of(const Group& group, Scratch& scratch) const {
+    return plan_.chunks == 1
+               ? nullptr
+               : scratch.get<float>(static_cast<size_t>(plan_.streaming() * blocks_a_panel(group) * kBlockFloats));
+  }
+
+  /// The products of one chunk, added to the sums; the last chunk writes the sink.
+  void add_chunk(const Group& group, int64_t chunk, const OutputRows& d_y, float* sums) const {
+    const int64_t first = group.first, last = group.last, row_blocks = blocks_a_panel(group);
+    Scratch scratch;
+    auto* const stay = scratch.get<std::byte>(static_cast<size_t>((last - first) * plan_.staying_bytes()));
+    const ChunkRows rows = chunk_rows(scratch, chunk, d_y);
+    pack(plan_.left_stays, rows, first, last, stay);
+    parallel_for(ceil_div(plan_.streaming(), plan_.at_once), [&](int64_t task) {
+      const int64_t i0 = task * plan_.at_once, i1 = std::min(plan_.streaming(), i0 + plan_.at_once);
+      Scratch of_task;
+      auto* const panels = of_task.get<std::byte>(static_cast<size_t>((i1 - i0) * plan_.streaming_bytes()));
+      const int64_t together = std::min(i1 - i0, ceil_div(kCallProducts, row_blocks));
+      float* const own =
+          sums == nullptr ? of_task.get<float>(static_cast<size_t>(together * row_blocks * kBlockFloats)) : nullptr;
+      if (plan_.left_stays) {
+        for (int64_t i = i0; i < i1; ++i) pack_right(rows, i, panels + (i - i0) * plan_.right_bytes);
+      } else {
+        pack_left(rows, i0, i1, 0, rows.points, panels);
+      }
+      for (int64_t i = i0; i < i1; i += together) {
+        const int64_t end = std::min(i1, i + together);
+        float* const c = own != nullptr ? own : sums + i * row_blocks * kBlockFloats;
+        multiply(rows, stay, first, last, panels + (i - i0) * plan_.streaming_bytes(), i, end, c, chunk);
+        for (int64_t b = 0; b < (end - i) * row_blocks && chunk + 1 == plan_.chunks; ++b)
+          flush(place(b, first, last, i), c + b * kBlockFloats);
+      }
+      kernels::active().ew.publish();
+    });
+  }
+
+ private:
+  int64_t blocks_a_panel(const Group& group) const {
+    return (group.last - group.first) * static_cast<int64_t>(g_.taps.size());
+  }
+
+  ChunkRows chunk_rows(Scratch& scratch, int64_t chunk, const OutputRows& d_y) const {
     const int64_t r0 = chunk * plan_.rows_per_chunk, r1 = std::min(g_.plane_rows(), r0 + plan_.rows_per_chunk);
     ChunkRows rows;
     rows.points = round_up((r1 - r0) * g_.row_pitch, kStep);
@@ -253,8 +287,9 @@ class TiledGradient {
       const int64_t image = r / g_.image_pitch, i = r % g_.image_pitch;
       if (i >= g_.rows.grid) continue;
       const bf16** const to = rows.d_y + (r - r0) * g_.row_pitch;
-      const bf16* from = d_y_.row<bf16>((image * g_.rows.grid + i) * g_.columns.grid);
-      for (int64_t j = 0; j < g_.columns.grid; ++j, from += d_y_.stride()) to[j] = from;
+      const int64_t point = (image * g_.rows.grid + i) * g_.columns.grid;
+      const bf16* from = d_y.rows.data + (point - d_y.first) * d_y.rows.stride;
+      for (int64_t j = 0; j < g_.columns.grid; ++j, from += d_y.rows.stride) to[j] = from;
     }
     for (const Plane& plane : g_.planes) {
       const int64_t count = 2 * plane.pairs(rows.points) + 1;
@@ -378,7 +413,7 @@ class TiledGradient {
   }
 
   const WeightGradient& kernel_;
-  const Tensor &x_, &d_y_;
+  const Tensor& x_;
   const WeightSink& sink_;
   Geometry g_;
   TiledPlan plan_;
@@ -391,7 +426,29 @@ class TiledGradient {
 
 void weight_gradient_tiled(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s, const Tensor& x,
                            const Tensor& d_y, const WeightSink& sink) {
-  TiledGradient(kernel, layer, s, x, d_y, sink).run();
+  TiledGradient(kernel, layer, s, x, sink).run({{d_y.data<bf16>(), d_y.stride()}, 0});
+}
+
+struct WeightGradientChunks::Impl {
+  TiledGradient gradient;
+  int64_t chunk_points;
+  float* sums;
+};
+
+WeightGradientChunks::WeightGradientChunks(Scratch& scratch, const kernels::WeightGradient& kernel,
+                                           const LayerWeights& layer, const ConvShape& s, const Tensor& x,
+                                           const WeightSink& sink, int64_t rows_per_chunk)
+    : impl_(new Impl{TiledGradient(kernel, layer, s, x, sink, rows_per_chunk), rows_per_chunk * s.ow(), nullptr}) {
+  impl_->sums = impl_->gradient.sums_of(impl_->gradient.only_group(), scratch);
+}
+WeightGradientChunks::~WeightGradientChunks() = default;
+
+int64_t WeightGradientChunks::count() const {
+  return impl_->gradient.chunks();
+}
+
+void WeightGradientChunks::add(int64_t chunk, kernels::Rows<const bf16> d_y) const {
+  impl_->gradient.add_chunk(impl_->gradient.only_group(), chunk, {d_y, chunk * impl_->chunk_points}, impl_->sums);
 }
 
 }  // namespace nibble

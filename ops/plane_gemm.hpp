@@ -13,6 +13,7 @@ namespace nibble {
 struct PlaneCut {
   int64_t row_begin = 0, row_end = 0;  // only these grid rows
   int64_t row_parts = 1, rows_per_part = 1, panel_parts = 1;
+  int64_t first_task = 0;  // what the first of these tasks is called
 
   int64_t tasks() const { return row_parts * panel_parts; }
 };
@@ -205,16 +206,17 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     const int64_t n0 = side * b.count() / args.cut.panel_parts, n1 = (side + 1) * b.count() / args.cut.panel_parts;
     if (g0 >= g1 || n0 >= n1) return;
     Scratch scratch;
-    around.begin(scratch, task, g0, g1);
+    const int64_t name = args.cut.first_task + task;
+    around.begin(scratch, name, g0, g1);
     const TaskPlanes planes =
         lay_planes<T>(g, args.layout, source(scratch, source_rows(g, g0, g1)), b.k, g0, g1, scratch);
     int64_t* const segments = scratch.get<int64_t>(args.layout.taps.size());
     for (size_t t = 0; t < args.layout.taps.size(); ++t)
       segments[t] = args.layout.taps[t].plane * planes.plane_bytes + args.layout.taps[t].offset * planes.pixel_bytes;
     C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
-    PlaneTask<C, Gemm>{gemm, args, planes, segments, static_cast<int>(b.segment_k / gemm.kr), task, g0, g1, c}.run(
+    PlaneTask<C, Gemm>{gemm, args, planes, segments, static_cast<int>(b.segment_k / gemm.kr), name, g0, g1, c}.run(
         n0, n1, epilogue);
-    around.end(task, g0, g1);
+    around.end(name, g0, g1);
   });
 }
 

@@ -292,7 +292,8 @@ void check_parts(const Gemm& gemm, const std::vector<T>& w, int64_t outputs, int
 TEST_CASE("panels packed in parts are the panels packed at once") {
   on_every_level([] {
     const kernels::Table& t = kernels::active();
-    for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{1, 1}, {32, 33}, {79, 39}, {64, 64}, {97, 130}}) {
+    for (const auto& size : {std::pair<int64_t, int64_t>{1, 1}, {32, 33}, {79, 39}, {64, 64}, {97, 130}}) {
+      const int64_t outputs = size.first, inputs = size.second;
       CAPTURE(outputs);
       std::vector<int8_t> codes;
       std::vector<bf16> values;

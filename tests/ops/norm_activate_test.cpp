@@ -224,12 +224,23 @@ NormGradient norm_gradient(const NormBranch& b, const Doubles& g) {
   return out;
 }
 
+/// The gradient of y, whether it is a tensor or made in pieces.
+Tensor gradient_of(const NormBranch& b) {
+  if (b.y.grad_rows() == nullptr) return b.y.grad();
+  CHECK(!b.y.grad().defined());
+  constexpr int64_t kPiece = 50;
+  const Tensor all(DType::bf16, b.y.shape(), Tensor::round_stride(DType::bf16, b.y.shape().back()));
+  for (int64_t first = 0; first < all.rows(); first += kPiece)
+    b.y.grad_rows()->make(first, std::min(kPiece, all.rows() - first), all.row<bf16>(first), all.stride());
+  return all;
+}
+
 /// Whatever d_gamma and d_beta held before.
 void check_branch(const NormBranch& b, const Doubles& g) {
   const NormGradient e = norm_gradient(b, g);
   CHECK(first_beyond(values_of(b.d_beta), e.d_beta, [&](size_t i) { return e.bound_beta[i]; }) == "");
   CHECK(first_beyond(values_of(b.d_gamma), e.d_gamma, [&](size_t i) { return e.bound_gamma[i]; }) == "");
-  CHECK(first_beyond(values_of(b.y.grad()), e.d_y, [&](size_t i) { return e.bound_y[i]; }) == "");
+  CHECK(first_beyond(values_of(gradient_of(b)), e.d_y, [&](size_t i) { return e.bound_y[i]; }) == "");
 }
 
 /// Whether backward has z itself or its clip classes alone.
@@ -237,6 +248,11 @@ enum class Keep { kZ, kClasses };
 
 /// Whether the last gradient is there as a whole or is handed over row by row.
 enum class Last { kWhole, kRows };
+
+/// Whose convolutions take their gradients as rows.
+struct TakeRows {
+  bool main = false, projection = false;
+};
 
 /// Hands d over in three tasks of two parts each, one of which may be empty.
 void hand_over(GradientStage& to, const Tensor& d) {
@@ -248,11 +264,13 @@ void hand_over(GradientStage& to, const Tensor& d) {
   }
 }
 
-void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last) {
+void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last, TakeRows take = {}) {
   const Tensor through = random_bf16(shape, 94), direct = random_bf16(shape, 95);
   const Doubles t = values_of(through), d = values_of(direct);
   on_every_level([&] {
     const Problem p(setup, shape);  // fresh gradients
+    if (take.main) p.main.y.take_grad_rows();
+    if (take.projection) p.projection.y.take_grad_rows();
     const Expected e = expected_forward(p, std::vector<float>(at(shape.back()), 0.0f));
     Doubles g;  // rounded once, as stored: products with 0.5 and 1 are exact, the sum is not
     for (size_t i = 0; i < t.size(); ++i) {
@@ -272,6 +290,7 @@ void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last
     if (rows) hand_over(*out.backward, setup.through ? through : direct);
     const Variable start(Tensor::zeros(DType::f32, {1}));
     tape.backward(start);
+    CHECK((p.main.y.grad_rows() != nullptr) == take.main);
     check_branch(p.main, g);
     if (setup.side == Side::kProjection) check_branch(p.projection, g);
     if (setup.side == Side::kShortcut) CHECK(first_beyond(values_of(p.shortcut.grad()), g, kExact) == "");
@@ -337,6 +356,17 @@ TEST_CASE("gradients are the analytic ones of batch norm, ReLU, the clip rule, t
         if (setup.store_z) check_backward(setup, shape_of(c), Keep::kClasses, last);
       }
     }
+}
+
+TEST_CASE("a gradient that is made in rows is the one that is stored, and the other branch's is untouched by it") {
+  for (const Setup& setup : kSetups) {
+    INFO(setup.name);
+    const bool projection = setup.side == Side::kProjection;
+    check_backward(setup, shape_of(79), Keep::kZ, Last::kWhole, {.main = true});
+    if (!projection) continue;
+    check_backward(setup, shape_of(79), Keep::kZ, Last::kWhole, {.projection = true});
+    check_backward(setup, shape_of(79), Keep::kZ, Last::kWhole, {.main = true, .projection = true});
+  }
 }
 
 TEST_CASE("all five regions of the clip rule occur in these tests") {

@@ -221,6 +221,100 @@ TEST_CASE("what was there before is added, and the rows of the sum are handed ov
     }
 }
 
+namespace {
+
+/// Makes the rows of a tensor, and counts them.
+class RowsOf final : public GradientRows {
+ public:
+  explicit RowsOf(const Tensor& t) : made(static_cast<size_t>(t.rows())), t_(t) {}
+  void make(int64_t first, int64_t count, bf16* to, int64_t stride) const override {
+    for (int64_t r = 0; r < count; ++r) {
+      std::copy_n(t_.row<bf16>(first + r), t_.shape().back(), to + r * stride);
+      ++made.at(static_cast<size_t>(first + r));
+    }
+  }
+  mutable std::vector<std::atomic<int>> made;
+
+ private:
+  const Tensor& t_;
+};
+
+/// The layers of conv_shapes() that could take rows, and two that are cut into several chunks.
+std::vector<NamedShape> shapes_of_rows() {
+  std::vector<NamedShape> all;
+  for (const NamedShape& named : conv_shapes())
+    if (named.shape.taps() == 1 && named.shape.stride == 1) all.push_back(named);
+  all.push_back({"1x1, three chunks of two tasks", {.n = 3, .h = 28, .w = 28, .ic = 64, .oc = 256}});
+  all.push_back({"1x1, chunks of one task", {.n = 5, .h = 14, .w = 14, .ic = 520, .oc = 79}});
+  all.push_back({"1x1, too deep for a chunk", {.n = 3, .h = 14, .w = 14, .ic = 2, .oc = 1030}});
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a gradient that comes as rows gives the same input gradient, and the weight gradient of the definition") {
+  for (const NamedShape& named : shapes_of_rows())
+    for (const Precision& p : {code_precisions()[4], code_precisions()[6], float_precisions()[0]}) {
+      const Operands op = make_operands(named, p);
+      const ConvShape& s = op.shape;
+      const OutputGradient g = output_gradient(op);
+      const Sums expected = naive_weight_gradient(s, g.of_y, op.x_hat);
+      const double terms = static_cast<double>(s.out_pixels()) + 8;
+      const Shape x_shape{s.n, s.h, s.w, s.ic};
+      const Tensor before = random_bf16(x_shape, 96);
+      INFO(named.name << "; " << p.name);
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        CHECK(takes_gradient_rows(layer) == (active_isa() == Isa::amx && s.oc < 1000));
+        if (!takes_gradient_rows(layer)) return;
+        std::vector<Tensor> d_w;
+        with_thread_counts([&] {
+          d_w.push_back(random_f32({s.oc, 1, 1, s.ic}, 42));
+          const RowsOf rows(g.carried);
+          CHECK(same_bytes(packed_conv_backward(layer, op.x, rows, d_w.back(), before),
+                           packed_conv_backward_input(layer, g.carried, x_shape, before)));
+          CHECK(std::all_of(rows.made.begin(), rows.made.end(), [](const auto& times) { return times == 1; }));
+        });
+        for (const Tensor& other : d_w) CHECK(same_bytes(other, d_w[0]));
+        CHECK(first_beyond(values_of(d_w[0]), expected.value, [&](size_t i) {
+                return kUnitF32 * (1 + std::abs(expected.value[i])) + terms * 2 * kUnitF32 * expected.magnitude[i];
+              }) == "");
+        Collected collected(x_shape), as_tensor(x_shape);
+        CHECK(!packed_conv_backward(layer, op.x, RowsOf(g.carried), d_w[0], before, &collected).defined());
+        packed_conv_backward_input(layer, g.carried, x_shape, before, &as_tensor);
+        CHECK(same_bytes(collected.rows, as_tensor.rows));
+        CHECK(collected.each_once());
+        CHECK(collected.in_order);
+      });
+    }
+}
+
+TEST_CASE("the taped convolution takes its gradient as rows or as a tensor") {
+  const Operands op = make_operands({"taped", {.n = 2, .h = 6, .w = 5, .ic = 3, .oc = 17}}, code_precisions()[4]);
+  const Tensor d_y = output_gradient(op).carried;
+  on_every_level([&] {
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+    const Tensor expected = packed_conv_backward_input(layer, d_y, op.x.shape());
+    for (const bool rows : {false, true}) {
+      const Variable x(op.x, Grad::kWanted);
+      const Tensor d_w = Tensor::zeros(DType::f32, {17, 1, 1, 3});
+      Tape tape;
+      ChannelSums sums;
+      const Variable y = packed_conv(&tape, x, layer, d_w, sums);
+      CHECK(y.takes_grad_rows() == takes_gradient_rows(layer));
+      if (rows && !y.takes_grad_rows()) continue;
+      if (rows) {
+        y.set_grad_rows(std::make_shared<RowsOf>(d_y));
+        tape.backward(Variable(Tensor::zeros(DType::f32, {1})));
+      } else {
+        tape.backward(y, d_y);
+      }
+      CHECK(same_bytes(x.grad(), expected));
+      CHECK(y.grad_rows() == nullptr);
+    }
+  });
+}
+
 TEST_CASE("weight gradients of layers that are cut into chunks and groups are the same on every level, within bounds") {
   const auto layer_of = [](int64_t n, int64_t side, int64_t ic, int64_t oc, int64_t kernel, int64_t stride) {
     return ConvShape{.n = n,
