@@ -10,18 +10,21 @@ namespace {
 
 /// One parameter tensor with what belongs to it.
 struct Slot {
-  Tensor parameter, gradient, momentum;
+  Tensor parameter, gradient, second_half, momentum;
   bool kernel = false;
   const char* what = "";
   double square = 0;  // sum of squared gradients
 };
 
-double square_sum(const Tensor& t) {
+/// Of t, to which `plus` is added first, if it is defined.
+double square_sum(const Tensor& t, const Tensor& plus = {}) {
   constexpr int64_t kBlock = 1 << 14;
   const int64_t n = t.size(), blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> partial(static_cast<size_t>(blocks));
-  const float* p = t.data<float>();
+  float* const p = t.data<float>();
   parallel_for(blocks, [&](int64_t b) {
+    if (plus.defined())
+      kernels::active().ew.add_f32(plus.data<float>() + b * kBlock, std::min(kBlock, n - b * kBlock), p + b * kBlock);
     // Sixteen running sums, which the compiler keeps in vectors: it may not reorder one.
     constexpr int64_t kLanes = 16;
     double sums[kLanes] = {};
@@ -39,15 +42,16 @@ double square_sum(const Tensor& t) {
   return sum;
 }
 
-std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& m) {
+std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& half,
+                           const UnitParameters& m) {
   std::vector<Slot> slots;
-  const auto push = [&](const Tensor& a, const Tensor& b, const Tensor& c, bool kernel, const char* what) {
-    if (a.defined()) slots.push_back({a, b, c, kernel, what});
+  const auto push = [&](Tensor UnitParameters::*tensor, bool kernel, const char* what) {
+    if ((p.*tensor).defined()) slots.push_back({p.*tensor, g.*tensor, half.*tensor, m.*tensor, kernel, what});
   };
-  push(p.weights, g.weights, m.weights, true, "weights");
-  push(p.gamma, g.gamma, m.gamma, false, "batch norm scale");
-  push(p.beta, g.beta, m.beta, false, "batch norm shift");
-  push(p.bias, g.bias, m.bias, false, "bias");
+  push(&UnitParameters::weights, true, "weights");
+  push(&UnitParameters::gamma, false, "batch norm scale");
+  push(&UnitParameters::beta, false, "batch norm shift");
+  push(&UnitParameters::bias, false, "bias");
   return slots;
 }
 
@@ -60,15 +64,16 @@ OptimizerKind optimizer_kind(const std::string& name) {
 }
 
 double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
-                      const OptimizerOptions& options, int64_t step) {
+                      const OptimizerOptions& options, int64_t step, const Gradients& second_half) {
   Zone zone("optimizer");
   std::vector<Slot> slots;
   double total = 0;
   // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
   std::pair<const std::string*, const char*> broken{nullptr, ""};
   for (size_t u = 0; u < model.units.size(); ++u) {
-    for (Slot& slot : slots_of(model.units[u], gradients.units[u], momentum.units[u])) {
-      slot.square = square_sum(slot.gradient);
+    const UnitParameters half = second_half.units.empty() ? UnitParameters() : second_half.units[u];
+    for (Slot& slot : slots_of(model.units[u], gradients.units[u], half, momentum.units[u])) {
+      slot.square = square_sum(slot.gradient, slot.second_half);
       if (!std::isfinite(slot.square)) broken = {&model.network.units[u].name, slot.what};
       total += slot.square;
       slots.push_back(slot);
@@ -79,9 +84,9 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
         "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or set "
         "--clip-grad-norm",
         *broken.first, broken.second, step);
-  zone.count([&] {  // parameters and momentum are read and written, gradients read
+  zone.count([&] {  // the norm reads the gradients, the step too; it reads and writes parameters and momentum
     int64_t bytes = 0;
-    for (const Slot& s : slots) bytes += 5 * static_cast<int64_t>(s.parameter.bytes());
+    for (const Slot& s : slots) bytes += (s.second_half.defined() ? 8 : 6) * static_cast<int64_t>(s.parameter.bytes());
     return ZoneWork{.bytes = bytes};
   });
   const double norm = std::sqrt(total);

@@ -64,7 +64,13 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
   set_float_mode();
   const StepWeights weights = prepare_weights(model_, Passes::kForwardAndBackward);
   std::vector<ShardOutcome> outcomes(static_cast<size_t>(shards));
-  Gradients gradients = run_shards(weights, images, labels, 0, shards, outcomes);
+  // Two halves of the tree, whose sum the optimizer makes.
+  const int64_t half = (shards + 1) / 2;
+  Gradients halves[2];
+  parallel_for(std::min<int64_t>(shards, 2), [&](int64_t i) {
+    halves[i] = i == 0 ? run_shards(weights, images, labels, 0, half, outcomes)
+                       : run_shards(weights, images, labels, half, shards, outcomes);
+  });
 
   StepResult result{.images = n, .rate = options_.schedule.rate(steps_done_)};
   for (const ShardOutcome& o : outcomes) {
@@ -73,8 +79,10 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
     result.top5 += o.top5;
     check_finite(o.loss, steps_done_, model_, o.statistics);
   }
-  result.gradient_norm = optimizer_step(model_, gradients, momentum_, result.rate, options_.optimizer, steps_done_);
-  return_buffer(std::move(gradients));
+  result.gradient_norm =
+      optimizer_step(model_, halves[0], momentum_, result.rate, options_.optimizer, steps_done_, halves[1]);
+  return_buffer(std::move(halves[0]));
+  if (shards > 1) return_buffer(std::move(halves[1]));
   update_statistics(outcomes);
   ++steps_done_;
   // Bounds are written once, at the end of step N-1: step N is the first quantized one.

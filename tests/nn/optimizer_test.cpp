@@ -112,6 +112,24 @@ TEST_CASE("optimizer: clipping by the global norm follows the double reference")
   CHECK(worst_difference({.clip_norm = 1e6f}) < kThreeRoundings);  // never reached
 }
 
+TEST_CASE("optimizer: two halves of a gradient are their sum, and a half that is not finite is found") {
+  const OptimizerOptions options{.clip_norm = 0.5f};
+  Model halved = random_model(small_options("w4a4-fl8", 0.1)), whole = random_model(small_options("w4a4-fl8", 0.1));
+  const Gradients first = make_gradients(halved), second = make_gradients(halved), sum = make_gradients(halved);
+  const Gradients momentum = make_gradients(halved), same_momentum = make_gradients(halved);
+  randomise(first, 5, 0.05f);
+  randomise(second, 6, 0.05f);
+  sum.add(first);
+  sum.add(second);
+  CHECK(optimizer_step(halved, first, momentum, 0.1f, options, 0, second) ==
+        optimizer_step(whole, sum, same_momentum, 0.1f, options, 0));
+  const std::vector<Tensor> a = tensors_of(halved.units), b = tensors_of(whole.units);
+  for (size_t i = 0; i < a.size(); ++i) CHECK(testing::same_bytes(a[i], b[i]));
+  second.units.back().bias.data<float>()[1] = std::nanf("");
+  CHECK_THROWS_WITH_AS(optimizer_step(halved, first, momentum, 0.1f, options, 7, second),
+                       doctest::Contains("fc (bias) is not finite at step 7"), DivergedError);
+}
+
 TEST_CASE("optimizer: decay shrinks kernels and nothing else") {
   Model model = random_model(small_options("w4a4-fl8", 0.1));
   const Gradients zero = make_gradients(model), momentum = make_gradients(model);
