@@ -38,6 +38,26 @@ int quota_cores() {
   return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : kNoQuota;
 }
 
+/// The loop itself, inside the arena; `zone` is the caller's.
+void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) {
+  tbb::parallel_for(
+      int64_t{0}, count,
+      [&](int64_t i) {
+        set_float_mode();
+        const ZoneShare share(zone);  // a thread that helps works on the caller's zone
+        body(i);
+      },
+      tbb::simple_partitioner());
+}
+
+/// True if it was: the loop of one thread needs no tasks.
+bool run_alone(int64_t count, FunctionRef<void(int64_t)> body) {
+  if (count > 1 && threads() > 1) return false;
+  if (count > 0) set_float_mode();
+  for (int64_t i = 0; i < count; ++i) body(i);
+  return true;
+}
+
 }  // namespace
 
 int available_cores() {
@@ -68,27 +88,17 @@ void set_float_mode() {
 }
 
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
-  if (count <= 0) return;
-  if (count == 1 || threads() == 1) {
-    set_float_mode();
-    for (int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
+  if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
-  arena->execute([&] {
-    // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch
-    // memory and float mode are in use).
-    tbb::this_task_arena::isolate([&] {
-      tbb::parallel_for(
-          int64_t{0}, count,
-          [&](int64_t i) {
-            set_float_mode();
-            const ZoneShare share(zone);  // a thread that helps works on the caller's zone
-            body(i);
-          },
-          tbb::simple_partitioner());
-    });
-  });
+  // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch memory
+  // and float mode are in use).
+  arena->execute([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
+}
+
+void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body) {
+  if (run_alone(count, body)) return;
+  const Zone* const zone = innermost_zone();
+  arena->execute([&] { run_loop(count, body, zone); });
 }
 
 }  // namespace nibble

@@ -5,9 +5,11 @@
 
 #include <atomic>
 #include <bit>
+#include <chrono>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/scratch.hpp"
@@ -66,6 +68,32 @@ TEST_CASE("scratch of an outer body is not touched by inner loops that run on th
     for (int k = 0; k < 1000; ++k) wrong += mine[k] != i;
   });
   CHECK(wrong.load() == 0);
+}
+
+TEST_CASE("a thread that waits for an outermost loop helps with the loops inside") {
+  const ThreadsGuard guard;
+  set_threads(2);
+  // Both bodies run at once; the first returns, the second has a loop, of which the first body waits for the second
+  // one.
+  const auto meet = [] {
+    std::atomic<bool> second_runs{false}, met{false};
+    std::atomic<int> begun{0};
+    parallel_for_outermost(2, [&](int64_t i) {
+      if (i == 0) {
+        while (!second_runs) std::this_thread::yield();
+        return;
+      }
+      second_runs = true;
+      parallel_for(2, [&](int64_t) {
+        if (begun++ != 0) return;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        while (begun < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+        met = begun == 2;
+      });
+    });
+    return met.load();
+  };
+  for (int k = 0; k < 20; ++k) CHECK(meet());
 }
 
 TEST_CASE("parallel_for rethrows what a body throws, and works afterwards") {
