@@ -5,6 +5,9 @@
 // at the rim. Then every tap of a class is the same product with the plane shifted by whole points, and x is packed
 // once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; the gathered driver packs x nine
 // times).
+//
+// Small maps are rim for the most part: of a 3x3 kernel's nine taps on a 2x2 map a point meets four inside. There the
+// points of all images that lie on one pixel are neighbours, a step is 32 images, and a tap lists the pixels it meets.
 #include <algorithm>
 #include <vector>
 
@@ -17,6 +20,7 @@ namespace nibble {
 namespace {
 
 using kernels::BlockProduct;
+using kernels::StepRun;
 using kernels::WeightGradient;
 
 constexpr int64_t kStep = WeightGradient::kPoints, kOutputs = WeightGradient::kOutputs,
@@ -62,11 +66,12 @@ struct Axis {
 };
 
 struct Plane {
+  int64_t pixels = 0;  // images innermost: of all images; else 0
   int64_t row_phase = 0, column_phase = 0;
   int64_t reach = 0;  // largest offset of a tap
   bool even = false, odd = false;
   int64_t bytes_of(int64_t points) const { return (even + odd) * pairs(points) * kChannels * 4; }
-  int64_t pairs(int64_t points) const { return round_up((points + reach) / 2 + 1, 16); }
+  int64_t pairs(int64_t points) const { return pixels > 0 ? pixels / 2 : round_up((points + reach) / 2 + 1, 16); }
 };
 
 struct PlaneTap {
@@ -82,9 +87,58 @@ struct Geometry {
   std::vector<PlaneTap> taps;  // in the order of d_weights
 
   int64_t plane_rows() const { return (images - 1) * image_pitch + rows.grid; }
+  // Images innermost: `batch` points a pixel, the steps of a tap's products by slices of the grid's rows; else 0.
+  int64_t batch = 0;
+  std::vector<std::vector<StepRun>> runs;  // [slice * taps + tap]
+  int64_t slices() const { return std::ssize(runs) / std::ssize(taps); }
 };
 
+/// Maps up to here: with more pixels there is less rim, and a panel of 32 channels no longer fits beside others.
+constexpr int64_t kSmallMap = 64;
+
+bool images_innermost(const LayerWeights& layer, const ConvShape& s) {
+  return !layer.row_folded && s.taps() > 1 && s.n % kStep == 0 && s.oh() * s.ow() <= kSmallMap &&
+         s.h * s.w <= 4 * kSmallMap;
+}
+
+/// Pixels of a source row are dealt by column % stride, so that the neighbours that a tap reads are neighbours.
+int64_t dealt_column(const ConvShape& s, int64_t x) {
+  int64_t at = x / s.stride;
+  for (int64_t phase = 0; phase < x % s.stride; ++phase) at += ceil_div(s.w - phase, s.stride);
+  return at;
+}
+
+Geometry images_geometry(const ConvShape& s) {
+  Geometry g;
+  g.rows = {.source = s.h, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = s.pad_before};
+  g.columns = {.source = s.w, .grid = s.ow(), .kernel = s.kw, .stride = s.stride, .before = s.pad_before};
+  g.images = 1;
+  g.batch = s.n;
+  g.image_pitch = s.oh();
+  g.row_pitch = s.ow() * s.n;
+  g.planes.push_back({.pixels = s.h * s.w * s.n, .even = true});
+  g.taps.resize(static_cast<size_t>(s.taps()));
+  const int64_t steps = s.n / kStep, rows = std::max<int64_t>(1, kSliceSteps / (s.ow() * steps));
+  for (int64_t i0 = 0; i0 < s.oh(); i0 += rows) {
+    for (int64_t tap = 0; tap < s.taps(); ++tap) {
+      const int64_t dh = tap / s.kw - s.pad_before, dw = tap % s.kw - s.pad_before;
+      const int64_t j0 = std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, -dw), s.stride));
+      const int64_t j1 = std::min(s.ow(), ceil_div(s.w - dw, s.stride));
+      std::vector<StepRun>& runs = g.runs.emplace_back();
+      for (int64_t i = i0; i < std::min(s.oh(), i0 + rows); ++i) {
+        const int64_t y = i * s.stride + dh;
+        if (y < 0 || y >= s.h || j0 >= j1) continue;
+        runs.push_back({.left = (i * s.ow() + j0) * steps,
+                        .right = (y * s.w + dealt_column(s, j0 * s.stride + dw)) * steps,
+                        .steps = (j1 - j0) * steps});
+      }
+    }
+  }
+  return g;
+}
+
 Geometry geometry(const LayerWeights& layer, const ConvShape& s) {
+  if (images_innermost(layer, s)) return images_geometry(s);
   Geometry g;
   g.images = s.n;
   const int64_t pads = s.pad_before + s.pad_after;
@@ -172,6 +226,10 @@ TiledPlan uncut_plan(const Geometry& g, int64_t outputs, int64_t channels) {
 
 TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
   TiledPlan p = uncut_plan(g, outputs, channels);
+  if (g.batch > 0) {
+    p.cut(g, g.plane_rows());
+    return p;
+  }
   const int64_t most =
       std::clamp<int64_t>(g.plane_rows() * g.row_pitch / kLeastPoints, 1, std::max<int64_t>(1, g.plane_rows()));
   const auto taps = static_cast<int64_t>(g.taps.size());
@@ -202,7 +260,7 @@ class TiledGradient {
   /// `rows_per_chunk`: 0 for the best cut; otherwise all panels of the operand that stays are one group.
   TiledGradient(const WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s, const Tensor& x,
                 const WeightSink& sink, int64_t rows_per_chunk = 0)
-      : kernel_(kernel), x_(x), sink_(sink), g_(geometry(layer, s)) {
+      : kernel_(kernel), shape_(s), x_(x), sink_(sink), g_(geometry(layer, s)) {
     if (rows_per_chunk == 0) {
       plan_ = make_plan(g_, sink.oc, sink.k);
     } else {
@@ -282,6 +340,10 @@ class TiledGradient {
     ChunkRows rows;
     rows.points = round_up((r1 - r0) * g_.row_pitch, kStep);
     rows.d_y = scratch.get<const bf16*>(static_cast<size_t>(rows.points));
+    if (g_.batch > 0) {
+      set_images(scratch, rows, d_y);
+      return rows;
+    }
     std::fill_n(rows.d_y, rows.points, zero_output_.data());
     for (int64_t r = r0; r < r1; ++r) {
       const int64_t image = r / g_.image_pitch, i = r % g_.image_pitch;
@@ -299,6 +361,22 @@ class TiledGradient {
         set_pixels(plane, r0 + at / g_.row_pitch, std::min(g_.row_pitch, count - at), rows.pixels.back() + at);
     }
     return rows;
+  }
+
+  /// Pixel by pixel the points of all images.
+  void set_images(Scratch& scratch, ChunkRows& rows, const OutputRows& d_y) const {
+    const int64_t map = g_.rows.grid * g_.columns.grid, source = g_.rows.source * g_.columns.source, n = g_.batch;
+    const bf16** to = rows.d_y;
+    for (int64_t at = 0; at < map; ++at)
+      for (int64_t b = 0; b < n; ++b) *to++ = d_y.rows.data + (b * map + at - d_y.first) * d_y.rows.stride;
+    rows.pixels.push_back(scratch.get<const void*>(static_cast<size_t>(source * n + 1)));
+    const void** const pixels = rows.pixels.back();
+    pixels[source * n] = zero_pixel_.data();  // read behind the last pair by no product
+    for (int64_t y = 0; y < g_.rows.source; ++y)
+      for (int64_t x = 0; x < g_.columns.source; ++x)
+        for (int64_t b = 0; b < n; ++b)
+          pixels[(y * g_.columns.source + dealt_column(shape_, x)) * n + b] =
+              x_.raw() + (b * source + y * g_.columns.source + x) * pixel_bytes();
   }
 
   /// The first `cells` cells of a row of a plane; those that are pads stay as they are.
@@ -388,14 +466,26 @@ class TiledGradient {
     }
     // All taps read one left slice; with one tap it is the streaming panel that all products share.
     const auto run = plan_.left_stays && taps == 1 ? kernel_.run_right_again : kernel_.run_left_again;
+    const auto into = [chunk](bool begins) {
+      return chunk == 0 && begins ? kernels::Into::kOverwrite : kernels::Into::kAccumulate;
+    };
+    for (int64_t slice = 0; slice < (g_.batch > 0 ? g_.slices() : 0); ++slice) {
+      for (int64_t b = 0; b < count; ++b) {
+        const std::vector<StepRun>& runs = g_.runs[static_cast<size_t>(slice * taps + b % taps)];
+        list[b].runs = runs.data();
+        list[b].run_count = std::ssize(runs);
+      }
+      run(list, count, into(slice == 0));
+    }
+    if (g_.batch > 0) return;
     const int64_t steps = rows.points / kStep, slices = ceil_div(steps, kSliceSteps), per = ceil_div(steps, slices);
     for (int64_t s = 0; s < steps; s += per) {
-      run(std::min(per, steps - s), list, count,
-          chunk == 0 && s == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
+      const StepRun all{.left = s, .right = s, .steps = std::min(per, steps - s)};
       for (int64_t b = 0; b < count; ++b) {
-        list[b].left = static_cast<const std::byte*>(list[b].left) + per * kStep * kOutputs * 2;
-        list[b].right = static_cast<const std::byte*>(list[b].right) + per * kStep * kChannels;
+        list[b].runs = &all;
+        list[b].run_count = 1;
       }
+      run(list, count, into(s == 0));
     }
   }
 
@@ -413,6 +503,7 @@ class TiledGradient {
   }
 
   const WeightGradient& kernel_;
+  const ConvShape shape_;
   const Tensor& x_;
   const WeightSink& sink_;
   Geometry g_;

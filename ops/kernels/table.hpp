@@ -78,18 +78,26 @@ struct GemmFloat {
   void (*end)() = nullptr;
 };
 
+/// Steps of a product that lie one behind the other in both operands: from step `left` of the left one and `right` of
+/// the right one on.
+struct StepRun {
+  int64_t left = 0, right = 0, steps = 0;
+};
+
 /// One block of WeightGradient: sums[output][channel] of 32 x 32, rows 32 apart, 64-byte aligned.
 struct BlockProduct {
   const void* left = nullptr;     // 64-byte aligned, as the other operand
   const void* right = nullptr;    // the first pair under the block's tap; channels 16 to 31 `right_panel_bytes` further
   int64_t right_panel_bytes = 0;  // 64 times the pairs of the right operand
+  const StepRun* runs = nullptr;  // the steps of the product, in this order
+  int64_t run_count = 0;
   float* sums = nullptr;
   const float* ahead = nullptr;  // 32 rows of 128 bytes, ahead_stride elements apart, which the caller will touch next:
   int64_t ahead_stride = 0;      // they are prefetched, never read, and may be any address
 };
 
 /// A convolution's weight gradient in blocks of 32 outputs x 32 channels over points of a plane: sums[o][c] =
-/// sum over p of d_y[p][o] * x[p + tap][c], bf16 operands, fp32 sums whose order depends on `steps` alone.
+/// sum over p of d_y[p][o] * x[p + tap][c], bf16 operands, fp32 sums in the order of the runs.
 ///
 ///     left   [step of 32 points][32 outputs][32 points]            one version
 ///     right  [16 channels' panel][pair of points][16 channels][2]  pairs (0,1) (2,3) .. and pairs (1,2) (3,4) ..
@@ -109,9 +117,9 @@ struct WeightGradient {
   PackRight pack_right_u8 = nullptr;
   PackRight pack_right_signed = nullptr;  // bytes of code + 128
   PackRight pack_right_u4 = nullptr;      // the first channel in the lower half of a byte
-  /// The products of a list, in its order, `steps` deep. The two give the same bits: neighbours in the list should
+  /// The products of a list, in its order. The two give the same bits: neighbours in the list should
   /// share the left or the right operand, which stays in L1 while the other one passes by.
-  using Run = void (*)(int64_t steps, const BlockProduct* products, int64_t count, Into into);
+  using Run = void (*)(const BlockProduct* products, int64_t count, Into into);
   Run run_left_again = nullptr;
   Run run_right_again = nullptr;
 };

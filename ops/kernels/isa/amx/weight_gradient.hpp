@@ -181,7 +181,7 @@ NIBBLE_INLINE void bring_rows(const BlockProduct& p, int row) {
     _tile_stream_loadd(tile, from, kRowBytes)
 
 template <bool kLeftAgain>
-NIBBLE_INLINE void run_blocks(int64_t steps, const BlockProduct* products, int64_t count, Into into) {
+NIBBLE_INLINE void run_blocks(const BlockProduct* products, int64_t count, Into into) {
   constexpr int kSumBytes = kPanelColumns * 4;
   for (const BlockProduct* p = products; p < products + count; ++p) {
     float *const top = p->sums, *const low = top + kTileRows * kPanelColumns;
@@ -196,20 +196,22 @@ NIBBLE_INLINE void run_blocks(int64_t steps, const BlockProduct* products, int64
       _tile_zero(2);
       _tile_zero(3);
     }
-    const auto* a = static_cast<const std::byte*>(p->left);
-    const auto* b = static_cast<const std::byte*>(p->right);
-    const auto* const b_high = b + p->right_panel_bytes;
-    for (int64_t s = 0; s < steps; ++s, a += 2 * kTileBytes) {
-      const int64_t at = s * kTileBytes;
-      NIBBLE_LOAD_TILE(4, a, kLeftAgain);
-      NIBBLE_LOAD_TILE(6, b + at, !kLeftAgain);
-      NIBBLE_LOAD_TILE(5, a + kTileBytes, kLeftAgain);
-      NIBBLE_LOAD_TILE(7, b_high + at, !kLeftAgain);
-      if (s < kPanelRows / 2) bring_rows(*p, static_cast<int>(2 * s));
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+    int brought = 0;
+    for (const StepRun* run = p->runs; run < p->runs + p->run_count; ++run) {
+      const auto* a = static_cast<const std::byte*>(p->left) + run->left * 2 * kTileBytes;
+      const auto* b = static_cast<const std::byte*>(p->right) + run->right * kTileBytes;
+      for (int64_t s = 0; s < run->steps; ++s, a += 2 * kTileBytes, b += kTileBytes) {
+        NIBBLE_LOAD_TILE(4, a, kLeftAgain);
+        NIBBLE_LOAD_TILE(6, b, !kLeftAgain);
+        NIBBLE_LOAD_TILE(5, a + kTileBytes, kLeftAgain);
+        NIBBLE_LOAD_TILE(7, b + p->right_panel_bytes, !kLeftAgain);
+        if (brought < kPanelRows) bring_rows(*p, brought);
+        brought += 2;
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
     }
     _tile_stored(0, top, kSumBytes);
     _tile_stored(1, top + 16, kSumBytes);
@@ -220,12 +222,11 @@ NIBBLE_INLINE void run_blocks(int64_t steps, const BlockProduct* products, int64
 #undef NIBBLE_LOAD_TILE
 
 template <bool kLeftAgain>
-__attribute__((noinline)) void run_gradient_blocks(int64_t steps, const BlockProduct* products, int64_t count,
-                                                   Into into) {
+__attribute__((noinline)) void run_gradient_blocks(const BlockProduct* products, int64_t count, Into into) {
   // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
   __asm__ volatile("" ::: "memory");
   _tile_loadconfig(&kConfig);
-  run_blocks<kLeftAgain>(steps, products, count, into);
+  run_blocks<kLeftAgain>(products, count, into);
   _tile_release();
   __asm__ volatile("" ::: "memory");
 }
