@@ -69,7 +69,7 @@ fi
 echo "train and served logits are identical on $(value images "$out/served.json") images"
 
 say "predict one image"
-image=$(find "$out/images/val" -type f | sort | head -n 1)
+image=$(find "$out/images/val" -type f | sort | sed -n 1p)  # reads on: head would kill sort, and with it this script
 run $nibble predict "$out/model.safetensors" "$image"
 
 say "done in $((SECONDS - began)) s after the build; try: $nibble inspect $out/model.safetensors"
