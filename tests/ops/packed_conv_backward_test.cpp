@@ -354,26 +354,13 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
 }
 
 TEST_CASE("weight gradients of small maps, whose steps are images, match their definition") {
-  const auto layer_of = [](int64_t n, int64_t h, int64_t w, int64_t ic, int64_t oc, int64_t stride, int64_t before) {
-    return ConvShape{.n = n,
-                     .h = h,
-                     .w = w,
-                     .ic = ic,
-                     .oc = oc,
-                     .kh = 3,
-                     .kw = 3,
-                     .stride = stride,
-                     .pad_before = before,
-                     .pad_after = 1};
-  };
   const ConvShape wide{.n = 32, .h = 2, .w = 9, .ic = 7, .oc = 5, .kh = 1, .kw = 3, .pad_before = 1, .pad_after = 0};
   const ConvShape strided{.n = 32, .h = 7, .w = 8, .ic = 5, .oc = 4, .kh = 2, .kw = 2, .stride = 3};
   int64_t index = 0;
-  for (const ConvShape& s :
-       {layer_of(32, 1, 1, 39, 17, 1, 1), layer_of(32, 2, 2, 64, 79, 1, 1), layer_of(64, 4, 4, 33, 32, 1, 1),
-        layer_of(32, 7, 5, 15, 40, 1, 1), layer_of(32, 8, 8, 32, 3, 1, 1), layer_of(32, 8, 8, 16, 17, 2, 1),
-        layer_of(32, 7, 5, 17, 16, 2, 1), layer_of(32, 6, 6, 3, 33, 2, 0), layer_of(64, 15, 16, 3, 4, 2, 1),
-        layer_of(31, 4, 4, 8, 8, 1, 1), wide, strided}) {
+  for (const ConvShape& s : {three(32, 1, 1, 39, 17, 1, 1), three(32, 2, 2, 64, 79, 1, 1),
+                             three(64, 4, 4, 33, 32, 1, 1), three(32, 7, 5, 15, 40, 1, 1), three(32, 8, 8, 32, 3, 1, 1),
+                             three(32, 8, 8, 16, 17, 2, 1), three(32, 7, 5, 17, 16, 2, 1), three(32, 6, 6, 3, 33, 2, 0),
+                             three(64, 15, 16, 3, 4, 2, 1), three(31, 4, 4, 8, 8, 1, 1), wide, strided}) {
     INFO("shape " << index++);
     for (const Precision& p : {code_precisions()[4], code_precisions()[0], float_precisions()[0]})
       check_weights(make_operands({"small", s}, p));

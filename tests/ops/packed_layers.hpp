@@ -10,22 +10,24 @@ struct NamedShape {
   bool first_layer = false;
 };
 
+/// A 3x3 convolution with `before` pads above and to the left, one below and to the right.
+inline ConvShape three(int64_t n, int64_t h, int64_t w, int64_t ic, int64_t oc, int64_t stride, int64_t before) {
+  return {.n = n,
+          .h = h,
+          .w = w,
+          .ic = ic,
+          .oc = oc,
+          .kh = 3,
+          .kw = 3,
+          .stride = stride,
+          .pad_before = before,
+          .pad_after = 1};
+}
+
 /// Channel counts around every tile size, each geometry of the network, sizes that need several tasks or chunks of K.
 inline std::vector<NamedShape> conv_shapes() {
   const auto one = [](int64_t n, int64_t h, int64_t w, int64_t ic, int64_t oc, int64_t stride) {
     return ConvShape{.n = n, .h = h, .w = w, .ic = ic, .oc = oc, .stride = stride};
-  };
-  const auto three = [](int64_t n, int64_t h, int64_t w, int64_t ic, int64_t oc, int64_t stride, int64_t before) {
-    return ConvShape{.n = n,
-                     .h = h,
-                     .w = w,
-                     .ic = ic,
-                     .oc = oc,
-                     .kh = 3,
-                     .kw = 3,
-                     .stride = stride,
-                     .pad_before = before,
-                     .pad_after = 1};
   };
   return {
       {"1x1, one channel", one(1, 1, 1, 1, 1, 1)},
