@@ -9,6 +9,7 @@
 // Small maps are rim for the most part: of a 3x3 kernel's nine taps on a 2x2 map a point meets four inside. There the
 // points of all images that lie on one pixel are neighbours, a step is 32 images, and a tap lists the pixels it meets.
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "engine/parallel.hpp"
@@ -247,6 +248,15 @@ struct ChunkRows {
   int64_t points = 0;                // rounded up to a step
   const bf16** d_y = nullptr;        // [points]; rim points have rows of zeros
   std::vector<const void**> pixels;  // [plane][2 * pairs + 1]
+  // The steps of the products: a run a slice for all taps, or the runs of every tap by themselves.
+  std::vector<StepRun> common;
+  const Geometry* by_tap = nullptr;
+
+  int64_t slices() const { return by_tap != nullptr ? by_tap->slices() : std::ssize(common); }
+  std::span<const StepRun> runs(int64_t slice, int64_t tap) const {
+    if (by_tap == nullptr) return {&common[static_cast<size_t>(slice)], 1};
+    return by_tap->runs[static_cast<size_t>(slice * std::ssize(by_tap->taps) + tap)];
+  }
 };
 
 /// Rows of d_y from grid point `first` on.
@@ -344,6 +354,9 @@ class TiledGradient {
       set_images(scratch, rows, d_y);
       return rows;
     }
+    const int64_t steps = rows.points / kStep, per = ceil_div(steps, ceil_div(steps, kSliceSteps));
+    for (int64_t at = 0; at < steps; at += per)
+      rows.common.push_back({.left = at, .right = at, .steps = std::min(per, steps - at)});
     std::fill_n(rows.d_y, rows.points, zero_output_.data());
     for (int64_t r = r0; r < r1; ++r) {
       const int64_t image = r / g_.image_pitch, i = r % g_.image_pitch;
@@ -366,6 +379,7 @@ class TiledGradient {
   /// Pixel by pixel the points of all images.
   void set_images(Scratch& scratch, ChunkRows& rows, const OutputRows& d_y) const {
     const int64_t map = g_.rows.grid * g_.columns.grid, source = g_.rows.source * g_.columns.source, n = g_.batch;
+    rows.by_tap = &g_;
     const bf16** to = rows.d_y;
     for (int64_t at = 0; at < map; ++at)
       for (int64_t b = 0; b < n; ++b) *to++ = d_y.rows.data + (b * map + at - d_y.first) * d_y.rows.stride;
@@ -466,26 +480,13 @@ class TiledGradient {
     }
     // All taps read one left slice; with one tap it is the streaming panel that all products share.
     const auto run = plan_.left_stays && taps == 1 ? kernel_.run_right_again : kernel_.run_left_again;
-    const auto into = [chunk](bool begins) {
-      return chunk == 0 && begins ? kernels::Into::kOverwrite : kernels::Into::kAccumulate;
-    };
-    for (int64_t slice = 0; slice < (g_.batch > 0 ? g_.slices() : 0); ++slice) {
+    for (int64_t slice = 0; slice < rows.slices(); ++slice) {
       for (int64_t b = 0; b < count; ++b) {
-        const std::vector<StepRun>& runs = g_.runs[static_cast<size_t>(slice * taps + b % taps)];
+        const std::span<const StepRun> runs = rows.runs(slice, b % taps);
         list[b].runs = runs.data();
         list[b].run_count = std::ssize(runs);
       }
-      run(list, count, into(slice == 0));
-    }
-    if (g_.batch > 0) return;
-    const int64_t steps = rows.points / kStep, slices = ceil_div(steps, kSliceSteps), per = ceil_div(steps, slices);
-    for (int64_t s = 0; s < steps; s += per) {
-      const StepRun all{.left = s, .right = s, .steps = std::min(per, steps - s)};
-      for (int64_t b = 0; b < count; ++b) {
-        list[b].runs = &all;
-        list[b].run_count = 1;
-      }
-      run(list, count, into(s == 0));
+      run(list, count, chunk == 0 && slice == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
     }
   }
 
