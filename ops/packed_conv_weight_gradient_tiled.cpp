@@ -1,13 +1,5 @@
-// Gradient of the packed convolution's weights on tiles: points flattened, taps as offsets.
-//
-// Source pixels lie in planes, one per residue class of the stride, whose rows share their pads: an odd row of zeros
-// between images, a zero column between rows. The points of d_y are embedded in the same plane, with zero rows of d_y
-// at the rim. Then every tap of a class is the same product with the plane shifted by whole points, and x is packed
-// once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; the gathered driver packs x nine
-// times).
-//
-// Small maps are rim for the most part: of a 3x3 kernel's nine taps on a 2x2 map a point meets four inside. There the
-// points of all images that lie on one pixel are neighbours, a step is 32 images, and a tap lists the pixels it meets.
+// Gradient of the packed convolution's weights on tiles: both operands packed chunk by chunk as weight_gradient_plan
+// says, multiplied block by block.
 #include <algorithm>
 #include <span>
 #include <vector>
@@ -15,8 +7,11 @@
 #include "engine/parallel.hpp"
 #include "engine/scratch.hpp"
 #include "ops/packed_conv_chunks.hpp"
+#include "ops/weight_gradient_plan.hpp"
 
 namespace nibble {
+
+using namespace weight_gradient;
 
 namespace {
 
@@ -24,18 +19,6 @@ using kernels::BlockProduct;
 using kernels::StepRun;
 using kernels::WeightGradient;
 
-constexpr int64_t kStep = WeightGradient::kPoints, kOutputs = WeightGradient::kOutputs,
-                  kChannels = WeightGradient::kChannels;
-constexpr int64_t kBlockFloats = kOutputs * kChannels;
-/// Bytes of the operand that stays, and of the panels of the other one that are packed at once: both fit a 2 MiB L2.
-constexpr int64_t kStayingBytes = 640 << 10, kStreamingBytes = 512 << 10;
-/// Points of a chunk at least: loading and storing the sums of a block costs about 0.1 us, 512 points 0.45 us.
-constexpr int64_t kLeastPoints = 512;
-/// Sums up to here stay in L2 between two chunks.
-constexpr int64_t kNearSums = 512 << 10;
-/// Steps of one product: a panel of 20 steps is 40 KiB, the part of a 48 KiB L1 that it may keep while the other
-/// operand streams (3x3 at 14 and 56 px: 600 and 538 GMAC/s with 20 steps, 565 and 520 with 16, 605 and 474 with 32).
-constexpr int64_t kSliceSteps = 20;
 /// Products of one call of the kernel, if one panel has fewer (1x1 64 to 256 has two): 41 ns a step instead of 34 to 36
 /// were seen with two, though other things differed too.
 constexpr int64_t kCallProducts = 16;
@@ -43,205 +26,6 @@ constexpr int64_t kCallProducts = 16;
 constexpr int64_t kAheadPanels = 8;
 /// Points of one task that packs d_y.
 constexpr int64_t kPackPoints = 256;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-/// Rows or columns of a class's plane: cell u is source position u * stride + phase - before.
-struct Axis {
-  int64_t source = 0, grid = 0, kernel = 1, stride = 1, before = 0;
-
-  int64_t classes() const { return std::min(stride, kernel); }
-  /// Cells that the grid reads under the taps of a class.
-  int64_t reads(int64_t phase) const { return grid + (kernel - 1 - phase) / stride; }
-  int64_t first(int64_t phase) const { return std::max<int64_t>(0, ceil_div(before - phase, stride)); }
-  int64_t end(int64_t phase) const { return std::min(reads(phase), ceil_div(source + before - phase, stride)); }
-  /// Cells from one row (or image) to the next, the same for all classes: what is read beyond them must be pads that
-  /// the next one begins with.
-  int64_t pitch() const {
-    int64_t p = grid;
-    for (int64_t r = 0; r < classes(); ++r) p = std::max({p, end(r), reads(r) - first(r)});
-    return p;
-  }
-};
-
-struct Plane {
-  int64_t pixels = 0;  // images innermost: of all images; else 0
-  int64_t row_phase = 0, column_phase = 0;
-  int64_t reach = 0;  // largest offset of a tap
-  bool even = false, odd = false;
-  int64_t bytes_of(int64_t points) const { return (even + odd) * pairs(points) * kChannels * 4; }
-  int64_t pairs(int64_t points) const { return pixels > 0 ? pixels / 2 : round_up((points + reach) / 2 + 1, 16); }
-};
-
-struct PlaneTap {
-  size_t plane = 0;
-  int64_t offset = 0;  // points from d_y's to x's
-};
-
-/// The layer as products of blocks.
-struct Geometry {
-  Axis rows, columns;
-  int64_t images = 0, row_pitch = 0, image_pitch = 0;  // in points and rows
-  std::vector<Plane> planes;
-  std::vector<PlaneTap> taps;  // in the order of d_weights
-
-  int64_t plane_rows() const { return (images - 1) * image_pitch + rows.grid; }
-  // Images innermost: `batch` points a pixel, the steps of a tap's products by slices of the grid's rows; else 0.
-  int64_t batch = 0;
-  std::vector<std::vector<StepRun>> runs;  // [slice * taps + tap]
-  int64_t slices() const { return std::ssize(runs) / std::ssize(taps); }
-};
-
-/// Maps up to here: with more pixels there is less rim, and a panel of 32 channels no longer fits beside others.
-constexpr int64_t kSmallMap = 64;
-
-bool images_innermost(const LayerWeights& layer, const ConvShape& s) {
-  return !layer.row_folded && s.taps() > 1 && s.n % kStep == 0 && s.oh() * s.ow() <= kSmallMap &&
-         s.h * s.w <= 4 * kSmallMap;
-}
-
-/// Pixels of a source row are dealt by column % stride, so that the neighbours that a tap reads are neighbours.
-int64_t dealt_column(const ConvShape& s, int64_t x) {
-  int64_t at = x / s.stride;
-  for (int64_t phase = 0; phase < x % s.stride; ++phase) at += ceil_div(s.w - phase, s.stride);
-  return at;
-}
-
-Geometry images_geometry(const ConvShape& s) {
-  Geometry g;
-  g.rows = {.source = s.h, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = s.pad_before};
-  g.columns = {.source = s.w, .grid = s.ow(), .kernel = s.kw, .stride = s.stride, .before = s.pad_before};
-  g.images = 1;
-  g.batch = s.n;
-  g.image_pitch = s.oh();
-  g.row_pitch = s.ow() * s.n;
-  g.planes.push_back({.pixels = s.h * s.w * s.n, .even = true});
-  g.taps.resize(static_cast<size_t>(s.taps()));
-  const int64_t steps = s.n / kStep, rows = std::max<int64_t>(1, kSliceSteps / (s.ow() * steps));
-  for (int64_t i0 = 0; i0 < s.oh(); i0 += rows) {
-    for (int64_t tap = 0; tap < s.taps(); ++tap) {
-      const int64_t dh = tap / s.kw - s.pad_before, dw = tap % s.kw - s.pad_before;
-      const int64_t j0 = std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, -dw), s.stride));
-      const int64_t j1 = std::min(s.ow(), ceil_div(s.w - dw, s.stride));
-      std::vector<StepRun>& runs = g.runs.emplace_back();
-      for (int64_t i = i0; i < std::min(s.oh(), i0 + rows); ++i) {
-        const int64_t y = i * s.stride + dh;
-        if (y < 0 || y >= s.h || j0 >= j1) continue;
-        runs.push_back({.left = (i * s.ow() + j0) * steps,
-                        .right = (y * s.w + dealt_column(s, j0 * s.stride + dw)) * steps,
-                        .steps = (j1 - j0) * steps});
-      }
-    }
-  }
-  return g;
-}
-
-Geometry geometry(const LayerWeights& layer, const ConvShape& s) {
-  if (images_innermost(layer, s)) return images_geometry(s);
-  Geometry g;
-  g.images = s.n;
-  const int64_t pads = s.pad_before + s.pad_after;
-  if (layer.row_folded) {  // the source has its pads, and a point reads kw pixels as one
-    g.rows = {.source = s.h + pads, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = 0};
-    g.columns = {.source = s.w + pads, .grid = s.ow(), .kernel = 1, .stride = s.stride, .before = 0};
-  } else {
-    g.rows = {.source = s.h, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = s.pad_before};
-    g.columns = {.source = s.w, .grid = s.ow(), .kernel = s.kw, .stride = s.stride, .before = s.pad_before};
-  }
-  g.row_pitch = g.columns.pitch();
-  g.image_pitch = g.rows.pitch();
-  const int64_t across = g.columns.classes();
-  for (int64_t r = 0; r < g.rows.classes(); ++r)
-    for (int64_t c = 0; c < across; ++c) g.planes.push_back({.row_phase = r, .column_phase = c});
-  for (int64_t y = 0; y < g.rows.kernel; ++y) {
-    for (int64_t x = 0; x < g.columns.kernel; ++x) {
-      const PlaneTap tap{.plane = static_cast<size_t>(y % s.stride * across + x % s.stride),
-                         .offset = y / s.stride * g.row_pitch + x / s.stride};
-      Plane& plane = g.planes[tap.plane];
-      plane.reach = std::max(plane.reach, tap.offset);
-      (tap.offset % 2 == 0 ? plane.even : plane.odd) = true;
-      g.taps.push_back(tap);
-    }
-  }
-  return g;
-}
-
-int64_t right_panel_bytes(const Geometry& g, int64_t points) {
-  int64_t bytes = 0;
-  for (const Plane& p : g.planes) bytes += p.bytes_of(points);
-  return bytes;
-}
-
-/// How the work is cut, by shape alone.
-struct TiledPlan {
-  bool left_stays = false;      // d_y stays in L2 and x streams past it, panel by panel; else the other way round
-  int64_t chunks = 1;           // parts of the plane's rows, one behind the other
-  int64_t rows_per_chunk = 0;   // plane rows
-  int64_t left = 0, right = 0;  // panels of 32 outputs and 32 channels
-  int64_t group = 0;            // panels of the operand that stays at a time
-  int64_t at_once = 0;          // panels of the other one that are packed together
-  int64_t left_bytes = 0;       // of a panel over the longest chunk
-  int64_t right_bytes = 0;
-
-  int64_t staying() const { return left_stays ? left : right; }
-  int64_t streaming() const { return left_stays ? right : left; }
-  int64_t staying_bytes() const { return left_stays ? left_bytes : right_bytes; }
-  int64_t streaming_bytes() const { return left_stays ? right_bytes : left_bytes; }
-
-  void cut(const Geometry& g, int64_t rows_of_chunk) {
-    const int64_t rows = g.plane_rows();
-    rows_per_chunk = rows_of_chunk;
-    chunks = ceil_div(rows, rows_per_chunk);
-    const int64_t longest = round_up(rows_per_chunk * g.row_pitch, kStep);
-    left_bytes = longest * kOutputs * 2;
-    right_bytes = right_panel_bytes(g, longest);
-    group = ceil_div(staying(), ceil_div(staying() * staying_bytes(), kStayingBytes));
-    at_once = std::clamp<int64_t>(kStreamingBytes / streaming_bytes(), 1, streaming());
-  }
-
-  /// About the bytes that are written beside the products: sums between chunks, and panels, those that stream once for
-  /// every group of those that stay. Few panels at once read a
-  /// line here and a line there of every row of d_y; the weight of that is a guess.
-  double cost(int64_t taps) const {
-    const auto sums = static_cast<double>(left * right * taps * kBlockFloats * 4);
-    const auto groups = static_cast<double>(ceil_div(staying(), group));
-    const double apart = at_once < streaming() ? 1 + 2 / static_cast<double>(at_once) : 1;
-    const double once = static_cast<double>(staying() * staying_bytes()) +
-                        groups * apart * static_cast<double>(streaming() * streaming_bytes());
-    const auto all = static_cast<double>(chunks);
-    return all * once + (all - 1) * 2 * sums * (sums > static_cast<double>(kNearSums) ? 1 : 0.25);
-  }
-};
-
-TiledPlan uncut_plan(const Geometry& g, int64_t outputs, int64_t channels) {
-  TiledPlan p;
-  p.left = ceil_div(outputs, kOutputs);
-  p.right = ceil_div(channels, kChannels);
-  int64_t versions = 0;
-  for (const Plane& plane : g.planes) versions += plane.even + plane.odd;
-  p.left_stays = p.left < p.right * versions;
-  return p;
-}
-
-TiledPlan make_plan(const Geometry& g, int64_t outputs, int64_t channels) {
-  TiledPlan p = uncut_plan(g, outputs, channels);
-  if (g.batch > 0) {
-    p.cut(g, g.plane_rows());
-    return p;
-  }
-  const int64_t most =
-      std::clamp<int64_t>(g.plane_rows() * g.row_pitch / kLeastPoints, 1, std::max<int64_t>(1, g.plane_rows()));
-  const auto taps = static_cast<int64_t>(g.taps.size());
-  TiledPlan best;
-  for (int64_t chunks = 1; chunks <= most; ++chunks) {
-    p.cut(g, ceil_div(g.plane_rows(), chunks));
-    if (p.streaming_bytes() > kStreamingBytes && chunks < most) continue;  // would push out what stays
-    if (best.group == 0 || p.cost(taps) < best.cost(taps)) best = p;
-  }
-  return best;
-}
 
 /// Where the rows of both operands of one chunk lie, for every panel of them.
 struct ChunkRows {
