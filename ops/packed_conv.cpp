@@ -1,5 +1,6 @@
 #include "ops/packed_conv.hpp"
 
+#include "ops/image_gemm.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
 
@@ -13,17 +14,46 @@ void add_start(const std::vector<int32_t>& start, int64_t columns, int32_t* c, i
     for (int64_t o = 0; o < columns; ++o) c[r * ldc + o] += start[static_cast<size_t>(o)];
 }
 
-/// Runs the forward product and hands every block to `epilogue(task, first, rows, column, columns, acc, ldc)`, acc s32
-/// or f32.
-template <typename Epilogue, typename Around = NothingMore>
-void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue, const Around& around = {}) {
+/// Grid points first, first + step, ...
+struct Points {
+  int64_t first = 0, count = 0, step = 1;
+};
+
+/// The layer's gather for this input.
+Gather gather_of(const LayerWeights& layer, const Tensor& x) {
   Gather g = layer.forward_gather();
   g.n = shape_with_batch(layer, x).n;
+  return g;
+}
+
+/// Whether the product is made pixel by pixel of 32 images: the pads of signed codes are no zeros.
+bool by_images(const LayerWeights& layer, const Gather& g) {
+  return layer.strided() && !layer.row_folded && layer.start.empty() && images_innermost(g);
+}
+
+/// Runs the forward product and hands every block to `epilogue(task, points, column, columns, acc, ldc)`, acc s32 or
+/// f32.
+template <typename Epilogue, typename Around = NothingMore>
+void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& epilogue, const Around& around = {}) {
+  const Gather g = gather_of(layer, x);
   const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
     using C = std::remove_cvref_t<decltype(*start)>;
     using T = decltype(element);
+    const auto neighbours = [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const C* c,
+                                int64_t ldc) {
+      epilogue(task, Points{first, rows, 1}, column, n, c, ldc);
+    };
+    if (by_images(layer, g)) {
+      image_gemm<C, T>(
+          gemm, g, layer.forward, source,
+          [&](int64_t task, int64_t first, int64_t images, int64_t column, int64_t n, const C* c, int64_t ldc) {
+            epilogue(task, Points{first, images, g.gh * g.gw}, column, n, c, ldc);
+          },
+          around);
+      return;
+    }
     if (layer.strided()) {
-      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, epilogue,
+      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut_by_shape(g), start}, source, neighbours,
                        around);
       return;
     }
@@ -32,7 +62,7 @@ void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& 
         [&](int64_t task, int64_t first, int64_t rows, C* c, int64_t ldc) {
           if constexpr (std::is_same_v<C, int32_t>)
             if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
-          epilogue(task, first, rows, 0, layer.shape.oc, c, ldc);
+          neighbours(task, first, rows, 0, layer.shape.oc, c, ldc);
         },
         around);
   };
@@ -48,11 +78,26 @@ struct Published : NothingMore {
   void end(int64_t, int64_t, int64_t) const { kernels::active().ew.publish(); }
 };
 
-int64_t forward_task_count(const LayerWeights& layer, const Tensor& x) {
-  Gather g = layer.forward_gather();
-  g.n = shape_with_batch(layer, x).n;
-  return task_count(g);
-}
+/// What a product by images leaves to do: the channel sums of y, task by task and point by point as the other products
+/// make them beside y.
+struct SummedLater {
+  const Gather& g;
+  const Tensor& y;
+  const Tensor& partial;
+  std::vector<float> zeros = std::vector<float>(static_cast<size_t>(y.shape().back()));
+
+  void begin(Scratch&, int64_t, int64_t, int64_t) const {}
+  void end(int64_t task, int64_t g0, int64_t g1) const {
+    const int64_t rows = grid_rows_per_task(g);
+    for (; g0 < g1; g0 += rows, ++task) {
+      const kernels::Rows<const bf16> part{y.row<bf16>(g0 * g.gw), y.stride()};
+      // With a mean of zero, batch norm's sums of y and y are those of y and y squared.
+      kernels::active().ew.norm_backward_sums(part, part, std::min(rows, g1 - g0) * g.gw, y.shape().back(),
+                                              zeros.data(), partial.row<float>(2 * task),
+                                              partial.row<float>(2 * task + 1));
+    }
+  }
+};
 
 }  // namespace
 
@@ -64,12 +109,11 @@ MacUnit forward_unit(const LayerWeights& layer) {
 Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x) {
   const ConvShape s = shape_with_batch(layer, x);
   Tensor out(layer.integer() ? DType::s32 : DType::f32, {s.n, s.oh(), s.ow(), s.oc});
-  forward_blocks(
-      layer, x, [&](int64_t, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c, int64_t ldc) {
-        static_assert(sizeof *c == 4);
-        for (int64_t r = 0; r < rows; ++r)
-          std::memcpy(out.raw() + ((first + r) * s.oc + column) * 4, c + r * ldc, static_cast<size_t>(n) * 4);
-      });
+  forward_blocks(layer, x, [&](int64_t, const Points& at, int64_t column, int64_t n, const auto* c, int64_t ldc) {
+    static_assert(sizeof *c == 4);
+    for (int64_t r = 0; r < at.count; ++r)
+      std::memcpy(out.raw() + ((at.first + r * at.step) * s.oc + column) * 4, c + r * ldc, static_cast<size_t>(n) * 4);
+  });
   return out;
 }
 
@@ -82,21 +126,26 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
                     .unit = forward_unit(layer),
                     .bytes = stored_bytes(x) + stored_bytes(layer.forward.storage) + stored_bytes(y)};
   });
-  const int64_t tasks = forward_task_count(layer, x);
+  const Gather g = gather_of(layer, x);
+  const int64_t tasks = task_count(g);
   Tensor partial = Tensor::zeros(DType::f32, {tasks, 2, s.oc});
-  const kernels::Store store = store_of(y);
+  const bool sums_later = by_images(layer, g);
+  const kernels::Store store = sums_later ? kernels::Store::kCached : store_of(y);
   const auto& ew = kernels::active().ew;
-  const auto epilogue = [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const auto* c,
-                            int64_t ldc) {
-    float* sum = partial.row<float>(2 * task) + column;
+  const auto epilogue = [&](int64_t task, const Points& at, int64_t column, int64_t n, const auto* c, int64_t ldc) {
+    float* const sum = sums_later ? nullptr : partial.row<float>(2 * task) + column;
+    float* const sum_sq = sums_later ? nullptr : sum + s.oc;
     const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data() + column;
-    const kernels::Rows<bf16> out{y.row<bf16>(first) + column, y.stride()};
+    const kernels::Rows<bf16> out{y.row<bf16>(at.first) + column, at.step * y.stride()};
     if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-      ew.rescale_stats_s32(c, ldc, rows, n, scale, out, store, sum, sum + s.oc);
+      ew.rescale_stats_s32(c, ldc, at.count, n, scale, out, store, sum, sum_sq);
     else
-      ew.rescale_stats_f32(c, ldc, rows, n, scale, out, store, sum, sum + s.oc);
+      ew.rescale_stats_f32(c, ldc, at.count, n, scale, out, store, sum, sum_sq);
   };
-  forward_blocks(layer, x, epilogue, Published{});
+  if (sums_later)
+    forward_blocks(layer, x, epilogue, SummedLater{g, y, partial});
+  else
+    forward_blocks(layer, x, epilogue, Published{});
   sums.sum.assign(static_cast<size_t>(s.oc), 0.0);
   sums.sum_sq.assign(static_cast<size_t>(s.oc), 0.0);
   sums.count = s.out_pixels();
@@ -146,13 +195,13 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
         .bytes = stored_bytes(x.value()) + stored_bytes(layer.forward.storage) + stored_bytes(logits.value())};
   });
   forward_blocks(layer, x.value(),
-                 [&](int64_t, int64_t first, int64_t rows, int64_t column, int64_t count, const auto* c, int64_t ldc) {
-                   const kernels::Rows<float> out{logits.value().row<float>(first) + column, oc};
+                 [&](int64_t, const Points& at, int64_t column, int64_t count, const auto* c, int64_t ldc) {
+                   const kernels::Rows<float> out{logits.value().row<float>(at.first) + column, at.step * oc};
                    const float* add = bias.data<float>() + column;
                    if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-                     ew.affine_f32_s32(c, ldc, rows, count, scale + column, add, out);
+                     ew.affine_f32_s32(c, ldc, at.count, count, scale + column, add, out);
                    else
-                     ew.affine_f32_f32(c, ldc, rows, count, scale + column, add, out);
+                     ew.affine_f32_f32(c, ldc, at.count, count, scale + column, add, out);
                  });
   if (tape != nullptr) {
     // logits = acc * rescale + bias  =>  d_bias = sum d_logits;  d_y carries 1/scale as packed_conv's does

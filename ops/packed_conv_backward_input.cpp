@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ops/image_gemm.hpp"
 #include "ops/packed_conv_chunks.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
@@ -32,7 +33,7 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
 
 /// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes (to.into),
 /// and it and the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
-/// too).
+/// too), images `to.image_stride`.
 template <typename Source, typename Target>
 void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const PlaneCut& cut, const Source& source,
                    const std::vector<float>& inverse_fold, Target& to) {
@@ -45,7 +46,15 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
       ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, to.into);
     }
   };
-  if (layer.float_gemm->run_strided != nullptr)
+  if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
+    image_gemm<float, bf16>(
+        *layer.float_gemm, g, layer.backward[i], source,
+        [&](int64_t task, int64_t first, int64_t images, int64_t column, int64_t n, const float* c, int64_t ldc) {
+          const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
+          ew.scale_bf16_f32(c, ldc, images, n, factor, {to(task, first) + column, to.image_stride}, to.into);
+        },
+        to);
+  else if (layer.float_gemm->run_strided != nullptr)
     plane_gemm<float, bf16>(*layer.float_gemm, {g, layer.backward_layouts[i], layer.backward[i], cut}, source, epilogue,
                             to);
   else
@@ -94,6 +103,12 @@ class TaskPixels {
     const Part& part = parts_[static_cast<size_t>(task)];
     next_.take(task, {part.rows, stride_}, part.first, part.end - part.first);
   }
+  /// The same in the name of several tasks of `pixels` pixels each, of which `task` is the first.
+  void hand_over(int64_t task, int64_t pixels) const {
+    const Part& part = parts_[static_cast<size_t>(task)];
+    for (int64_t at = part.first; at < part.end; at += pixels)
+      next_.take(task++, {part.rows + (at - part.first) * stride_, stride_}, at, std::min(pixels, part.end - at));
+  }
 
  private:
   struct Part {
@@ -108,11 +123,19 @@ class TaskPixels {
 /// Handed over: all pixels are grid points.
 struct HandedOver {
   const Tensor& before;
-  int64_t width;
+  int64_t width, task_rows;  // of the map; grid rows of a task
   TaskPixels pixels;
+  int64_t image_stride;
   static constexpr bool whole = true;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
   int64_t stride = pixels.stride();
+
+  HandedOver(const Tensor& earlier, const Gather& g, TaskPixels&& rows)
+      : before(earlier),
+        width(g.gw),
+        task_rows(grid_rows_per_task(g)),
+        pixels(std::move(rows)),
+        image_stride(g.gh * g.gw * pixels.stride()) {}
 
   bf16* operator()(int64_t task, int64_t point) const { return pixels.pixel(task, point); }
   void begin(Scratch& scratch, int64_t task, int64_t g0, int64_t g1) {
@@ -121,7 +144,7 @@ struct HandedOver {
   void end(int64_t task, int64_t g0, int64_t g1) const {
     if (before.defined())
       add_rows(before, g0 * width, (g1 - g0) * width, {pixels.pixel(task, g0 * width), pixels.stride()});
-    pixels.hand_over(task);
+    pixels.hand_over(task, task_rows * width);
   }
 };
 
@@ -133,7 +156,7 @@ struct HandedOverAround {
   TaskPixels pixels;
   static constexpr bool whole = false;
   static constexpr kernels::Into into = kernels::Into::kAccumulate;
-  int64_t stride = s.stride * pixels.stride();
+  int64_t stride = s.stride * pixels.stride(), image_stride = s.h * s.w * pixels.stride();
 
   bf16* operator()(int64_t task, int64_t point) const { return pixels.pixel(task, pixel_of(s, phase, point)); }
   /// First pixel of the input rows that belong to a grid row.
@@ -160,10 +183,10 @@ struct HandedOverAround {
 struct Stored {
   const Tensor& before;
   const Tensor& d_x;
-  int64_t width;
+  int64_t width = d_x.dim(2);
   static constexpr bool whole = true;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
-  int64_t stride = d_x.stride();
+  int64_t stride = d_x.stride(), image_stride = d_x.dim(1) * width * stride;
 
   bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(point); }
   void begin(Scratch&, int64_t, int64_t, int64_t) const {}
@@ -179,10 +202,14 @@ struct Scattered : NothingMore {
   const InputGradientClass& phase;
   static constexpr bool whole = false;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
-  int64_t stride;
+  int64_t stride, image_stride;
 
   Scattered(const Tensor& gradient, const ConvShape& shape, const InputGradientClass& pixels)
-      : d_x(gradient), s(shape), phase(pixels), stride(shape.stride * gradient.stride()) {}
+      : d_x(gradient),
+        s(shape),
+        phase(pixels),
+        stride(shape.stride * gradient.stride()),
+        image_stride(shape.h * shape.w * gradient.stride()) {}
   bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(pixel_of(s, phase, point)); }
   /// A class without taps (stride larger than the kernel).
   void clear() const {
@@ -265,14 +292,14 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     g.n = s.n;
     TaskPixels pixels(*next, s.ic, task_count(g));
     if (s.stride == 1) {
-      HandedOver to{before, s.w, std::move(pixels)};
+      HandedOver to(before, g, std::move(pixels));
       multiply_class(layer, of_taps, d_y, inverse_fold, to);
     } else {
       HandedOverAround to{before, s, phase, std::move(pixels)};
       multiply_class(layer, of_taps, d_y, inverse_fold, to);
     }
   } else if (s.stride == 1) {
-    Stored to{before, d_x, s.w};
+    Stored to{before, d_x};
     multiply_class(layer, 0, d_y, inverse_fold, to);
   } else {
     multiply_classes(layer, d_y, inverse_fold, before, d_x);
@@ -302,7 +329,7 @@ InputGradientChunks::InputGradientChunks(const LayerWeights& layer, const ConvSh
   Impl& i = *impl_;
   i.gather.n = s.n;
   if (next != nullptr)
-    i.handed_over.reset(new HandedOver{i.before, s.w, TaskPixels(*next, s.ic, task_count(i.gather))});
+    i.handed_over.reset(new HandedOver(i.before, i.gather, TaskPixels(*next, s.ic, task_count(i.gather))));
   else
     i.d_x = Tensor(DType::bf16, {s.n, s.h, s.w, s.ic}, Tensor::round_stride(DType::bf16, s.ic));
 }
@@ -332,7 +359,7 @@ void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> 
   if (i.handed_over != nullptr) {
     multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, *i.handed_over);
   } else {
-    Stored to{i.before, i.d_x, i.layer.shape.w};
+    Stored to{i.before, i.d_x};
     multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, to);
   }
 }

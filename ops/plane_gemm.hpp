@@ -1,10 +1,10 @@
 // The convolution driver of levels whose product kernel reads its left operand in place (GemmInt::run_strided): no
 // panels of rows are packed; a task lays its source out once, as a plane, and every tap is an offset into it.
 //
-// Blocks of 32 points x 64 columns (8 KiB of sums; 64 points took 20 % longer at a depth of 64) are multiplied over the
-// whole depth and handed to the epilogue while they are in L1: half of the last block's points behind each panel of the
-// next one, so that products and element-wise work overlap. The order of every sum is fixed by the depth alone.
+// Blocks of 32 points x 64 columns are multiplied over the whole depth and handed to the epilogue while they are in L1
+// (block_pipeline.hpp). The order of every sum is fixed by the depth alone.
 #pragma once
+#include "ops/block_pipeline.hpp"
 #include "ops/plane_layout.hpp"
 
 namespace nibble {
@@ -38,7 +38,7 @@ struct NextBlock {
 
 namespace plane_detail {
 
-inline constexpr int64_t kBlockPoints = 32, kBlockPanels = 2;
+inline constexpr int64_t kBlockPoints = block_pipeline::kRows, kBlockPanels = block_pipeline::kPanels;
 /// Right operands up to this size stay in L2 (2 MiB where there are tiles) beside a task's source, so points are the
 /// outer loop; of larger ones two panels at a time stay while all points of the task pass by.
 inline constexpr int64_t kResidentPanelBytes = int64_t{1} << 20;
@@ -49,54 +49,35 @@ int64_t block_sums(const Gemm& gemm, const Panels& b) {
   return (kBlockPoints + gemm.strided_rows) * kBlockPanels * b.nr;
 }
 
-/// Keeps a level's kernels ready; nothing may be spawned or waited for in its lifetime.
-template <typename Gemm>
-class KernelScope {
- public:
-  explicit KernelScope(const Gemm& gemm) : end_(gemm.end) { gemm.begin(); }
-  ~KernelScope() { end_(); }
-  KernelScope(const KernelScope&) = delete;
-  KernelScope& operator=(const KernelScope&) = delete;
-
- private:
-  void (*end_)();
-};
-
 /// One task: grid rows [g0, g1), panels [n0, n1).
 template <typename C, typename Gemm>
 struct PlaneTask {
   const Gemm& gemm;
   const PlaneGemmArgs<C>& args;
   const TaskPlanes& planes;
-  const int64_t* segments;
+  const kernels::Segment* segments;
   int groups;  // of 64 bytes, of one segment
   int64_t task, g0, g1;
   C* c;
 
   int64_t first_point() const { return args.layout.plane_row(g0, args.gather.gh) * args.layout.width; }
 
-  /// Sums of plane points [q, q + count), relative to the first, and panels [n, last), from row `back` of c on. The
-  /// kernel multiplies `rows`.
-  struct Block {
-    int64_t q = 0, count = 0, rows = 0, n = 0, last = 0, back = 0;
-    C* c = nullptr;
+  /// Sums of plane points [q, q + count), relative to the first, from row `back` of c on. The kernel multiplies `rows`.
+  struct Block : block_pipeline::Block<C> {
+    int64_t q = 0, rows = 0, back = 0;
   };
 
   Block block(int64_t q, int64_t points, int64_t n, int64_t n1, C* to) const {
     const int64_t count = std::min(kBlockPoints, points - q);
-    Block b{.q = q,
-            .count = count,
-            .rows = count == kBlockPoints ? count : round_up(count, gemm.strided_rows),
-            .n = n,
-            .last = std::min(n1, n + kBlockPanels),
-            .c = to};
+    Block b{{.count = count, .n = n, .last = std::min(n1, n + kBlockPanels), .c = to},
+            q,
+            count == kBlockPoints ? count : round_up(count, gemm.strided_rows)};
     // Where no more rows may be read, the block begins earlier: its first rows are computed again and ignored.
     b.back = std::max<int64_t>(0, q + b.rows - planes.readable);
     return b;
   }
-  int64_t ldc(const Block& b) const { return (b.last - b.n) * args.panels.nr; }
 
-  /// The product of the block with panel i.
+  /// The product of the block with panel i, which the first block brings into L2.
   void multiply(const Block& block, int64_t i) const {
     const Panels& b = args.panels;
     const kernels::StridedRows a{.first = planes.first_point + (block.q - block.back) * planes.pixel_bytes,
@@ -105,22 +86,22 @@ struct PlaneTask {
                                  .segment_count = static_cast<int>(b.segments),
                                  .groups = groups};
     gemm.run_strided(a, static_cast<int>(block.rows), b.panel(i),
+                     block.q == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache,
                      args.start == nullptr ? nullptr : args.start + i * b.nr, block.c + (i - block.n) * b.nr,
-                     ldc(block));
+                     block.ldc(b));
   }
 
   /// Hands points [begin, end) of the block to the epilogue; `next` is the block after it, if there is one.
   template <typename Epilogue>
   void finish(const Block& block, int64_t begin, int64_t end, const Block& next, const Epilogue& epilogue) const {
-    const Panels& b = args.panels;
-    if (begin == end) return;
-    const int64_t column = block.n * b.nr, columns = std::min(b.columns, block.last * b.nr) - column;
+    const int64_t column = block.column(args.panels), columns = block.columns(args.panels),
+                  ldc = block.ldc(args.panels);
     each_run(block.q + begin, end - begin, [&](int64_t first, int64_t run, int64_t offset) {
-      const auto* const sums = block.c + (block.back + begin + offset) * ldc(block);
-      if constexpr (requires { epilogue(task, first, run, column, columns, sums, ldc(block), NextBlock{}); })
-        epilogue(task, first, run, column, columns, sums, ldc(block), part_of(next, begin));
+      const auto* const sums = block.c + (block.back + begin + offset) * ldc;
+      if constexpr (requires { epilogue(task, first, run, column, columns, sums, ldc, NextBlock{}); })
+        epilogue(task, first, run, column, columns, sums, ldc, part_of(next, begin));
       else
-        epilogue(task, first, run, column, columns, sums, ldc(block));
+        epilogue(task, first, run, column, columns, sums, ldc);
     });
   }
 
@@ -159,20 +140,14 @@ struct PlaneTask {
     const PlaneLayout& l = args.layout;
     const int64_t last_row = l.plane_row(g1 - 1, args.gather.gh);
     const int64_t points = last_row * l.width + args.gather.gw - first_point();
-    const KernelScope<Gemm> ready(gemm);
-    Block done{};
-    C *to = c, *other = c + block_sums(gemm, args.panels);
+    const block_pipeline::KernelScope<Gemm> ready(gemm);
+    block_pipeline::Pipeline<C, Block> pipeline(c, block_sums(gemm, args.panels));
+    const auto to_product = [&](const Block& now, int64_t i) { multiply(now, i); };
+    const auto to_epilogue = [&](const Block& done, int64_t begin, int64_t end, const Block& now) {
+      finish(done, begin, end, now, epilogue);
+    };
     const auto next = [&](int64_t q, int64_t n) {
-      const Block now = block(q, points, n, n1, to);
-      int64_t finished = 0;  // half of the last block's points behind the first panel, or all where there is but one
-      for (int64_t i = now.n; i < now.last; ++i) {
-        multiply(now, i);
-        const int64_t end = i + 1 == now.last ? done.count : done.count / kBlockPanels;
-        finish(done, finished, end, now, epilogue);
-        finished = end;
-      }
-      done = now;
-      std::swap(to, other);
+      pipeline.next(block(q, points, n, n1, pipeline.room()), to_product, to_epilogue);
     };
     if ((n1 - n0) * args.panels.panel_bytes <= kResidentPanelBytes) {
       for (int64_t q = 0; q < points; q += kBlockPoints) {
@@ -182,7 +157,7 @@ struct PlaneTask {
       for (int64_t n = n0; n < n1; n += kBlockPanels)
         for (int64_t q = 0; q < points; q += kBlockPoints) next(q, n);
     }
-    finish(done, 0, done.count, {}, epilogue);
+    pipeline.drain(to_epilogue);
   }
 };
 
@@ -210,9 +185,11 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     around.begin(scratch, name, g0, g1);
     const TaskPlanes planes =
         lay_planes<T>(g, args.layout, source(scratch, source_rows(g, g0, g1)), b.k, g0, g1, scratch);
-    int64_t* const segments = scratch.get<int64_t>(args.layout.taps.size());
-    for (size_t t = 0; t < args.layout.taps.size(); ++t)
-      segments[t] = args.layout.taps[t].plane * planes.plane_bytes + args.layout.taps[t].offset * planes.pixel_bytes;
+    const std::vector<PlaneLayout::PlaneTap>& taps = args.layout.taps;
+    auto* const segments = scratch.get<kernels::Segment>(taps.size());
+    for (size_t t = 0; t < taps.size(); ++t)
+      segments[t] = {.rows = taps[t].plane * planes.plane_bytes + taps[t].offset * planes.pixel_bytes,
+                     .panel = static_cast<int64_t>(t) * b.segment_k * b.nr * gemm.b_bytes};
     C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
     PlaneTask<C, Gemm>{gemm, args, planes, segments, static_cast<int>(b.segment_k / gemm.kr), name, g0, g1, c}.run(
         n0, n1, epilogue);

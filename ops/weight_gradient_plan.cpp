@@ -20,12 +20,8 @@ constexpr int64_t kLeastPoints = 512;
 /// Sums up to here stay in L2 between two chunks.
 constexpr int64_t kNearSums = 512 << 10;
 
-/// Maps up to here: with more pixels there is less rim, and a panel of 32 channels no longer fits beside others.
-constexpr int64_t kSmallMap = 64;
-
 bool images_innermost(const LayerWeights& layer, const ConvShape& s) {
-  return !layer.row_folded && s.taps() > 1 && s.n % kStep == 0 && s.oh() * s.ow() <= kSmallMap &&
-         s.h * s.w <= 4 * kSmallMap;
+  return !layer.row_folded && s.taps() > 1 && s.n % kStep == 0 && is_small_map(s.oh() * s.ow(), s.h * s.w);
 }
 
 Geometry images_geometry(const ConvShape& s) {

@@ -13,17 +13,26 @@ namespace nibble::kernels {
 /// Whether a GEMM adds to what C holds.
 enum class Into { kOverwrite, kAccumulate };
 
+/// Where a segment of a product lies, in bytes: in the left operand behind the first row, and in the panel of the right
+/// one.
+struct Segment {
+  int64_t rows = 0, panel = 0;
+};
+
 /// A left operand that is multiplied where it lies, without packing: 64-byte group g of segment s of row r starts at
-/// first + r * row_bytes + segments[s] + 64 * g. All of it is readable for as many rows as are multiplied, and what
-/// lies behind the elements of a segment meets zeros of B (floats must be finite there). Six times slower where groups
-/// straddle cache lines (AMX): row_bytes and segments should be multiples of 64.
+/// first + r * row_bytes + segments[s].rows + 64 * g. All of it is readable for as many rows as are multiplied, and
+/// what lies behind the elements of a segment meets zeros of B (floats must be finite there). Six times slower where
+/// groups straddle cache lines (AMX): row_bytes and segments should be multiples of 64.
 struct StridedRows {
   const void* first = nullptr;
   int64_t row_bytes = 0;
-  const int64_t* segments = nullptr;  // bytes
-  int segment_count = 0;
-  int groups = 0;  // 64-byte groups of one segment: round_up(k, kr) * bytes of an element / 64
+  const Segment* segments = nullptr;
+  int segment_count = 0;  // none: the sums are what they start with
+  int groups = 0;         // 64-byte groups of one segment: round_up(k, kr) * bytes of an element / 64
 };
+
+/// Where a right operand probably is: one that comes from memory is asked for a few steps ahead.
+enum class PanelIn { kCache, kMemory };
 
 /// Integer product C[m,n] = sum_k A[m,k] * B[k,n], A unsigned 8-bit codes, B signed 8-bit codes, C exact in s32.
 ///
@@ -42,10 +51,10 @@ struct GemmInt {
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into) = nullptr;
-  /// Multiplies `rows` rows (a multiple of strided_rows) in place by one whole B panel: c[r][n] = start[n] + sum, full
-  /// tiles of nr columns, rows ldc apart; start null: 0. Between begin() and end() of the same thread, during which
-  /// nothing is spawned or waited for. Null on levels without such a kernel.
-  void (*run_strided)(const StridedRows& a, int rows, const void* b, const int32_t* start, int32_t* c,
+  /// Multiplies `rows` rows (a multiple of strided_rows) in place by the segments of one B panel: c[r][n] = start[n] +
+  /// sum, full tiles of nr columns, rows ldc apart; start null: 0. Between begin() and end() of the same thread, during
+  /// which nothing is spawned or waited for. Null on levels without such a kernel.
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const int32_t* start, int32_t* c,
                       int64_t ldc) = nullptr;
   int strided_rows = 0;
   void (*begin)() = nullptr;
@@ -71,7 +80,7 @@ struct GemmFloat {
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into) = nullptr;
   /// As in GemmInt; the order of the sum is that of the segments.
-  void (*run_strided)(const StridedRows& a, int rows, const void* b, const float* start, float* c,
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const float* start, float* c,
                       int64_t ldc) = nullptr;
   int strided_rows = 0;
   void (*begin)() = nullptr;
@@ -222,7 +231,8 @@ struct Elementwise {
                          Rows<float> out) = nullptr;
 
   // --- training forward ---
-  /// y = bf16(float(acc) * scale[c]) (scale null: 1); sum[c] += y, sum_sq[c] += y*y over the rows, from the rounded y.
+  /// y = bf16(float(acc) * scale[c]) (scale null: 1); sum[c] += y, sum_sq[c] += y*y over the rows, from the rounded y;
+  /// both null: not wanted.
   void (*rescale_stats_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,
                             Store store, float* sum, float* sum_sq) = nullptr;
   void (*rescale_stats_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> y,

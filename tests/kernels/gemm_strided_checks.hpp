@@ -18,64 +18,67 @@ struct StridedFill {
   B b_low, b_high;
 };
 
-/// c = start + a*b, exactly: the fills are integers whose sums stay below 2^24 for float kernels.
+/// Segments lie in order in the rows and the other way round in the panel. c = start + a*b, exactly: the fills are
+/// integers whose sums stay below 2^24 for float kernels.
 template <typename A, typename B, typename C, typename Gemm>
 void check_strided_case(const Gemm& g, const StridedCase& e, const StridedFill<A, B>& fill, bool random,
                         const std::string& kernel) {
   constexpr int64_t kGroup = 64;
   const int64_t element = sizeof(A), groups = (e.k + g.kr - 1) / g.kr, row_bytes = groups * kGroup + e.gap_bytes;
-  const int64_t plane_bytes = (e.rows + 1) * row_bytes;
-  PanelBuffer rows(e.segments * plane_bytes), panel(e.segments * groups * g.kr * g.nr * g.b_bytes);
+  const int64_t plane_bytes = (e.rows + 1) * row_bytes, segment_bytes = groups * g.kr * g.nr * g.b_bytes;
+  PanelBuffer rows(e.segments * plane_bytes), panel(e.segments * segment_bytes);
   std::mt19937 engine(static_cast<uint32_t>(e.rows * 1000 + e.k));
   std::bernoulli_distribution coin;
   std::vector<A> a(static_cast<size_t>(e.rows * e.segments * e.k));
   std::vector<B> b(static_cast<size_t>(e.segments * e.k * g.nr));
   for (A& v : a) v = random && coin(engine) ? fill.low : fill.high;
   for (B& v : b) v = random && coin(engine) ? fill.b_high : fill.b_low;
-  std::vector<int64_t> offsets;
+  std::vector<kernels::Segment> segments;
   for (int s = 0; s < e.segments; ++s) {
-    offsets.push_back(s * plane_bytes);
+    segments.push_back({.rows = s * plane_bytes, .panel = (e.segments - 1 - s) * segment_bytes});
     for (int r = 0; r <= e.rows; ++r)
       for (int64_t i = 0; i < row_bytes / element; ++i) {
         const A v = r < e.rows && i < e.k ? a[static_cast<size_t>((r * e.segments + s) * e.k + i)] : fill.rest;
         std::memcpy(rows.data() + s * plane_bytes + r * row_bytes + i * element, &v, sizeof v);
       }
-    g.pack_b(b.data() + s * e.k * g.nr, g.nr, 1, e.k, g.nr, panel.data() + s * groups * g.kr * g.nr * g.b_bytes);
+    g.pack_b(b.data() + s * e.k * g.nr, g.nr, 1, e.k, g.nr, panel.data() + segments.back().panel);
   }
-  const kernels::StridedRows left{rows.data(), row_bytes, offsets.data(), e.segments, static_cast<int>(groups)};
+  const kernels::StridedRows left{rows.data(), row_bytes, segments.data(), e.segments, static_cast<int>(groups)};
   std::vector<C> start(static_cast<size_t>(g.nr));
   for (int n = 0; n < g.nr; ++n) start[static_cast<size_t>(n)] = static_cast<C>(1000 - 100 * n);
   const int64_t ldc = g.nr + 16;
-  for (const bool with_start : {false, true}) {
-    PanelBuffer memory((e.rows + 1) * ldc * static_cast<int64_t>(sizeof(C)));
-    C* const c = reinterpret_cast<C*>(memory.data());
-    std::fill_n(c, (e.rows + 1) * ldc, C{-77});
-    g.begin();
-    g.run_strided(left, e.rows, panel.data(), with_start ? start.data() : nullptr, c, ldc);
-    g.end();
-    int64_t wrong = 0, touched = 0;
-    for (int r = 0; r < e.rows; ++r)
-      for (int n = 0; n < g.nr; ++n) {
-        double sum = with_start ? static_cast<double>(start[static_cast<size_t>(n)]) : 0;
-        for (int i = 0; i < e.segments * e.k; ++i)
-          sum += value_of(a[static_cast<size_t>(r * e.segments * e.k + i)]) *
-                 value_of(b[static_cast<size_t>(i * g.nr + n)]);
-        wrong += static_cast<double>(c[r * ldc + n]) != sum;
-      }
-    for (int64_t r = 0; r <= e.rows; ++r)
-      for (int64_t n = r < e.rows ? g.nr : 0; n < ldc; ++n) touched += c[r * ldc + n] != C{-77};
-    INFO(kernel << ": " << e.rows << " rows, " << e.segments << " segments of " << e.k << ", gap " << e.gap_bytes
-                << (with_start ? ", with a start" : ""));
-    CHECK(wrong == 0);
-    CHECK(touched == 0);
-  }
+  for (const kernels::PanelIn where : {kernels::PanelIn::kCache, kernels::PanelIn::kMemory})
+    for (const bool with_start : {false, true}) {
+      PanelBuffer memory((e.rows + 1) * ldc * static_cast<int64_t>(sizeof(C)));
+      C* const c = reinterpret_cast<C*>(memory.data());
+      std::fill_n(c, (e.rows + 1) * ldc, C{-77});
+      g.begin();
+      g.run_strided(left, e.rows, panel.data(), where, with_start ? start.data() : nullptr, c, ldc);
+      g.end();
+      int64_t wrong = 0, touched = 0;
+      for (int r = 0; r < e.rows; ++r)
+        for (int n = 0; n < g.nr; ++n) {
+          double sum = with_start ? static_cast<double>(start[static_cast<size_t>(n)]) : 0;
+          for (int i = 0; i < e.segments * e.k; ++i)
+            sum += value_of(a[static_cast<size_t>(r * e.segments * e.k + i)]) *
+                   value_of(b[static_cast<size_t>(i * g.nr + n)]);
+          wrong += static_cast<double>(c[r * ldc + n]) != sum;
+        }
+      for (int64_t r = 0; r <= e.rows; ++r)
+        for (int64_t n = r < e.rows ? g.nr : 0; n < ldc; ++n) touched += c[r * ldc + n] != C{-77};
+      INFO(kernel << ": " << e.rows << " rows, " << e.segments << " segments of " << e.k << ", gap " << e.gap_bytes
+                  << (with_start ? ", with a start" : ""));
+      CHECK(wrong == 0);
+      CHECK(touched == 0);
+    }
 }
 
 inline const std::vector<StridedCase>& strided_cases() {
   static const std::vector<StridedCase> cases = [] {
     std::vector<StridedCase> all;
     for (int rows : {16, 32, 48, 80})
-      for (const auto& [segments, k] : {std::pair{1, 1}, {1, 39}, {1, 64}, {1, 65}, {3, 79}, {9, 64}, {2, 147}})
+      for (const auto& [segments, k] :
+           {std::pair{1, 1}, {1, 39}, {1, 64}, {1, 65}, {0, 64}, {3, 79}, {9, 64}, {2, 147}})
         for (int64_t gap : {0, 64, 192}) all.push_back({rows, segments, k, gap});
     return all;
   }();

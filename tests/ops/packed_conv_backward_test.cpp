@@ -128,7 +128,7 @@ TEST_CASE("the gradient that y must carry is one over the weight scale, or nothi
 }
 
 TEST_CASE("gradients do not depend on the number of threads") {
-  for (const char* geometry : {"1x1", "3x3", "3x3 stride 2", "stem"})
+  for (const char* geometry : {"1x1", "3x3", "3x3 stride 2", "3x3, 64 images", "stem"})
     for (const Precision& p : {signed_precisions()[0], code_precisions()[6], float_precisions()[2]}) {
       const NamedShape named = several_tasks(geometry);
       if (named.first_layer && p.form == FactorForm::kShiftFold) continue;  // images are signed
@@ -147,6 +147,28 @@ TEST_CASE("gradients do not depend on the number of threads") {
         for (size_t i = 1; i < d_w.size(); ++i) {
           CHECK(same_bytes(d_w[i], d_w[0]));
           if (!op.first_layer) CHECK(same_bytes(d_x[i], d_x[0]));
+        }
+      });
+    }
+}
+
+TEST_CASE("the gradient of an image is the same, bit by bit, alone and among images that are worked on together") {
+  for (const NamedShape& named : conv_shapes())
+    for (const Precision& p : {code_precisions()[6], float_precisions()[0]}) {
+      if (named.shape.n < 32) continue;
+      const Operands op = make_operands(named, p);
+      const ConvShape& s = op.shape;
+      const Tensor d_y = output_gradient(op).carried;
+      INFO(named.name << "; " << p.name);
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        const Tensor d_x = packed_conv_backward_input(layer, d_y, {s.n, s.h, s.w, s.ic});
+        for (const int64_t image : {int64_t{0}, int64_t{31}, s.n - 1}) {
+          Tensor alone(DType::bf16, {1, s.oh(), s.ow(), s.oc}, d_y.stride());
+          std::memcpy(alone.raw(), d_y.row<bf16>(image * s.oh() * s.ow()), alone.bytes());
+          const Tensor one = packed_conv_backward_input(layer, alone, {1, s.h, s.w, s.ic});
+          for (int64_t pixel = 0; pixel < s.h * s.w; ++pixel)
+            CHECK(std::memcmp(one.row<bf16>(pixel), d_x.row<bf16>(image * s.h * s.w + pixel), 2 * at(s.ic)) == 0);
         }
       });
     }

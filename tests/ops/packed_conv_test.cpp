@@ -105,7 +105,8 @@ TEST_CASE("accumulators stay exact at the largest codes of the longest sums") {
 TEST_CASE("y is bf16(acc * rescale), its channel sums are those of the rounded values") {
   for (const std::vector<Precision>& precisions : {code_precisions(), float_precisions()})
     for_each_layer({shape_named("1x1, 39 to 64"), shape_named("1x1, several tasks"), shape_named("1x1, 130 to 79"),
-                    shape_named("3x3 stride 2, odd sides"), shape_named("3x3, several tasks")},
+                    shape_named("3x3 stride 2, odd sides"), shape_named("3x3, several tasks"),
+                    shape_named("3x3, 32 images"), shape_named("3x3, 64 images, several tasks")},
                    precisions, check_rescaling);
   for (const std::vector<Precision>& precisions : {signed_precisions(), float_precisions()})
     for_each_layer(first_layer_shapes(), precisions, check_rescaling);
@@ -132,7 +133,8 @@ TEST_CASE("weights quantized by prepare_layer give the sum of the dequantized op
 
 TEST_CASE("forward results do not depend on the number of threads or on the rest of the batch") {
   for (const char* name :
-       {"1x1, several tasks", "3x3, several tasks", "3x3 stride 2, several tasks", "stem, several tasks"})
+       {"1x1, several tasks", "3x3, several tasks", "3x3 stride 2, several tasks", "3x3, 64 images, several tasks",
+        "3x3, 64 images, whole tasks", "3x3 stride 2, 32 images, SAME", "stem, several tasks"})
     for (const Precision& p : {signed_precisions()[0], float_precisions()[2]}) {
       const NamedShape named = shape_named(name);
       const Operands op = make_operands(named, p);
@@ -157,6 +159,24 @@ TEST_CASE("forward results do not depend on the number of threads or on the rest
         std::memcpy(alone.raw(), op.x.raw() + at(last * rows) * op.x.row_bytes(), alone.bytes());
         const Tensor one = conv_accumulators(layer, alone);
         CHECK(std::memcmp(one.raw(), acc[0].raw() + at(last) * one.bytes(), one.bytes()) == 0);
+      });
+    }
+}
+
+TEST_CASE("codes give the same y and the same channel sums on every level, bit by bit") {
+  for (const char* name : {"3x3, several tasks", "3x3, 64 images, several tasks", "3x3, 64 images, whole tasks",
+                           "3x3 stride 2, 32 images, odd sides"})
+    for (const Precision& p : {code_precisions()[4], signed_precisions()[0]}) {
+      const Operands op = make_operands(shape_named(name), p);
+      INFO(name << "; " << p.name);
+      std::vector<Tensor> y;
+      std::vector<ChannelSums> sums;
+      on_every_level([&] {
+        sums.emplace_back();
+        y.push_back(packed_conv_forward(op.layer(Passes::kForward), op.x, sums.back()));
+        CHECK(same_bytes(y.back(), y[0]));
+        CHECK(sums.back().sum == sums[0].sum);
+        CHECK(sums.back().sum_sq == sums[0].sum_sq);
       });
     }
 }

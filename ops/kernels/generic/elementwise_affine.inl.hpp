@@ -107,7 +107,7 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(offset(scale, c), 1.0f);
-    PerChannel<B> total(sum + c), squares(sum_sq + c);
+    PerChannel<B> total(offset(sum, c), 0.0f), squares(offset(sum_sq, c), 0.0f);
     V::to_code_order(total.v);
     V::to_code_order(squares.v);
     for (int64_t r = 0; r < rows; ++r) {
@@ -123,6 +123,7 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
         squares.v[i] = squares.v[i] + v[i] * v[i];
       }
     }
+    if (sum == nullptr) return;
     V::from_code_order(total.v);
     V::from_code_order(squares.v);
     total.store(sum + c);
