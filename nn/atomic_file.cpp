@@ -98,6 +98,12 @@ int write_all(int fd, std::span<const std::byte> bytes) {
 }
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+  // A rename puts a file in the place of anything: --out /dev/null would cost root the device.
+  struct stat there {};
+  if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))
+    throw DiskError("cannot write '{}': {}", path_.string(),
+                    S_ISDIR(there.st_mode) ? disk_reason(EISDIR)
+                                           : "it is a device, a pipe or a socket, not a file; choose another name");
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) {
     const int error_number = errno;

@@ -26,7 +26,8 @@ DiskCalls& disk_calls();
 /// Writes a file under a temporary name beside `path`; only commit() gives it the name. A process killed at any
 /// instant leaves the older file as it was, or the new one complete, and at most one temporary file (see
 /// remove_temporary_files). If the object dies without commit() the temporary file is removed.
-/// Errors: DiskError (no space, I/O error, read-only or missing directory); the older file is then untouched.
+/// Errors: DiskError (no space, I/O error, read-only or missing directory, a path that leads to something else than a
+/// file); what was there is then untouched.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -202,6 +203,27 @@ TEST_CASE("atomic file: a missing directory, a file as directory and a directory
   CHECK_THROWS_AS(write_file_atomically(dir / "file" / "a", "x"), DiskError);
   CHECK_THROWS_AS(write_file_atomically(dir / "directory", "x"), DiskError);
   CHECK(files_in(dir.path()) == 2);
+}
+
+TEST_CASE("atomic file: what is no file is refused before anything is written, and stays") {
+  testing::TempDir dir;
+  const fs::path pipe = dir / "pipe", link = dir / "link";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  fs::create_symlink("pipe", link);
+  fs::create_directory(dir / "directory");
+  for (const fs::path& path : {pipe, link, fs::path("/dev/null")})
+    CHECK_THROWS_WITH_AS(
+        AtomicFile{path},
+        fmt::format("cannot write '{}': it is a device, a pipe or a socket, not a file; choose another name",
+                    path.string())
+            .c_str(),
+        DiskError);
+  CHECK_THROWS_WITH_AS(AtomicFile{dir / "directory"}, doctest::Contains("a directory of that name is in the way"),
+                       DiskError);
+  CHECK(fs::is_fifo(pipe));
+  CHECK(fs::is_symlink(link));
+  CHECK(fs::is_character_file("/dev/null"));
+  CHECK(files_in(dir.path()) == 3);
 }
 
 TEST_CASE("atomic file: without commit nothing stays") {
