@@ -31,11 +31,4 @@ struct ConvShape {
   }
 };
 
-/// Maps that are mostly rim under a kernel's window, up to 8x8 grid points over 16x16 pixels: 32 images of them fit L2,
-/// and are worked on together, pixel by pixel.
-constexpr bool is_small_map(int64_t grid_points, int64_t source_pixels) {
-  constexpr int64_t kSmall = 64;
-  return grid_points <= kSmall && source_pixels <= 4 * kSmall;
-}
-
 }  // namespace nibble

@@ -3,7 +3,9 @@
 namespace nibble {
 
 bool images_innermost(const Gather& g) {
-  return g.taps.size() > 1 && g.n > 0 && g.n % kBlockImages == 0 && is_small_map(g.gh * g.gw, g.sh * g.sw);
+  constexpr int64_t kSmallMap = 64;
+  return g.taps.size() > 1 && g.n > 0 && g.n % kBlockImages == 0 && g.gh * g.gw <= kSmallMap &&
+         g.sh * g.sw <= 4 * kSmallMap;
 }
 
 ImageCut cut_by_images(const Gather& g) {

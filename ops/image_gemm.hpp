@@ -15,8 +15,9 @@ namespace nibble {
 /// Images of a block.
 inline constexpr int64_t kBlockImages = block_pipeline::kRows;
 
-/// Whether the gather is one for image_gemm: a small map of whole blocks of images, read under several taps. A larger
-/// one has less rim, and 32 images of it do not fit L2.
+/// Whether 32 images are worked on together, pixel by pixel, here and in the weight gradient: whole blocks of images of
+/// a map of up to 8x8 grid points over 16x16 pixels, read under several taps. A larger map has less rim, and 32 images
+/// of it do not fit L2.
 bool images_innermost(const Gather& g);
 
 /// The tasks of image_gemm: whole blocks of images. Each stands for as many tasks of plane_gemm, of

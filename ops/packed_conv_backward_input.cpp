@@ -99,11 +99,7 @@ class TaskPixels {
     const Part& part = parts_[static_cast<size_t>(task)];
     return part.rows + (at - part.first) * stride_;
   }
-  void hand_over(int64_t task) const {
-    const Part& part = parts_[static_cast<size_t>(task)];
-    next_.take(task, {part.rows, stride_}, part.first, part.end - part.first);
-  }
-  /// The same in the name of several tasks of `pixels` pixels each, of which `task` is the first.
+  /// In the name of one or several tasks of `pixels` pixels each, of which `task` is the first.
   void hand_over(int64_t task, int64_t pixels) const {
     const Part& part = parts_[static_cast<size_t>(task)];
     for (int64_t at = part.first; at < part.end; at += pixels)
@@ -176,7 +172,7 @@ struct HandedOverAround {
         std::copy_n(before.row<bf16>(p), s.ic, rows.data + (p - first) * rows.stride);
     }
   }
-  void end(int64_t task, int64_t, int64_t) const { pixels.hand_over(task); }
+  void end(int64_t task, int64_t g0, int64_t g1) const { pixels.hand_over(task, first_pixel(g1) - first_pixel(g0)); }
 };
 
 /// Rows of the gradient where they stay.

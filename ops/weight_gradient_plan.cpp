@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/image_gemm.hpp"
+
 namespace nibble::weight_gradient {
 
 /// So that the neighbours that a tap reads are neighbours.
@@ -20,8 +22,9 @@ constexpr int64_t kLeastPoints = 512;
 /// Sums up to here stay in L2 between two chunks.
 constexpr int64_t kNearSums = 512 << 10;
 
-bool images_innermost(const LayerWeights& layer, const ConvShape& s) {
-  return !layer.row_folded && s.taps() > 1 && s.n % kStep == 0 && is_small_map(s.oh() * s.ow(), s.h * s.w);
+bool by_images(const LayerWeights& layer, const ConvShape& s) {
+  static_assert(kStep == kBlockImages);
+  return !layer.row_folded && images_innermost(forward_gather(s));
 }
 
 Geometry images_geometry(const ConvShape& s) {
@@ -62,7 +65,7 @@ int64_t right_panel_bytes(const Geometry& g, int64_t points) {
 }  // namespace
 
 Geometry geometry(const LayerWeights& layer, const ConvShape& s) {
-  if (images_innermost(layer, s)) return images_geometry(s);
+  if (by_images(layer, s)) return images_geometry(s);
   Geometry g;
   g.images = s.n;
   const int64_t pads = s.pad_before + s.pad_after;
