@@ -1,5 +1,5 @@
 // The order of work of drivers whose kernel multiplies rows in place: blocks of sums, the products of one beside the
-// epilogue of the last.
+// epilogue of the last, whose sums it stores on the way.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -33,6 +33,10 @@ struct Block {
   C* c = nullptr;
 
   int64_t ldc(const Panels& b) const { return (last - n) * b.nr; }
+  /// Where the sums of `rows` rows with panel i belong.
+  kernels::HeldSums<C> sums(const Panels& b, int64_t i, int64_t rows) const {
+    return {.c = c + (i - n) * b.nr, .ldc = ldc(b), .rows = static_cast<int>(rows)};
+  }
   int64_t column(const Panels& b) const { return n * b.nr; }
   int64_t columns(const Panels& b) const { return std::min(b.columns, last * b.nr) - column(b); }
 };
@@ -46,13 +50,14 @@ class Pipeline {
 
   C* room() const { return to_; }
 
-  /// multiply(block, panel) makes the sums of `now`, a block at room(); finish(block, begin, end, next) hands on rows
-  /// of the last one: half of them behind the first panel, or all where there is but one.
+  /// multiply(block, panel, held) stores the sums that the kernel holds, makes those of `now`, a block at room(), and
+  /// returns where they belong; finish(block, begin, end, next) hands on rows of the last one: half of them behind the
+  /// first panel, or all where there is but one.
   template <typename Multiply, typename Finish>
   void next(const B& now, const Multiply& multiply, const Finish& finish) {
     int64_t finished = 0;
     for (int64_t i = now.n; i < now.last; ++i) {
-      multiply(now, i);
+      held_ = multiply(now, i, held_);
       const int64_t end = i + 1 == now.last ? done_.count : done_.count / kPanels;
       if (finished < end) finish(done_, finished, end, now);
       finished = end;
@@ -61,14 +66,17 @@ class Pipeline {
     std::swap(to_, other_);
   }
 
-  template <typename Finish>
-  void drain(const Finish& finish) {
+  template <typename Gemm, typename Finish>
+  void drain(const Gemm& gemm, const Finish& finish) {
+    gemm.store_held(held_);
+    held_ = {};
     if (done_.count > 0) finish(done_, int64_t{0}, done_.count, B{});
     done_ = {};
   }
 
  private:
   C *to_, *other_;
+  kernels::HeldSums<C> held_{};
   B done_{};
 };
 

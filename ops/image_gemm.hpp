@@ -81,7 +81,7 @@ void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source
     C* const sums = scratch.get<C>(static_cast<size_t>(2 * block_sums));
     for (int64_t image = i0; image < i1; image += kBlockImages) {
       image_detail::lay_images(from, (image * g.sh - from.first_row) * g.sw, g.sh * g.sw, b.k, maps, b.segment_k);
-      const auto multiply = [&](const B& now, int64_t i) {
+      const auto multiply = [&](const B& now, int64_t i, const kernels::HeldSums<C>& held) {
         const auto first = static_cast<size_t>(now.point);
         const kernels::StridedRows a{.first = maps,
                                      .row_bytes = pixel_bytes,
@@ -89,8 +89,8 @@ void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source
                                      .segment_count = static_cast<int>(taps.begin[first + 1] - taps.begin[first]),
                                      .groups = static_cast<int>(b.segment_k / gemm.kr)};
         gemm.run_strided(a, static_cast<int>(kRows), b.panel(i),
-                         now.point == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache, nullptr,
-                         now.c + (i - now.n) * b.nr, now.ldc(b));
+                         now.point == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache, nullptr, held);
+        return now.sums(b, i, kRows);
       };
       const auto finish = [&](const B& done, int64_t begin, int64_t end, const B&) {
         epilogue(name, (image + begin) * map + done.point, end - begin, done.column(b), done.columns(b),
@@ -103,7 +103,7 @@ void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source
           pipeline.next(
               {{.count = kRows, .n = n, .last = std::min(b.count(), n + kPanels), .c = pipeline.room()}, point},
               multiply, finish);
-      pipeline.drain(finish);
+      pipeline.drain(gemm, finish);
     }
     around.end(name, i0 * g.gh, i1 * g.gh);
   });

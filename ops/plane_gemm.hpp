@@ -78,7 +78,7 @@ struct PlaneTask {
   }
 
   /// The product of the block with panel i, which the first block brings into L2.
-  void multiply(const Block& block, int64_t i) const {
+  kernels::HeldSums<C> multiply(const Block& block, int64_t i, const kernels::HeldSums<C>& held) const {
     const Panels& b = args.panels;
     const kernels::StridedRows a{.first = planes.first_point + (block.q - block.back) * planes.pixel_bytes,
                                  .row_bytes = planes.pixel_bytes,
@@ -87,8 +87,8 @@ struct PlaneTask {
                                  .groups = groups};
     gemm.run_strided(a, static_cast<int>(block.rows), b.panel(i),
                      block.q == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache,
-                     args.start == nullptr ? nullptr : args.start + i * b.nr, block.c + (i - block.n) * b.nr,
-                     block.ldc(b));
+                     args.start == nullptr ? nullptr : args.start + i * b.nr, held);
+    return block.sums(b, i, block.rows);
   }
 
   /// Hands points [begin, end) of the block to the epilogue; `next` is the block after it, if there is one.
@@ -142,7 +142,9 @@ struct PlaneTask {
     const int64_t points = last_row * l.width + args.gather.gw - first_point();
     const block_pipeline::KernelScope<Gemm> ready(gemm);
     block_pipeline::Pipeline<C, Block> pipeline(c, block_sums(gemm, args.panels));
-    const auto to_product = [&](const Block& now, int64_t i) { multiply(now, i); };
+    const auto to_product = [&](const Block& now, int64_t i, const kernels::HeldSums<C>& held) {
+      return multiply(now, i, held);
+    };
     const auto to_epilogue = [&](const Block& done, int64_t begin, int64_t end, const Block& now) {
       finish(done, begin, end, now, epilogue);
     };
@@ -157,7 +159,7 @@ struct PlaneTask {
       for (int64_t n = n0; n < n1; n += kBlockPanels)
         for (int64_t q = 0; q < points; q += kBlockPoints) next(q, n);
     }
-    pipeline.drain(to_epilogue);
+    pipeline.drain(gemm, to_epilogue);
   }
 };
 

@@ -34,6 +34,14 @@ struct StridedRows {
 /// Where a right operand probably is: one that comes from memory is asked for a few steps ahead.
 enum class PanelIn { kCache, kMemory };
 
+/// Where the sums belong that a kernel still holds: `rows` rows, ldc apart, of nr columns. rows 0: it holds none.
+template <typename C>
+struct HeldSums {
+  C* c = nullptr;
+  int64_t ldc = 0;
+  int rows = 0;
+};
+
 /// Integer product C[m,n] = sum_k A[m,k] * B[k,n], A unsigned 8-bit codes, B signed 8-bit codes, C exact in s32.
 ///
 /// Operands are packed into panels whose inner layout belongs to the kernel. An A panel holds `mr` rows, a B panel `nr`
@@ -51,11 +59,14 @@ struct GemmInt {
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into) = nullptr;
-  /// Multiplies `rows` rows (a multiple of strided_rows) in place by the segments of one B panel: c[r][n] = start[n] +
-  /// sum, full tiles of nr columns, rows ldc apart; start null: 0. Between begin() and end() of the same thread, during
-  /// which nothing is spawned or waited for. Null on levels without such a kernel.
-  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const int32_t* start, int32_t* c,
-                      int64_t ldc) = nullptr;
+  /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
+  /// + sum, full tiles of nr columns; start null: 0. The sums stay with the kernel: the next call, or store_held, is
+  /// told where they belong and stores them, beside its own first products (`held`: the sums of the call before).
+  /// Between begin() and end() of the same thread, during which nothing is spawned or waited for. Null on levels
+  /// without such a kernel.
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const int32_t* start,
+                      const HeldSums<int32_t>& held) = nullptr;
+  void (*store_held)(const HeldSums<int32_t>& held) = nullptr;
   int strided_rows = 0;
   void (*begin)() = nullptr;
   void (*end)() = nullptr;
@@ -80,8 +91,9 @@ struct GemmFloat {
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into) = nullptr;
   /// As in GemmInt; the order of the sum is that of the segments.
-  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const float* start, float* c,
-                      int64_t ldc) = nullptr;
+  void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const float* start,
+                      const HeldSums<float>& held) = nullptr;
+  void (*store_held)(const HeldSums<float>& held) = nullptr;
   int strided_rows = 0;
   void (*begin)() = nullptr;
   void (*end)() = nullptr;

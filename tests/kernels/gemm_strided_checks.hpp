@@ -46,37 +46,62 @@ void check_strided_case(const Gemm& g, const StridedCase& e, const StridedFill<A
   const kernels::StridedRows left{rows.data(), row_bytes, segments.data(), e.segments, static_cast<int>(groups)};
   std::vector<C> start(static_cast<size_t>(g.nr));
   for (int n = 0; n < g.nr; ++n) start[static_cast<size_t>(n)] = static_cast<C>(1000 - 100 * n);
-  const int64_t ldc = g.nr + 16;
-  for (const kernels::PanelIn where : {kernels::PanelIn::kCache, kernels::PanelIn::kMemory})
-    for (const bool with_start : {false, true}) {
-      PanelBuffer memory((e.rows + 1) * ldc * static_cast<int64_t>(sizeof(C)));
-      C* const c = reinterpret_cast<C*>(memory.data());
-      std::fill_n(c, (e.rows + 1) * ldc, C{-77});
-      g.begin();
-      g.run_strided(left, e.rows, panel.data(), where, with_start ? start.data() : nullptr, c, ldc);
-      g.end();
-      int64_t wrong = 0, touched = 0;
-      for (int r = 0; r < e.rows; ++r)
-        for (int n = 0; n < g.nr; ++n) {
-          double sum = with_start ? static_cast<double>(start[static_cast<size_t>(n)]) : 0;
-          for (int i = 0; i < e.segments * e.k; ++i)
-            sum += value_of(a[static_cast<size_t>(r * e.segments * e.k + i)]) *
-                   value_of(b[static_cast<size_t>(i * g.nr + n)]);
-          wrong += static_cast<double>(c[r * ldc + n]) != sum;
-        }
-      for (int64_t r = 0; r <= e.rows; ++r)
-        for (int64_t n = r < e.rows ? g.nr : 0; n < ldc; ++n) touched += c[r * ldc + n] != C{-77};
-      INFO(kernel << ": " << e.rows << " rows, " << e.segments << " segments of " << e.k << ", gap " << e.gap_bytes
-                  << (with_start ? ", with a start" : ""));
-      CHECK(wrong == 0);
-      CHECK(touched == 0);
+  std::vector<double> sums;
+  for (int r = 0; r < e.rows; ++r)
+    for (int n = 0; n < g.nr; ++n) {
+      double sum = 0;
+      for (int i = 0; i < e.segments * e.k; ++i)
+        sum +=
+            value_of(a[static_cast<size_t>(r * e.segments * e.k + i)]) * value_of(b[static_cast<size_t>(i * g.nr + n)]);
+      sums.push_back(sum);
     }
+  // Calls in a row, each of which stores what the one before it holds: fewer rows behind more, more behind fewer.
+  struct Call {
+    int rows;
+    bool with_start;
+    kernels::PanelIn where;
+  };
+  const std::vector<Call> calls = {{e.rows, false, kernels::PanelIn::kCache},
+                                   {g.strided_rows, true, kernels::PanelIn::kMemory},
+                                   {e.rows, true, kernels::PanelIn::kMemory},
+                                   {e.rows, false, kernels::PanelIn::kMemory},
+                                   {g.strided_rows, false, kernels::PanelIn::kCache}};
+  const int64_t ldc = g.nr + 16, room = (e.rows + 1) * ldc;
+  PanelBuffer memory(static_cast<int64_t>(calls.size()) * room * static_cast<int64_t>(sizeof(C)));
+  C* const c = reinterpret_cast<C*>(memory.data());
+  std::fill_n(c, static_cast<int64_t>(calls.size()) * room, C{-77});
+  kernels::HeldSums<C> held;
+  g.begin();
+  for (const Call& call : calls) {
+    g.run_strided(left, call.rows, panel.data(), call.where, call.with_start ? start.data() : nullptr, held);
+    held = {c + (&call - calls.data()) * room, ldc, call.rows};
+  }
+  g.store_held(held);
+  g.end();
+  for (const Call& call : calls) {
+    const C* const at = c + (&call - calls.data()) * room;
+    int64_t wrong = 0, touched = 0;
+    for (int64_t r = 0; r <= e.rows; ++r)
+      for (int64_t n = 0; n < ldc; ++n) {
+        if (r >= call.rows || n >= g.nr) {
+          touched += at[r * ldc + n] != C{-77};
+          continue;
+        }
+        const double begin = call.with_start ? static_cast<double>(start[static_cast<size_t>(n)]) : 0;
+        wrong += static_cast<double>(at[r * ldc + n]) != begin + sums[static_cast<size_t>(r * g.nr + n)];
+      }
+    INFO(kernel << ": " << call.rows << " of " << e.rows << " rows, " << e.segments << " segments of " << e.k
+                << ", gap " << e.gap_bytes << (call.with_start ? ", with a start" : "") << ", call "
+                << &call - calls.data());
+    CHECK(wrong == 0);
+    CHECK(touched == 0);
+  }
 }
 
 inline const std::vector<StridedCase>& strided_cases() {
   static const std::vector<StridedCase> cases = [] {
     std::vector<StridedCase> all;
-    for (int rows : {16, 32, 48, 80})
+    for (int rows : {16, 32})
       for (const auto& [segments, k] :
            {std::pair{1, 1}, {1, 39}, {1, 64}, {1, 65}, {0, 64}, {3, 79}, {9, 64}, {2, 147}})
         for (int64_t gap : {0, 64, 192}) all.push_back({rows, segments, k, gap});

@@ -95,74 +95,104 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
   NIBBLE_UNROLL_ALL for (int i = 0; i < kTiles * kTileBytes; i += kRowBytes) _mm_prefetch(at + i, _MM_HINT_T1);
 }
 
+/// A tile of sums changes hands: what the last product left in it is stored, and it starts the next one.
+#define NIBBLE_TURN_TILE(tile, row, column)                                                    \
+  if (held.rows > (row)) _tile_stored(tile, held.c + (row)*held.ldc + (column), held.ldc * 4); \
+  if (start == nullptr)                                                                        \
+    _tile_zero(tile);                                                                          \
+  else /* sixteen copies of one row: rows no bytes apart */                                    \
+    _tile_loadd(tile, start + (column), 0)
+
+#define NIBBLE_MULTIPLY_TILES(sums, left, right) \
+  if constexpr (kProduct == Product::kCodes)     \
+    _tile_dpbusd(sums, left, right);             \
+  else                                           \
+    _tile_dpbf16ps(sums, left, right)
+
 /// 16 * kHigh rows of `rows` by 32 columns, the whole depth in tiles. The panel passes by (streaming loads), so that
 /// the rows stay in L1: 31 to 40 ns a step of 2 x 2 tiles instead of 43, where 23 are the products alone.
 template <Product kProduct, int kHigh, bool kAhead, typename C>
-NIBBLE_INLINE void multiply_strided(const StridedRows& rows, const std::byte* first, const std::byte* panel,
-                                    const C* start, C* c, int64_t ldc) {
-  if (start == nullptr) {
-    _tile_zero(0);
-    _tile_zero(1);
-    if constexpr (kHigh == 2) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
-  } else {  // sixteen copies of one row: rows no bytes apart
-    _tile_loadd(0, start, 0);
-    _tile_loadd(1, start + 16, 0);
-    if constexpr (kHigh == 2) {
-      _tile_loadd(2, start, 0);
-      _tile_loadd(3, start + 16, 0);
-    }
-  }
+NIBBLE_INLINE void multiply_strided(const StridedRows& rows, const std::byte* panel, const C* start,
+                                    const HeldSums<C>& held) {
+  const auto* const first = static_cast<const std::byte*>(rows.first);
   const int64_t stride = rows.row_bytes;
+  if (kHigh == 1 && held.rows > kTileRows) {
+    _tile_stored(2, held.c + kTileRows * held.ldc, held.ldc * 4);
+    _tile_stored(3, held.c + kTileRows * held.ldc + 16, held.ldc * 4);
+  }
+  if (rows.segment_count == 0) {
+    NIBBLE_TURN_TILE(0, 0, 0);
+    NIBBLE_TURN_TILE(1, 0, 16);
+    if constexpr (kHigh == 2) {
+      NIBBLE_TURN_TILE(2, kTileRows, 0);
+      NIBBLE_TURN_TILE(3, kTileRows, 16);
+    }
+    return;
+  }
   for (int s = 0; s < rows.segment_count; ++s) {
     const std::byte *a = first + rows.segments[s].rows, *b = panel + rows.segments[s].panel;
-    for (int g = 0; g < rows.groups; ++g, a += kRowBytes, b += 2 * kTileBytes) {
+    int g = 0;
+    if (s ==
+        0) {  // every tile is stored just before its first product: behind one another, stores keep products waiting
+      if constexpr (kAhead) ask_ahead(b);
+      _tile_loadd(4, a, stride);
+      _tile_stream_loadd(6, b, kRowBytes);
+      NIBBLE_TURN_TILE(0, 0, 0);
+      NIBBLE_MULTIPLY_TILES(0, 4, 6);
+      _tile_stream_loadd(7, b + kTileBytes, kRowBytes);
+      NIBBLE_TURN_TILE(1, 0, 16);
+      NIBBLE_MULTIPLY_TILES(1, 4, 7);
+      if constexpr (kHigh == 2) {
+        _tile_loadd(5, a + kTileRows * stride, stride);
+        NIBBLE_TURN_TILE(2, kTileRows, 0);
+        NIBBLE_MULTIPLY_TILES(2, 5, 6);
+        NIBBLE_TURN_TILE(3, kTileRows, 16);
+        NIBBLE_MULTIPLY_TILES(3, 5, 7);
+      }
+      ++g, a += kRowBytes, b += 2 * kTileBytes;
+    }
+    for (; g < rows.groups; ++g, a += kRowBytes, b += 2 * kTileBytes) {
       if constexpr (kAhead) ask_ahead(b);
       _tile_loadd(4, a, stride);
       _tile_stream_loadd(6, b, kRowBytes);
       if constexpr (kHigh == 2) _tile_loadd(5, a + kTileRows * stride, stride);
       _tile_stream_loadd(7, b + kTileBytes, kRowBytes);
-      if constexpr (kProduct == Product::kCodes) {
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-        if constexpr (kHigh == 2) {
-          _tile_dpbusd(2, 5, 6);
-          _tile_dpbusd(3, 5, 7);
-        }
-      } else {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if constexpr (kHigh == 2) {
-          _tile_dpbf16ps(2, 5, 6);
-          _tile_dpbf16ps(3, 5, 7);
-        }
+      NIBBLE_MULTIPLY_TILES(0, 4, 6);
+      NIBBLE_MULTIPLY_TILES(1, 4, 7);
+      if constexpr (kHigh == 2) {
+        NIBBLE_MULTIPLY_TILES(2, 5, 6);
+        NIBBLE_MULTIPLY_TILES(3, 5, 7);
       }
     }
   }
-  _tile_stored(0, c, ldc * 4);
-  _tile_stored(1, c + 16, ldc * 4);
-  if constexpr (kHigh == 2) {
-    _tile_stored(2, c + kTileRows * ldc, ldc * 4);
-    _tile_stored(3, c + kTileRows * ldc + 16, ldc * 4);
-  }
 }
+#undef NIBBLE_TURN_TILE
+#undef NIBBLE_MULTIPLY_TILES
 
 template <Product kProduct, typename C>
 __attribute__((noinline)) void run_strided(const StridedRows& a, int rows, const void* b, PanelIn where, const C* start,
-                                           C* c, int64_t ldc) {
+                                           const HeldSums<C>& held) {
   __asm__ volatile("" ::: "memory");  // as in run_amx
   const auto* const panel = static_cast<const std::byte*>(b);
-  const auto* first = static_cast<const std::byte*>(a.first);
-  for (; rows >= 2 * kTileRows; rows -= 2 * kTileRows, first += 2 * kTileRows * a.row_bytes, c += 2 * kTileRows * ldc) {
-    if (where == PanelIn::kMemory)
-      multiply_strided<kProduct, 2, true>(a, first, panel, start, c, ldc);
-    else
-      multiply_strided<kProduct, 2, false>(a, first, panel, start, c, ldc);
-    where = PanelIn::kCache;
+  if (rows <= kTileRows)
+    multiply_strided<kProduct, 1, false>(a, panel, start, held);
+  else if (where == PanelIn::kMemory)
+    multiply_strided<kProduct, 2, true>(a, panel, start, held);
+  else
+    multiply_strided<kProduct, 2, false>(a, panel, start, held);
+  __asm__ volatile("" ::: "memory");
+}
+
+template <typename C>
+void store_held(const HeldSums<C>& held) {
+  if (held.rows > 0) {
+    _tile_stored(0, held.c, held.ldc * 4);
+    _tile_stored(1, held.c + 16, held.ldc * 4);
   }
-  if (rows > 0) multiply_strided<kProduct, 1, false>(a, first, panel, start, c, ldc);
+  if (held.rows > kTileRows) {
+    _tile_stored(2, held.c + kTileRows * held.ldc, held.ldc * 4);
+    _tile_stored(3, held.c + kTileRows * held.ldc + 16, held.ldc * 4);
+  }
   __asm__ volatile("" ::: "memory");
 }
 
@@ -275,6 +305,7 @@ constexpr GemmInt tile_gemm_codes() {
   g.pack_b = pack_tile_columns<int8_t, 64>;
   g.run = run_amx<Product::kCodes, int32_t>;
   g.run_strided = run_strided<Product::kCodes, int32_t>;
+  g.store_held = store_held<int32_t>;
   g.strided_rows = kTileRows;
   g.begin = begin_tiles;
   g.end = end_tiles;
@@ -294,6 +325,7 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
   g.pack_b_rows_u8 = pack_tile_gathered<uint8_t>;
   g.run = run_amx<Product::kBf16, float>;
   g.run_strided = run_strided<Product::kBf16, float>;
+  g.store_held = store_held<float>;
   g.strided_rows = kTileRows;
   g.begin = begin_tiles;
   g.end = end_tiles;
