@@ -50,8 +50,7 @@ void lay_images(const SourceRows<T>& from, int64_t first_pixel, int64_t pixels, 
   }
 }
 
-template <typename C>
-struct PointBlock : block_pipeline::Block<C> {
+struct PointBlock : block_pipeline::Block {
   int64_t point = 0;
 };
 
@@ -70,15 +69,14 @@ void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source
   const int64_t pixel_bytes = b.segment_k * static_cast<int64_t>(sizeof(T)), map = g.gh * g.gw;
   const PointTaps taps = point_taps(g, pixel_bytes, b.segment_k * b.nr * gemm.b_bytes);
   parallel_for(cut.tasks, [&](int64_t task) {
-    using B = image_detail::PointBlock<C>;
+    using B = image_detail::PointBlock;
     const int64_t i0 = task * cut.images, i1 = std::min(g.n, i0 + cut.images);
     const int64_t name = i0 * g.gh / grid_rows_per_task(g);
     Scratch scratch;
     around.begin(scratch, name, i0 * g.gh, i1 * g.gh);
     const SourceRows<T> from = source(scratch, RowRange{i0 * g.sh, i1 * g.sh});
     T* const maps = scratch.get<T>(static_cast<size_t>(g.sh * g.sw * kBlockImages * b.segment_k));
-    const int64_t block_sums = kRows * kPanels * b.nr;
-    C* const sums = scratch.get<C>(static_cast<size_t>(2 * block_sums));
+    C* const sums = scratch.get<C>(static_cast<size_t>(kRows * kPanels * b.nr));
     for (int64_t image = i0; image < i1; image += kBlockImages) {
       image_detail::lay_images(from, (image * g.sh - from.first_row) * g.sw, g.sh * g.sw, b.k, maps, b.segment_k);
       const auto multiply = [&](const B& now, int64_t i, const kernels::HeldSums<C>& held) {
@@ -90,19 +88,16 @@ void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source
                                      .groups = static_cast<int>(b.segment_k / gemm.kr)};
         gemm.run_strided(a, static_cast<int>(kRows), b.panel(i),
                          now.point == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache, nullptr, held);
-        return now.sums(b, i, kRows);
+        return now.sums(b, i, kRows, sums);
       };
-      const auto finish = [&](const B& done, int64_t begin, int64_t end, const B&) {
-        epilogue(name, (image + begin) * map + done.point, end - begin, done.column(b), done.columns(b),
-                 done.c + begin * done.ldc(b), done.ldc(b));
+      const auto finish = [&](const B& done, const B&) {
+        epilogue(name, image * map + done.point, done.count, done.column(b), done.columns(b), sums, done.ldc(b));
       };
       const KernelScope<Gemm> ready(gemm);
-      Pipeline<C, B> pipeline(sums, block_sums);
+      Pipeline<C, B> pipeline;
       for (int64_t n = 0; n < b.count(); n += kPanels)
         for (int64_t point = 0; point < map; ++point)
-          pipeline.next(
-              {{.count = kRows, .n = n, .last = std::min(b.count(), n + kPanels), .c = pipeline.room()}, point},
-              multiply, finish);
+          pipeline.next({{.count = kRows, .n = n, .last = std::min(b.count(), n + kPanels)}, point}, multiply, finish);
       pipeline.drain(gemm, finish);
     }
     around.end(name, i0 * g.gh, i1 * g.gh);

@@ -63,13 +63,13 @@ struct PlaneTask {
   int64_t first_point() const { return args.layout.plane_row(g0, args.gather.gh) * args.layout.width; }
 
   /// Sums of plane points [q, q + count), relative to the first, from row `back` of c on. The kernel multiplies `rows`.
-  struct Block : block_pipeline::Block<C> {
+  struct Block : block_pipeline::Block {
     int64_t q = 0, rows = 0, back = 0;
   };
 
-  Block block(int64_t q, int64_t points, int64_t n, int64_t n1, C* to) const {
+  Block block(int64_t q, int64_t points, int64_t n, int64_t n1) const {
     const int64_t count = std::min(kBlockPoints, points - q);
-    Block b{{.count = count, .n = n, .last = std::min(n1, n + kBlockPanels), .c = to},
+    Block b{{.count = count, .n = n, .last = std::min(n1, n + kBlockPanels)},
             q,
             count == kBlockPoints ? count : round_up(count, gemm.strided_rows)};
     // Where no more rows may be read, the block begins earlier: its first rows are computed again and ignored.
@@ -88,27 +88,27 @@ struct PlaneTask {
     gemm.run_strided(a, static_cast<int>(block.rows), b.panel(i),
                      block.q == 0 ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache,
                      args.start == nullptr ? nullptr : args.start + i * b.nr, held);
-    return block.sums(b, i, block.rows);
+    return block.sums(b, i, block.rows, c);
   }
 
-  /// Hands points [begin, end) of the block to the epilogue; `next` is the block after it, if there is one.
+  /// Hands the block to the epilogue; `next` is the block after it, if there is one.
   template <typename Epilogue>
-  void finish(const Block& block, int64_t begin, int64_t end, const Block& next, const Epilogue& epilogue) const {
+  void finish(const Block& block, const Block& next, const Epilogue& epilogue) const {
     const int64_t column = block.column(args.panels), columns = block.columns(args.panels),
                   ldc = block.ldc(args.panels);
-    each_run(block.q + begin, end - begin, [&](int64_t first, int64_t run, int64_t offset) {
-      const auto* const sums = block.c + (block.back + begin + offset) * ldc;
+    each_run(block.q, block.count, [&](int64_t first, int64_t run, int64_t offset) {
+      const auto* const sums = c + (block.back + offset) * ldc;
       if constexpr (requires { epilogue(task, first, run, column, columns, sums, ldc, NextBlock{}); })
-        epilogue(task, first, run, column, columns, sums, ldc, part_of(next, begin));
+        epilogue(task, first, run, column, columns, sums, ldc, start_of(next));
       else
         epilogue(task, first, run, column, columns, sums, ldc);
     });
   }
 
-  /// Where the rows of a block from row `begin` on are, if that is easily said.
-  NextBlock part_of(const Block& block, int64_t begin) const {
-    if (!rimless() || begin >= block.count) return {};
-    return {g0 * args.gather.gw + block.q + begin, block.n * args.panels.nr};
+  /// Where the rows of a block are, if that is easily said.
+  NextBlock start_of(const Block& block) const {
+    if (!rimless() || block.count == 0) return {};
+    return {g0 * args.gather.gw + block.q, block.n * args.panels.nr};
   }
   bool rimless() const { return args.layout.width == args.gather.gw && args.layout.height == args.gather.gh; }
 
@@ -141,16 +141,12 @@ struct PlaneTask {
     const int64_t last_row = l.plane_row(g1 - 1, args.gather.gh);
     const int64_t points = last_row * l.width + args.gather.gw - first_point();
     const block_pipeline::KernelScope<Gemm> ready(gemm);
-    block_pipeline::Pipeline<C, Block> pipeline(c, block_sums(gemm, args.panels));
+    block_pipeline::Pipeline<C, Block> pipeline;
     const auto to_product = [&](const Block& now, int64_t i, const kernels::HeldSums<C>& held) {
       return multiply(now, i, held);
     };
-    const auto to_epilogue = [&](const Block& done, int64_t begin, int64_t end, const Block& now) {
-      finish(done, begin, end, now, epilogue);
-    };
-    const auto next = [&](int64_t q, int64_t n) {
-      pipeline.next(block(q, points, n, n1, pipeline.room()), to_product, to_epilogue);
-    };
+    const auto to_epilogue = [&](const Block& done, const Block& now) { finish(done, now, epilogue); };
+    const auto next = [&](int64_t q, int64_t n) { pipeline.next(block(q, points, n, n1), to_product, to_epilogue); };
     if ((n1 - n0) * args.panels.panel_bytes <= kResidentPanelBytes) {
       for (int64_t q = 0; q < points; q += kBlockPoints) {
         for (int64_t n = n0; n < n1; n += kBlockPanels) next(q, n);
@@ -192,7 +188,7 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     for (size_t t = 0; t < taps.size(); ++t)
       segments[t] = {.rows = taps[t].plane * planes.plane_bytes + taps[t].offset * planes.pixel_bytes,
                      .panel = static_cast<int64_t>(t) * b.segment_k * b.nr * gemm.b_bytes};
-    C* const c = scratch.get<C>(static_cast<size_t>(2 * block_sums(gemm, b)));
+    C* const c = scratch.get<C>(static_cast<size_t>(block_sums(gemm, b)));
     PlaneTask<C, Gemm>{gemm, args, planes, segments, static_cast<int>(b.segment_k / gemm.kr), name, g0, g1, c}.run(
         n0, n1, epilogue);
     around.end(name, g0, g1);
