@@ -8,8 +8,8 @@
 
 namespace nibble::block_pipeline {
 
-/// 32 rows x 64 columns, 8 KiB of sums. With 32, 96 and 128 columns inference took a quarter, a seventh and a tenth
-/// longer: half lines of codes, and an epilogue of more than 0.35 us lets the tile multipliers fall asleep.
+/// 32 rows x 64 columns, 8 KiB of sums. With 32, 96 and 128 columns the convolutions of inference took a third, a
+/// seventh and a tenth longer (perhaps for half lines of codes, and for epilogues so long that the multipliers sleep).
 inline constexpr int64_t kRows = 32, kPanels = 2;
 
 /// Keeps a level's kernels ready; nothing may be spawned or waited for in its lifetime.

@@ -61,11 +61,10 @@ void check_strided_case(const Gemm& g, const StridedCase& e, const StridedFill<A
     bool with_start;
     kernels::PanelIn where;
   };
-  const std::vector<Call> calls = {{e.rows, false, kernels::PanelIn::kCache},
-                                   {g.strided_rows, true, kernels::PanelIn::kMemory},
-                                   {e.rows, true, kernels::PanelIn::kMemory},
-                                   {e.rows, false, kernels::PanelIn::kMemory},
-                                   {g.strided_rows, false, kernels::PanelIn::kCache}};
+  const std::vector<Call> calls = {
+      {e.rows, false, kernels::PanelIn::kCache}, {g.strided_rows, true, kernels::PanelIn::kMemory},
+      {e.rows, true, kernels::PanelIn::kMemory}, {e.rows, false, kernels::PanelIn::kMemory},
+      {e.rows, true, kernels::PanelIn::kCache},  {g.strided_rows, false, kernels::PanelIn::kCache}};
   const int64_t ldc = g.nr + 16, room = (e.rows + 1) * ldc;
   PanelBuffer memory(static_cast<int64_t>(calls.size()) * room * static_cast<int64_t>(sizeof(C)));
   C* const c = reinterpret_cast<C*>(memory.data());

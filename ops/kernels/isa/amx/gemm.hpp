@@ -95,12 +95,17 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
   NIBBLE_UNROLL_ALL for (int i = 0; i < kTiles * kTileBytes; i += kRowBytes) _mm_prefetch(at + i, _MM_HINT_T1);
 }
 
-/// A tile of sums changes hands: what the last product left in it is stored, and it starts the next one.
-#define NIBBLE_TURN_TILE(tile, row, column)                                                    \
-  if (held.rows > (row)) _tile_stored(tile, held.c + (row)*held.ldc + (column), held.ldc * 4); \
-  if (start == nullptr)                                                                        \
-    _tile_zero(tile);                                                                          \
-  else /* sixteen copies of one row: rows no bytes apart */                                    \
+// Tiles are named by literals, so what is done with one is a macro.
+
+/// Stores a tile of the sums that are held, the one from `row` and `column` on, if they have it.
+#define NIBBLE_STORE_HELD(tile, row, column) \
+  if (held.rows > (row)) _tile_stored(tile, held.c + (row)*held.ldc + (column), held.ldc * 4)
+
+/// Begins a tile of sums with sixteen copies of a part of `start` (rows no bytes apart), or with zeros.
+#define NIBBLE_START_TILE(tile, column) \
+  if (start == nullptr)                 \
+    _tile_zero(tile);                   \
+  else                                  \
     _tile_loadd(tile, start + (column), 0)
 
 #define NIBBLE_MULTIPLY_TILES(sums, left, right) \
@@ -109,64 +114,65 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
   else                                           \
     _tile_dpbf16ps(sums, left, right)
 
+template <typename C>
+void store_held(const HeldSums<C>& held) {
+  NIBBLE_STORE_HELD(0, 0, 0);
+  NIBBLE_STORE_HELD(1, 0, 16);
+  NIBBLE_STORE_HELD(2, kTileRows, 0);
+  NIBBLE_STORE_HELD(3, kTileRows, 16);
+  __asm__ volatile("" ::: "memory");
+}
+
 /// 16 * kHigh rows of `rows` by 32 columns, the whole depth in tiles. The panel passes by (streaming loads), so that
-/// the rows stay in L1: 31 to 40 ns a step of 2 x 2 tiles instead of 43, where 23 are the products alone.
+/// the rows stay in L1: 31 to 40 ns a step of 2 x 2 tiles instead of 43, where 23 are the products alone. The first
+/// step stores every held tile just before it multiplies into it: four stores in a row keep the products waiting.
 template <Product kProduct, int kHigh, bool kAhead, typename C>
 NIBBLE_INLINE void multiply_strided(const StridedRows& rows, const std::byte* panel, const C* start,
                                     const HeldSums<C>& held) {
   const auto* const first = static_cast<const std::byte*>(rows.first);
   const int64_t stride = rows.row_bytes;
-  if (kHigh == 1 && held.rows > kTileRows) {
-    _tile_stored(2, held.c + kTileRows * held.ldc, held.ldc * 4);
-    _tile_stored(3, held.c + kTileRows * held.ldc + 16, held.ldc * 4);
-  }
-  if (rows.segment_count == 0) {
-    NIBBLE_TURN_TILE(0, 0, 0);
-    NIBBLE_TURN_TILE(1, 0, 16);
-    if constexpr (kHigh == 2) {
-      NIBBLE_TURN_TILE(2, kTileRows, 0);
-      NIBBLE_TURN_TILE(3, kTileRows, 16);
-    }
-    return;
+  bool turned = rows.segment_count == 0;
+  if (kHigh == 1 || turned) store_held(held);
+  if (turned) {
+    NIBBLE_START_TILE(0, 0);
+    NIBBLE_START_TILE(1, 16);
+    NIBBLE_START_TILE(2, 0);
+    NIBBLE_START_TILE(3, 16);
   }
   for (int s = 0; s < rows.segment_count; ++s) {
     const std::byte *a = first + rows.segments[s].rows, *b = panel + rows.segments[s].panel;
-    int g = 0;
-    if (s ==
-        0) {  // every tile is stored just before its first product: behind one another, stores keep products waiting
-      if constexpr (kAhead) ask_ahead(b);
-      _tile_loadd(4, a, stride);
-      _tile_stream_loadd(6, b, kRowBytes);
-      NIBBLE_TURN_TILE(0, 0, 0);
-      NIBBLE_MULTIPLY_TILES(0, 4, 6);
-      _tile_stream_loadd(7, b + kTileBytes, kRowBytes);
-      NIBBLE_TURN_TILE(1, 0, 16);
-      NIBBLE_MULTIPLY_TILES(1, 4, 7);
-      if constexpr (kHigh == 2) {
-        _tile_loadd(5, a + kTileRows * stride, stride);
-        NIBBLE_TURN_TILE(2, kTileRows, 0);
-        NIBBLE_MULTIPLY_TILES(2, 5, 6);
-        NIBBLE_TURN_TILE(3, kTileRows, 16);
-        NIBBLE_MULTIPLY_TILES(3, 5, 7);
-      }
-      ++g, a += kRowBytes, b += 2 * kTileBytes;
-    }
-    for (; g < rows.groups; ++g, a += kRowBytes, b += 2 * kTileBytes) {
+    for (int g = 0; g < rows.groups; ++g, a += kRowBytes, b += 2 * kTileBytes, turned = true) {
       if constexpr (kAhead) ask_ahead(b);
       _tile_loadd(4, a, stride);
       _tile_stream_loadd(6, b, kRowBytes);
       if constexpr (kHigh == 2) _tile_loadd(5, a + kTileRows * stride, stride);
       _tile_stream_loadd(7, b + kTileBytes, kRowBytes);
+      if (!turned) {
+        if constexpr (kHigh == 2) NIBBLE_STORE_HELD(0, 0, 0);
+        NIBBLE_START_TILE(0, 0);
+      }
       NIBBLE_MULTIPLY_TILES(0, 4, 6);
+      if (!turned) {
+        if constexpr (kHigh == 2) NIBBLE_STORE_HELD(1, 0, 16);
+        NIBBLE_START_TILE(1, 16);
+      }
       NIBBLE_MULTIPLY_TILES(1, 4, 7);
       if constexpr (kHigh == 2) {
+        if (!turned) {
+          NIBBLE_STORE_HELD(2, kTileRows, 0);
+          NIBBLE_START_TILE(2, 0);
+        }
         NIBBLE_MULTIPLY_TILES(2, 5, 6);
+        if (!turned) {
+          NIBBLE_STORE_HELD(3, kTileRows, 16);
+          NIBBLE_START_TILE(3, 16);
+        }
         NIBBLE_MULTIPLY_TILES(3, 5, 7);
       }
     }
   }
 }
-#undef NIBBLE_TURN_TILE
+#undef NIBBLE_START_TILE
 #undef NIBBLE_MULTIPLY_TILES
 
 template <Product kProduct, typename C>
@@ -180,19 +186,6 @@ __attribute__((noinline)) void run_strided(const StridedRows& a, int rows, const
     multiply_strided<kProduct, 2, true>(a, panel, start, held);
   else
     multiply_strided<kProduct, 2, false>(a, panel, start, held);
-  __asm__ volatile("" ::: "memory");
-}
-
-template <typename C>
-void store_held(const HeldSums<C>& held) {
-  if (held.rows > 0) {
-    _tile_stored(0, held.c, held.ldc * 4);
-    _tile_stored(1, held.c + 16, held.ldc * 4);
-  }
-  if (held.rows > kTileRows) {
-    _tile_stored(2, held.c + kTileRows * held.ldc, held.ldc * 4);
-    _tile_stored(3, held.c + kTileRows * held.ldc + 16, held.ldc * 4);
-  }
   __asm__ volatile("" ::: "memory");
 }
 

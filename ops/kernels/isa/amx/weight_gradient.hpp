@@ -180,27 +180,26 @@ NIBBLE_INLINE void bring_rows(const BlockProduct& p, int row) {
   else                                      \
     _tile_stream_loadd(tile, from, kRowBytes)
 
-/// A tile of sums changes hands: those of the last block are stored, those of the next one begin.
-#define NIBBLE_TURN_TILE(tile, at)                                 \
-  if (last != nullptr) _tile_stored(tile, last + (at), kSumBytes); \
-  if (into == Into::kAccumulate)                                   \
-    _tile_loadd(tile, p->sums + (at), kSumBytes);                  \
-  else                                                             \
+/// Begins a tile of a block's sums with what was summed before, or with zeros.
+#define NIBBLE_BEGIN_TILE(tile, at)               \
+  if (into == Into::kAccumulate)                  \
+    _tile_loadd(tile, p->sums + (at), kSumBytes); \
+  else                                            \
     _tile_zero(tile)
 
-/// The sums of a block are stored beside the first products of the next one, tile by tile: all four behind the last
-/// product kept the multipliers waiting for 30 ns, one step in twenty of 512 points.
+/// As in multiply_strided, the first step of a block stores every tile of the last one just before it multiplies into
+/// it.
 template <bool kLeftAgain>
 NIBBLE_INLINE void run_blocks(const BlockProduct* products, int64_t count, Into into) {
   constexpr int kSumBytes = kPanelColumns * 4, kLow = kTileRows * kPanelColumns;
-  float* last = nullptr;
+  HeldSums<float> held;
   for (const BlockProduct* p = products; p < products + count; ++p) {
     int brought = 0;
     bool turned = false;
     for (const StepRun* run = p->runs; run < p->runs + p->run_count; ++run) {
       const auto* a = static_cast<const std::byte*>(p->left) + run->left * 2 * kTileBytes;
       const auto* b = static_cast<const std::byte*>(p->right) + run->right * kTileBytes;
-      for (int64_t s = 0; s < run->steps; ++s, a += 2 * kTileBytes, b += kTileBytes) {
+      for (int64_t s = 0; s < run->steps; ++s, a += 2 * kTileBytes, b += kTileBytes, turned = true) {
         NIBBLE_LOAD_TILE(4, a, kLeftAgain);
         NIBBLE_LOAD_TILE(6, b, !kLeftAgain);
         NIBBLE_LOAD_TILE(5, a + kTileBytes, kLeftAgain);
@@ -208,38 +207,40 @@ NIBBLE_INLINE void run_blocks(const BlockProduct* products, int64_t count, Into 
         if (brought < kPanelRows) bring_rows(*p, brought);
         brought += 2;
         if (!turned) {
-          NIBBLE_TURN_TILE(0, 0);
-          _tile_dpbf16ps(0, 4, 6);
-          NIBBLE_TURN_TILE(1, 16);
-          _tile_dpbf16ps(1, 4, 7);
-          NIBBLE_TURN_TILE(2, kLow);
-          _tile_dpbf16ps(2, 5, 6);
-          NIBBLE_TURN_TILE(3, kLow + 16);
-          _tile_dpbf16ps(3, 5, 7);
-          turned = true;
-          continue;
+          NIBBLE_STORE_HELD(0, 0, 0);
+          NIBBLE_BEGIN_TILE(0, 0);
         }
         _tile_dpbf16ps(0, 4, 6);
+        if (!turned) {
+          NIBBLE_STORE_HELD(1, 0, 16);
+          NIBBLE_BEGIN_TILE(1, 16);
+        }
         _tile_dpbf16ps(1, 4, 7);
+        if (!turned) {
+          NIBBLE_STORE_HELD(2, kTileRows, 0);
+          NIBBLE_BEGIN_TILE(2, kLow);
+        }
         _tile_dpbf16ps(2, 5, 6);
+        if (!turned) {
+          NIBBLE_STORE_HELD(3, kTileRows, 16);
+          NIBBLE_BEGIN_TILE(3, kLow + 16);
+        }
         _tile_dpbf16ps(3, 5, 7);
       }
     }
     if (!turned) {
-      NIBBLE_TURN_TILE(0, 0);
-      NIBBLE_TURN_TILE(1, 16);
-      NIBBLE_TURN_TILE(2, kLow);
-      NIBBLE_TURN_TILE(3, kLow + 16);
+      store_held(held);
+      NIBBLE_BEGIN_TILE(0, 0);
+      NIBBLE_BEGIN_TILE(1, 16);
+      NIBBLE_BEGIN_TILE(2, kLow);
+      NIBBLE_BEGIN_TILE(3, kLow + 16);
     }
-    last = p->sums;
+    held = {.c = p->sums, .ldc = kPanelColumns, .rows = kPanelRows};
   }
-  if (last == nullptr) return;
-  _tile_stored(0, last, kSumBytes);
-  _tile_stored(1, last + 16, kSumBytes);
-  _tile_stored(2, last + kLow, kSumBytes);
-  _tile_stored(3, last + kLow + 16, kSumBytes);
+  store_held(held);
 }
-#undef NIBBLE_TURN_TILE
+#undef NIBBLE_STORE_HELD
+#undef NIBBLE_BEGIN_TILE
 #undef NIBBLE_LOAD_TILE
 
 template <bool kLeftAgain>
