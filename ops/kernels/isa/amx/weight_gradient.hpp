@@ -192,7 +192,7 @@ NIBBLE_INLINE void bring_rows(const BlockProduct& p, int row) {
 template <bool kLeftAgain>
 NIBBLE_INLINE void run_blocks(const BlockProduct* products, int64_t count, Into into) {
   constexpr int kSumBytes = kPanelColumns * 4, kLow = kTileRows * kPanelColumns;
-  HeldSums<float> held;
+  HeldSums<float> held{.c = nullptr, .ldc = 0, .rows = 0};  // a default constructor would be a symbol of every level
   for (const BlockProduct* p = products; p < products + count; ++p) {
     int brought = 0;
     bool turned = false;
