@@ -126,6 +126,13 @@ inline void dot_bf16(int to, int left, int right) {
 }  // namespace
 }  // namespace nibble::testing::emulated
 
+// The compiler's own are macros.
+#undef _tile_zero
+#undef _tile_loadd
+#undef _tile_stream_loadd
+#undef _tile_stored
+#undef _tile_dpbusd
+#undef _tile_dpbf16ps
 #define _tile_loadconfig(p) nibble::testing::emulated::load_config(p)
 #define _tile_release() nibble::testing::emulated::release_tiles()
 #define _tile_zero(i) nibble::testing::emulated::zero_tile(i)
