@@ -1,4 +1,4 @@
-// nibble study: run, report and pick
+// nibble study: run, measure, report and pick
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <vector>
@@ -13,7 +13,8 @@ namespace {
 class Study : public Command {
  public:
   Study() {
-    for (Command* c : {study_run_command(), study_report_command(), study_pick_command()}) parts_.emplace_back(c);
+    for (Command* c : {study_run_command(), study_measure_command(), study_report_command(), study_pick_command()})
+      parts_.emplace_back(c);
   }
 
   const char* name() const override { return "study"; }
@@ -34,7 +35,7 @@ class Study : public Command {
   }
 
   int run() override {
-    if (chosen_ == nullptr) throw UsageError("study needs run, report or pick; see nibble study --help");
+    if (chosen_ == nullptr) throw UsageError("study needs run, measure, report or pick; see nibble study --help");
     return chosen_->run();
   }
 

@@ -43,6 +43,11 @@ class StudyPickCommand : public Command {
     const std::vector<PointResult> points = read_study(study_);
     const std::vector<StudyGroup> groups = group_points(points);
     const Pick pick = pick_best(groups, budget_);
+    if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && times.sitting.empty())
+      warn(fmt::format(
+          "the times of '{}' come from different days or machines; nibble study measure {} times all models "
+          "in turn",
+          study_, study_));
     if (json_)
       print_json(pick);
     else

@@ -33,6 +33,7 @@ Command* cost_command();
 Command* bench_command();
 Command* study_command();
 Command* study_run_command();  // parts of study
+Command* study_measure_command();
 Command* study_report_command();
 Command* study_pick_command();
 Command* synth_command();

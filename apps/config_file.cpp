@@ -5,25 +5,28 @@
 
 #include <sstream>
 
+#include "nn/atomic_file.hpp"
 #include "nn/network_json.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
-std::string where(const std::filesystem::path& file, const toml::node& node) {
-  return fmt::format("{}:{}", file.string(), node.source().begin.line);
+constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
+
+std::string where(const std::string& source, const toml::node& node) {
+  return fmt::format("{}:{}", source, node.source().begin.line);
 }
 
 /// Stores a TOML value in a field (unless `keep`), or says what type the field has.
 struct Storing {
-  const std::filesystem::path& file;
+  const std::string& source;
   const toml::node& node;
   const std::string& name;
   bool keep = false;
 
   [[noreturn]] void refuse(const char* wanted) const {
-    throw UsageError("{}: {} needs {}", where(file, node), name, wanted);
+    throw UsageError("{}: {} needs {}", where(source, node), name, wanted);
   }
 
   template <typename T>
@@ -58,29 +61,29 @@ struct Storing {
   }
 };
 
-Precision layer_precision(const std::filesystem::path& file, const toml::node& node, const std::string& text) {
+Precision layer_precision(const std::string& source, const toml::node& node, const std::string& text) {
   try {
     return parse_precision(text).body;
   } catch (const UsageError& e) {
-    throw UsageError("{}: {}", where(file, node), e.what());
+    throw UsageError("{}: {}", where(source, node), e.what());
   }
 }
 
-void read_layers(const std::filesystem::path& file, const toml::node& node, std::vector<PrecisionOverride>& overrides) {
+void read_layers(const std::string& source, const toml::node& node, std::vector<PrecisionOverride>& overrides) {
   const toml::table* layers = node.as_table();
   if (layers == nullptr)
-    throw UsageError("{}: layers needs tables like [layers.\"layer3.0.conv2\"]", where(file, node));
+    throw UsageError("{}: layers needs tables like [layers.\"layer3.0.conv2\"]", where(source, node));
   for (const auto& [name, entry] : *layers) {
     const toml::table* table = entry.as_table();
     const toml::node* precision = table != nullptr ? table->get("precision") : nullptr;
     const auto text = precision != nullptr ? precision->value_exact<std::string>() : std::nullopt;
     if (!text || table->size() != 1)
-      throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(file, entry),
+      throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(source, entry),
                        std::string(name.str()));
     if (text->ends_with("-fl8"))
       throw UsageError("{}: '{}' is the precision of a network; a layer takes bf16, w4a4, w4a8, w8a4 or w8a8",
-                       where(file, *precision), *text);
-    overrides.push_back({std::string(name.str()), layer_precision(file, *precision, *text)});
+                       where(source, *precision), *text);
+    overrides.push_back({std::string(name.str()), layer_precision(source, *precision, *text)});
   }
 }
 
@@ -91,27 +94,32 @@ void read_config(const std::filesystem::path& file, const std::vector<OptionFiel
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
     throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
+  parse_config(read_text_file(file, kLongestConfig), file.string(), fields, given, overrides);
+}
+
+void parse_config(const std::string& text, const std::string& source, const std::vector<OptionField>& fields,
+                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
   toml::table table;
   try {
-    table = toml::parse_file(file.string());
+    table = toml::parse(text, source);
   } catch (const toml::parse_error& e) {
-    throw UsageError("{}:{}: {}", file.string(), e.source().begin.line, e.description());
+    throw UsageError("{}:{}: {}", source, e.source().begin.line, e.description());
   }
   std::vector<std::string> known = {"layers"};
   for (const OptionField& f : fields) known.push_back(f.name);
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
     if (name == "layers") {
-      read_layers(file, node, overrides);
+      read_layers(source, node, overrides);
       continue;
     }
     const auto field = std::find_if(fields.begin(), fields.end(), [&](const OptionField& f) { return f.name == name; });
     if (field == fields.end()) {
       const std::string near = nearest_name(name, known);
-      throw UsageError("{}: unknown option '{}'{}", where(file, node), name,
+      throw UsageError("{}: unknown option '{}'{}", where(source, node), name,
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
     }
-    std::visit(Storing{file, node, field->name, given.contains(name)}, field->value);
+    std::visit(Storing{source, node, field->name, given.contains(name)}, field->value);
   }
 }
 

@@ -15,6 +15,10 @@ namespace nibble::apps {
 void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
 
+/// The same from a text that is kept elsewhere; errors call it `source`.
+void parse_config(const std::string& text, const std::string& source, const std::vector<OptionField>& fields,
+                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
+
 /// The same fields as TOML text, which read_config reads back equal.
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);
 

@@ -34,5 +34,7 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows);
 std::string grouped(int64_t n);
 /// Seconds as "3 h 10 min", "2 min 5 s", "12 s".
 std::string duration(double seconds);
+/// Now, as "2026-11-27T14:30:05Z".
+std::string utc_now();
 
 }  // namespace nibble::apps

@@ -17,8 +17,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr double kLatencySeconds = 0.5;  // at least, of calls after the first
-constexpr size_t kLatencyCalls = 7;      // at least
+constexpr int64_t kBatch = 32;
 
 Tensor noise(int64_t n, int64_t side) {
   const Tensor x(DType::u8, {n, side, side, 3});
@@ -27,20 +26,22 @@ Tensor noise(int64_t n, int64_t side) {
   return x;
 }
 
-/// Median milliseconds of a call with `n` images.
-double call_ms(Executor& executor, int64_t n, int64_t side) {
-  const Tensor images = noise(n, side);
-  executor.run(images);  // allocations, page faults
-  std::vector<double> times;
+void time_calls(Executor& executor, const Tensor& images, double seconds, size_t calls, std::vector<double>& times) {
+  executor.run(images);
   double total = 0;
-  while (times.size() < kLatencyCalls || total < kLatencySeconds) {
+  for (size_t i = 0; i < calls || total < seconds; ++i) {
     const auto began = std::chrono::steady_clock::now();
     executor.run(images);
     times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     total += times.back();
   }
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
-  return 1000 * times[times.size() / 2];
+}
+
+double median_ms(std::vector<double> seconds) {
+  if (seconds.empty()) return 0;
+  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return 1000 * *middle;
 }
 
 }  // namespace
@@ -62,12 +63,27 @@ uint64_t served_file_bytes(const ServedModel& model) {
   return bytes;
 }
 
-Latency measure_latency(Executor& executor, int64_t side) {
-  return {.batch1_ms = call_ms(executor, 1, side),
-          .batch32_ms_per_image = call_ms(executor, 32, side) / 32,
+LatencyProbe::LatencyProbe(Executor& executor, int64_t side)
+    : executor_(&executor), one_(noise(1, side)), batch_(noise(kBatch, side)) {}
+
+void LatencyProbe::visit(double seconds, size_t calls) {
+  time_calls(*executor_, one_, seconds, calls, one_seconds_);
+  time_calls(*executor_, batch_, seconds, calls, batch_seconds_);
+}
+
+Latency LatencyProbe::result() const {
+  return {.batch1_ms = median_ms(one_seconds_),
+          .batch32_ms_per_image = median_ms(batch_seconds_) / kBatch,
           .threads = threads(),
           .cpu = cpu_features().brand,
-          .isa = std::string(name_of(active_isa()))};
+          .isa = std::string(name_of(active_isa())),
+          .sitting = ""};
+}
+
+Latency measure_latency(Executor& executor, int64_t side) {
+  LatencyProbe probe(executor, side);
+  probe.visit(0.5, 7);
+  return probe.result();
 }
 
 }  // namespace nibble::apps

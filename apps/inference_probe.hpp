@@ -1,6 +1,7 @@
 // How fast and how large a served model is on this machine, trained or not.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "nn/runtime/executor.hpp"
 #include "nn/study/point_result.hpp"
@@ -15,8 +16,23 @@ ServedModel untrained_model(const NetworkOptions& options);
 /// it. DiskError.
 uint64_t served_file_bytes(const ServedModel& model);
 
-/// Median time of a call with one and with 32 images of noise, `side` pixels a side. Cost: half a second and seven
-/// calls each, at least.
+/// Times of calls with one and with 32 images of noise, `side` pixels a side, collected over any number of visits.
+class LatencyProbe {
+ public:
+  LatencyProbe(Executor& executor, int64_t side);
+  /// Times calls with either number of images for `seconds` and `calls` calls, at least, behind one call that does not
+  /// count: it allocates, or finds its weights in memory.
+  void visit(double seconds, size_t calls);
+  /// The medians over all visits.
+  Latency result() const;
+
+ private:
+  Executor* executor_;
+  Tensor one_, batch_;
+  std::vector<double> one_seconds_, batch_seconds_;
+};
+
+/// One visit of half a second and seven calls.
 Latency measure_latency(Executor& executor, int64_t side);
 
 }  // namespace nibble::apps

@@ -1,10 +1,9 @@
 #include "apps/machine_note.hpp"
 
-#include <fmt/chrono.h>
-
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "apps/console.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "nn/atomic_file.hpp"
@@ -30,10 +29,9 @@ void store(const std::filesystem::path& path, const Json& sessions) {
 }  // namespace
 
 MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
-  const std::time_t now = std::time(nullptr);
   Json session;
   session["nibble"] = NIBBLE_VERSION;
-  session["started"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+  session["started"] = utc_now();
   session["cpu"] = cpu_features().brand;
   session["isa"] = std::string(name_of(active_isa()));
   session["isa_why"] = isa_explanation();

@@ -37,6 +37,10 @@ void TrainArguments::read(const std::string& file) {
   read_config(file, all_, app_ != nullptr ? given() : std::set<std::string>(), options.network.overrides);
 }
 
+void TrainArguments::read_text(const std::string& text, const std::string& source) {
+  parse_config(text, source, all_, app_ != nullptr ? given() : std::set<std::string>(), options.network.overrides);
+}
+
 void TrainArguments::resolve() {
   resolve_texts(texts_, options.network);
   options.validate();

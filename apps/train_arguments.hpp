@@ -21,6 +21,8 @@ class TrainArguments {
   std::set<std::string> given() const;
   /// Fills from a config file what the command line left alone; UsageError (see read_config).
   void read(const std::string& file);
+  /// The same from a text that errors call `source`.
+  void read_text(const std::string& text, const std::string& source);
   /// Turns texts into enumerations and checks ranges; UsageError.
   void resolve();
   /// All options as TOML, except those in `without`; read() makes the same options of it.

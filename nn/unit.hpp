@@ -63,6 +63,7 @@ struct UnitSpec {
 struct PrecisionOverride {
   std::string layer;
   Precision precision;
+  bool operator==(const PrecisionOverride&) const = default;
 };
 
 /// What the user asks for; everything else follows from it.
@@ -78,6 +79,7 @@ struct NetworkOptions {
   bool same_padding = false;        // paper quirk: XLA SAME (0 before, 1 after on even sizes)
   bool signed_block_input = false;  // paper quirk: conv1 of projection blocks signed, with its own quantizer
   std::vector<PrecisionOverride> overrides;
+  bool operator==(const NetworkOptions&) const = default;
 };
 
 struct Network {

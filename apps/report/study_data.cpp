@@ -193,6 +193,18 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points) {
   return result;
 }
 
+TimesOf times_of(const std::vector<PointResult>& points) {
+  std::set<std::string> machines, sittings;
+  for (const PointResult& p : points) {
+    const Latency& l = p.latency;
+    if (!(l.batch1_ms > 0)) continue;
+    machines.insert(fmt::format("{} ({} kernels, {} thread{})", l.cpu, l.isa, l.threads, l.threads == 1 ? "" : "s"));
+    sittings.insert(l.sitting);
+  }
+  const bool one = machines.size() == 1 && sittings.size() == 1;
+  return {.machines = {machines.begin(), machines.end()}, .sitting = one ? *sittings.begin() : ""};
+}
+
 const std::vector<CostKind>& cost_kinds() {
   static const std::vector<CostKind> kKinds = {
       {"linear", "linear cost, bf16 at width 1 = 1", [](const StudyGroup& g) { return g.first().ratio.linear; }},

@@ -39,6 +39,13 @@ struct StudyGroup {
 /// such accuracies do not compare. The groups point into `points`.
 std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
 
+/// Where and when the times of a study were measured.
+struct TimesOf {
+  std::vector<std::string> machines;  // "Intel(R) ... (amx kernels, 2 threads)", by name; none: nothing was timed
+  std::string sitting;                // UTC; empty: not all of them in turn, in one sitting
+};
+TimesOf times_of(const std::vector<PointResult>& points);
+
 /// One of the costs that models are compared by.
 struct CostKind {
   const char* key;    // "linear"

@@ -136,7 +136,18 @@ void add_budgets(Page& page, const Groups& groups) {
              "standard errors.");
 }
 
-std::string cost_caption(const std::string& key) {
+/// Empty when nothing was timed.
+std::string times_text(const std::vector<PointResult>& points) {
+  const TimesOf times = times_of(points);
+  if (times.machines.empty()) return "";
+  std::string text = "Times were measured on " + listed(times.machines);
+  if (!times.sitting.empty()) return text + ", all models in turn, from " + times.sitting + " on.";
+  text += times.machines.size() > 1 ? "; only those of one machine compare."
+                                    : ", each when its training ended, whatever else the machine did then.";
+  return text + " nibble study measure times all models in turn.";
+}
+
+std::string cost_caption(const std::string& key, const std::vector<PointResult>& points) {
   const std::string front =
       " The broad line is the Pareto front: the best accuracy that a cost buys. Hollow marks are dominated: another "
       "model "
@@ -149,18 +160,19 @@ std::string cost_caption(const std::string& key) {
     return "Cost: multiplications by the product of the bits of their operands, as the area of a multiplier grows." +
            inset;
   if (key == "memory") return "Cost: the bits that the weights take." + inset;
-  if (key == "latency") return "Measured, not modelled: one image after the other on this machine.";
+  if (key == "latency") return "Measured, not modelled: one image after the other. " + times_text(points);
   return "The exported file, with scales, batch norm and class names, which the models leave out.";
 }
 
-void add_costs(Page& page, const Groups& groups) {
+void add_costs(Page& page, const Groups& groups, const std::vector<PointResult>& points) {
   page.heading("Accuracy and cost");
   std::vector<Figure> figures;
   for (const CostKind& cost : cost_kinds()) {
     if (std::none_of(groups.begin(), groups.end(), [&](const StudyGroup& g) { return cost.of(g) > 0; })) continue;
     std::string title = cost.title;
     title[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(title[0])));
-    figures.push_back({title.substr(0, title.find(',')), draw(cost_chart(groups, cost)), cost_caption(cost.key)});
+    figures.push_back(
+        {title.substr(0, title.find(',')), draw(cost_chart(groups, cost)), cost_caption(cost.key, points)});
   }
   figures.push_back({"Width", draw(width_chart(groups)),
                      "The same accuracies by width: what quantization costs when the network keeps its size."});
@@ -247,15 +259,6 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
   }
 }
 
-std::vector<std::string> machines_of(const std::vector<PointResult>& points) {
-  std::set<std::string> machines;
-  for (const PointResult& p : points)
-    if (p.latency.batch1_ms > 0)
-      machines.insert(fmt::format("{} ({} kernels, {} thread{})", p.latency.cpu, p.latency.isa, p.latency.threads,
-                                  p.latency.threads == 1 ? "" : "s"));
-  return {machines.begin(), machines.end()};
-}
-
 std::string measured(double value, int digits) {
   return value > 0 ? decimal(value, digits) : "-";
 }
@@ -287,8 +290,7 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
   std::string caption =
       "Costs are ratios to bf16 at width 1. The errors are of one model on this many images; the best "
       "epoch is the published metric, smoothed over five epochs.";
-  const std::vector<std::string> machines = machines_of(points);
-  if (!machines.empty()) caption += " Times were measured on " + listed(machines) + ".";
+  if (const std::string times = times_text(points); !times.empty()) caption += " " + times;
   page.table(table, caption);
 }
 
@@ -327,7 +329,7 @@ std::string study_page(const std::vector<PointResult>& points, const std::string
   add_key(page, groups);
   add_findings(page, groups);
   add_budgets(page, groups);
-  add_costs(page, groups);
+  add_costs(page, groups, points);
   add_gaps(page, groups);
   add_curves(page, groups);
   add_layer_costs(page, groups);

@@ -198,7 +198,8 @@ PointResult read_point(const Reader& r) {
                .batch32_ms_per_image = latency.number("batch32_ms_per_image"),
                .threads = latency.count("threads"),
                .cpu = latency.text("cpu"),
-               .isa = latency.text("isa")};
+               .isa = latency.text("isa"),
+               .sitting = latency.has("sitting") ? latency.text("sitting") : ""};
   p.last = read_accuracy(r.inside("last"));
   const Reader best = r.inside("best");
   p.best = {.step = best.count("step"),
@@ -247,6 +248,7 @@ std::string to_json(const PointResult& p) {
                   {"threads", p.latency.threads},
                   {"cpu", p.latency.cpu},
                   {"isa", p.latency.isa}};
+  if (!p.latency.sitting.empty()) j["latency"]["sitting"] = p.latency.sitting;
   j["last"] = accuracy_json(p.last);
   j["best"] = {{"step", p.best.step},
                {"epoch", p.best.epoch},

@@ -17,8 +17,7 @@ constexpr const char* kResult = "result.json";
 constexpr const char* kStudy = "study.json";
 constexpr uint64_t kLongestStudy = uint64_t{256} << 20;  // a point takes about 50 KiB
 
-std::vector<PointResult> points_of_folder(const fs::path& study) {
-  std::vector<PointResult> points;
+std::vector<fs::path> results_in(const fs::path& study) {
   std::error_code error;
   std::vector<fs::path> results;
   for (fs::directory_iterator entry(study, error), end; !error && entry != end; entry.increment(error)) {
@@ -27,8 +26,12 @@ std::vector<PointResult> points_of_folder(const fs::path& study) {
   }
   if (error) throw DiskError("cannot read '{}': {}", study.string(), disk_reason(error.value()));
   std::sort(results.begin(), results.end());
-  for (const fs::path& path : results) points.push_back(read_point_result(path));
-  return points;
+  return results;
+}
+
+[[noreturn]] void refuse_empty(const fs::path& study) {
+  throw DataError("'{}' has no finished point (no */{}) and no {}; run nibble study run first", study.string(), kResult,
+                  kStudy);
 }
 
 std::vector<PointResult> points_of_file(const fs::path& file) {
@@ -64,20 +67,23 @@ std::vector<PointResult> points_from_json(const std::string& text, const std::st
   return points;
 }
 
-std::vector<PointResult> read_study(const fs::path& study) {
+StudySource find_study(const fs::path& study) {
   std::error_code ignored;
+  if (!fs::exists(study, ignored)) throw UsageError("there is no study '{}'; check the path", study.string());
+  if (!fs::is_directory(study, ignored)) return {.results = {}, .file = study};
+  StudySource source{.results = results_in(study), .file = {}};
+  if (!source.results.empty()) return source;
+  source.file = study / kStudy;
+  if (!fs::is_regular_file(source.file, ignored)) refuse_empty(study);
+  return source;
+}
+
+std::vector<PointResult> read_study(const fs::path& study) {
+  const StudySource source = find_study(study);
   std::vector<PointResult> points;
-  if (fs::is_directory(study, ignored)) {
-    points = points_of_folder(study);
-    if (points.empty() && fs::is_regular_file(study / kStudy, ignored)) points = points_of_file(study / kStudy);
-  } else if (fs::exists(study, ignored)) {
-    points = points_of_file(study);
-  } else {
-    throw UsageError("there is no study '{}'; check the path", study.string());
-  }
-  if (points.empty())
-    throw DataError("'{}' has no finished point (no */{}) and no {}; run nibble study run first", study.string(),
-                    kResult, kStudy);
+  for (const fs::path& path : source.results) points.push_back(read_point_result(path));
+  if (!source.file.empty()) points = points_of_file(source.file);
+  if (points.empty()) refuse_empty(study);
   sort_points(points, study);
   return points;
 }

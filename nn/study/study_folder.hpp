@@ -15,6 +15,16 @@ namespace nibble {
 /// STUDY/<point>/result.json
 std::filesystem::path result_path(const std::filesystem::path& study, const std::string& point);
 
+/// Where the points of a study are kept: in result files, or all in one file like study.json.
+struct StudySource {
+  std::vector<std::filesystem::path> results;
+  std::filesystem::path file;  // empty: in result files
+};
+
+/// The result files of a study folder, or without any its study.json; or the file that was named. UsageError when there
+/// is no such path, DataError when the folder has neither, DiskError when it cannot be read.
+StudySource find_study(const std::filesystem::path& study);
+
 /// The finished points of a study folder, ordered by precision, width and seed; of a folder without any, those of its
 /// study.json; or those of a file like study.json. DataError naming the file when one does not parse, holds no points,
 /// or two points have one name (and when nothing is found, what was looked for); DiskError when it cannot be read.

@@ -145,6 +145,25 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   CHECK(count(html, "at most its linear cost is more accurate in 2 cases") == 1);
 }
 
+TEST_CASE("study report: times of one sitting compare, those of several moments or machines are called so") {
+  std::vector<PointResult> points = small_study();
+  CHECK(times_of(points).machines.empty());
+  CHECK_FALSE(has(study_page(points, "s"), "Times were measured"));
+  for (PointResult& p : points)
+    p.latency = {
+        .batch1_ms = 2, .batch32_ms_per_image = 1, .threads = 2, .cpu = "Cpu A", .isa = "avx2", .sitting = "T"};
+  CHECK(times_of(points).sitting == "T");
+  CHECK(has(study_page(points, "s"), "Cpu A (avx2 kernels, 2 threads), all models in turn, from T on."));
+  points[1].latency.sitting.clear();
+  CHECK(has(study_page(points, "s"), "each when its training ended"));
+  points[1].latency.sitting = "T";
+  points[1].latency.cpu = "Cpu <b>";
+  CHECK(has(study_page(points, "s"),
+            "Cpu &lt;b&gt; (avx2 kernels, 2 threads) and Cpu A (avx2 kernels, 2 threads); only those of one "));
+  points[1].latency.batch1_ms = 0;
+  CHECK(times_of(points).sitting == "T");
+}
+
 TEST_CASE("study report: a layer with bits of its own is named") {
   std::vector<PointResult> points = small_study();
   CHECK(count(study_page(points, "small"), "<figcaption>8 bits: conv1, fc; 4 bits: all others.</figcaption>") == 1);

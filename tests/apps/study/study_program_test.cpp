@@ -181,7 +181,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused("study run", 2, "--out");
   check_refused("study rnu", 2, "unknown command 'rnu' (did you mean run?); see nibble study --help");
   check_refused("study run --out x --lrr 1", 2, "(did you mean --lr?); see nibble study run --help");
-  check_refused("study", 2, "study needs run, report or pick");
+  check_refused("study", 2, "study needs run, measure, report or pick");
   check_refused("study pick " + study + " --max-linear 1", 2, "there is no study");
   CHECK_FALSE(fs::exists(study));
 
@@ -229,6 +229,68 @@ TEST_CASE("study run: a point that fails stops no other, is noted and is tried a
   CHECK(fs::exists(point + "/result.json"));
 }
 
+TEST_CASE("study measure: all points are timed in one sitting, and nothing else of their results changes") {
+  const TemporaryFolder folder("study-measure");
+  const std::string data = folder / "data", study = folder / "study", kept = folder / "kept";
+  if (!make_data(data)) return;
+  REQUIRE(run_program("study run --quiet --data " + data + " --out " + study + kRecipe +
+                      "--widths 0.05 --precisions bf16,w4a4 --extra-seeds 0.05:1")
+              .code == 0);
+  const std::vector<std::string> points = {"bf16-x0.05-s0", "bf16-x0.05-s1", "w4a4-x0.05-s0", "w4a4-x0.05-s1"};
+  const auto result = [&](const std::string& point) {
+    return nlohmann::json::parse(read_text(study + "/" + point + "/result.json"));
+  };
+  const std::string pick = "study pick --max-ms 1e6 ", measure = "study measure --rounds 1 --threads 1 ";
+  CHECK(has(run_program(pick + study).err, "nibble study measure " + study + " times all models in turn"));
+  std::vector<nlohmann::json> before;
+  for (const std::string& p : points) before.push_back(result(p));
+  CHECK_FALSE(before[0].at("latency").contains("sitting"));
+
+  const Result measured = run_program(measure + "--json " + study);
+  CAPTURE(measured.err);
+  REQUIRE(measured.code == 0);
+  const nlohmann::json j = nlohmann::json::parse(measured.out);
+  CHECK(names(j.at("points")) == points);
+  for (size_t i = 0; i < points.size(); ++i) {
+    nlohmann::json now = result(points[i]);
+    CHECK(now.at("latency").at("sitting") == j.at("sitting"));
+    CHECK(now.at("latency").at("batch1_ms") == j.at("points")[i].at("batch1_ms"));
+    now.erase("latency");
+    before[i].erase("latency");
+    CHECK(now == before[i]);
+  }
+  CHECK(result(points[2]).at("latency") == result(points[3]).at("latency"));
+  CHECK(run_program(pick + study).err.empty());
+  CHECK(has(run_program(measure + study).out, "next: nibble study report " + study));
+
+  // As a repository keeps it: one file, made anew from its points.
+  REQUIRE(run_program("study report " + study).code == 0);
+  CHECK(has(read_text(study + "/report/index.html"), "all models in turn, from "));
+  fs::create_directories(kept);
+  fs::copy_file(study + "/report/study.json", kept + "/study.json");
+  REQUIRE(run_program(measure + kept).code == 0);
+  nlohmann::json then = nlohmann::json::parse(read_text(study + "/report/study.json")),
+                 now = nlohmann::json::parse(read_text(kept + "/study.json"));
+  CHECK(now.at("points")[0].at("latency") != then.at("points")[0].at("latency"));
+  for (nlohmann::json* side : {&then, &now}) {
+    for (nlohmann::json& p : side->at("points")) p.erase("latency");
+    for (nlohmann::json& g : side->at("groups")) g.at("cost").erase("latency");
+    side->at("fronts").erase("latency");
+  }
+  CHECK(now == then);
+  CHECK_FALSE(fs::exists(kept + "/.lock"));
+
+  check_refused("study measure --rounds 0 " + study, 2, "--rounds is 0; use 1 to 10000");
+  check_refused(measure + (folder / "none"), 2, "there is no study");
+  check_refused(measure + data, 3, "has no finished point");
+  nlohmann::json other = result(points[0]);
+  other.at("provenance").at("config") = "width = 3.0";
+  folder.write("study/" + points[0] + "/result.json", other.dump());
+  const std::string unchanged = read_text(study + "/" + points[3] + "/result.json");
+  check_refused(measure + study, 3, "bf16-x0.05-s0 is a resnet26 x0.05");
+  CHECK(read_text(study + "/" + points[3] + "/result.json") == unchanged);
+}
+
 TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outside, and the next call goes on") {
   const TemporaryFolder folder("study-term");
   const std::string data = folder / "data", study = folder / "study", point = study + "/w4a4-x0.1-s0";
@@ -244,6 +306,10 @@ TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outs
   for (int i = 0; i < 6000 && !fs::exists(point + "/latest"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   check_refused("study run --quiet --out " + study, 2, "another process is working on the study");
+  fs::create_directories(study + "/kept");
+  fs::copy_file(folder.write("result.json", "{}"), study + "/kept/result.json");
+  check_refused("study measure " + study, 2, "another process is working on the study");
+  fs::remove_all(study + "/kept");
   kill(child, SIGTERM);
   int status = 0;
   waitpid(child, &status, 0);

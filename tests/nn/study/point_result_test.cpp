@@ -90,6 +90,13 @@ TEST_CASE("a point's result comes back equal from its JSON") {
   CHECK(q.layers[0].usage.codes.empty());
 }
 
+TEST_CASE("a point timed beside others says when, and one timed alone says nothing") {
+  PointResult p = sample();
+  CHECK(to_json(p).find("sitting") == std::string::npos);
+  p.latency.sitting = "2026-11-27T14:30:05Z";
+  CHECK(point_result_from_json(to_json(p), "test").latency == p.latency);
+}
+
 TEST_CASE("a result that misses any of its keys is refused by that key's name") {
   const nlohmann::json whole = nlohmann::json::parse(to_json(sample()));
   for (const auto& member : whole.items()) {

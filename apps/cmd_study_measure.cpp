@@ -1,0 +1,118 @@
+// nibble study measure
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/command_line.hpp"
+#include "apps/console.hpp"
+#include "apps/options.hpp"
+#include "apps/report/study_report.hpp"
+#include "apps/signals.hpp"
+#include "apps/study/timing.hpp"
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
+#include "nn/folder_lock.hpp"
+#include "nn/study/study_folder.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class StudyMeasureCommand : public Command {
+ public:
+  const char* name() const override { return "measure"; }
+  const char* summary() const override { return "milliseconds an image of all finished points, in turn, here and now"; }
+  const char* examples() const override {
+    return "  nibble study measure studies/a                        # then: nibble study report studies/a\n"
+           "  nibble study measure studies/a --rounds 15 --threads 2";
+  }
+
+  void declare(CLI::App& app) override {
+    add_option(app, "STUDY", study_, "study folder, or a study.json").required();
+    add_option(app, "--rounds", rounds_, "times that every model has its turn").capture_default_str();
+    declare_threads(app, threads_);
+    add_flag(app, "--json", json_, "print one JSON object");
+  }
+
+  int run() override {
+    if (rounds_ < 1 || rounds_ > 10000) throw UsageError("--rounds is {}; use 1 to 10000", rounds_);
+    apply_threads(threads_);
+    install_signal_handlers();
+    const StudySource source = find_study(study_);
+    std::unique_ptr<FolderLock> lock;
+    if (source.file.empty()) lock = std::make_unique<FolderLock>(study_, "working on the study");
+    std::vector<PointResult> points = read_study(study_);
+    std::vector<TimedNetwork> networks = networks_of(points);
+    if (networks.empty())
+      throw UsageError("no point of '{}' is of a model that can be served; fake quantization is not", study_);
+    time_in_turn(networks, rounds_);
+    store(source, points, networks);
+    if (json_)
+      print_json(networks);
+    else
+      print_table(networks);
+    return 0;
+  }
+
+ private:
+  static void store(const StudySource& source, std::vector<PointResult>& points,
+                    const std::vector<TimedNetwork>& networks) {
+    std::map<std::string, Latency> times;
+    for (const TimedNetwork& n : networks)
+      for (const std::string& point : n.points) times[point] = n.latency;
+    const auto set = [&](PointResult& p) {
+      if (const auto found = times.find(p.name); found != times.end()) p.latency = found->second;
+    };
+    for (const fs::path& path : source.results) {
+      PointResult p = read_point_result(path);
+      set(p);
+      write_file_atomically(path, to_json(p));
+    }
+    if (source.file.empty()) return;
+    for (PointResult& p : points) set(p);
+    write_file_atomically(source.file, study_json(points));
+  }
+
+  static void print_json(const std::vector<TimedNetwork>& networks) {
+    nlohmann::ordered_json j;
+    const Latency& any = networks.front().latency;
+    j["sitting"] = any.sitting;
+    j["cpu"] = any.cpu;
+    j["isa"] = any.isa;
+    j["threads"] = any.threads;
+    j["points"] = nlohmann::ordered_json::array();
+    for (const TimedNetwork& n : networks)
+      for (const std::string& point : n.points)
+        j["points"].push_back({{"name", point},
+                               {"batch1_ms", n.latency.batch1_ms},
+                               {"batch32_ms_per_image", n.latency.batch32_ms_per_image}});
+    print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  }
+
+  void print_table(const std::vector<TimedNetwork>& networks) const {
+    std::vector<std::vector<std::string>> rows = {{"model", "ms, one image", "ms an image of 32"}};
+    for (const TimedNetwork& n : networks)
+      rows.push_back({fmt::format("{} x{}", n.options.precision, n.options.width),
+                      fmt::format("{:.2f}", n.latency.batch1_ms),
+                      fmt::format("{:.2f}", n.latency.batch32_ms_per_image)});
+    print(format_table(rows));
+    const Latency& any = networks.front().latency;
+    print(fmt::format("medians of {} rounds in turn on {}, {}, {} threads; next: nibble study report {}", rounds_,
+                      any.cpu, any.isa, any.threads, study_));
+  }
+
+  std::string study_;
+  int64_t rounds_ = 7, threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* study_measure_command() {
+  return new StudyMeasureCommand;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,87 @@
+// Which networks a study has to time, from the configurations that its points carry.
+#include "apps/study/timing.hpp"
+
+#include <doctest/doctest.h>
+
+#include "apps/train_arguments.hpp"
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+namespace {
+
+PointResult point(const std::string& precision, double width, uint64_t seed, const std::string& more = "") {
+  TrainArguments arguments;
+  TrainOptions& o = arguments.options;
+  o.network.arch = "resnet26";
+  o.network.precision = precision;
+  o.network.width = width;
+  o.network.image_size = 32;
+  o.seed = seed;
+  PointResult p;
+  p.name = fmt::format("{}-x{}-s{}", precision, width, seed);
+  p.arch = o.network.arch;
+  p.precision = precision;
+  p.width = width;
+  p.seed = seed;
+  p.image_size = 32;
+  p.classes = 7;
+  p.provenance.config = arguments.config_text() + more;
+  return p;
+}
+
+std::string refusal(const PointResult& p) {
+  try {
+    networks_of({p});
+  } catch (const DataError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("study timing: seeds share a network; precision, width and layers make another; fake arithmetic has none") {
+  const std::string layer = "\n[layers.\"layer3.0.conv2\"]\nprecision = \"w8a8\"\n";
+  PointResult fake = point("w8a8", 0.1, 0);
+  const std::string integer = "quant-mode = 'integer'";
+  REQUIRE(has(fake.provenance.config, integer));
+  fake.provenance.config.replace(fake.provenance.config.find(integer), integer.size(), "quant-mode = 'fake'");
+  const std::vector<TimedNetwork> networks =
+      networks_of({point("w4a4", 0.1, 0), point("bf16", 0.1, 0), point("w4a4", 0.1, 1), fake, point("w4a4", 0.2, 0),
+                   point("w4a4", 0.1, 2, layer)});
+  REQUIRE(networks.size() == 4);
+  CHECK(networks[0].points == std::vector<std::string>{"w4a4-x0.1-s0", "w4a4-x0.1-s1"});
+  CHECK(networks[0].options.classes == 7);
+  CHECK(networks[1].points == std::vector<std::string>{"bf16-x0.1-s0"});
+  CHECK(networks[2].options.width == 0.2);
+  CHECK(networks[3].options.overrides.size() == 1);
+}
+
+TEST_CASE("study timing: a configuration that is damaged or another network's is refused with the point's name") {
+  CHECK(refusal(point("w4a4", 0.1, 0)) == "accepted");
+  CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "did you mean 'width'?"));
+  CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "the result of w4a4-x0.1-s0"));
+  CHECK(has(refusal(point("w4a4", 0.1, 0, "=")), "the configuration of w4a4-x0.1-s0:"));
+  PointResult p = point("w4a4", 0.1, 0);
+  p.width = 0.2;
+  CHECK(has(refusal(p), "is a resnet26 x0.2 w4a4 at 32 px, its configuration is of a resnet26 x0.1 w4a4 at 32 px"));
+  p.provenance.config.clear();
+  CHECK(has(refusal(p), "its configuration is of a"));
+}
+
+TEST_CASE("study timing: every network is timed in one sitting") {
+  std::vector<TimedNetwork> networks = networks_of({point("w4a4", 0.05, 0), point("bf16", 0.05, 0)});
+  time_in_turn(networks, 1);
+  for (const TimedNetwork& n : networks) {
+    CHECK(n.latency.batch1_ms > 0);
+    CHECK(n.latency.batch32_ms_per_image > 0);
+    CHECK(n.latency.threads > 0);
+    CHECK(n.latency.sitting.size() == std::string("2026-11-27T14:30:05Z").size());
+    CHECK(n.latency.sitting == networks[0].latency.sitting);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::apps
