@@ -24,8 +24,8 @@ struct Latency {
   double batch32_ms_per_image = 0;  // 32 images a call
   int64_t threads = 0;
   std::string cpu, isa;
-  std::string
-      sitting;  // UTC, when the models of a study were timed in turn; empty: this one alone, when it was trained
+  /// UTC, when the models of a study were timed in turn; empty: this one alone, when it was trained.
+  std::string sitting = {};
   bool operator==(const Latency&) const = default;
 };
 
