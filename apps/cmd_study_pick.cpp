@@ -45,8 +45,7 @@ class StudyPickCommand : public Command {
     const Pick pick = pick_best(groups, budget_);
     if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && times.sitting.empty())
       warn(fmt::format(
-          "the times of '{}' come from different days or machines; nibble study measure {} times all models "
-          "in turn",
+          "the times of '{}' were not measured in one sitting; nibble study measure {} times all models in turn",
           study_, study_));
     if (json_)
       print_json(pick);

@@ -19,6 +19,8 @@ NetworkOptions network_of(const PointResult& p) {
   try {
     arguments.read_text(p.provenance.config, "the configuration of " + p.name);
     arguments.resolve();
+    network.classes = p.classes;
+    build_resnet(network);  // numbers out of range, layers that are not there
   } catch (const UsageError& e) {
     throw DataError("{}; the result of {} is damaged or of another version: remove it and train the point again",
                     e.what(), p.name);
@@ -30,7 +32,6 @@ NetworkOptions network_of(const PointResult& p) {
         "point again",
         p.name, p.arch, p.width, p.precision, p.image_size, network.arch, network.width, network.precision,
         network.image_size);
-  network.classes = p.classes;
   return network;
 }
 

@@ -64,7 +64,12 @@ TEST_CASE("study timing: a configuration that is damaged or another network's is
   CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "did you mean 'width'?"));
   CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "the result of w4a4-x0.1-s0"));
   CHECK(has(refusal(point("w4a4", 0.1, 0, "=")), "the configuration of w4a4-x0.1-s0:"));
+  CHECK(
+      has(refusal(point("w4a4", 0.1, 0, "\n[layers.nowhere]\nprecision = \"w8a8\"\n")), "the result of w4a4-x0.1-s0"));
   PointResult p = point("w4a4", 0.1, 0);
+  p.classes = 1'000'000'000;
+  CHECK(has(refusal(p), "the result of w4a4-x0.1-s0"));
+  p.classes = 7;
   p.width = 0.2;
   CHECK(has(refusal(p), "is a resnet26 x0.2 w4a4 at 32 px, its configuration is of a resnet26 x0.1 w4a4 at 32 px"));
   p.provenance.config.clear();
