@@ -9,10 +9,9 @@ namespace nibble {
 /// NIBBLE_THREADS  default of --threads; read by the program's option parser.
 /// NIBBLE_LOG      quiet|info|debug: how much goes to stderr; read by the program at start.
 /// NIBBLE_PROFILE  path of a Chrome trace to write at exit; read by the program at start.
-/// NO_COLOR        any non-empty value: no colour.
-/// TERM            "dumb": no colour, no redrawn line.
+/// TERM            unset or "dumb": no redrawn line.
 /// NIBBLE_TEST_DATA  folder of the large test data; read by the tests that need it.
-enum class EnvVar { kIsa, kThreads, kLog, kProfile, kNoColor, kTerm, kTestData };
+enum class EnvVar { kIsa, kThreads, kLog, kProfile, kTerm, kTestData };
 
 std::optional<std::string> env(EnvVar variable);
 

@@ -48,7 +48,7 @@ using UnitObserver = std::function<void(const UnitSpec&, const Tensor& accumulat
 Tensor evaluate_modules(const Model& model, const StepWeights& weights, const Tensor& images,
                         const UnitObserver& observer = {});
 
-/// v = acc*M + A of one unit in evaluation (DESIGN 2.3): M = gamma/sqrt(var + eps) * rescale, A = beta -
+/// v = acc*M + A of one unit in evaluation (METHOD.md section 8): M = gamma/sqrt(var + eps) * rescale, A = beta -
 /// mean*gamma/sqrt. For fc: M = rescale, A = bias. The one place where this is computed.
 struct ServedAffine {
   std::vector<float> m, a;

@@ -1,4 +1,4 @@
-// The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility (DESIGN 2.4).
+// The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility: METHOD.md section 9.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -12,7 +12,7 @@
 namespace nibble {
 
 enum class Granularity { kPerTensor, kPerChannel };
-/// How a per-channel activation scale gets through an integer sum, exactly (DESIGN 2.1).
+/// How a per-channel activation scale gets through an integer sum, exactly (METHOD.md section 7).
 enum class PerChannelBy { kFold, kShift, kShiftFold };
 /// integer: codes are multiplied. fake: quantize, dequantize to bf16, bf16 product (the published arithmetic).
 enum class QuantMode { kInteger, kFake };
@@ -114,7 +114,7 @@ Network build_resnet(const NetworkOptions& options);
 std::vector<int> quantizers_of(const Network& network, int value);
 
 /// True if the value exists as bf16 and its codes are made from the rounded number (block outputs, the stem, values
-/// with several quantizers); otherwise the single consumer's code is made from the fp32 value (DESIGN 2.3).
+/// with several quantizers); otherwise the single consumer's code is made from the fp32 value (METHOD.md section 8).
 bool rounded_before_codes(const Network& network, int value);
 
 /// Padding before the stem's max pool (3x3, stride 2; 1 after) on a map of `size` pixels a side: 1, or 0 with

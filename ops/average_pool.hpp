@@ -6,7 +6,7 @@ namespace nibble {
 
 /// y[i, c] = (sum of x[i, :, :, c] in row-major order, fp32) * (1 / (h w)).
 /// Shapes: x [n, h, w, c], y [n, c].  Types: f32, dense.  Layout: NHWC.
-/// Exact?: IEEE single in the order written (DESIGN 2.3's average pool).  Threads: one task per image.
+/// Exact?: IEEE single in the order written (the average pool of METHOD.md section 8).  Threads: one task per image.
 /// Errors: ShapeError if x is not NHWC or an image has no pixels, DTypeError if x is not f32.
 /// Cost: one pass over x.
 Tensor average_pool_forward(const Tensor& x);

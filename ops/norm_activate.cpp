@@ -346,7 +346,7 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     if (codes.defined()) {
       if (bits_of(codes.dtype()) == 4) block = scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride()));
       k.quantizer = args.quantizer->kernel();
-      k.through_bf16 = args.store_z;  // block outputs are rounded first, so that z and codes agree (DESIGN 2.3)
+      k.through_bf16 = args.store_z;  // block outputs are rounded first: METHOD.md section 8
       k.codes = code_rows(codes, first, block);
       clear_pad(k.codes, rows, c);
     }

@@ -59,8 +59,9 @@ struct Activated {
   std::shared_ptr<GradientStage> backward{};
 };
 
-/// Forward: two outputs of one pass. Backward: gradient through the quantizer (METHOD.md clip rule, recomputed from the
-/// stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch norm's.
+/// Forward: two outputs of one pass. Backward: gradient through the quantizer (clip rule of METHOD.md section 2,
+/// recomputed from the stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch
+/// norm's.
 /// Saves y and z, or y and two bits an element (keep_classes). Gradients: y, gamma, beta, shortcut or the projection's.
 /// Throws UsageError for a signed quantizer (store z and use quantize_tensor) and for a taped shortcut or keep_classes
 /// without store_z.

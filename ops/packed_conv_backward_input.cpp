@@ -1,4 +1,4 @@
-// Gradient of the packed convolution's input: bf16 products with fp32 sums (DESIGN 2.4).
+// Gradient of the packed convolution's input: bf16 products with fp32 sums (METHOD.md section 9).
 #include "ops/packed_conv.hpp"
 
 #include <cstring>

@@ -1,4 +1,4 @@
-// Gradient of the packed convolution's weights: bf16 products with fp32 sums (DESIGN 2.4).
+// Gradient of the packed convolution's weights: bf16 products with fp32 sums (METHOD.md section 9).
 //
 // d_w[o][tap][c] = sum over points of d_y[point][o] * x[point under tap][c]. The left operand is d_y, transposed once
 // for all taps; source rows are the right operand as they lie, and C has the layout of d_w. The other way round every

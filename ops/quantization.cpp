@@ -25,7 +25,7 @@ void check_bounds(const std::vector<float>& bound) {
   }
 }
 
-/// Shift forms: steps are anchored at the layer's largest bound and differ by powers of two (DESIGN 2.1).
+/// Shift forms: steps are anchored at the layer's largest bound and differ by powers of two (METHOD.md section 7).
 void set_shift_factors(ActivationQuantizer& q, FactorForm form) {
   const float largest = *std::max_element(q.bound.begin(), q.bound.end());
   const size_t n = q.bound.size();

@@ -11,7 +11,7 @@ namespace nibble {
 /// fp32 machine epsilon, added to every bound (METHOD.md section 2).
 inline constexpr float kBoundEpsilon = 0x1p-23f;
 
-/// A calibrated activation quantizer. Per channel c (METHOD.md section 2 and DESIGN 2.1):
+/// A calibrated activation quantizer. Per channel c (METHOD.md sections 2 and 7):
 ///   unsigned: code = clamp(floor(x * scale[c]), 0, 2^b - 1),   scale = 2^b / (bound + eps)
 ///   signed:   code = floor(clamp(x * scale[c], -Q, Q) + 0.5),  scale = Q / (bound + eps), Q = 2^(b-1) - 1
 ///   the multiplier sees   code * factor[c]   (shift forms; 1 otherwise; plus 128 when signed)

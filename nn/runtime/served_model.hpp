@@ -10,7 +10,7 @@
 
 namespace nibble {
 
-/// One unit with its final numbers: v = acc*m[o] + a[o] (DESIGN 2.3).
+/// One unit with its final numbers: v = acc*m[o] + a[o] (METHOD.md section 8).
 struct ServedLayer {
   WeightCodes codes;        // weight_bits 4 or 8; undefined tensor otherwise
   Tensor weights;           // f32 masters' bf16 values as f32, when the layer's weights are bf16

@@ -1,6 +1,6 @@
 // The kernel table: raw-pointer kernels of one ISA level. No state, no files, no threads inside.
 //
-// A null slot inherits from the next level down (see registry.hpp); a level that must not inherit a slower kernel names
+// A null slot inherits from the next level down (see registry.cpp); a level that must not inherit a slower kernel names
 // its own again. Strides are in elements. Pointers are 64-byte aligned only where the comment says so.
 #pragma once
 #include <cstdint>
@@ -223,7 +223,7 @@ struct ActivateBackwardArgs {
 /// Operations on rows of channels. All float arithmetic is IEEE single, multiply then add, in the order written, so the
 /// results are the same bits on every level; sums over rows run down the rows in order, one accumulator per channel.
 struct Elementwise {
-  // --- after the product, served and evaluated path (DESIGN 2.3): v = float(acc)*m[c] + a[c] ---
+  // --- after the product, served and evaluated path (METHOD.md section 8): v = float(acc)*m[c] + a[c] ---
   void (*affine_quantize_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                               UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
   void (*affine_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,

@@ -1,4 +1,4 @@
-"""No source file is longer than 600 lines (STYLE: it has then become two things), and each says its purpose first.
+"""No source file is longer than 600 lines (then it has become two things), and each says its purpose first.
 
 The longest files and the total are printed, so that growth is seen in every run.
 """

@@ -1,9 +1,10 @@
 #!/bin/sh
-# A user's program compiles, links and runs against the installed library with pkg-config alone.
-# Usage: pkg_config.sh BUILD_DIR CONSUMER.cpp MESON COMPILER...
+# Users' programs compile, link and run against the installed library with pkg-config alone: CONSUMER.cpp, and the program
+# that README.md shows, which has to name the label that `nibble predict` names.
+# Usage: pkg_config.sh BUILD_DIR CONSUMER.cpp README.md MESON COMPILER...
 set -eu
-build=$1 consumer=$2 meson=$3
-shift 3
+build=$1 consumer=$2 readme=$3 meson=$4
+shift 4
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
@@ -17,8 +18,42 @@ pc=$(find "$stage" -name nibble.pc)
 prefix=$(sed -n 's/^prefix=//p' "$pc")
 sed -i "s|^prefix=.*|prefix=$stage$prefix|" "$pc"
 PKG_CONFIG_PATH=$(dirname "$pc")
-export PKG_CONFIG_PATH
+LD_LIBRARY_PATH=$(dirname "$PKG_CONFIG_PATH")
+export PKG_CONFIG_PATH LD_LIBRARY_PATH
 
-# shellcheck disable=SC2046  # flags are words
-"$@" -std=c++20 $(pkg-config --cflags nibble) "$consumer" -o "$stage/consumer" $(pkg-config --static --libs nibble)
-LD_LIBRARY_PATH=$(dirname "$(dirname "$pc")") "$stage/consumer"
+# compile SOURCE PROGRAM COMPILER...
+compile() {
+  source=$1 program=$2
+  shift 2
+  # shellcheck disable=SC2046  # flags are words
+  "$@" -std=c++20 $(pkg-config --cflags nibble) "$source" -o "$program" $(pkg-config --static --libs nibble)
+}
+
+compile "$consumer" "$stage/consumer" "$@"
+"$stage/consumer"
+
+# The first indented block of C++ in README.md.
+sed -n '/^    #include/,/^[^ ]/{s/^    //;/^[^ ].*pkg-config/!p}' "$readme" >"$stage/serve.cpp"
+grep -q load_served "$stage/serve.cpp" || { echo "README.md shows no program that serves a model"; exit 1; }
+compile "$stage/serve.cpp" "$stage/serve" "$@"
+
+nibble=$stage$prefix/bin/nibble
+if [ ! -x "$nibble" ]; then
+  echo "built without the program nibble: README.md's program was compiled, not run"
+  exit 0
+fi
+cd "$stage"
+"$nibble" synth --out data --train 4 --val 1 --size 32
+"$nibble" train --data data --out run --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 \
+  --calibrate-at 1 --quiet
+"$nibble" export run --out model.safetensors
+for image in data/val/*/*; do
+  served=$("$stage/serve" model.safetensors "$image")
+  predicted=$("$nibble" predict model.safetensors "$image" --top 1)
+  case $predicted in
+    *":  ${served%% *} "*) ;;
+    *) echo "README.md's program says '$served', predict '$predicted'"; exit 1 ;;
+  esac
+done
+"$stage/serve" missing.safetensors "$image" 2>"$stage/refusal" && { echo "a missing model is served"; exit 1; }
+grep -q '^error: .*missing.safetensors' "$stage/refusal"

@@ -92,7 +92,7 @@ float rounded(float v) {
   return to_float(to_bf16(v));
 }
 
-/// v before ReLU in the contract's fp32 order (DESIGN 2.3): multiply, add, shortcut.
+/// v before ReLU in the contract's fp32 order (METHOD.md section 8): multiply, add, shortcut.
 std::vector<float> before_relu(const Problem& p) {
   const NormAffine f = norm_affine(p.main.statistics, p.main.gamma, p.main.beta);
   NormAffine side;
