@@ -78,9 +78,8 @@ class Train : public Command {
 
   /// A resumed run is the same run: only what cannot change the result may be given anew.
   void refuse_changed_options() const {
-    const std::set<std::string> harmless = {"data", "loader-threads", "keep", "save-every", "decoder"};
     for (const std::string& name : arguments_.given())
-      if (!harmless.contains(name))
+      if (!changeable_on_resume().contains(name))
         throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
   }
 

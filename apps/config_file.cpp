@@ -3,6 +3,7 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include <map>
 #include <sstream>
 
 #include "nn/atomic_file.hpp"
@@ -142,6 +143,46 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
   for (const PrecisionOverride& o : overrides)
     out << fmt::format("\n[layers.\"{}\"]\nprecision = \"{}\"\n", o.layer, precision_text(o.precision));
   return out.str();
+}
+
+namespace {
+
+/// "name = value" lines by name; a table's lines get its header in front.
+std::map<std::string, std::string> lines_of(const std::string& config) {
+  std::map<std::string, std::string> lines;
+  std::istringstream in(config);
+  std::string table;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("[")) table = line + " ";
+    const size_t equals = line.find(" = ");
+    if (equals != std::string::npos) lines[table + line.substr(0, equals)] = line.substr(equals + 3);
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string without_options(const std::string& config, const std::set<std::string>& names) {
+  std::istringstream in(config);
+  std::string kept;
+  for (std::string line; std::getline(in, line);)
+    if (!names.contains(line.substr(0, line.find(" = ")))) kept += line + "\n";
+  return kept;
+}
+
+ConfigDifference first_difference(const std::string& first, const std::string& second,
+                                  const std::set<std::string>& ignored) {
+  const std::map<std::string, std::string> a = lines_of(first), b = lines_of(second);
+  const auto of_layer = [](const std::string& name) { return name.starts_with("["); };
+  for (const auto& [name, value] : a) {
+    if (ignored.contains(name)) continue;
+    const auto other = b.find(name);
+    if (other == b.end() && of_layer(name)) return {name, value, "nothing"};
+    if (other != b.end() && other->second != value) return {name, value, other->second};
+  }
+  for (const auto& [name, value] : b)
+    if (of_layer(name) && !a.contains(name)) return {name, "nothing", value};
+  return {};
 }
 
 }  // namespace nibble::apps

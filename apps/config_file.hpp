@@ -22,4 +22,15 @@ void parse_config(const std::string& text, const std::string& source, const std:
 /// The same fields as TOML text, which read_config reads back equal.
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);
 
+/// A config text without the lines of some options.
+std::string without_options(const std::string& config, const std::set<std::string>& names);
+
+/// Name and values of the first option that two config texts give differently; an empty name when there is none.
+struct ConfigDifference {
+  std::string name, first, second;
+};
+/// Options in `ignored` do not count; nor do those that only one text has, which another version wrote, except layers.
+ConfigDifference first_difference(const std::string& first, const std::string& second,
+                                  const std::set<std::string>& ignored);
+
 }  // namespace nibble::apps

@@ -1,8 +1,10 @@
 #include "apps/training_run.hpp"
 
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "data/image_folder.hpp"
@@ -12,6 +14,7 @@
 #include "nn/activation_usage.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/network_json.hpp"
+#include "nn/sha256.hpp"
 
 namespace nibble::apps {
 
@@ -33,8 +36,8 @@ constexpr int64_t kWorthProbing = 40;  // steps to come; the probe takes up to s
 /// What must be equal for a resumed run to continue bit for bit, and the best result so far.
 struct RunNote {
   std::string decoder;
-  uint64_t seed = 0;
-  int64_t batch_size = 0, steps_per_epoch = 0, total_steps = 0;
+  std::string options;  // config text without what may change on resume; empty: an older version's note
+  std::string images;   // digest of the training images' names and labels; empty: as above
   double best_top1 = -1;
   int64_t best_step = -1;
 };
@@ -42,12 +45,23 @@ struct RunNote {
 RunNote parse_note(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = nlohmann::json::parse(text);
-    return {j.at("decoder"),     j.at("seed"),      j.at("batch_size"), j.at("steps_per_epoch"),
-            j.at("total_steps"), j.at("best_top1"), j.at("best_step")};
+    return {j.at("decoder"), j.value("options", ""), j.value("images", ""), j.at("best_top1"), j.at("best_step")};
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source,
                      e.what());
   }
+}
+
+/// Folder and file name of each image and its label: the same images in another place are the same images.
+std::string digest_of(const Dataset& data) {
+  Sha256 hash;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    const std::filesystem::path path = data.path(i);
+    const std::string line =
+        fmt::format("{}/{} {}\n", path.parent_path().filename().string(), path.filename().string(), data.label(i));
+    hash.update(std::as_bytes(std::span(line)));
+  }
+  return hash.hex();
 }
 
 }  // namespace
@@ -103,6 +117,7 @@ void TrainingRun::open_data() {
   args_.options.network.classes = train_->num_classes();
   if (train_->num_classes() < 2)
     throw DataError("{}/train has {} class; training needs at least 2 class folders", o.data, train_->num_classes());
+  images_digest_ = digest_of(*train_);
   steps_per_epoch_ = Sampler({.size = train_->size(), .batch_size = o.batch_size, .seed = o.seed}).batches_per_epoch();
 }
 
@@ -170,10 +185,13 @@ void TrainingRun::start_from_checkpoint() {
   if (note.decoder != decoder_)
     throw UsageError("{} was trained with the decoder {}, this is {}: their pixels differ; resume with --decoder {}",
                      args_.out, note.decoder, decoder_, note.decoder);
-  if (c.class_names != train_->class_names() || note.steps_per_epoch != steps_per_epoch_ ||
-      note.batch_size != o.batch_size)
-    throw DataError("{} was trained on other data ({} steps an epoch, now {}); resume with the same folder", args_.out,
-                    note.steps_per_epoch, steps_per_epoch_);
+  if (c.class_names != train_->class_names())
+    throw DataError(
+        "{} was trained on other classes than {}/train holds ({} of them, now {}); resume with the same data",
+        args_.out, o.data, c.class_names.size(), train_->num_classes());
+  if (!note.images.empty() && note.images != images_digest_)
+    throw DataError("{} was trained on other images than {}/train holds ({} now); resume with the same data", args_.out,
+                    o.data, grouped(train_->size()));
   const NetworkOptions& held = c.model.network.options;
   if (network_options_to_json(held) != network_options_to_json(o.network))
     throw ModelError(
@@ -181,6 +199,10 @@ void TrainingRun::start_from_checkpoint() {
         "classes); put the run's own checkpoint back",
         found.path.string(), held.arch, held.width, held.precision, held.classes, args_.out, o.network.arch,
         o.network.width, o.network.precision, o.network.classes);
+  if (const ConfigDifference d = first_difference(note.options, result_options(), {});
+      !note.options.empty() && !d.name.empty())
+    throw UsageError("{}/config.resolved.toml says {} = {}, the run began with {}; put it back, or start a new run",
+                     args_.out, d.name, d.second, d.first);
   trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(total_steps(), steps_per_epoch_), c.momentum,
                                        c.steps_done);
   best_top1_ = note.best_top1;
@@ -208,13 +230,20 @@ void TrainingRun::begin_loading() {
       MachineNoteArgs{.path = folder_->machine_path(), .data = o.data, .decoder = decoder_, .first_step = done});
 }
 
+const std::set<std::string>& changeable_on_resume() {
+  static const std::set<std::string> names = {"data", "loader-threads", "keep", "save-every", "decoder"};
+  return names;
+}
+
+std::string TrainingRun::result_options() const {
+  return without_options(args_.config_text, changeable_on_resume());
+}
+
 std::string TrainingRun::run_note() const {
   nlohmann::ordered_json j;
   j["decoder"] = decoder_;
-  j["seed"] = args_.options.seed;
-  j["batch_size"] = args_.options.batch_size;
-  j["steps_per_epoch"] = steps_per_epoch_;
-  j["total_steps"] = total_steps();
+  j["options"] = result_options();
+  j["images"] = images_digest_;
   j["best_top1"] = best_top1_;
   j["best_step"] = best_step_;
   return j.dump();
@@ -321,6 +350,11 @@ bool TrainingRun::evaluate() {
   last_evaluation_ = report;
   evaluated_at_ = trainer_->steps_done();
   const EvaluationResult& r = last_evaluation_.result;
+  if (!std::isfinite(r.loss))
+    throw DivergedError(
+        "the model of step {} gives logits that are not finite for images of {}/val; lower --lr, lengthen "
+        "--warmup-epochs or set --clip-grad-norm (best checkpoint: {})",
+        evaluated_at_, o.data, best_step_ < 0 ? "none" : store_->path_for(best_step_).string());
   const double epoch = static_cast<double>(evaluated_at_) / static_cast<double>(steps_per_epoch_);
   if (!logged_value(folder_->metrics_path(), evaluated_at_, kEvalTop1))
     log_->write(
@@ -366,7 +400,7 @@ void TrainingRun::save() {
   if (saved_at_ == step) return;
   save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, run_note(),
                   train_->class_names());
-  log_->sync();
+  if (log_ != nullptr) log_->sync();  // there is none yet when given weights are saved before the first step
   store_->publish(step);
   saved_at_ = step;
 }
@@ -392,7 +426,11 @@ RunSummary TrainingRun::run() {
   if (!args_.resume) start_fresh();  // weights that are refused leave no folder behind
   open_folder();
   if (args_.resume) start_from_checkpoint();
-  if (!args_.resume) write_file_atomically(folder_->config_path(), args_.config_text);
+  if (!args_.resume) {
+    // The config makes the folder a run, which may be resumed; without a checkpoint it would start at random weights.
+    if (!args_.weights.empty()) save();
+    write_file_atomically(folder_->config_path(), args_.config_text);
+  }
   estimate_speed();  // before the loader's threads take their share
   begin_loading();
   const TrainOptions& o = args_.options;

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "apps/machine_note.hpp"
@@ -38,6 +39,10 @@ struct RunPlan {
   int64_t quantized_from = -1;  // first step with quantized activations; -1: never
 };
 
+/// Options that a run may be given anew when it is resumed: no result depends on them, or (decoder) it is checked
+/// apart.
+const std::set<std::string>& changeable_on_resume();
+
 /// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last good checkpoint.
 class TrainingRun {
  public:
@@ -58,6 +63,7 @@ class TrainingRun {
   void start_from_checkpoint();
   void begin_loading();
   int64_t total_steps() const;
+  std::string result_options() const;
   std::string run_note() const;
   Batch next_batch();
   void estimate_speed();
@@ -89,6 +95,7 @@ class TrainingRun {
   double best_top1_ = -1;
   int64_t best_step_ = -1;
   int64_t steps_per_epoch_ = 0;
+  std::string images_digest_;
 };
 
 }  // namespace nibble::apps

@@ -43,9 +43,11 @@ class UsageCounter {
       const ServedAffine f =
           served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)]);
       const int64_t n = acc.shape().back();
+      const bool integer = acc.dtype() == DType::s32;  // f32 behind a layer that an override leaves in bf16
       for (int64_t i = 0; i < acc.size(); ++i) {
         const size_t c = static_cast<size_t>(i % n);
-        const float product = static_cast<float>(acc.data<int32_t>()[i]) * f.m[c];
+        const float sum = integer ? static_cast<float>(acc.data<int32_t>()[i]) : acc.data<float>()[i];
+        const float product = sum * f.m[c];
         count(readers.front(), static_cast<int>(c), product + f.a[c]);
       }
     }

@@ -146,8 +146,12 @@ RunFolder::RunFolder(fs::path path, std::shared_ptr<FolderLock> lock) : path_(st
 RunFolder RunFolder::create(const fs::path& path) {
   make_directories(path);
   RunFolder run(path, std::make_shared<FolderLock>(path, kBusy));
-  if (is_there(run.config_path()) || !CheckpointStore(path, 1).steps().empty())
+  if (is_there(run.config_path()))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
+  if (!CheckpointStore(path, 1).steps().empty())
+    throw UsageError(
+        "'{}' holds checkpoints but no config.resolved.toml, so no run can go on from them; choose another folder",
+        path.string());
   const fs::path absolute = fs::absolute(path).lexically_normal();
   sync_directory(absolute);
   sync_directory(absolute.parent_path());

@@ -1,4 +1,5 @@
-// The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility: METHOD.md section 9.
+// The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility: METHOD.md
+// section 9.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -30,16 +30,6 @@ void check(const Tensor& logits, const Labels& labels, float smoothing) {
           labels[i], i, classes);
 }
 
-/// Number of classes that rank before the label; `classes` if the row holds a NaN.
-int64_t rank_of(const float* x, int64_t classes, int64_t label) {
-  int64_t before = 0;
-  for (int64_t j = 0; j < classes; ++j) {
-    if (x[j] != x[j]) return classes;
-    before += x[j] > x[label] || (x[j] == x[label] && j < label);
-  }
-  return before;
-}
-
 /// Writes the softmax of one row and returns -sum_j target_j log p_j.
 double row_loss(const float* x, int64_t classes, int64_t label, double smoothing, float* p) {
   float largest = x[0];
@@ -69,6 +59,15 @@ std::vector<int64_t> Labels::copy() const {
   std::vector<int64_t> all;
   for (int64_t i = 0; i < size(); ++i) all.push_back((*this)[i]);
   return all;
+}
+
+int64_t rank_of(const float* logits, int64_t classes, int64_t label) {
+  int64_t before = 0;
+  for (int64_t j = 0; j < classes; ++j) {
+    if (logits[j] != logits[j]) return classes;
+    before += logits[j] > logits[label] || (logits[j] == logits[label] && j < label);
+  }
+  return before;
 }
 
 SoftmaxCrossEntropy softmax_cross_entropy_forward(const Tensor& logits, const Labels& labels,

@@ -40,6 +40,10 @@ struct SoftmaxCrossEntropy {
   TopCounts counts;
 };
 
+/// Classes that rank before the label in a row of logits: larger ones, and of equal ones the lower; `classes` if the
+/// row holds a NaN.
+int64_t rank_of(const float* logits, int64_t classes, int64_t label);
+
 /// loss = mean over rows i of -sum_j target[i, j] * log p[i, j], p = softmax of the row.
 /// Per row: z = x - max x; S = sum of exp(z_j) in order of j, in double; log p_j = z_j - log S; the smoothed sum and
 /// the mean run in double, in order. A NaN or infinity in a row makes the loss NaN; the caller names the layer. Shapes:

@@ -6,7 +6,6 @@
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <tuple>
 
 #include "engine/error.hpp"
@@ -22,19 +21,6 @@ bool is_precision_word(const std::string& text) {
   return !text.empty() && text.size() <= 32 && std::all_of(text.begin(), text.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
   });
-}
-
-/// "name = value" lines by name; a table's lines get its header in front.
-std::map<std::string, std::string> lines_of(const std::string& config) {
-  std::map<std::string, std::string> lines;
-  std::istringstream in(config);
-  std::string table;
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("[")) table = line + " ";
-    const size_t equals = line.find(" = ");
-    if (equals != std::string::npos) lines[table + line.substr(0, equals)] = line.substr(equals + 3);
-  }
-  return lines;
 }
 
 template <typename T>
@@ -158,21 +144,6 @@ std::filesystem::path plan_path(const std::filesystem::path& study) {
 
 std::filesystem::path recipe_path(const std::filesystem::path& study) {
   return study / "recipe.toml";
-}
-
-ConfigDifference first_difference(const std::string& first, const std::string& second,
-                                  const std::set<std::string>& ignored) {
-  const std::map<std::string, std::string> a = lines_of(first), b = lines_of(second);
-  const auto of_layer = [](const std::string& name) { return name.starts_with("["); };
-  for (const auto& [name, value] : a) {
-    if (ignored.contains(name)) continue;
-    const auto other = b.find(name);
-    if (other == b.end() && of_layer(name)) return {name, value, "nothing"};
-    if (other != b.end() && other->second != value) return {name, value, other->second};
-  }
-  for (const auto& [name, value] : b)
-    if (of_layer(name) && !a.contains(name)) return {name, "nothing", value};
-  return {};
 }
 
 }  // namespace nibble::apps

@@ -60,12 +60,4 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source);
 std::filesystem::path plan_path(const std::filesystem::path& study);
 std::filesystem::path recipe_path(const std::filesystem::path& study);
 
-/// Name and values of the first option that two config texts give differently; an empty name when there is none.
-struct ConfigDifference {
-  std::string name, first, second;
-};
-/// Options in `ignored` do not count; nor do those that only one text has, which another version wrote, except layers.
-ConfigDifference first_difference(const std::string& first, const std::string& second,
-                                  const std::set<std::string>& ignored);
-
 }  // namespace nibble::apps

@@ -7,6 +7,7 @@
 #include <new>
 #include <set>
 
+#include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"

@@ -1,9 +1,12 @@
 #include "nn/runtime/evaluation.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "engine/error.hpp"
 #include "engine/math.hpp"
+#include "ops/softmax_cross_entropy.hpp"
 
 namespace nibble {
 
@@ -13,6 +16,20 @@ void softmax_row(const float* logits, int64_t classes, float* probabilities) {
   for (int64_t c = 0; c < classes; ++c) sum += probabilities[c] = exp_exact(logits[c] - largest);
   for (int64_t c = 0; c < classes; ++c) probabilities[c] /= sum;
 }
+
+namespace {
+
+/// Cross entropy of one row; NaN unless all logits are finite.
+float row_loss(const float* row, int64_t classes, int64_t label) {
+  if (!std::all_of(row, row + classes, [](float x) { return std::isfinite(x); }))
+    return std::numeric_limits<float>::quiet_NaN();
+  const float largest = *std::max_element(row, row + classes);
+  float sum = 0;
+  for (int64_t c = 0; c < classes; ++c) sum += exp_exact(row[c] - largest);
+  return log_exact(sum) + largest - row[label];
+}
+
+}  // namespace
 
 void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
   const int64_t n = logits.dim(0), classes = logits.dim(1);
@@ -26,15 +43,10 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
       throw DataError(
           "label {} of image {} is outside the model's {} classes; evaluate on the data set it was trained on", label,
           sums_.images + i, classes);
-    // Ties go to the lower index, as a stable sort would rank them.
-    int64_t better = 0;
-    for (int64_t c = 0; c < classes; ++c) better += row[c] > row[label] || (row[c] == row[label] && c < label);
-    sums_.top1 += better < 1;
-    sums_.top5 += better < 5;
-    const float largest = *std::max_element(row, row + classes);
-    float sum = 0;
-    for (int64_t c = 0; c < classes; ++c) sum += exp_exact(row[c] - largest);
-    sums_.loss += static_cast<double>(log_exact(sum) + largest - row[label]);
+    const int64_t rank = rank_of(row, classes, label);
+    sums_.top1 += rank < 1;
+    sums_.top5 += rank < 5 && rank < classes;
+    sums_.loss += static_cast<double>(row_loss(row, classes, label));
   }
   sums_.images += n;
 }

@@ -53,6 +53,24 @@ TEST_CASE("evaluation: top-1 and top-5 rank like a stable sort, so ties go to th
   CHECK(r.top5_percent() == doctest::Approx(80.0));
 }
 
+TEST_CASE("evaluation: logits that are not finite are right about nothing and make the loss no number") {
+  const float nan = std::nanf(""), inf = HUGE_VALF;
+  const std::vector<std::vector<float>> wrong = {{nan, nan, nan}, {1, nan, 0}, {nan, 1, 0}};
+  for (const std::vector<float>& row : wrong) {
+    Evaluation e;
+    const Tensor t(DType::f32, {1, 3});
+    std::copy(row.begin(), row.end(), t.data<float>());
+    e.add(t, std::vector<int32_t>{0});
+    CHECK(e.result().top1 == 0);
+    CHECK(e.result().top5 == 0);
+    CHECK_FALSE(std::isfinite(e.result().loss));
+  }
+  Evaluation e;
+  e.add(rows({{inf, 0, 0}}), std::vector<int32_t>{0});
+  CHECK(e.result().top1 == 1);  // it does rank first
+  CHECK_FALSE(std::isfinite(e.result().loss));
+}
+
 TEST_CASE("evaluation: counts and mean loss of random logits equal a sort and a double reference") {
   const int64_t n = 200, classes = 17;
   const Tensor logits = random_logits(n, classes);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "apps/config_file.hpp"
 #include "engine/error.hpp"
 
 namespace nibble::apps {
