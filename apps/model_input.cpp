@@ -10,7 +10,7 @@
 namespace nibble::apps {
 
 RunModel runner_for(const Model& model) {
-  if (model.network.options.mode == QuantMode::kFake && model.calibrated()) {
+  if (!is_servable(model.network)) {
     auto weights = std::make_shared<StepWeights>(prepare_weights(model, Passes::kForward));
     return [&model, weights](const Tensor& images) { return evaluate_modules(model, *weights, images); };
   }
@@ -31,7 +31,7 @@ LoadedModel load_model(const std::string& path) {
     m.checkpoint = load_checkpoint(file);
     m.class_names = m.checkpoint->class_names;
     m.network = m.checkpoint->model.network;
-    if (m.network.options.mode == QuantMode::kFake && m.checkpoint->model.calibrated()) {
+    if (!is_servable(m.network)) {
       auto model = std::make_shared<Model>(m.checkpoint->model);
       const RunModel run = runner_for(*model);
       m.run = [model, run](const Tensor& images) { return run(images); };

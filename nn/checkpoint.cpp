@@ -125,10 +125,15 @@ void read_statistics(Reader& reader, const SafetensorsFile& file, const UnitSpec
 void read_calibration(Reader& reader, const SafetensorsFile& file, const QuantizerSpec& spec, Calibration& c) {
   c.mean_of_max = reader.floats(spec.name + ".mean_of_max", spec.channels);
   c.weight = reader.floats(spec.name + ".ema_weight", spec.channels);
+  for (const float m : c.mean_of_max)
+    if (m < 0)
+      throw ModelError("{}: tensor {}.mean_of_max holds {}, maxima are not negative", file.source(), spec.name, m);
+  for (const float w : c.weight)
+    if (!(w >= 0 && w <= 1))
+      throw ModelError("{}: tensor {}.ema_weight holds {}, weights lie between 0 and 1", file.source(), spec.name, w);
   if (file.find(spec.name + ".bound") == nullptr) return;
   c.bound = reader.floats(spec.name + ".bound", spec.channels);
-  for (float b : c.bound)
-    if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
+  require_bounds(file, spec.name, c.bound);
 }
 
 /// Bounds are written in one go: a file with some of them is damaged, and would otherwise count as not calibrated.
@@ -179,6 +184,20 @@ QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string&
     usage.total += n;
   }
   return usage;
+}
+
+void require_bounds(const SafetensorsFile& file, const std::string& quantizer, const std::vector<float>& bound) {
+  for (const float b : bound)
+    if (!(b > 0 && b <= kLargestBound))
+      throw ModelError("{}: tensor {}.bound holds {}, bounds are positive and at most {}", file.source(), quantizer, b,
+                       kLargestBound);
+}
+
+std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t classes) {
+  std::vector<std::string> names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  if (!names.empty() && static_cast<int64_t>(names.size()) != classes)
+    throw ModelError("{}: nibble.classes has {} names, its network {} classes", file.source(), names.size(), classes);
+  return names;
 }
 
 std::string strings_to_json(const std::vector<std::string>& strings) {
@@ -261,7 +280,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
   }
   c.steps_done = parse_steps(file);
   c.run = file.metadata_value("nibble.run");
-  c.class_names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  c.class_names = read_class_names(file, c.model.network.options.classes);
   Reader reader(file);
   for (const UnitSpec& unit : c.model.network.units) {
     UnitParameters p, m;

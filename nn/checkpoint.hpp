@@ -47,8 +47,13 @@ std::vector<std::string> load_torchvision_weights(const std::filesystem::path& p
 Tensor usage_to_tensor(const QuantizerUsage& usage);
 QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string& name, const QuantizerSpec& spec);
 
+/// What make_activation_quantizer asks of bounds, refused with a ModelError that names file and tensor.
+void require_bounds(const SafetensorsFile& file, const std::string& quantizer, const std::vector<float>& bound);
+
 /// JSON array of strings and back; ModelError naming `source`.
 std::string strings_to_json(const std::vector<std::string>& strings);
 std::vector<std::string> strings_from_json(const std::string& text, const std::string& source);
+/// nibble.classes: one name a class, or none at all; ModelError.
+std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t classes);
 
 }  // namespace nibble

@@ -73,7 +73,13 @@ int64_t parameter_count(const Model& model) {
   return n;
 }
 
-void update_calibration(Calibration& c, const std::vector<std::vector<float>>& shard_max) {
+void update_calibration(Calibration& c, Granularity granularity, std::vector<std::vector<float>> shard_max) {
+  if (granularity == Granularity::kPerTensor)
+    for (std::vector<float>& m : shard_max) {
+      float largest = 0;
+      for (const float v : m) largest = v > largest && std::isfinite(v) ? v : largest;
+      std::fill(m.begin(), m.end(), largest);
+    }
   for (size_t i = 0; i < c.mean_of_max.size(); ++i) {
     double sum = 0;
     int fired = 0;

@@ -58,8 +58,9 @@ Model make_model(const Network& network, const InitOptions& options);
 int64_t parameter_count(const Model& model);
 
 /// Folds one step's channel maxima (mean over the shards where the channel fired) into the moving averages.
-/// shard_max[shard] holds [channels] of quantizer `index`; channels that are 0 in every shard stay as they are.
-void update_calibration(Calibration& calibration, const std::vector<std::vector<float>>& shard_max);
+/// shard_max[shard] holds [channels]; channels that are 0 in every shard stay as they are. Per tensor, each shard's
+/// largest channel counts for all of them.
+void update_calibration(Calibration& calibration, Granularity granularity, std::vector<std::vector<float>> shard_max);
 
 /// Writes all bounds from the statistics and builds the quantizers: the one-shot calibration. A channel that never
 /// fired gets its layer's smallest non-zero bound; a layer without any statistics throws ModelError naming it.

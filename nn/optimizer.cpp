@@ -95,23 +95,24 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
                          : 1.0f;
   constexpr int64_t kBlock = 1 << 16;
   for (const Slot& s : slots) {
-    const float decay = s.kernel ? options.weight_decay : 0.0f;
-    float slot_rate = rate;
+    float decay = s.kernel ? options.weight_decay : 0.0f, scale = clip;
     if (options.kind == OptimizerKind::kLars && s.kernel) {
       const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
       const double denominator = g + static_cast<double>(decay) * w;
-      if (w > 0 && denominator > 0)
-        slot_rate = static_cast<float>(static_cast<double>(rate) * static_cast<double>(options.lars_coefficient) * w /
-                                       denominator);
+      if (w > 0 && denominator > 0) {
+        const float trust = static_cast<float>(static_cast<double>(options.lars_coefficient) * w / denominator);
+        scale *= trust;
+        decay *= trust;
+      }
     }
     const int64_t n = s.parameter.size();
     parallel_for((n + kBlock - 1) / kBlock, [&](int64_t b) {
       const int64_t first = b * kBlock, count = std::min(kBlock, n - first);
       float* g = s.gradient.data<float>() + first;
-      if (clip != 1.0f)
-        for (int64_t i = 0; i < count; ++i) g[i] *= clip;
-      kernels::active().ew.sgd_step(s.parameter.data<float>() + first, s.momentum.data<float>() + first, g, count,
-                                    slot_rate, options.momentum, decay, options.nesterov);
+      if (scale != 1.0f)
+        for (int64_t i = 0; i < count; ++i) g[i] *= scale;
+      kernels::active().ew.sgd_step(s.parameter.data<float>() + first, s.momentum.data<float>() + first, g, count, rate,
+                                    options.momentum, decay, options.nesterov);
     });
   }
   return norm;

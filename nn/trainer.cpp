@@ -149,7 +149,7 @@ void Trainer::update_statistics(const std::vector<ShardOutcome>& outcomes) {
   for (size_t q = 0; q < model_.calibration.size(); ++q) {
     std::vector<std::vector<float>> maxima;
     for (const ShardOutcome& o : outcomes) maxima.push_back(o.statistics.channel_max[q]);
-    update_calibration(model_.calibration[q], maxima);
+    update_calibration(model_.calibration[q], model_.network.quantizers[q].granularity, std::move(maxima));
   }
 }
 

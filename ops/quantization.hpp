@@ -10,6 +10,8 @@ namespace nibble {
 
 /// fp32 machine epsilon, added to every bound (METHOD.md section 2).
 inline constexpr float kBoundEpsilon = 0x1p-23f;
+/// Above it a scale may become denormal, which kernels flush to zero.
+inline constexpr float kLargestBound = 3.0e38f;
 
 /// A calibrated activation quantizer. Per channel c (METHOD.md sections 2 and 7):
 ///   unsigned: code = clamp(floor(x * scale[c]), 0, 2^b - 1),   scale = 2^b / (bound + eps)

@@ -298,7 +298,7 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const Zone zone("executor, max pool");
   const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
                 pad = stem_pool_pad(model_->network.options, h);
-  const int64_t side = (h + pad + 1 - 3) / 2 + 1, stride = Tensor::round_stride(DType::bf16, c);
+  const int64_t side = model_->network.stem_pool_size, stride = Tensor::round_stride(DType::bf16, c);
   const bool codes_alone = step.map_codes.offset >= 0;
   const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, w, stride);
   const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, w, code_stride(c));

@@ -207,7 +207,7 @@ class Planner {
                                !model_.quantizers[static_cast<size_t>(quantizers[0])].is_signed;
       (codes_alone ? step.map_codes : step.plain) =
           place_map({.rows = h, .row_bytes = codes_alone ? w * code_stride(c) : plain_row, .u = u, .last = u});
-      out_rows = out_width = (h + stem_pool_pad(net_.options, h) + 1 - 3) / 2 + 1;
+      out_rows = out_width = net_.stem_pool_size;
       if (!codes_alone)
         step.pooled = place_map({.rows = out_rows,
                                  .row_bytes = plain_bytes(out_width, c),

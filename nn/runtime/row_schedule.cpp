@@ -43,7 +43,7 @@ class Scheduler {
   Reader pool_of(size_t u) const { return {3, 2, stem_pool_pad(net_.options, map_rows(u))}; }
   int64_t output_rows(size_t u) const {
     const int64_t h = map_rows(u);
-    return unit(u).max_pool ? (h + pool_of(u).pad + 1 - 3) / 2 + 1 : h;
+    return unit(u).max_pool ? net_.stem_pool_size : h;
   }
   Reader reader_of(size_t u) const {
     const ConvShape& s = unit(u).shape;

@@ -29,8 +29,12 @@ Tensor rounded_to_bf16(const Tensor& weights) {
 
 }  // namespace
 
+bool is_servable(const Network& network) {
+  return network.options.mode == QuantMode::kInteger || network.quantizers.empty();
+}
+
 ServedModel make_served(const Model& model) {
-  if (model.network.options.mode == QuantMode::kFake && model.calibrated())
+  if (!is_servable(model.network))
     throw UnsupportedError(
         "a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
         "train with --quant-mode integer to serve it");

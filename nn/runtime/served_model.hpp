@@ -29,8 +29,12 @@ struct ServedModel {
   bool calibrated() const { return !quantizers.empty(); }
 };
 
+/// False in fake mode, which multiplies dequantized values: such networks are evaluated by their modules, before
+/// calibration too, when their weights are dequantized already.
+bool is_servable(const Network& network);
+
 /// Final numbers from a trained model, through the same quantizer and affine functions as the modules.
-/// Throws UnsupportedError for fake mode, whose arithmetic is not served.
+/// Throws UnsupportedError when the network is not servable.
 ServedModel make_served(const Model& model);
 
 /// The right operands for the kernels of this machine; points into `model`, which must outlive it.

@@ -59,7 +59,8 @@ NetworkOptions unusual_options() {
 void check_round_trip(const Model& model) {
   const TempDir dir;
   const Gradients momentum = random_momentum(model);
-  const std::vector<std::string> names = {"dog", "a \"quoted\" name", "K\xC3\xA4se"};
+  std::vector<std::string> names = {"dog", "a \"quoted\" name", "K\xC3\xA4se", "", "e"};
+  names.resize(static_cast<size_t>(model.network.options.classes));
   const uint64_t bytes = save_checkpoint(dir / "c.safetensors", model, momentum, 123456789012, "{\"lr\":0.1}", names);
   CHECK(bytes == std::filesystem::file_size(dir / "c.safetensors"));
   const Checkpoint c = load_checkpoint(dir / "c.safetensors");
@@ -135,7 +136,7 @@ struct Edited {
 
 std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
   const TempDir dir;
-  save_checkpoint(dir / "good.safetensors", model, make_gradients(model), 3, "{}", {"a"});
+  save_checkpoint(dir / "good.safetensors", model, make_gradients(model), 3, "{}", {"a", "b", "c", "d", "e"});
   const SafetensorsFile good = SafetensorsFile::open(dir / "good.safetensors");
   Edited e{good.metadata(), {}};
   for (const TensorEntry& t : good.entries()) e.tensors[t.name] = good.tensor(t.name);
@@ -215,6 +216,11 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
       {"no network", [](Edited& e) { e.metadata.erase("nibble.network"); }, "nibble.network"},
       {"network no JSON", [](Edited& e) { e.metadata["nibble.network"] = "{"; }, "network description"},
       {"network empty", [](Edited& e) { e.metadata["nibble.network"] = "{}"; }, "network description"},
+      {"one name for five classes", [](Edited& e) { e.metadata["nibble.classes"] = "[\"a\"]"; }, "nibble.classes"},
+      {"negative weight of the average", [](Edited& e) { e.tensors["conv1.input.ema_weight"].data<float>()[1] = -5; },
+       "conv1.input.ema_weight"},
+      {"negative maximum", [](Edited& e) { e.tensors["conv1.input.mean_of_max"].data<float>()[1] = -1; },
+       "conv1.input.mean_of_max"},
       {"classes no list", [](Edited& e) { e.metadata["nibble.classes"] = "{\"a\":1}"; }, "names"},
       {"steps no number", [](Edited& e) { e.metadata["nibble.steps"] = "12x"; }, "nibble.steps"},
       {"steps negative", [](Edited& e) { e.metadata["nibble.steps"] = "-1"; }, "nibble.steps"},
@@ -254,7 +260,7 @@ TEST_CASE("checkpoint: a network description with impossible values is refused, 
 TEST_CASE("checkpoint: every sampled flipped byte and every truncation is refused") {
   const TempDir dir;
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.05));
-  save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 3, "{}", {"a"});
+  save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 3, "{}", {"a", "b", "c", "d", "e"});
   std::ifstream in(dir / "c.safetensors", std::ios::binary);
   const std::vector<char> good{std::istreambuf_iterator<char>(in), {}};
   const auto refused = [&](const std::vector<char>& bytes) {
@@ -341,7 +347,7 @@ TEST_CASE("checkpoint: equal states give equal bytes") {
   const TempDir dir;
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
   const auto bytes = [&](const char* name) {
-    save_checkpoint(dir / name, model, make_gradients(model), 3, "{}", {"a"});
+    save_checkpoint(dir / name, model, make_gradients(model), 3, "{}", {"a", "b", "c", "d", "e"});
     std::ifstream in(dir / name, std::ios::binary);
     return std::vector<char>{std::istreambuf_iterator<char>(in), {}};
   };

@@ -95,7 +95,7 @@ TEST_CASE("calibration: the moving average of shard means follows its closed for
   double average = 0, weight = 0;
   for (int step = 0; step < 30; ++step) {
     const float a = 1.0f + 0.1f * static_cast<float>(step % 7), b = 3.0f - 0.05f * static_cast<float>(step);
-    update_calibration(c, {{a}, {b}});
+    update_calibration(c, Granularity::kPerChannel, {{a}, {b}});
     average = 0.9 * average + 0.1 * (static_cast<double>(a) + static_cast<double>(b)) / 2;
     weight = 0.9 * weight + 0.1;
     CHECK(static_cast<double>(c.mean_of_max[0]) == doctest::Approx(average).epsilon(1e-5));
@@ -103,23 +103,29 @@ TEST_CASE("calibration: the moving average of shard means follows its closed for
   }
   // One update already gives the bound itself.
   Calibration once = fresh(1);
-  update_calibration(once, {{2.5f}});
+  update_calibration(once, Granularity::kPerChannel, {{2.5f}});
   CHECK(once.mean_of_max[0] / once.weight[0] == doctest::Approx(2.5));
 }
 
 TEST_CASE("calibration: shards where a channel never fired, or is not finite, do not count") {
   Calibration c = fresh(3);
   const float inf = std::numeric_limits<float>::infinity();
-  update_calibration(c, {{4.0f, 0.0f, inf}, {0.0f, 0.0f, 2.0f}, {2.0f, 0.0f, std::nanf("")}});
+  update_calibration(c, Granularity::kPerChannel, {{4.0f, 0.0f, inf}, {0.0f, 0.0f, 2.0f}, {2.0f, 0.0f, std::nanf("")}});
   CHECK(c.mean_of_max[0] == doctest::Approx(0.1 * 3));
   CHECK(c.mean_of_max[1] == 0.0f);
   CHECK(c.weight[1] == 0.0f);
   CHECK(c.mean_of_max[2] == doctest::Approx(0.1 * 2));
   CHECK(c.weight[0] == doctest::Approx(0.1));
-  update_calibration(c, {{0.0f, 1.0f, 0.0f}, {0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f}});
+  update_calibration(c, Granularity::kPerChannel, {{0.0f, 1.0f, 0.0f}, {0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f}});
   CHECK(c.mean_of_max[0] == doctest::Approx(0.1 * 3));  // left alone
   CHECK(c.weight[0] == doctest::Approx(0.1));
   CHECK(c.mean_of_max[1] / c.weight[1] == doctest::Approx(1.0));
+}
+
+TEST_CASE("calibration: per tensor a shard counts with its largest channel, whichever that is") {
+  Calibration c = fresh(2);
+  update_calibration(c, Granularity::kPerTensor, {{4.0f, 1.0f}, {1.0f, 2.0f}, {0.0f, 0.0f}});
+  for (const size_t i : {0u, 1u}) CHECK(c.mean_of_max[i] / c.weight[i] == doctest::Approx(3.0));  // not 2.5 and 1.5
 }
 
 Model collected(const NetworkOptions& options) {
@@ -127,7 +133,7 @@ Model collected(const NetworkOptions& options) {
   for (Calibration& c : model.calibration) {
     std::vector<float> m(c.weight.size());
     for (size_t i = 0; i < m.size(); ++i) m[i] = 0.5f + static_cast<float>(i % 5);
-    update_calibration(c, {m});
+    update_calibration(c, Granularity::kPerChannel, {m});
   }
   return model;
 }

@@ -70,13 +70,13 @@ double worst_difference(const OptimizerOptions& options) {
       const double mu = static_cast<double>(options.momentum);
       std::vector<double> g = as_double(slots[i]);
       for (double& x : g) x *= clip;
-      double local = static_cast<double>(rate);
+      double trust = 1;
       if (options.kind == OptimizerKind::kLars && kernel)
-        local *= static_cast<double>(options.lars_coefficient) * norm(r.w) / (norm(g) + decay * norm(r.w));
+        trust = static_cast<double>(options.lars_coefficient) * norm(r.w) / (norm(g) + decay * norm(r.w));
       for (size_t k = 0; k < g.size(); ++k) {
-        const double d = g[k] + decay * r.w[k];
+        const double d = trust * (g[k] + decay * r.w[k]);
         r.m[k] = mu * r.m[k] + d;
-        r.w[k] -= local * (options.nesterov ? d + mu * r.m[k] : r.m[k]);
+        r.w[k] -= static_cast<double>(rate) * (options.nesterov ? d + mu * r.m[k] : r.m[k]);
       }
     }
     const double returned = optimizer_step(model, gradients, momentum, rate, options, step);
@@ -98,6 +98,27 @@ TEST_CASE("optimizer: SGD with Nesterov momentum follows the double reference") 
 
 TEST_CASE("optimizer: SGD with plain momentum and large decay follows the double reference") {
   CHECK(worst_difference({.momentum = 0.8f, .nesterov = false, .weight_decay = 0.05f}) < kThreeRoundings);
+}
+
+TEST_CASE("optimizer: LARS keeps in its momentum what each step was worth when it was taken") {
+  // A large gradient, then one of a millionth: were the trust of the second step to multiply what the first left in the
+  // momentum, that would move the weights a million times as far.
+  Model model = random_model(small_options("w4a4-fl8", 0.1));
+  const Gradients gradients = make_gradients(model), momentum = make_gradients(model);
+  const OptimizerOptions options{.kind = OptimizerKind::kLars, .nesterov = false, .weight_decay = 0};
+  const Tensor kernel = model.units[0].weights;
+  std::vector<std::vector<double>> path = {as_double(kernel)};
+  for (const float size : {1.0f, 1e-6f}) {
+    randomise(gradients, 5, size);
+    optimizer_step(model, gradients, momentum, 0.1f, options, 0);
+    path.push_back(as_double(kernel));
+  }
+  const auto moved = [&](size_t step) {
+    std::vector<double> d = path[step + 1];
+    for (size_t i = 0; i < d.size(); ++i) d[i] -= path[step][i];
+    return norm(d);
+  };
+  CHECK(moved(1) < 2 * moved(0));  // 0.9 of the first step and one of its own, in the same direction
 }
 
 TEST_CASE("optimizer: LARS scales kernels by the ratio of norms and leaves norms and bias alone") {

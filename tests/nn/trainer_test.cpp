@@ -74,7 +74,8 @@ std::vector<char> file_bytes(const std::filesystem::path& path) {
 }
 
 std::vector<char> checkpoint_bytes(const Trainer& trainer, const TempDir& dir) {
-  save_checkpoint(dir / "c.safetensors", trainer.model(), trainer.momentum(), trainer.steps_done(), "{}", {"a", "b"});
+  save_checkpoint(dir / "c.safetensors", trainer.model(), trainer.momentum(), trainer.steps_done(), "{}",
+                  {"a", "b", "c", "d", "e"});
   return file_bytes(dir / "c.safetensors");
 }
 
