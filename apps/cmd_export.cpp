@@ -1,5 +1,6 @@
 // nibble export
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
@@ -12,6 +13,8 @@
 #include "nn/runtime/served_file.hpp"
 
 namespace nibble::apps {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -30,12 +33,16 @@ class Export : public Command {
 
   int run() override {
     apply_threads(threads_);
-    const Checkpoint checkpoint = load_checkpoint(resolve_model_path(model_));
+    const fs::path path = resolve_model_path(model_);
+    const Checkpoint checkpoint = load_checkpoint(path);
+    std::error_code ignored;
+    if (fs::equivalent(path, out_, ignored))
+      throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
     ServedModel served = make_served(checkpoint.model);
     served.class_names = checkpoint.class_names;
     served.notes["steps"] = std::to_string(checkpoint.steps_done);
-    const ServedFileSizes sizes = save_served(out_, served);
-    verify(checkpoint.model);
+    const ServedFileSizes sizes =
+        save_served(out_, served, [&](const fs::path& written) { verify(checkpoint.model, written); });
     if (json_)
       print_json(served, sizes);
     else
@@ -45,19 +52,18 @@ class Export : public Command {
 
  private:
   /// The file as read back must give the logits of the checkpoint's own modules on a fixed batch, bit for bit.
-  void verify(const Model& model) const {
+  static void verify(const Model& model, const fs::path& file) {
     const int64_t side = model.network.options.image_size;
     constexpr int64_t kImages = 4;
     const Tensor images(DType::u8, {kImages, side, side, 3});
     Rng rng(0, rng_purpose::kTest);
     for (int64_t i = 0; i < images.size(); ++i) images.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
     const Tensor trained = evaluate_modules(model, prepare_weights(model, Passes::kForward), images);
-    const Tensor served = Executor(load_served(out_)).run(images);
+    const Tensor served = Executor(load_served(file)).run(images);
     if (std::memcmp(trained.raw(), served.raw(), trained.bytes()) != 0)
       throw VerificationError(
-          "{}: the logits of the file differ from the checkpoint's on the check images; do not use the "
-          "file, and please report this with `nibble doctor`'s output",
-          out_);
+          "the logits of the served model differ from the checkpoint's on the check images, so no file was written; "
+          "please report this with `nibble doctor`'s output");
   }
 
   void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {

@@ -46,13 +46,39 @@ void end_progress() {
   line_open = false;
 }
 
-void warn(const std::string& line) {
-  end_progress();
-  std::fprintf(stderr, "%s\n", line.c_str());
+std::string printable(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if ((byte < 0x20 && byte != '\n') || byte == 0x7f)
+      out += fmt::format("\\x{:02x}", byte);
+    else if (byte == 0xc2 && next >= 0x80 && next < 0xa0)  // U+0080 to U+009F: one is another escape
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(text[++i] & 0xff));
+    else
+      out += text[i];
+  }
+  return out;
 }
 
-void message(const std::string& line) {
-  if (level != Verbosity::kQuiet) warn(line);
+namespace {
+
+void write_line(const std::string& text) {
+  end_progress();
+  std::fprintf(stderr, "%s\n", printable(text).c_str());
+}
+
+}  // namespace
+
+void warn(const std::string& sentence) {
+  constexpr size_t kLongest = 8192;  // two paths of the longest kind that Linux takes
+  std::string line = sentence.size() > kLongest ? sentence.substr(0, kLongest) + "..." : sentence;
+  for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos;) line.replace(at, 1, "\\n");
+  write_line(line);
+}
+
+void message(const std::string& lines) {
+  if (level != Verbosity::kQuiet) write_line(lines);
 }
 
 namespace {
@@ -68,7 +94,7 @@ size_t columns() {
 void progress(const std::string& line) {
   if (level == Verbosity::kQuiet) return;
   if (!interactive()) {
-    std::fprintf(stderr, "%s\n", line.c_str());
+    write_line(line);
     return;
   }
   std::fprintf(stderr, "\r\x1b[K%s", line.substr(0, columns() - 1).c_str());
@@ -78,7 +104,8 @@ void progress(const std::string& line) {
 
 void print(const std::string& line) {
   end_progress();
-  std::fwrite(line.data(), 1, line.size(), stdout);
+  const std::string text = printable(line);
+  std::fwrite(text.data(), 1, text.size(), stdout);
   std::fputc('\n', stdout);
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
     throw DiskError("the result cannot be written to standard output: the device is full or the reader has gone");

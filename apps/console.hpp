@@ -14,10 +14,12 @@ void set_verbosity_from_environment();
 void set_quiet();
 Verbosity verbosity();
 
-/// One line on stderr, unless quiet.
-void message(const std::string& line);
-/// One line on stderr, always.
-void warn(const std::string& line);
+/// Control characters, which file names and files from outside may hold, as \xNN; line ends stay.
+std::string printable(const std::string& text);
+/// Lines on stderr, unless quiet; printable.
+void message(const std::string& lines);
+/// One line on stderr, always: printable, line ends too, and cut where it exceeds 8 KiB.
+void warn(const std::string& sentence);
 /// A progress line: redrawn in place on a terminal, a plain line elsewhere (the caller paces those).
 void progress(const std::string& line);
 /// Ends a redrawn line, so that the next message starts on its own.
@@ -25,7 +27,7 @@ void end_progress();
 /// True when stderr is a terminal that may be redrawn (TERM is not "dumb").
 bool interactive();
 
-/// Results: one line on stdout.
+/// Results: lines on stdout, printable.
 void print(const std::string& line);
 
 /// Columns padded to their widest cell; the first column to the left, numbers to the right. Row 0 is the header.

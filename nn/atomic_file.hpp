@@ -40,6 +40,8 @@ class AtomicFile {
   /// fsync, rename, fsync of the directory; afterwards the file survives a power cut.
   void commit();
   uint64_t bytes() const { return bytes_; }
+  /// Where the bytes are until commit(), for a check of what was written.
+  const std::filesystem::path& temporary() const { return temporary_; }
 
  private:
   [[noreturn]] void fail(std::string_view doing, int error_number);

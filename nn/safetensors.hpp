@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -108,6 +109,9 @@ struct RawTensor {
   std::vector<std::byte> bytes;
 };
 
+/// Called with a complete file before it takes its name; throws to refuse it.
+using FileCheck = std::function<void(const std::filesystem::path&)>;
+
 /// Collects tensors and strings and writes them with the checksum layer. The bytes depend only on what was added, not
 /// on the order: tensors are laid out by element size, widest first (each is then aligned to its element), then name.
 class SafetensorsWriter {
@@ -123,7 +127,7 @@ class SafetensorsWriter {
   /// The whole file in memory.
   std::vector<std::byte> serialize() const;
   /// Writes the file atomically and durably (AtomicFile); returns its size in bytes. DiskError, older file untouched.
-  uint64_t write(const std::filesystem::path& path) const;
+  uint64_t write(const std::filesystem::path& path, const FileCheck& check = {}) const;
 
  private:
   struct Item {

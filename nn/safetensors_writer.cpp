@@ -156,9 +156,10 @@ std::vector<std::byte> SafetensorsWriter::serialize() const {
   return file;
 }
 
-uint64_t SafetensorsWriter::write(const std::filesystem::path& path) const {
+uint64_t SafetensorsWriter::write(const std::filesystem::path& path, const FileCheck& check) const {
   AtomicFile file(path);
   emit([&](std::span<const std::byte> bytes) { file.append(bytes); });
+  if (check) check(file.temporary());
   file.commit();
   return file.bytes();
 }

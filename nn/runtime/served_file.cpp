@@ -113,7 +113,7 @@ uint64_t served_weight_bytes(const UnitSpec& unit) {
   return oc * k * (unit.precision.weight_bits == 8 ? 1 : 2);
 }
 
-ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model) {
+ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check) {
   const Network& net = model.network;
   if (!net.quantizers.empty() && !model.calibrated())
     throw ModelError(
@@ -147,7 +147,7 @@ ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel
     writer.add(net.quantizers[q].name + ".bound", vector_tensor(model.quantizers[q].bound));
   for (size_t q = 0; q < model.usage.size(); ++q)
     writer.add(net.quantizers[q].name + ".usage", usage_to_tensor(model.usage[q]));
-  sizes.file_bytes = writer.write(path);
+  sizes.file_bytes = writer.write(path, check);
   return sizes;
 }
 
@@ -165,10 +165,10 @@ ServedModel load_served(const SafetensorsFile& file) {
   } catch (const UsageError& e) {
     throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
   }
-  if (model.network.options.mode == QuantMode::kFake && !model.network.quantizers.empty())
+  if (!is_servable(model.network))
     throw ModelError("{}: its network multiplies dequantized values (quant_mode fake), which is never served",
                      file.source());
-  model.class_names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  model.class_names = read_class_names(file, model.network.options.classes);
   try {
     model.notes = nlohmann::json::parse(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
   } catch (const nlohmann::json::exception& e) {
@@ -183,8 +183,7 @@ ServedModel load_served(const SafetensorsFile& file) {
   }
   for (const QuantizerSpec& spec : model.network.quantizers) {
     const std::vector<float> bound = reader.floats(spec.name + ".bound", spec.channels);
-    for (float b : bound)
-      if (!(b > 0)) throw ModelError("{}: tensor {}.bound holds {}, bounds are positive", file.source(), spec.name, b);
+    require_bounds(file, spec.name, bound);
     model.quantizers.push_back(make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec)));
     if (file.find(spec.name + ".usage") == nullptr) continue;
     model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));

@@ -19,8 +19,9 @@ struct ServedFileSizes {
   std::vector<uint64_t> layer_bytes;  // per unit: oc * ceil(k/2) for 4 bits, oc * k for 8, 2 * oc * k for bf16
 };
 
-/// Refuses uncalibrated integer models (ModelError): their activations are not quantized yet.
-ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model);
+/// Refuses uncalibrated integer models (ModelError): their activations are not quantized yet. `check` sees the complete
+/// file before it takes the name `path`; when it throws, what was there stays.
+ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check = {});
 
 /// Checks everything before use; ModelError names the file and the section.
 ServedModel load_served(const std::filesystem::path& path);

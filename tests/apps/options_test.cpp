@@ -163,6 +163,13 @@ TEST_CASE("console: numbers are grouped by thousands") {
   CHECK(grouped(-123456) == "-123,456");
 }
 
+TEST_CASE("console: control characters of names and files are shown, not sent to the terminal") {
+  CHECK(printable("caf\xc3\xa9\nb") == "caf\xc3\xa9\nb");
+  CHECK(printable("\x1b[31m\a\x7f") == "\\x1b[31m\\x07\\x7f");
+  CHECK(printable("\xc2\x9b"
+                  "1m\xc2\xa0\xc2") == "\\u009b1m\xc2\xa0\xc2");
+}
+
 TEST_CASE("console: durations are rounded to what a reader needs") {
   CHECK(duration(0) == "0 s");
   CHECK(duration(-3) == "0 s");

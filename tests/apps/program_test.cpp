@@ -158,6 +158,19 @@ TEST_CASE("program: a run whose checkpoint holds another network is not resumed;
   check_refused("train --quiet --resume " + one, 4, "holds another network (resnet29 x0.1 w4a4-fl8, 10 classes)");
 }
 
+TEST_CASE(
+    "program: names from the command line reach the terminal as printable text in one line; exports keep checkpoints") {
+  if (no_program()) return;
+  const TemporaryFolder folder("names");
+  check_refused("eval \"$(printf 'no\\033[31m\\nerror: forged')\" --data .", 4, "no\\x1b[31m\\nerror: forged");
+  const std::string data = folder / "data", run = folder / "run",
+                    checkpoint = run + "/checkpoints/step-000002.safetensors";
+  REQUIRE(train_tiny_run(data, run));
+  const std::string bytes = read_text(checkpoint);
+  check_refused("export " + run + " --out " + checkpoint, 2, "is the checkpoint itself");
+  CHECK(read_text(checkpoint) == bytes);
+}
+
 TEST_CASE("program: weights that are refused leave no run folder behind") {
   if (no_program()) return;
   const TemporaryFolder folder("weights");

@@ -8,6 +8,7 @@
 #include <functional>
 #include <iterator>
 
+#include "nn/atomic_file.hpp"
 #include "nn/runtime/executor.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
@@ -25,7 +26,7 @@ using testing::TempDir;
 void check_round_trip(const Model& model) {
   const TempDir dir;
   ServedModel served = make_served(model);
-  served.class_names = {"ant", "bee"};
+  served.class_names = {"ant", "bee", "cat", "dog", "eel"};
   served.notes = {{"steps", "12"}, {"decoder", "turbo"}};
   const ServedFileSizes sizes = save_served(dir / "m.safetensors", served);
   CHECK(sizes.file_bytes == std::filesystem::file_size(dir / "m.safetensors"));
@@ -157,6 +158,19 @@ Tensor vector_of(std::vector<float> v) {
   return t;
 }
 
+TEST_CASE("served file: one that its check refuses leaves the older file as it was, and nothing beside it") {
+  const TempDir dir;
+  const ServedModel model = make_served(calibrated_model(small_options("w4a4-fl8", 0.1)));
+  write_file_atomically(dir / "m.safetensors", "older");
+  const auto check = [&](const std::filesystem::path& written) {
+    CHECK_NOTHROW(load_served(written));
+    throw VerificationError("no");
+  };
+  CHECK_THROWS_AS(save_served(dir / "m.safetensors", model, check), VerificationError);
+  CHECK(read_text_file(dir / "m.safetensors", 100) == "older");
+  CHECK(remove_temporary_files((dir / "m.safetensors").parent_path()) == 0);
+}
+
 TEST_CASE("served file: an unchanged copy is accepted, so the refusals below are for their own reason") {
   CHECK(error_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
 }
@@ -210,6 +224,12 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
          e.tensors["conv1.input.bound"] = vector_of({1, -2, 1});
        },
        "conv1.input.bound"},
+      {"bound over the limit",
+       [](Edited& e) {
+         e.tensors["conv1.input.bound"] = vector_of({1, 3.2e38f, 1});
+       },
+       "conv1.input.bound"},
+      {"one name for five classes", [](Edited& e) { e.metadata["nibble.classes"] = "[\"a\"]"; }, "nibble.classes"},
       {"no JSON", [](Edited& e) { e.metadata["nibble.network"] = "[1"; }, "network description"},
       {"notes no map", [](Edited& e) { e.metadata["nibble.notes"] = "[1]"; }, "nibble.notes"},
       {"classes no list", [](Edited& e) { e.metadata["nibble.classes"] = "7"; }, "names"},
