@@ -166,7 +166,7 @@ class Bench : public Command {
       j["threads"] = threads();
       j["peak_memory_bytes"] = peak_memory();
       if (profile_) j["profile"] = profile_json(profile_of(p), net);
-      print(j.dump());
+      print_object(j);
       return;
     }
     print(

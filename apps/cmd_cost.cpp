@@ -98,7 +98,7 @@ class CostCommand : public Command {
                              {"linear", l.linear},
                              {"quadratic", l.quadratic},
                              {"memory_bits", l.memory_bits}});
-    print(j.dump());
+    print_object(j);
   }
 
   void print_table(const Cost& cost, const CostRatio& ratio) const {

@@ -149,7 +149,7 @@ class Doctor : public Command {
                                           {"w4a4-fl8", probe_training_rate("w4a4-fl8")}};
     const std::string estimated = estimate ? estimate_run(j) : std::string();
     if (json_) {
-      print(j.dump());
+      print_object(j);
       return 0;
     }
     print(fmt::format("cpu      {}", cpu_features().brand));

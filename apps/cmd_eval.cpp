@@ -81,7 +81,7 @@ class Eval : public Command {
       j["images_per_second"] = rate;
       j["decoder"] = decoder;
       j["isa"] = std::string(name_of(active_isa()));
-      print(j.dump());
+      print_object(j);
       return;
     }
     print(fmt::format("top1 {:.2f}  top5 {:.2f}  loss {:.4f}  {} images, {} skipped, {:.1f} img/s, {}",

@@ -79,7 +79,7 @@ class Export : public Command {
                              {"weights", unit.weight_count()},
                              {"bytes", sizes.layer_bytes[u]}});
     }
-    print(j.dump());
+    print_object(j);
   }
 
   void print_table(const ServedModel& served, const ServedFileSizes& sizes) const {

@@ -119,7 +119,7 @@ class Inspect : public Command {
       j["layers"].back()["clipped_share"] = r.clipped_share();
       j["layers"].back()["code_counts"] = r.usage.codes;
     }
-    print(j.dump());
+    print_object(j);
   }
 
   static void print_rows(const std::vector<Row>& rows, const ServedModel& served) {

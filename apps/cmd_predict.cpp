@@ -51,8 +51,7 @@ class Predict : public Command {
         if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
         failed = true;
         if (json_)
-          print(nlohmann::ordered_json{{"image", path}, {"error", e.what()}}.dump(
-              -1, ' ', false, nlohmann::json::error_handler_t::replace));
+          print_object({{"image", path}, {"error", e.what()}});
         else
           warn(fmt::format("error: {}", e.what()));
         continue;
@@ -91,7 +90,7 @@ class Predict : public Command {
       j["image"] = path;
       j["top"] = nlohmann::ordered_json::array();
       for (const Guess& g : best) j["top"].push_back({{"index", g.index}, {"name", label(g.index)}, {"p", g.p}});
-      print(j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      print_object(j);
       return;
     }
     std::string line = path + ":";

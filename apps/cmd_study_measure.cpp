@@ -89,7 +89,7 @@ class StudyMeasureCommand : public Command {
         j["points"].push_back({{"name", point},
                                {"batch1_ms", n.latency.batch1_ms},
                                {"batch32_ms_per_image", n.latency.batch32_ms_per_image}});
-    print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    print_object(j);
   }
 
   void print_table(const std::vector<TimedNetwork>& networks) const {

@@ -88,7 +88,7 @@ class StudyPickCommand : public Command {
     j["given_up"] = pick.best_of_all->top1.value - pick.best->top1.value;
     j["best_of_all"] = describe(*pick.best_of_all);
     j["next_better"] = pick.next_better != nullptr ? describe(*pick.next_better) : nlohmann::ordered_json();
-    print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    print_object(j);
   }
 
   void print_text(const Pick& pick) const {

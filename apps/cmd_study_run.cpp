@@ -71,7 +71,7 @@ class StudyRunCommand : public Command {
     if (!quiet_ || args_.dry_run) {
       estimates = study.estimate();
       if (args_.dry_run && json_)
-        print(plan_json(estimates));
+        print_object(plan_json(estimates));
       else
         show_plan(estimates);
     }
@@ -107,7 +107,7 @@ class StudyRunCommand : public Command {
     return text;
   }
 
-  std::string plan_json(const std::vector<PointEstimate>& estimates) const {
+  nlohmann::ordered_json plan_json(const std::vector<PointEstimate>& estimates) const {
     nlohmann::ordered_json j;
     j["points"] = nlohmann::ordered_json::array();
     for (const PointEstimate& e : estimates)
@@ -121,7 +121,7 @@ class StudyRunCommand : public Command {
     j["layers"] = nlohmann::ordered_json::object();
     for (const PrecisionOverride& o : recipe_.options.network.overrides)
       j["layers"][o.layer] = precision_text(o.precision);
-    return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+    return j;
   }
 
   void finish(const StudyRun& study, const StudyRun::Outcome& outcome) const {
@@ -143,7 +143,7 @@ class StudyRunCommand : public Command {
     j["failed"] = nlohmann::ordered_json::array();
     for (const auto& f : outcome.failed) j["failed"].push_back({{"name", f.point}, {"error", f.sentence}});
     if (json_) {
-      print(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+      print_object(j);
       return;
     }
     print(format_table(rows));

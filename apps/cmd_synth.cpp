@@ -32,7 +32,7 @@ class Synth : public Command {
     args_.dir = out_;
     const SyntheticFolderCounts counts = write_synthetic_folder(args_);
     if (json_)
-      print(nlohmann::ordered_json{{"train", counts.train}, {"val", counts.val}, {"classes", counts.classes}}.dump());
+      print_object({{"train", counts.train}, {"val", counts.val}, {"classes", counts.classes}});
     else
       print(fmt::format("{}: {} training and {} validation images, {} classes", out_, counts.train, counts.val,
                         counts.classes));

@@ -47,7 +47,10 @@ class Train : public Command {
     args.config_text = arguments_.config_text();
     TrainingRun run(args);
     if (dry_run_) {
-      print(json_ ? plan_json(run.plan()) : run.banner());
+      if (json_)
+        print_object(plan_json(run.plan()));
+      else
+        print(run.banner());
       return 0;
     }
     const RunSummary summary = run.run();
@@ -83,7 +86,7 @@ class Train : public Command {
         throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
   }
 
-  static std::string plan_json(const RunPlan& p) {
+  static nlohmann::ordered_json plan_json(const RunPlan& p) {
     nlohmann::ordered_json j;
     j["train_images"] = p.train_images;
     j["val_images"] = p.validation_images;
@@ -93,7 +96,7 @@ class Train : public Command {
     j["steps"] = p.steps;
     j["steps_per_epoch"] = p.steps_per_epoch;
     j["quantized_from"] = p.quantized_from;
-    return j.dump();
+    return j;
   }
 
   void finish(const RunSummary& s, const std::string& out) const {
@@ -108,7 +111,7 @@ class Train : public Command {
       j["skipped"] = s.skipped;
       j["logits_sha256"] = s.evaluation.logits_sha256;
       j["out"] = out;
-      print(j.dump());
+      print_object(j);
       return;
     }
     const bool trained = s.images_per_second > 0;  // not when a finished run is asked for its result again

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "engine/env.hpp"
 #include "engine/error.hpp"
@@ -109,6 +110,10 @@ void print(const std::string& line) {
   std::fputc('\n', stdout);
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
     throw DiskError("the result cannot be written to standard output: the device is full or the reader has gone");
+}
+
+void print_object(const nlohmann::ordered_json& object) {
+  print(object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

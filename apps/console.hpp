@@ -2,6 +2,7 @@
 #pragma once
 #include <fmt/format.h>
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ bool interactive();
 
 /// Results: lines on stdout, printable.
 void print(const std::string& line);
+/// One object in one line on stdout; bytes of a path that are not UTF-8, which JSON cannot hold, become U+FFFD.
+void print_object(const nlohmann::ordered_json& object);
 
 /// Columns padded to their widest cell; the first column to the left, numbers to the right. Row 0 is the header.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);

@@ -169,6 +169,9 @@ TEST_CASE(
   const std::string bytes = read_text(checkpoint);
   check_refused("export " + run + " --out " + checkpoint, 2, "is the checkpoint itself");
   CHECK(read_text(checkpoint) == bytes);
+  const Result r = run_program("export " + run + " --json --out '" + (folder / "caf\xe9") + "'");
+  CHECK(r.code == 0);
+  CHECK(has(nlohmann::json::parse(r.out).at("file").get<std::string>(), "caf\xef\xbf\xbd"));  // U+FFFD
 }
 
 TEST_CASE("program: weights that are refused leave no run folder behind") {
