@@ -4,9 +4,9 @@
 #include <charconv>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <unordered_set>
 
 #include "nn/network_json.hpp"
+#include "nn/tensor_reader.hpp"
 
 namespace nibble {
 
@@ -38,12 +38,6 @@ Tensor to_ohwi(const Tensor& w, const ConvShape& s) {
   return out;
 }
 
-Tensor vector_tensor(const std::vector<float>& v) {
-  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
-  std::copy(v.begin(), v.end(), t.data<float>());
-  return t;
-}
-
 /// Calls visit(name, tensor, is_kernel) for every parameter of a unit, in file names.
 template <typename Parameters, typename Visit>
 void each_parameter(const UnitSpec& unit, Parameters& p, const Visit& visit) {
@@ -63,57 +57,26 @@ void each_statistic(const UnitSpec& unit, Parameters& p, const Visit& visit) {
   visit(unit.norm_name + ".running_var", p.running_variance);
 }
 
-/// Reads tensors of one file and checks their shapes against the network's.
-class Reader {
- public:
-  explicit Reader(const SafetensorsFile& file) : file_(file) {}
+Tensor read_kernel(TensorReader& reader, const std::string& name, const UnitSpec& unit) {
+  const ConvShape& s = unit.shape;
+  const std::vector<int64_t> expected =
+      unit.kind == UnitKind::kLinear ? std::vector<int64_t>{s.oc, s.ic} : std::vector<int64_t>{s.oc, s.ic, s.kh, s.kw};
+  const SafetensorsFile& file = reader.file();
+  const TensorEntry& e = file.entry(name);
+  if (e.shape != expected)
+    throw ModelError("{}: tensor {} is {}, the network needs [{}]; was it made with another arch or width?",
+                     file.source(), name, e.shape_text(), fmt::join(expected, ","));
+  reader.mark(name);
+  return to_ohwi(file.finite_tensor_f32(name), s);
+}
 
-  Tensor vector(const std::string& name, int64_t n) {
-    const TensorEntry& e = file_.entry(name);
-    if (e.shape != std::vector<int64_t>{n})
-      throw ModelError("{}: tensor {} is {}, the network needs [{}]", file_.source(), name, e.shape_text(), n);
-    seen_.insert(name);
-    return file_.finite_tensor_f32(name);
-  }
-
-  Tensor kernel(const std::string& name, const UnitSpec& unit) {
-    const ConvShape& s = unit.shape;
-    const std::vector<int64_t> expected = unit.kind == UnitKind::kLinear ? std::vector<int64_t>{s.oc, s.ic}
-                                                                         : std::vector<int64_t>{s.oc, s.ic, s.kh, s.kw};
-    const TensorEntry& e = file_.entry(name);
-    if (e.shape != expected)
-      throw ModelError("{}: tensor {} is {}, the network needs [{}]; was it made with another arch or width?",
-                       file_.source(), name, e.shape_text(), fmt::join(expected, ","));
-    seen_.insert(name);
-    return to_ohwi(file_.finite_tensor_f32(name), s);
-  }
-
-  std::vector<float> floats(const std::string& name, int64_t n) {
-    const Tensor t = vector(name, n);
-    return {t.data<float>(), t.data<float>() + n};
-  }
-
-  void mark(const std::string& name) { seen_.insert(name); }
-
-  void require_all_seen() const {
-    for (const TensorEntry& e : file_.entries())
-      if (!seen_.contains(e.name))
-        throw ModelError("{}: tensor {} belongs to no part of the network; the file was made by another version",
-                         file_.source(), e.name);
-  }
-
- private:
-  const SafetensorsFile& file_;
-  std::unordered_set<std::string> seen_;
-};
-
-void read_unit(Reader& reader, const UnitSpec& unit, const std::string& prefix, UnitParameters& p) {
+void read_unit(TensorReader& reader, const UnitSpec& unit, const std::string& prefix, UnitParameters& p) {
   each_parameter(unit, p, [&](const std::string& name, Tensor& t, bool is_kernel) {
-    t = is_kernel ? reader.kernel(prefix + name, unit) : reader.vector(prefix + name, unit.shape.oc);
+    t = is_kernel ? read_kernel(reader, prefix + name, unit) : reader.vector(prefix + name, unit.shape.oc);
   });
 }
 
-void read_statistics(Reader& reader, const SafetensorsFile& file, const UnitSpec& unit, UnitParameters& p) {
+void read_statistics(TensorReader& reader, const SafetensorsFile& file, const UnitSpec& unit, UnitParameters& p) {
   each_statistic(unit, p, [&](const std::string& name, Tensor& t) { t = reader.vector(name, unit.shape.oc); });
   if (!p.running_variance.defined()) return;
   for (int64_t c = 0; c < unit.shape.oc; ++c)
@@ -122,7 +85,7 @@ void read_statistics(Reader& reader, const SafetensorsFile& file, const UnitSpec
                        p.running_variance.data<float>()[c]);
 }
 
-void read_calibration(Reader& reader, const SafetensorsFile& file, const QuantizerSpec& spec, Calibration& c) {
+void read_calibration(TensorReader& reader, const SafetensorsFile& file, const QuantizerSpec& spec, Calibration& c) {
   c.mean_of_max = reader.floats(spec.name + ".mean_of_max", spec.channels);
   c.weight = reader.floats(spec.name + ".ema_weight", spec.channels);
   for (const float m : c.mean_of_max)
@@ -281,7 +244,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
   c.steps_done = parse_steps(file);
   c.run = file.metadata_value("nibble.run");
   c.class_names = read_class_names(file, c.model.network.options.classes);
-  Reader reader(file);
+  TensorReader reader(file);
   for (const UnitSpec& unit : c.model.network.units) {
     UnitParameters p, m;
     read_unit(reader, unit, "", p);
@@ -307,7 +270,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
 
 std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  Reader reader(file);
+  TensorReader reader(file);
   std::vector<std::string> fresh;
   std::vector<UnitParameters> units;  // the model changes only when all of them are there
   for (size_t u = 0; u < model.units.size(); ++u) {

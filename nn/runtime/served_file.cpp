@@ -3,19 +3,13 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <unordered_set>
 
 #include "nn/network_json.hpp"
+#include "nn/tensor_reader.hpp"
 
 namespace nibble {
 
 namespace {
-
-Tensor vector_tensor(const std::vector<float>& v) {
-  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
-  std::copy(v.begin(), v.end(), t.data<float>());
-  return t;
-}
 
 std::string packing_note(const UnitSpec& unit) {
   const ConvShape& s = unit.shape;
@@ -49,61 +43,44 @@ Tensor to_bf16_tensor(const Tensor& w) {
   return out;
 }
 
-class ServedReader {
- public:
-  explicit ServedReader(const SafetensorsFile& file) : file_(file) {}
+void expect(TensorReader& reader, const std::string& name, const char* dtype, const std::vector<int64_t>& shape) {
+  const TensorEntry& e = reader.file().entry(name);
+  if (e.dtype != dtype || e.shape != shape)
+    throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", reader.file().source(), name, e.dtype,
+                     e.shape_text(), dtype, fmt::join(shape, ","));
+  reader.mark(name);
+}
 
-  std::vector<float> floats(const std::string& name, int64_t n) {
-    expect(name, "F32", {n});
-    const Tensor t = file_.finite_tensor_f32(name);
-    return {t.data<float>(), t.data<float>() + n};
+std::vector<float> read_floats(TensorReader& reader, const std::string& name, int64_t n) {
+  expect(reader, name, "F32", {n});
+  return reader.floats(name, n);
+}
+
+void read_weights(TensorReader& reader, const UnitSpec& unit, ServedLayer& layer) {
+  const SafetensorsFile& file = reader.file();
+  const ConvShape& s = unit.shape;
+  const std::string name = unit.name + ".weight";
+  if (unit.precision.weight_bits == 16) {
+    expect(reader, name, "BF16", {s.oc, s.kh, s.kw, s.ic});
+    layer.weights = file.finite_tensor_f32(name);
+    return;
   }
-
-  void weights(const UnitSpec& unit, ServedLayer& layer) {
-    const ConvShape& s = unit.shape;
-    const std::string name = unit.name + ".weight";
-    if (unit.precision.weight_bits == 16) {
-      expect(name, "BF16", {s.oc, s.kh, s.kw, s.ic});
-      layer.weights = file_.finite_tensor_f32(name);
-      return;
-    }
-    layer.codes.bits = unit.precision.weight_bits;
-    if (file_.metadata_value("nibble." + name) != packing_note(unit))
-      throw ModelError("{}: nibble.{} is {}, the network needs {}", file_.source(), name,
-                       file_.metadata_value("nibble." + name), packing_note(unit));
-    if (unit.precision.weight_bits == 4) {
-      expect(name, "U8", {s.oc, (s.k() + 1) / 2});
-      layer.codes.codes = unpack_rows(file_.tensor(name), s);
-    } else {
-      expect(name, "I8", {s.oc, s.kh, s.kw, s.ic});
-      layer.codes.codes = file_.tensor(name);
-    }
-    layer.codes.scale = floats(unit.name + ".weight_scale", s.oc);
-    for (float v : layer.codes.scale)
-      if (!(v > 0))
-        throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file_.source(), unit.name, v);
+  layer.codes.bits = unit.precision.weight_bits;
+  const std::string& note = file.metadata_value("nibble." + name);
+  if (note != packing_note(unit))
+    throw ModelError("{}: nibble.{} is {}, the network needs {}", file.source(), name, note, packing_note(unit));
+  if (unit.precision.weight_bits == 4) {
+    expect(reader, name, "U8", {s.oc, (s.k() + 1) / 2});
+    layer.codes.codes = unpack_rows(file.tensor(name), s);
+  } else {
+    expect(reader, name, "I8", {s.oc, s.kh, s.kw, s.ic});
+    layer.codes.codes = file.tensor(name);
   }
-
-  void mark(const std::string& name) { seen_.insert(name); }
-
-  void require_all_seen() const {
-    for (const TensorEntry& e : file_.entries())
-      if (!seen_.contains(e.name))
-        throw ModelError("{}: tensor {} belongs to no part of the network; the file was made by another version",
-                         file_.source(), e.name);
-  }
-
- private:
-  void expect(const std::string& name, const char* dtype, const std::vector<int64_t>& shape) {
-    const TensorEntry& e = file_.entry(name);
-    if (e.dtype != dtype || e.shape != shape)
-      throw ModelError("{}: tensor {} is {} {}, the network needs {} [{}]", file_.source(), name, e.dtype,
-                       e.shape_text(), dtype, fmt::join(shape, ","));
-    seen_.insert(name);
-  }
-  const SafetensorsFile& file_;
-  std::unordered_set<std::string> seen_;
-};
+  layer.codes.scale = read_floats(reader, unit.name + ".weight_scale", s.oc);
+  for (float v : layer.codes.scale)
+    if (!(v > 0))
+      throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file.source(), unit.name, v);
+}
 
 }  // namespace
 
@@ -174,15 +151,15 @@ ServedModel load_served(const SafetensorsFile& file) {
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), e.what());
   }
-  ServedReader reader(file);
+  TensorReader reader(file);
   for (const UnitSpec& unit : model.network.units) {
     ServedLayer& layer = model.layers.emplace_back();
-    reader.weights(unit, layer);
-    layer.m = reader.floats(unit.name + ".m", unit.shape.oc);
-    layer.a = reader.floats(unit.name + ".a", unit.shape.oc);
+    read_weights(reader, unit, layer);
+    layer.m = read_floats(reader, unit.name + ".m", unit.shape.oc);
+    layer.a = read_floats(reader, unit.name + ".a", unit.shape.oc);
   }
   for (const QuantizerSpec& spec : model.network.quantizers) {
-    const std::vector<float> bound = reader.floats(spec.name + ".bound", spec.channels);
+    const std::vector<float> bound = read_floats(reader, spec.name + ".bound", spec.channels);
     require_bounds(file, spec.name, bound);
     model.quantizers.push_back(make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec)));
     if (file.find(spec.name + ".usage") == nullptr) continue;

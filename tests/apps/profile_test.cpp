@@ -16,12 +16,6 @@ using nlohmann::json;
 
 const std::string kNetwork = " --arch resnet26 --width 0.25 --precision w4a4-fl8 --image-size 32 --classes 10";
 
-bool no_program() {
-  if (program()) return false;
-  MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
-  return true;
-}
-
 /// Layer name -> products of one image, by the cost model.
 std::map<std::string, int64_t> macs_of_layers() {
   std::map<std::string, int64_t> macs;

@@ -1,5 +1,6 @@
 // Runs the built program (NIBBLE_PROGRAM) in a shell and keeps what it printed.
 #pragma once
+#include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +18,13 @@ inline std::optional<std::string> program() {
   const char* path = std::getenv("NIBBLE_PROGRAM");
   if (path == nullptr || *path == '\0') return std::nullopt;
   return std::string(path);
+}
+
+/// True, with a message, when there is no program to run.
+inline bool no_program() {
+  if (program()) return false;
+  MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
+  return true;
 }
 
 /// A folder of one test, removed at its end.
@@ -42,6 +50,10 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+inline void write_text(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
 
 inline std::string read_text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

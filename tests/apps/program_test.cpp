@@ -17,13 +17,6 @@ bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-/// True (with a message) when there is no program to run.
-bool no_program() {
-  if (program()) return false;
-  MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
-  return true;
-}
-
 /// The promise for every wrong input: the code, nothing on stdout, one line on stderr that begins with "error: ".
 void check_refused(const std::string& arguments, int code, const std::string& part, const std::string& settings = "") {
   CAPTURE(arguments);

@@ -9,11 +9,12 @@
 
 namespace {
 
-using nibble::testing::program;
+using nibble::testing::no_program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
 using nibble::testing::TemporaryFolder;
+using nibble::testing::write_text;
 
 /// Two steps an epoch, six in all, an evaluation after each epoch and after the last step.
 constexpr const char* kRun =
@@ -41,16 +42,6 @@ std::string evaluations(const std::string& run) {
   return text;
 }
 
-void write(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-bool no_program() {
-  if (program()) return false;
-  MESSAGE("skipped: the program is not built");
-  return true;
-}
-
 }  // namespace
 
 TEST_CASE("a run that ends inside an evaluation has saved its step, and the resumed run makes up for it") {
@@ -61,12 +52,12 @@ TEST_CASE("a run that ends inside an evaluation has saved its step, and the resu
   REQUIRE(run_program("train --data " + data + " --out " + whole + kRun).code == 0);
   REQUIRE(evaluations(whole).starts_with("2:"));
 
-  write(image, "no image");  // --strict-data: the evaluation ends the run
+  write_text(image, "no image");  // --strict-data: the evaluation ends the run
   CHECK(run_program("train --data " + data + " --out " + broken + kRun).code == 3);
   CHECK(std::filesystem::exists(broken + "/checkpoints/step-000002.safetensors"));
   CHECK(evaluations(broken).empty());
   CHECK(run_program("train --resume " + broken + " --quiet").code == 3);  // the evaluation of step 2, again
-  write(image, good);
+  write_text(image, good);
   CHECK(run_program("train --resume " + broken + " --quiet").code == 0);
   CHECK(evaluations(broken) == evaluations(whole));
   for (const std::string step : {"2", "4", "6"})
@@ -88,7 +79,7 @@ TEST_CASE("an evaluation whose line or whose link to the best is missing is made
   for (const size_t length : {all.find('\n', line) + 1, all.rfind('\n', line) + 1}) {
     for (const char* later : {"/checkpoints/step-000004.safetensors", "/checkpoints/step-000006.safetensors", "/best"})
       std::filesystem::remove(run + later);
-    write(run + "/metrics.jsonl", all.substr(0, length));
+    write_text(run + "/metrics.jsonl", all.substr(0, length));
     REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
     CHECK(evaluations(run) == expected);
     CHECK(read_text(run + "/checkpoints/step-000006.safetensors") == last);
@@ -113,9 +104,9 @@ TEST_CASE("a run that ends at an image it cannot read has saved the steps before
   for (const auto& entry : std::filesystem::directory_iterator(data + "/train")) {
     const std::string image = entry.path() / "00000.jpg", good = read_text(image);
     const std::string run = folder / ("run-" + entry.path().filename().string());
-    write(image, "no image");
+    write_text(image, "no image");
     const int code = run_program("train --data " + data + " --out " + run + run_options).code;
-    write(image, good);
+    write_text(image, good);
     CHECK((code == 3 || code == 0));  // 0: left out of all three epochs, which drop 8 images each
     if (code == 0 || std::filesystem::is_empty(run + "/checkpoints")) continue;
     CHECK_FALSE(std::filesystem::exists(run + last));

@@ -13,6 +13,7 @@
 
 namespace {
 
+using nibble::testing::no_program;
 using nibble::testing::program;
 using nibble::testing::read_text;
 using nibble::testing::run_program;
@@ -44,10 +45,7 @@ int run_and_signal(const std::string& command, double seconds, int signal_number
 }  // namespace
 
 TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in the same bytes") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("kill");
   const std::string data = folder / "data", whole = folder / "whole", killed = folder / "killed";
   REQUIRE(run_program("synth --out " + data + " --train 8 --val 2 --size 40").code == 0);
@@ -84,10 +82,7 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
 }
 
 TEST_CASE("SIGTERM saves, exits with 75 and names the resume command") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("term");
   const std::string data = folder / "data", run = folder / "run";
   REQUIRE(run_program("synth --out " + data + " --train 8 --val 2 --size 40").code == 0);

@@ -8,7 +8,7 @@
 
 namespace {
 
-using nibble::testing::program;
+using nibble::testing::no_program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
@@ -39,10 +39,7 @@ std::string evaluate(const std::string& model, const std::string& data, const st
 }  // namespace
 
 TEST_CASE("a trained model and its exported file have one logits hash, for any threads, batch and precision") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("main-job");
   const std::string data = make_data(folder);
   for (const std::string precision : {"w4a4-fl8", "w8a8"}) {
@@ -64,10 +61,7 @@ TEST_CASE("a trained model and its exported file have one logits hash, for any t
 }
 
 TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkpoints") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("threads");
   const std::string data = make_data(folder);
   std::string first;
@@ -84,10 +78,7 @@ TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkp
 }
 
 TEST_CASE("a damaged model file is refused with exit code 4 and the section's name") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("damage");
   const std::string data = make_data(folder), run = folder / "run", served = folder / "model.safetensors";
   REQUIRE(run_program(train_arguments(data, run, "w4a4-fl8")).code == 0);
@@ -107,10 +98,7 @@ TEST_CASE("a damaged model file is refused with exit code 4 and the section's na
 }
 
 TEST_CASE("predict answers for good images, names bad ones and ends with exit code 3") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("predict");
   const std::string data = make_data(folder), run = folder / "run";
   REQUIRE(run_program(train_arguments(data, run, "w4a4-fl8")).code == 0);
@@ -123,10 +111,7 @@ TEST_CASE("predict answers for good images, names bad ones and ends with exit co
 }
 
 TEST_CASE("a bf16 run and a run before calibration evaluate; the latter is not exported") {
-  if (!program()) {
-    MESSAGE("skipped: the program is not built");
-    return;
-  }
+  if (no_program()) return;
   const TemporaryFolder folder("bf16");
   const std::string data = make_data(folder), plain = folder / "plain", early = folder / "early";
   REQUIRE(run_program(train_arguments(data, plain, "bf16")).code == 0);

@@ -5,31 +5,22 @@
 
 namespace {
 
-using nibble::testing::program;
+using nibble::testing::no_program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
 using nibble::testing::TemporaryFolder;
+using nibble::testing::write_text;
 
 constexpr const char* kRun =
     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 3 --calibrate-at 1 --save-every 1"
     " --strict-data --quiet";
 constexpr const char* kLast = "/checkpoints/step-000003.safetensors";
 
-bool no_program() {
-  if (program()) return false;
-  MESSAGE("skipped: the program is not built");
-  return true;
-}
-
 std::string make_data(const TemporaryFolder& folder) {
   const std::string data = folder / "data";
   REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
   return data;
-}
-
-void write(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
 }
 
 /// A run of three steps, taken back to its second checkpoint.
@@ -53,7 +44,7 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   std::filesystem::rename(data + "/train", data + "/kept");
   std::filesystem::copy(data + "/kept", data + "/train", std::filesystem::copy_options::recursive);
   for (const auto& image : std::filesystem::recursive_directory_iterator(data + "/train"))
-    if (image.is_regular_file()) write(image.path(), "no image");
+    if (image.is_regular_file()) write_text(image.path(), "no image");
   CHECK(run_program("train --data " + data + " --out " + broken + options).code == 3);
   std::filesystem::remove_all(data + "/train");
   std::filesystem::rename(data + "/kept", data + "/train");
@@ -67,12 +58,12 @@ TEST_CASE("a run whose config was edited is not resumed, and the option is named
   const std::string run = begun_run(folder, make_data(folder)), config = run + "/config.resolved.toml";
   const std::string text = read_text(config);
   const size_t at = text.find("\nlr = ") + 1;
-  write(config, text.substr(0, at) + "lr = 0.0625" + text.substr(text.find('\n', at)));
+  write_text(config, text.substr(0, at) + "lr = 0.0625" + text.substr(text.find('\n', at)));
   const Result r = run_program("train --resume " + run + " --quiet");
   CAPTURE(r.err);
   CHECK(r.code == 2);
   CHECK(r.err.find("lr = 0.0625, the run began with 0.05") != std::string::npos);
-  write(config, text);
+  write_text(config, text);
   CHECK(run_program("train --resume " + run + " --keep 9 --quiet").code == 0);
 }
 

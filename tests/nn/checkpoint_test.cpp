@@ -8,6 +8,7 @@
 #include <functional>
 #include <iterator>
 
+#include "tests/nn/edited_file.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -15,10 +16,12 @@ namespace nibble {
 namespace {
 
 using testing::calibrated_model;
+using testing::Edited;
 using testing::random_model;
 using testing::same_bytes;
 using testing::small_options;
 using testing::TempDir;
+using testing::vector_of;
 
 Gradients random_momentum(const Model& model) {
   Gradients g = make_gradients(model);
@@ -128,36 +131,10 @@ TEST_CASE("checkpoint: kernels lie OHWI in memory and OIHW in the file, fc as [c
   CHECK(file.find("momentum.bn1.running_mean") == nullptr);
 }
 
-/// A copy of a good checkpoint that the test changes before it is written.
-struct Edited {
-  std::map<std::string, std::string> metadata;
-  std::map<std::string, Tensor> tensors;
-};
-
 std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
   const TempDir dir;
   save_checkpoint(dir / "good.safetensors", model, make_gradients(model), 3, "{}", {"a", "b", "c", "d", "e"});
-  const SafetensorsFile good = SafetensorsFile::open(dir / "good.safetensors");
-  Edited e{good.metadata(), {}};
-  for (const TensorEntry& t : good.entries()) e.tensors[t.name] = good.tensor(t.name);
-  edit(e);
-  SafetensorsWriter writer;
-  for (const auto& [key, value] : e.metadata) writer.set_metadata(key, value);
-  for (const auto& [name, tensor] : e.tensors) writer.add(name, tensor);
-  writer.write(dir / "edited.safetensors");
-  try {
-    load_checkpoint(dir / "edited.safetensors");
-  } catch (const ModelError& error) {
-    CHECK(std::string(error.what()).find("edited.safetensors") != std::string::npos);
-    return error.what();
-  }
-  return "accepted";
-}
-
-Tensor vector_of(std::vector<float> v) {
-  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
-  std::copy(v.begin(), v.end(), t.data<float>());
-  return t;
+  return testing::error_after(dir / "good.safetensors", edit, [](const auto& path) { load_checkpoint(path); });
 }
 
 TEST_CASE("checkpoint: an unchanged copy is accepted, so the refusals below are for their own reason") {

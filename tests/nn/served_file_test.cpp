@@ -10,6 +10,7 @@
 
 #include "nn/atomic_file.hpp"
 #include "nn/runtime/executor.hpp"
+#include "tests/nn/edited_file.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -17,11 +18,13 @@ namespace nibble {
 namespace {
 
 using testing::calibrated_model;
+using testing::Edited;
 using testing::random_images;
 using testing::random_model;
 using testing::same_bytes;
 using testing::small_options;
 using testing::TempDir;
+using testing::vector_of;
 
 void check_round_trip(const Model& model) {
   const TempDir dir;
@@ -126,36 +129,11 @@ TEST_CASE("served file: an integer model that is not calibrated is refused, bf16
   CHECK_NOTHROW(save_served(dir / "m.safetensors", make_served(random_model(small_options("bf16", 0.1)))));
 }
 
-struct Edited {
-  std::map<std::string, std::string> metadata;
-  std::map<std::string, Tensor> tensors;
-};
-
 std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
   const TempDir dir;
   save_served(dir / "good.safetensors", make_served(model));
-  const SafetensorsFile good = SafetensorsFile::open(dir / "good.safetensors");
-  Edited e{good.metadata(), {}};
-  for (const TensorEntry& t : good.entries()) e.tensors[t.name] = good.tensor(t.name);
-  edit(e);
-  SafetensorsWriter writer;
-  for (const auto& [key, value] : e.metadata) writer.set_metadata(key, value);
-  for (const auto& [name, tensor] : e.tensors) writer.add(name, tensor);
-  writer.write(dir / "edited.safetensors");
-  try {
-    Executor executor(load_served(dir / "edited.safetensors"));
-    executor.run(random_images(1, 32));
-  } catch (const ModelError& error) {
-    CHECK(std::string(error.what()).find("edited.safetensors") != std::string::npos);
-    return error.what();
-  }
-  return "accepted";
-}
-
-Tensor vector_of(std::vector<float> v) {
-  const Tensor t(DType::f32, {static_cast<int64_t>(v.size())});
-  std::copy(v.begin(), v.end(), t.data<float>());
-  return t;
+  return testing::error_after(dir / "good.safetensors", edit,
+                              [](const auto& path) { Executor(load_served(path)).run(random_images(1, 32)); });
 }
 
 TEST_CASE("served file: one that its check refuses leaves the older file as it was, and nothing beside it") {
