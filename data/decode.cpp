@@ -69,7 +69,7 @@ Image decode_jpeg(std::span<const uint8_t> file, Decoder decoder, const std::str
 }
 
 struct File {
-  explicit File(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC)) {}
+  explicit File(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}  // a pipe must not hang us
   ~File() {
     if (fd >= 0) ::close(fd);
   }
@@ -105,14 +105,10 @@ Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& 
   if (file.empty()) reject(path, "the file is empty");
   if (static_cast<int64_t>(file.size()) > kMaxFileBytes)
     reject(path, fmt::format("the file has {} MiB, over the limit of {} MiB", file.size() >> 20, kMaxFileBytes >> 20));
-  try {
-    if (starts_with(file, kJpegSignature)) return decode_jpeg(file, decoder, path);
-    if (starts_with(file, kPngSignature)) {
-      const data_detail::PngStream stream = data_detail::check_png(file, path);
-      return decode_with_stb(stream.bytes, stream.budget, path);
-    }
-  } catch (const std::bad_alloc&) {
-    reject(path, "there is not enough memory for it");
+  if (starts_with(file, kJpegSignature)) return decode_jpeg(file, decoder, path);
+  if (starts_with(file, kPngSignature)) {
+    const data_detail::PngStream stream = data_detail::check_png(file, path);
+    return decode_with_stb(stream.bytes, stream.budget, path);
   }
   reject(path, fmt::format("it starts with 0x{:02x}{:02x} and is neither JPEG nor PNG", file[0],
                            file.size() > 1 ? file[1] : 0));

@@ -222,8 +222,14 @@ class JpegChecker {
       c.own_blocks = ((own_w + 7) / 8) * ((own_h + 7) / 8);
       samples += 64 * c.blocks;
     }
-    // The file and its rewritten copy, planes, 16-bit coefficients, result.
-    check_memory(path_, 2 * static_cast<int64_t>(file_.size()) + samples * (progressive_ ? 3 : 1) + 3 * w * h);
+    samples_ = samples;
+    check_decoding_memory(progressive_);
+  }
+
+  /// The file and its rewritten copy, planes, 16-bit coefficients of the whole frame if they are `buffered`, result.
+  void check_decoding_memory(bool buffered) const {
+    check_memory(path_, 2 * static_cast<int64_t>(file_.size()) + samples_ * (buffered ? 3 : 1) +
+                            int64_t{3} * out_.width * out_.height);
   }
 
   const Component& component(int id) const {
@@ -236,6 +242,8 @@ class JpegChecker {
     if (frame_.empty()) fail("the JPEG has image data before its frame header");
     const size_t count = body.empty() ? 0 : body[0];
     if (count < 1 || count > frame_.size() || body.size() != 4 + 2 * count) fail("the JPEG has an invalid scan header");
+    // libjpeg decides at the first scan: one without all components has to wait for the others.
+    if (scans_ == 0 && count < frame_.size()) check_decoding_memory(true);
     const int first = body[1 + 2 * count], last = body[2 + 2 * count];
     const int high = body[3 + 2 * count] >> 4, low = body[3 + 2 * count] & 15;
     if (progressive_) {
@@ -295,6 +303,7 @@ class JpegChecker {
   int64_t frame_units_ = 0;  // MCUs of a scan of all components
   int64_t scan_units_ = 0;   // MCUs of the current scan
   int64_t block_visits_ = 0;
+  int64_t samples_ = 0;  // of all components, padded to whole MCUs
   bool progressive_ = false;
   std::vector<Component> frame_;
   std::array<bool, 4> has_quantization_{};

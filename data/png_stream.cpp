@@ -73,9 +73,11 @@ void check_header(PngStream& out, std::span<const uint8_t> body, const std::stri
   if (body[10] != 0 || body[11] != 0 || body[12] > 1) reject(path, "the PNG uses an unknown compression or filter");
   out.width = static_cast<int>(w);
   out.height = static_cast<int>(h);
-  // Inflated rows with a filter byte each (seven small passes when interlaced: at most twice the rows), samples as
-  // bytes or words (twice when interlaced), RGB in that width, and the result.
-  const int64_t rows = (w * channels * depth + 7) / 8 * h + 2 * h + 64;
+  // Inflated rows with a filter byte each, samples as bytes or words (twice when interlaced), RGB in that width, and
+  // the result. stb_image guesses the inflated size without the rows of the seven passes, nearly twice as many filter
+  // bytes, and doubles its buffer when they do not fit: for a moment it has the guess and its double.
+  const int64_t guess = (w * depth + 7) / 8 * channels * h + h;
+  const int64_t rows = body[12] != 0 ? 3 * guess : guess + h + 64;
   const int64_t word = depth == 16 ? 2 : 1;
   const int64_t samples = w * h * channels * word * (body[12] != 0 ? 2 : 1);
   const int64_t rgb = 3 * w * h * word;

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace nibble::data_detail {
 namespace {
@@ -11,11 +12,13 @@ namespace {
 // Live bytes of this thread's image; blocks carry their size in front. Blocks are zeroed, because damaged files leave
 // parts unwritten and their pixels should not depend on what the memory held before.
 thread_local int64_t bytes_left = 0;
+thread_local bool machine_lacks_memory = false;  // an allocation within the budget failed
 constexpr size_t kHeader = 16;
 
 void* stb_malloc(size_t size) {
   if (static_cast<int64_t>(size) > bytes_left) return nullptr;
   auto* block = static_cast<unsigned char*>(std::calloc(1, size + kHeader));
+  if (block == nullptr) machine_lacks_memory = true;
   if (block == nullptr) return nullptr;
   bytes_left -= static_cast<int64_t>(size);
   std::memcpy(block, &size, sizeof size);
@@ -97,10 +100,12 @@ namespace nibble::data_detail {
 StbImage stb_decode(std::span<const uint8_t> stream, int64_t budget) {
   StbImage image;
   bytes_left = budget;
+  machine_lacks_memory = false;
   int channels = 0;
   uint8_t* rgb = stbi_load_from_memory(stream.data(), static_cast<int>(stream.size()), &image.width, &image.height,
                                        &channels, STBI_rgb);
   if (rgb == nullptr) {
+    if (machine_lacks_memory) throw std::bad_alloc();
     const char* reason = stbi_failure_reason();
     image.error = reason != nullptr ? reason : "unknown damage";
     return image;

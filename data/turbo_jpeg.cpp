@@ -4,6 +4,7 @@
 #include <turbojpeg.h>
 
 #include <cstdlib>
+#include <new>
 #endif
 
 namespace nibble::data_detail {
@@ -63,6 +64,7 @@ TurboImage turbo_decode(const JpegStream& s) {
                     s.height, cmyk ? TJPF_CMYK : TJPF_RGB, TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS);
   if (status != 0) {
     image.error = tjGetErrorStr2(handle.get());
+    if (image.error.find("Insufficient memory") != std::string::npos) throw std::bad_alloc();
     size_t untouched = 0;
     while (untouched < row_bytes && last_row[untouched] == mark(untouched)) ++untouched;
     if (tjGetErrorCode(handle.get()) == TJERR_FATAL || untouched == row_bytes) return image;

@@ -24,7 +24,7 @@ struct CpuFeatures {
   bool avx512 = false;  // F, BW, VL, DQ
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
-  bool amx_int8 = false;  // the CPU and the operating system offer tiles (before permission is asked)
+  bool amx_int8 = false;  // the CPU has tiles; whether the operating system does, permission tells
   bool amx_bf16 = false;
   bool amx_permitted = false;  // this process may use tiles
   std::string amx_refusal;     // why not, when the CPU has tiles and the process may not use them

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "engine/profiler.hpp"
@@ -76,7 +77,10 @@ void set_threads(int threads) {
 }
 
 int threads() {
-  if (thread_count == 0) set_threads(0);
+  static std::once_flag once;  // the first callers may be several
+  std::call_once(once, [] {
+    if (thread_count == 0) set_threads(0);
+  });
   return thread_count;
 }
 

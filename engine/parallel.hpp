@@ -6,7 +6,8 @@
 
 namespace nibble {
 
-/// Limits the pool to `threads` (>= 1) for the whole process from now on; 0 means one per available core.
+/// Limits the pool to `threads` (>= 1) for the whole process from now on; 0 means one per available core. Not beside a
+/// running parallel_for.
 void set_threads(int threads);
 int threads();
 /// Cores this process may use: the affinity mask capped by the container's CPU quota (cgroup v1 and v2), at least 1.

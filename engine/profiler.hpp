@@ -75,7 +75,7 @@ class Zone {
   Zone(const Zone&) = delete;
   Zone& operator=(const Zone&) = delete;
 
-  /// Adds work() to the zone's counts; work is not called while the profiler is off.
+  /// Sets the zone's counts to work(), once a zone; work is not called while the profiler is off.
   template <typename Work>
   void count(const Work& work) {
     if (name_ != nullptr) work_ = work();

@@ -20,6 +20,10 @@ class Shape {
       if (d < 0) throw ShapeError("[shape] a dimension is negative: {}", d);
       dims_[static_cast<size_t>(rank_++)] = d;
     }
+    int64_t elements = 1;  // of the dimensions that are not 0: rows() leaves the last one out
+    for (int64_t d : dims)
+      if (d > 0 && __builtin_mul_overflow(elements, d, &elements))
+        throw ShapeError("[shape] {} has more than 2^63 - 1 elements", str());
   }
 
   int rank() const { return rank_; }

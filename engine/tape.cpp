@@ -69,6 +69,10 @@ void Tape::backward(const Variable& loss) {
 }
 
 void Tape::backward(const Variable& output, const Tensor& gradient) {
+  if (gradient.dtype() != output.value().dtype() || gradient.shape() != output.shape())
+    throw ShapeError("[backward] the gradient is {} {}, the output {} {}; pass one of the output's type and shape",
+                     name_of(gradient.dtype()), gradient.shape().str(), name_of(output.value().dtype()),
+                     output.shape().str());
   output.accumulate(gradient);
   while (!steps_.empty()) {
     std::function<void()> step = std::move(steps_.back());

@@ -12,7 +12,7 @@ namespace nibble {
 
 /// A handle: copying it shares the storage. Rows (the innermost dimension, channels in NHWC) are `stride()` elements
 /// apart, which may exceed the innermost dimension: activation rows start on cache lines (see `round_stride`).
-/// Pad elements of a strided tensor are zero for integer codes and unspecified otherwise.
+/// Pad elements of a strided tensor are zero for unsigned codes and unspecified otherwise.
 class Tensor {
  public:
   Tensor() = default;
@@ -22,6 +22,9 @@ class Tensor {
   Tensor(DType dtype, const Shape& shape, int64_t stride) : dtype_(dtype), shape_(shape), stride_(stride) {
     if (stride < shape.back())
       throw ShapeError("[tensor] row stride {} is below the row length {}", stride, shape.back());
+    int64_t bits = 0;
+    if (__builtin_mul_overflow(rows(), stride, &bits) || __builtin_mul_overflow(bits, int64_t{bits_of(dtype)}, &bits))
+      throw ShapeError("[tensor] {} with rows of {} elements has more than 2^63 - 1 bits", shape.str(), stride);
     if (bits_of(dtype) == 4 && stride % 2 != 0) throw ShapeError("[tensor] 4-bit row stride {} is odd", stride);
     storage_ = std::make_shared<Storage>(bytes());
   }

@@ -30,6 +30,9 @@ class LayerPacking {
   LayerPacking(const LayerWeightsArgs& args, const WeightCodes* codes) : args_(args), ready_(codes) {
     const ConvShape& s = args.shape;
     const kernels::Table& table = kernels::active();
+    const int64_t held = codes != nullptr ? codes->codes.size() : args.weights.size();
+    if (held != s.oc * s.k())
+      throw ShapeError("[conv] {} has {} weights, its shape asks for {}", args.name, held, s.oc * s.k());
     layer_.name = args.name;
     layer_.shape = s;
     layer_.weight_bits = args.weight_bits;

@@ -80,7 +80,12 @@ Tensor max_pool_backward_x(const Tensor& d_y, const Tensor& winner, const Shape&
     for (int64_t row = i * windows; row < (i + 1) * windows; ++row) {
       const float* g = d_y.row<float>(row);
       const int32_t* won = winner.row<int32_t>(row);
-      for (int64_t c = 0; c < channels; ++c) image[won[c] * channels + c] += g[c];
+      for (int64_t c = 0; c < channels; ++c) {
+        if (won[c] < 0 || won[c] >= pixels)
+          throw ShapeError("[max_pool] a winner is pixel {} of images with {}; pass the shape that was pooled", won[c],
+                           pixels);
+        image[won[c] * channels + c] += g[c];
+      }
     }
   });
   return d_x;

@@ -285,7 +285,21 @@ NormAffine norm_affine(const NormStatistics& s, const Tensor& gamma, const Tenso
 
 namespace {
 
+void check_channels(const NormBranch& in, int64_t channels) {
+  const auto statistics = static_cast<int64_t>(in.statistics.mean.size());
+  if (in.y.shape().back() != channels || in.gamma.size() != channels || in.beta.size() != channels ||
+      statistics != channels)
+    throw ShapeError("[norm_activate] {} has {} channels, gamma {}, beta {}, statistics {}; all must be {}", in.name,
+                     in.y.shape().back(), in.gamma.size(), in.beta.size(), statistics, channels);
+}
+
 void check_arguments(const Tape* tape, const NormActivateArgs& args) {
+  const int64_t channels = args.main.y.shape().back();
+  check_channels(args.main, channels);
+  if (args.projection != nullptr) check_channels(*args.projection, channels);
+  if (args.quantizer != nullptr && args.quantizer->channels() != channels)
+    throw ShapeError("[norm_activate] {} has {} channels, its quantizer {}", args.main.name, channels,
+                     args.quantizer->channels());
   if (args.quantizer != nullptr && args.quantizer->is_signed)
     throw UsageError(
         "[norm_activate] writes unsigned codes only; store z and call quantize_tensor for a signed quantizer");

@@ -169,6 +169,8 @@ Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, c
       GradientStage* const stage = hands_over_rows(layer) ? next.get() : nullptr;
       if (y.grad_rows() != nullptr) {
         x.set_grad(packed_conv_backward(layer, x.value(), *y.grad_rows(), d_weights, x.grad(), stage));
+      } else if (!y.grad().defined()) {
+        d_weights.zero();  // nothing has used the output
       } else {
         packed_conv_backward_weights(layer, x.value(), y.grad(), d_weights);
         if (!layer.backward.empty())
@@ -206,9 +208,13 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
   if (tape != nullptr) {
     // logits = acc * rescale + bias  =>  d_bias = sum d_logits;  d_y carries 1/scale as packed_conv's does
     tape->record([x, logits, &layer, d_weights, d_bias, n, oc] {
+      d_bias.zero();
+      if (!logits.grad().defined()) {
+        d_weights.zero();
+        return;
+      }
       const std::vector<float> scale_back = y_gradient_scale(layer);
       Tensor d_y(DType::bf16, {n, 1, 1, oc}, Tensor::round_stride(DType::bf16, oc));
-      d_bias.zero();
       for (int64_t i = 0; i < n; ++i) {
         const float* g = logits.grad().row<float>(i);
         for (int64_t o = 0; o < oc; ++o) {

@@ -118,6 +118,9 @@ void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier,
 }
 
 std::vector<uint8_t> image_code_table(const ActivationQuantizer& q) {
+  if (q.channels() != 3 || !q.is_signed)
+    throw ShapeError("[image_code_table] the image has 3 channels and signed codes, its quantizer {} channels",
+                     q.channels());
   std::vector<uint8_t> table(3 * 256);
   for (int c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {

@@ -58,7 +58,7 @@ WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fo
 void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer,
                           int64_t first, int64_t last, int8_t* codes, float* scale);
 
-/// Largest |sum| the layer can produce; throws ModelError naming the layer if it does not fit int32.
+/// Throws ModelError naming the layer if the largest |sum| that it can produce does not fit int32.
 void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);
 
 /// Image codes: table[c*256 + byte] = signed code + 128 of the normalised byte ((byte/255 - mean)/std), so that a

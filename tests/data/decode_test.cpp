@@ -2,6 +2,7 @@
 #include "data/decode.hpp"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <ctime>
@@ -154,6 +155,105 @@ TEST_CASE("a JPEG with more scans than any real one is refused quickly") {
   for (const Decoder d : decoders()) CHECK(error_of(wide, d).find("would take too long") != std::string::npos);
 }
 
+/// A JPEG of 1x1-sampled components with the data of their first blocks, all zero; in one scan, or one for each.
+std::vector<uint8_t> flat_jpeg(int side, int components, bool interleaved) {
+  const auto high = [](int v) { return static_cast<uint8_t>(v >> 8); };
+  const auto low = [](int v) { return static_cast<uint8_t>(v & 255); };
+  const std::vector<uint8_t> one = tiny_jpeg(side, side);
+  std::vector<uint8_t> f(one.begin(), one.begin() + 71);  // start of image, quantization table
+  const std::vector<uint8_t> sof = {
+      0xFF,      0xC0,       0,         static_cast<uint8_t>(8 + 3 * components), 8, high(side),
+      low(side), high(side), low(side), static_cast<uint8_t>(components)};
+  f.insert(f.end(), sof.begin(), sof.end());
+  for (int c = 1; c <= components; ++c) f.insert(f.end(), {static_cast<uint8_t>(c), 0x11, 0});
+  f.insert(f.end(), one.begin() + 84, one.end() - 13);  // Huffman tables
+  for (int c = 1; c <= (interleaved ? 1 : components); ++c) {
+    const int count = interleaved ? components : 1;
+    f.insert(f.end(), {0xFF, 0xDA, 0, static_cast<uint8_t>(6 + 2 * count), static_cast<uint8_t>(count)});
+    for (int i = 0; i < count; ++i) f.insert(f.end(), {static_cast<uint8_t>(c + i), 0x00});
+    f.insert(f.end(), {0, 63, 0, static_cast<uint8_t>(0xFF >> 2 * count)});  // two bits a block, then ones
+  }
+  f.insert(f.end(), {0xFF, 0xD9});
+  return f;
+}
+
+TEST_CASE(
+    "a sequential JPEG whose components come in scans of their own counts as buffered: refused before it is large") {
+  for (const Decoder d : decoders()) {
+    CHECK(error_of(flat_jpeg(8, 3, false), d).empty());
+    CHECK(error_of(flat_jpeg(8, 3, true), d).empty());
+    CHECK(error_of(flat_jpeg(8192, 3, false), d).find("MiB") != std::string::npos);
+  }
+  CHECK_NOTHROW(data_detail::check_jpeg(flat_jpeg(8192, 3, true), "x"));
+  CHECK_THROWS_AS(data_detail::check_jpeg(flat_jpeg(8192, 4, false), "x"), DataError);
+}
+
+void put_be32(std::vector<uint8_t>& out, uint32_t v) {
+  for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<uint8_t>(v >> shift));
+}
+
+void put_chunk(std::vector<uint8_t>& out, const char* type, std::span<const uint8_t> body) {
+  put_be32(out, static_cast<uint32_t>(body.size()));
+  const size_t begin = out.size();
+  out.insert(out.end(), type, type + 4);
+  out.insert(out.end(), body.begin(), body.end());
+  uint32_t crc = 0xFFFFFFFFu;
+  for (size_t i = begin; i < out.size(); ++i) {
+    crc ^= out[i];
+    for (int k = 0; k < 8; ++k) crc = (crc & 1) != 0 ? 0xEDB88320u ^ (crc >> 1) : crc >> 1;
+  }
+  put_be32(out, ~crc);
+}
+
+/// 8-bit RGB whose pixel (x, y) is {x, y, x + y}, rows without filter, deflate blocks stored; passes of Adam7 or one.
+std::vector<uint8_t> formula_png(int width, int height, bool interlaced) {
+  constexpr int kAdam7[7][4] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+                                {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+  constexpr int kWhole[1][4] = {{0, 0, 1, 1}};
+  std::vector<uint8_t> raw;
+  const std::span<const int[4]> passes = interlaced ? std::span<const int[4]>(kAdam7) : std::span<const int[4]>(kWhole);
+  for (const auto& [x0, y0, dx, dy] : passes)
+    for (int y = y0; y < height && x0 < width; y += dy) {
+      raw.push_back(0);
+      for (int x = x0; x < width; x += dx)
+        for (const int v : {x, y, x + y}) raw.push_back(static_cast<uint8_t>(v));
+    }
+  std::vector<uint8_t> stream = {0x78, 0x01};
+  uint32_t a = 1, b = 0;
+  for (size_t at = 0; at < raw.size(); at += 65535) {
+    const size_t n = std::min<size_t>(65535, raw.size() - at);
+    stream.push_back(at + n == raw.size() ? 1 : 0);
+    for (const size_t v : {n, ~n})
+      for (const int shift : {0, 8}) stream.push_back(static_cast<uint8_t>(v >> shift));
+    stream.insert(stream.end(), raw.begin() + static_cast<std::ptrdiff_t>(at),
+                  raw.begin() + static_cast<std::ptrdiff_t>(at + n));
+  }
+  for (const uint8_t v : raw) {
+    a = (a + v) % 65521;
+    b = (b + a) % 65521;
+  }
+  put_be32(stream, b << 16 | a);
+  std::vector<uint8_t> header, file = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+  put_be32(header, static_cast<uint32_t>(width));
+  put_be32(header, static_cast<uint32_t>(height));
+  header.insert(header.end(), {8, 2, 0, 0, static_cast<uint8_t>(interlaced ? 1 : 0)});
+  put_chunk(file, "IHDR", header);
+  put_chunk(file, "IDAT", stream);
+  put_chunk(file, "IEND", {});
+  return file;
+}
+
+TEST_CASE("an interlaced PNG of any size decodes to the pixels of the plain one") {
+  for (const auto& [width, height] : {std::pair{1, 1}, {3, 5}, {170, 170}, {256, 256}, {2, 4000}, {1000, 3}}) {
+    CAPTURE(width);
+    CAPTURE(height);
+    const Image plain = decode(formula_png(width, height, false), Decoder::auto_, "plain");
+    const Image interlaced = decode(formula_png(width, height, true), Decoder::auto_, "interlaced");
+    CHECK(plain.pixels[plain.bytes() - 2] == static_cast<uint8_t>(height - 1));
+    CHECK(std::equal(plain.pixels.get(), plain.pixels.get() + plain.bytes(), interlaced.pixels.get()));
+  }
+}
+
 TEST_CASE("the rewritten JPEG stream holds no metadata and ends with its end marker") {
   std::vector<uint8_t> file = tiny_jpeg();
   const std::vector<uint8_t> comment = {0xFF, 0xFE, 0, 6, 'a', 'b', 'c', 'd', 0x12, 0x34};  // and two bytes of garbage
@@ -173,10 +273,12 @@ TEST_CASE("decoder names round-trip and an unknown one is a usage error") {
   if (!data_detail::have_turbo()) CHECK_THROWS_AS(resolve(Decoder::turbo), UnsupportedError);
 }
 
-TEST_CASE("a missing file is a disk error, a folder a data error") {
+TEST_CASE("a missing file is a disk error, a folder and a pipe are data errors") {
   const testing::TempDir dir;
   CHECK_THROWS_AS(read_file(dir / "absent.jpg"), DiskError);
   CHECK_THROWS_AS(read_file(dir.path()), DataError);
+  REQUIRE(::mkfifo((dir / "pipe.jpg").c_str(), 0600) == 0);
+  CHECK_THROWS_AS(read_file(dir / "pipe.jpg"), DataError);  // nobody writes to it: opening must not wait
 }
 
 TEST_CASE("every hostile image decodes or is refused as its manifest says, within two seconds") {

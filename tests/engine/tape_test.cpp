@@ -112,6 +112,9 @@ TEST_CASE("backward names a loss that is no number, and gradients that do not ad
         "[backward] the loss is one f32 number, got f32 [3]; pass a gradient for other outputs");
   CHECK(error_of<ShapeError>([&] { tape.backward(Variable(Tensor(DType::bf16, {1}), Grad::kWanted)); }) ==
         "[backward] the loss is one f32 number, got bf16 [1]; pass a gradient for other outputs");
+  CHECK(error_of<ShapeError>([&] {
+          tape.backward(Variable(Tensor(DType::f32, {3}), Grad::kWanted), Tensor::zeros(DType::f32, {2}));
+        }) == "[backward] the gradient is f32 [2], the output f32 [3]; pass one of the output's type and shape");
   const Variable x(number(1), Grad::kWanted);
   x.accumulate(number(1));
   CHECK(error_of<ShapeError>([&] { x.accumulate(Tensor::zeros(DType::f32, {2})); }) ==

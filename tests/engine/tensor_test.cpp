@@ -31,6 +31,19 @@ TEST_CASE("shape refuses a fifth dimension and a negative one") {
   CHECK(error_of<ShapeError>([] { Shape{1, -2}; }).find("a dimension is negative: -2") != std::string::npos);
 }
 
+TEST_CASE("shapes and tensors refuse sizes whose product does not fit, also beside a dimension of 0") {
+  const int64_t big = int64_t{1} << 31;
+  CHECK(error_of<ShapeError>([&] {
+          Shape{big, big, 4};
+        }) == "[shape] [2147483648,2147483648,4] has more than 2^63 - 1 elements");
+  CHECK_FALSE(error_of<ShapeError>([&] { Shape{big, big, 4, 0}; }).empty());
+  CHECK(Shape{big, big, 1, 0}.size() == 0);
+  CHECK(error_of<ShapeError>([&] {
+          Tensor(DType::f32, {big, big});
+        }) == "[tensor] [2147483648,2147483648] with rows of 2147483648 elements has more than 2^63 - 1 bits");
+  CHECK_FALSE(error_of<ShapeError>([&] { Tensor(DType::u8, {8, 1}, int64_t{1} << 60); }).empty());
+}
+
 TEST_CASE("storage is aligned to 64 bytes, and large storage to a huge page, to its last byte writable") {
   for (size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{4096}, (size_t{2} << 20) - 1, size_t{2} << 20,
                        (size_t{5} << 20) + 7}) {

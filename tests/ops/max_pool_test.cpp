@@ -99,6 +99,9 @@ TEST_CASE("max pool names operands that do not fit") {
         "[max_pool] d_y has shape [1,4,4,1], but the pooled dimensions ask for [1,2,2,1]; "
         "pass a tensor of that shape");
   CHECK(error_of<ShapeError>([&] {
+          max_pool_backward_x(pooled.y, pooled.winner, {1, 1, 1, 1});
+        }).find("of images with 1; pass the shape that was pooled") != std::string::npos);
+  CHECK(error_of<ShapeError>([&] {
           max_pool_backward_x(pooled.y, pooled.winner, {2, 4, 4, 1});
         }) ==
         "[max_pool] d_y is [1,2,2,1], but x is [2,4,4,1]: images and channels differ; pass the shape that was pooled");

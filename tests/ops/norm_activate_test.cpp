@@ -477,6 +477,13 @@ TEST_CASE("arguments that cannot be differentiated or do not fit are refused in 
   args.keep_classes = true;
   CHECK(message_of<UsageError>([&] { norm_activate(&tape, args); }) ==
         "[norm_activate] keeps the classes of a stored z only; set store_z");
+  args = p.args();
+  args.main.gamma = random_f32({4}, 1);
+  CHECK(message_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("gamma 4") != std::string::npos);
+  const auto four = make_activation_quantizer(std::vector<float>(4, 1.0f), 8, false, FactorForm::kFold);
+  args = p.args();
+  args.quantizer = &four;
+  CHECK(message_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("its quantizer 4") != std::string::npos);
   const auto q = make_activation_quantizer(std::vector<float>(5, 1.0f), 8, true, FactorForm::kFold);
   args = p.args();
   args.quantizer = &q;

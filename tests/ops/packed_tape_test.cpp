@@ -296,3 +296,24 @@ TEST_CASE("a taped network gives the same bits with any number of threads") {
       for (size_t i = 0; i < run.size(); ++i) CHECK(same_bytes(run[i], runs[0][i]));
   });
 }
+
+TEST_CASE("layers whose outputs nothing uses get zero gradients, and one of another size is refused") {
+  const Network net(FactorForm::kFold);
+  const LayerWeights conv = net.stem.prepare(true), linear = net.linear.prepare(false);
+  const Tensor d_conv = random_f32(kernel_of(net.stem.shape), 1), d_linear = random_f32(kernel_of(linear.shape), 2);
+  const Tensor d_bias = random_f32({kClasses}, 3);
+  const Variable codes(Tensor::zeros(DType::u8, {kBatch, 1, 1, kOuter}, code_stride(kOuter)));
+  Tape tape;
+  ChannelSums sums;
+  packed_conv(&tape, Variable(net.x), conv, d_conv, sums);
+  packed_linear(&tape, codes, linear, net.bias, d_linear, d_bias);
+  const Variable loss(Tensor::zeros(DType::f32, {1}), Grad::kWanted);
+  tape.backward(loss);
+  for (const Tensor& t : {d_conv, d_linear, d_bias})
+    for (const double v : values_of(t)) CHECK(v == 0);
+
+  Layer wrong = net.linear;
+  wrong.masters = random_f32({kClasses, 1, 1, kOuter - 1}, 4);
+  CHECK(message_of<ShapeError>([&] { wrong.prepare(false); }) ==
+        "[conv] layer has 630 weights, its shape asks for 640");
+}
