@@ -97,7 +97,8 @@ class Bench : public Command {
       options_.validate();
       bench_train();
     } else if (what_ == "infer") {
-      if (options_.batch_size < 1) throw UsageError("--batch-size is {}; use at least 1", options_.batch_size);
+      if (options_.batch_size < 1 || options_.batch_size > 65536)
+        throw UsageError("--batch-size is {}; use 1 to 65536", options_.batch_size);
       bench_infer();
     } else {
       throw UsageError("nibble bench measures train or infer, not '{}'", what_);

@@ -54,11 +54,17 @@ class CostCommand : public Command {
   /// A config of a training run serves as it is: its other keys are known and do not matter here.
   void read_file_options() {
     TrainOptions ignored;
+    ignored.limit_classes = -1;  // stays where the file says nothing
     std::vector<OptionField> fields = fields_;
     for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
     fields.push_back({"data", "", &ignored.data});
     read_config(config_, fields, given_fields(*app_, fields_), options_.overrides);
-    if (!has_option(*app_, "--classes") && ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
+    if (has_option(*app_, "--classes")) return;
+    if (ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
+    if (ignored.limit_classes == 0)
+      warn(fmt::format(
+          "{} says classes = 0 (all of the data set, however many): this counts the {} of ImageNet; use --classes N",
+          config_, grouped(options_.classes)));
   }
 
   /// On fresh weights: neither bytes nor time depend on what a network has learnt.
@@ -75,6 +81,8 @@ class CostCommand : public Command {
     j["arch"] = options_.arch;
     j["width"] = options_.width;
     j["precision"] = options_.precision;
+    j["image_size"] = options_.image_size;
+    j["classes"] = options_.classes;
     j["macs"] = cost.total.macs;
     j["weights"] = cost.total.weights;
     j["linear"] = cost.total.linear;

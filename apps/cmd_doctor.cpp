@@ -196,6 +196,12 @@ class Doctor : public Command {
                     n.width, n.precision, n.image_size, o.batch_size, 1 / image.before, 1 / image.after);
     if (data_.empty()) return text + "; with --data also the time of a run";
     const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
+    if (images.size() < o.batch_size) {
+      warn(
+          fmt::format("no run to estimate: '{}' has {} training images, fewer than one batch of {}; lower --batch-size",
+                      data_, images.size(), o.batch_size));
+      return text;
+    }
     const int64_t steps = o.epochs * (images.size() / o.batch_size);
     const bool quantizes = !build_resnet(n).quantizers.empty();
     const double batch = static_cast<double>(o.batch_size);

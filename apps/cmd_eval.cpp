@@ -1,4 +1,5 @@
 // nibble eval
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
@@ -45,6 +46,7 @@ class Eval : public Command {
     if (evaluation_.limit < 0) throw UsageError("--limit is {}; use 0 (all) or more", evaluation_.limit);
     if (evaluation_.loader_threads < 1 || evaluation_.loader_threads > 64)
       throw UsageError("--loader-threads is {}; use 1 to 64", evaluation_.loader_threads);
+    if (classes_ < 0 || classes_ > 100000) throw UsageError("--classes is {}; use 0 (all) to 100000", classes_);
     const LoadedModel model = load_model(model_);
     const Decoder decoder = decoder_from_name(decoder_);
     DatasetPtr data = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
@@ -59,12 +61,17 @@ class Eval : public Command {
 
  private:
   void check_classes(const LoadedModel& model, const Dataset& data) const {
-    if (model.class_names == data.class_names()) return;
+    const std::vector<std::string>& here = data.class_names();
+    const std::vector<std::string>& there = model.class_names;
+    if (here == there) return;
+    const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
+    const auto name = [&](const std::vector<std::string>& all) {
+      return differs < std::ssize(all) ? "'" + all[static_cast<size_t>(differs)] + "'" : "missing";
+    };
     throw DataError(
-        "{} has {} classes (first '{}'), the model {} was trained on {} (first '{}'); evaluate on the data set "
-        "it was trained on",
-        data_, data.num_classes(), data.class_names().front(), model.path, model.class_names.size(),
-        model.class_names.empty() ? "?" : model.class_names.front());
+        "class {} of {} ({} classes) is {}, that of the model {} ({} classes) is {}; evaluate on the data set it was "
+        "trained on",
+        differs, data_, here.size(), name(here), model.path, there.size(), name(there));
   }
 
   void print_report(const EvaluationReport& report, const std::string& decoder) const {

@@ -7,6 +7,7 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
+#include "apps/report/study_data.hpp"
 #include "apps/report/study_report.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/timing.hpp"
@@ -45,6 +46,7 @@ class StudyMeasureCommand : public Command {
     std::unique_ptr<FolderLock> lock;
     if (source.file.empty()) lock = std::make_unique<FolderLock>(study_, "working on the study");
     std::vector<PointResult> points = read_study(study_);
+    if (!source.file.empty()) group_points(points);  // the file cannot be written with points that do not compare
     std::vector<TimedNetwork> networks = networks_of(points);
     if (networks.empty())
       throw UsageError("no point of '{}' is of a model that can be served; fake quantization is not", study_);

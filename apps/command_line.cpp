@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace nibble::apps {
@@ -22,9 +23,24 @@ DeclaredOption& DeclaredOption::delimiter(char separator) {
   return *this;
 }
 
+DeclaredOption& DeclaredOption::take_last() {
+  option_->take_last();
+  return *this;
+}
+
+DeclaredOption& DeclaredOption::group(const std::string& heading) {
+  option_->group(heading);
+  return *this;
+}
+
 template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help) {
-  return DeclaredOption(app.add_option(name, value, help));
+  CLI::Option* option = app.add_option(name, value, help);
+  if constexpr (std::is_same_v<Value, uint64_t> || std::is_same_v<Value, std::vector<uint64_t>>)
+    option->check([](const std::string& text) {  // the parser wraps -1 to 2^64 - 1
+      return text.find('-') != std::string::npos ? text + " is no whole number from 0" : std::string();
+    });
+  return DeclaredOption(option);
 }
 
 void add_flag(CLI::App& app, const std::string& name, bool& value, const std::string& help) {

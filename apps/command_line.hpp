@@ -18,13 +18,17 @@ class DeclaredOption {
   DeclaredOption& capture_default_str();
   /// One word may hold several values with this character between them.
   DeclaredOption& delimiter(char separator);
+  /// Given several times, the last one counts.
+  DeclaredOption& take_last();
+  /// The heading of the help that it stands under.
+  DeclaredOption& group(const std::string& heading);
 
  private:
   CLI::Option* option_;
 };
 
 /// Declares --name or, without dashes, a positional argument that sets `value`. Compiled for the types that
-/// command_line.cpp lists at its end.
+/// command_line.cpp lists at its end. An unsigned number takes no minus.
 template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help);
 /// Declares a switch.

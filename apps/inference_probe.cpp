@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "engine/cpu.hpp"
+#include "engine/error.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
+#include "nn/atomic_file.hpp"
 #include "nn/runtime/served_file.hpp"
 
 namespace nibble::apps {
@@ -55,10 +57,13 @@ ServedModel untrained_model(const NetworkOptions& options) {
 }
 
 uint64_t served_file_bytes(const ServedModel& model) {
-  const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / fmt::format("nibble-size-{}.safetensors", ::getpid());
+  std::error_code error, ignored;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error)
+    throw DiskError("cannot measure the served file in the temporary folder, which TMPDIR names: {}",
+                    disk_reason(error.value()));
+  const std::filesystem::path path = folder / fmt::format("nibble-size-{}.safetensors", ::getpid());
   const uint64_t bytes = save_served(path, model).file_bytes;
-  std::error_code ignored;
   std::filesystem::remove(path, ignored);
   return bytes;
 }

@@ -1,10 +1,11 @@
 #include "apps/machine_note.hpp"
 
-#include <fstream>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/console.hpp"
 #include "engine/cpu.hpp"
+#include "engine/error.hpp"
 #include "engine/parallel.hpp"
 #include "nn/atomic_file.hpp"
 
@@ -14,11 +15,34 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr uint64_t kLongestNote = uint64_t{1} << 20;  // 2000 sessions
+constexpr int kDeepest = 64;                          // levels: copying and printing a value recurse
+
+std::string text_of(const std::filesystem::path& path) {
+  try {
+    return read_text_file(path, kLongestNote);
+  } catch (const DiskError&) {
+    return "";
+  }
+}
+
+bool is_flat_object(const Json& entry) {
+  return entry.is_object() &&
+         std::none_of(entry.begin(), entry.end(), [](const Json& value) { return value.is_structured(); });
+}
+
 Json sessions_of(const std::filesystem::path& path) {
-  std::ifstream in(path);
-  const Json old = Json::parse(in, nullptr, false);
-  if (old.is_object() && old.contains("sessions") && old["sessions"].is_array()) return old["sessions"];
-  return Json::array();
+  bool too_deep = false;
+  const auto shallow = [&](int depth, Json::parse_event_t, const Json&) {
+    too_deep = too_deep || depth > kDeepest;
+    return !too_deep;
+  };
+  const Json old = Json::parse(text_of(path), shallow, /*allow_exceptions=*/false);
+  Json sessions = Json::array();
+  if (too_deep || !old.is_object() || !old.contains("sessions") || !old["sessions"].is_array()) return sessions;
+  for (const Json& entry : old["sessions"])
+    if (is_flat_object(entry)) sessions.push_back(entry);
+  return sessions;
 }
 
 void store(const std::filesystem::path& path, const Json& sessions) {

@@ -19,8 +19,8 @@ struct MachineNoteArgs {
 /// A process that was killed leaves its entry without an end.
 class MachineNote {
  public:
-  /// Adds the entry. An unreadable older file is replaced: it is a note, not state. DiskError when it cannot be
-  /// written.
+  /// Adds the entry. An unreadable older file, or one above 1 MiB, is replaced, and of another only flat objects are
+  /// kept: it is a note, not state. DiskError when it cannot be written.
   explicit MachineNote(const MachineNoteArgs& args);
   struct End {
     int64_t last_step = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "apps/command_line.hpp"
 #include "engine/env.hpp"
 #include "engine/parallel.hpp"
 #include "nn/network_json.hpp"
@@ -66,20 +67,12 @@ void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const
   for (const OptionField& field : fields) {
     std::visit(
         [&](auto* value) {
-          if constexpr (std::is_same_v<decltype(value), uint64_t*>)  // the parser wraps -1 to 2^64 - 1
-            app.add_option("--" + field.name, *value, field.help)
-                ->capture_default_str()
-                ->take_last()
-                ->group(group)
-                ->check([](const std::string& text) {
-                  return text.starts_with("-") ? text + " is no whole number from 0" : std::string();
-                });
-          else if constexpr (std::is_same_v<decltype(value), bool*>)
+          if constexpr (std::is_same_v<decltype(value), bool*>)
             app.add_flag("--" + field.name + ",!--no-" + field.name, *value,
                          field.help + (*value ? " (default: yes)" : " (default: no)"))
                 ->group(group);
           else
-            app.add_option("--" + field.name, *value, field.help)->capture_default_str()->take_last()->group(group);
+            add_option(app, "--" + field.name, *value, field.help).capture_default_str().take_last().group(group);
         },
         field.value);
   }

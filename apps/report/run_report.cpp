@@ -66,8 +66,13 @@ void read_options(const fs::path& config, TrainOptions& options) {
 }
 
 void read_layers(const fs::path& run, RunFacts& facts) {
-  if (CheckpointStore(run, 1).steps().empty()) return;
-  const Checkpoint checkpoint = load_checkpoint(resolve_model_path(run));
+  const CheckpointStore store(run, 1);
+  const std::vector<int64_t> steps = store.steps();
+  if (steps.empty()) return;
+  std::error_code ignored;
+  // A process that was killed before it moved a link leaves its first checkpoint without any.
+  const bool linked = fs::exists(run / "best", ignored) || fs::exists(run / "latest", ignored);
+  const Checkpoint checkpoint = load_checkpoint(linked ? resolve_model_path(run) : store.path_for(steps.back()));
   facts.checkpoint_step = checkpoint.steps_done;
   facts.network = checkpoint.model.network.options;
   facts.layers = point_layers(checkpoint.model);

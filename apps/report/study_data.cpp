@@ -254,13 +254,20 @@ std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups) {
   return {dominance(groups), generalization(groups), ends(groups)};
 }
 
-const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed) {
+const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed,
+                          FunctionRef<bool(const StudyGroup&, const StudyGroup&)> cheaper) {
   const StudyGroup* best = nullptr;
   for (const StudyGroup& g : groups)
-    if (allowed(g) && (best == nullptr || std::pair(-g.top1.value, g.first().ratio.linear) <
-                                              std::pair(-best->top1.value, best->first().ratio.linear)))
+    if (allowed(g) &&
+        (best == nullptr || g.top1.value > best->top1.value || (g.top1.value == best->top1.value && cheaper(g, *best))))
       best = &g;
   return best;
+}
+
+const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed) {
+  return best_of(groups, allowed, [](const StudyGroup& a, const StudyGroup& b) {
+    return a.first().ratio.linear < b.first().ratio.linear;
+  });
 }
 
 const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget) {

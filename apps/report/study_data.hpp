@@ -74,9 +74,12 @@ struct Finding {
 /// contradicted below minus two, and undecided between.
 std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups);
 
-/// The most accurate of the groups that are allowed, of equal ones that of the lowest linear cost; null: none is.
+/// The most accurate of the groups that are allowed, of equal ones the cheapest; null: none is.
+const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed,
+                          FunctionRef<bool(const StudyGroup&, const StudyGroup&)> cheaper);
+/// The same by linear cost.
 const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed);
-/// The same among those that cost at most `budget` by linear cost.
+/// And among those that cost at most `budget` by linear cost.
 const StudyGroup* best_under(const std::vector<StudyGroup>& groups, double budget);
 
 }  // namespace nibble::apps

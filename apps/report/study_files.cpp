@@ -3,6 +3,7 @@
 
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_report.hpp"
+#include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
@@ -10,6 +11,10 @@ namespace nibble::apps {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kJson = "study.json";
+constexpr const char* kCsv = "points.csv";
+constexpr const char* kPicture = "pareto.svg";
 
 Json estimate_json(const Estimate& e) {
   return {{"percent", e.value}, {"standard_error", e.error}};
@@ -82,11 +87,15 @@ std::string study_csv(const std::vector<PointResult>& points) {
 
 uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
                             const std::filesystem::path& out) {
+  for (const char* companion : {kJson, kCsv, kPicture})
+    if (out.filename() == companion)
+      throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
+                       companion);
   const std::string page = study_page(points, name);
   const std::filesystem::path folder = out.parent_path();
-  write_file_atomically(folder / "study.json", study_json(points));
-  write_file_atomically(folder / "points.csv", study_csv(points));
-  write_file_atomically(folder / "pareto.svg", study_picture(points));
+  write_file_atomically(folder / kJson, study_json(points));
+  write_file_atomically(folder / kCsv, study_csv(points));
+  write_file_atomically(folder / kPicture, study_picture(points));
   write_file_atomically(out, page);  // last: it may be what somebody waits for
   return page.size();
 }

@@ -21,7 +21,7 @@ std::string study_json(const std::vector<PointResult>& points);
 std::string study_csv(const std::vector<PointResult>& points);
 
 /// Writes the page to `out` and beside it study.json, points.csv and pareto.svg; each is complete or as it was before.
-/// Returns the bytes of the page. DataError, DiskError.
+/// Returns the bytes of the page. UsageError when `out` has the name of one of them; DataError, DiskError.
 uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
                             const std::filesystem::path& out);
 

@@ -55,8 +55,10 @@ Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
     const double x = budget.cost(a), y = budget.cost(b);
     return x > 0 && (!(y > 0) || x < y);
   };
-  pick.best_of_all = best_of(groups, [](const StudyGroup&) { return true; });
-  pick.best = best_of(groups, [&](const StudyGroup& g) { return budget.allows(g); });
+  pick.best_of_all = best_of(
+      groups, [](const StudyGroup&) { return true; }, cheaper);
+  pick.best = best_of(
+      groups, [&](const StudyGroup& g) { return budget.allows(g); }, cheaper);
   if (pick.best == nullptr) {
     const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
     throw UsageError(

@@ -21,10 +21,11 @@ struct Budget {
   std::string text() const;  // "linear cost at most 0.15 and at most 5,000,000 bytes"
 };
 
+/// Cheap is what Budget::cost calls so.
 struct Pick {
   const StudyGroup* best = nullptr;         // the highest accuracy the budget allows; of equal ones the cheapest
   const StudyGroup* best_of_all = nullptr;  // the same without a budget
-  const StudyGroup* next_better = nullptr;  // the cheapest (Budget::cost) that beats it; null: none does
+  const StudyGroup* next_better = nullptr;  // the cheapest that beats it; null: none does
 };
 
 /// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms an image"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <list>
 #include <map>
 #include <new>
 #include <set>
@@ -119,8 +120,9 @@ void StudyRun::settle_plan() {
   plan_.train_eval_images = limit;
   if (!known || !args_.grid.empty()) plan_.add(args_.grid);
   if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
-  for (const StudyPoint& p : plan_.points) {  // what cannot be built is refused before anything is trained
+  for (const StudyPoint& p : plan_.points) {  // what cannot be trained is refused before anything is written
     set_point(p);
+    recipe_.options.validate();
     const Network net = build_resnet(recipe_.options.network);
     if (const int64_t at = recipe_.options.calibrate_step(steps_); !net.quantizers.empty() && at > steps_)
       throw UsageError(
@@ -132,32 +134,36 @@ void StudyRun::settle_plan() {
 
 /// Results that a repository keeps in one file, as the report writes it, are finished points too.
 void StudyRun::read_kept() {
-  const fs::path file = fs::path(args_.out) / "study.json";
-  if (!is_there(file)) return;
-  for (PointResult& p : read_study(file)) {
+  if (is_there(args_.out)) kept_file_ = source_in(args_.out).file;
+  if (kept_file_.empty()) return;
+  for (PointResult& p : read_study(kept_file_)) {
     parse_precision(p.precision);
     if (const std::string name = StudyPoint{p.precision, p.width, p.seed}.name(); p.name != name)
-      throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", file.string(), p.name,
-                      name);
-    if (!is_there(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
+      throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", kept_file_.string(),
+                      p.name, name);
+    kept_.emplace(p.name, std::move(p));
   }
 }
 
-/// Each into a folder of its own: beside other results the one file would not be read any more.
+/// Each into a folder of its own: beside other results the one file does not count. All are written before the first
+/// gets its name, so that a full disk does not leave some of them alone.
 void StudyRun::unpack_kept() {
+  std::list<AtomicFile> files;
   for (const auto& [name, result] : kept_) {
     make_folder(fs::path(args_.out) / name);
-    write_file_atomically(result_path(args_.out, name), to_json(result));
+    files.emplace_back(result_path(args_.out, name)).append(to_json(result));
   }
+  for (AtomicFile& file : files) file.commit();
   kept_.clear();
 }
 
 /// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe.
 void StudyRun::refuse_other_recipes() {
   for (const StudyPoint& p : plan_.points) {
-    fs::path source = result_path(args_.out, p.name());
+    fs::path source = result_path(args_.out, p.name()), remedy = folder_of(p);
     std::string config;
     if (const auto kept = kept_.find(p.name()); kept != kept_.end()) {
+      source = remedy = kept_file_;
       config = kept->second.provenance.config;
     } else if (is_there(source)) {
       const PointResult result = read_point_result(source);
@@ -173,7 +179,7 @@ void StudyRun::refuse_other_recipes() {
     const ConfigDifference d = first_difference(recipe_.config_text(), config, kHarmless);
     if (!config.empty() && !d.name.empty())
       throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
-                       source.string(), d.name, d.second, d.first, source.parent_path().string());
+                       source.string(), d.name, d.second, d.first, remedy.string());
   }
 }
 

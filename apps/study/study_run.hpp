@@ -1,5 +1,6 @@
 // The sweep: every point of a plan trained, measured and written down, one after the other, resumable at any moment.
 #pragma once
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -86,7 +87,8 @@ class StudyRun {
   TrainArguments& recipe_;
   std::unique_ptr<FolderLock> lock_;
   StudyPlan plan_;
-  std::map<std::string, PointResult> kept_;  // by name: of STUDY/study.json, where the point has no result file
+  std::filesystem::path kept_file_;          // STUDY/study.json where it counts (source_in)
+  std::map<std::string, PointResult> kept_;  // its points by name
   int64_t steps_ = 0;                        // of each point's training
 };
 

@@ -272,6 +272,17 @@ PointResult point_result_from_json(const std::string& text, const std::string& s
   return read_point(Reader(j, source, ""));
 }
 
+std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
+  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!j.is_object() || !j.contains("points") || !j["points"].is_array())
+    throw DataError("'{}' is no study: it has no list of points; name a study folder or its study.json", source);
+  std::vector<PointResult> points;
+  // Read where they are: copying or printing a value recurses, and a hostile file nests a million lists.
+  for (const nlohmann::json& p : j["points"])
+    points.push_back(read_point(Reader(p, fmt::format("{} (point {})", source, points.size() + 1), "")));
+  return points;
+}
+
 PointResult read_point_result(const std::filesystem::path& path) {
   return point_result_from_json(read_text_file(path, kLongestFile), path.string());
 }

@@ -76,6 +76,9 @@ std::string to_json(const PointResult& point);
 /// count or width out of range. Unknown keys are ignored.
 PointResult point_result_from_json(const std::string& text, const std::string& source);
 
+/// The points of a text like study.json: an object whose "points" are as in result files. DataError naming `source`.
+std::vector<PointResult> points_from_json(const std::string& text, const std::string& source);
+
 /// Reads and parses a file; DiskError, DataError. Files above 16 MiB are refused.
 PointResult read_point_result(const std::filesystem::path& path);
 

@@ -1,7 +1,6 @@
 #include "nn/study/study_folder.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "engine/error.hpp"
@@ -56,25 +55,19 @@ fs::path result_path(const fs::path& study, const std::string& point) {
   return study / point / kResult;
 }
 
-std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
-  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!j.is_object() || !j.contains("points") || !j["points"].is_array())
-    throw DataError("'{}' is no study: it has no list of points; name a study folder or its study.json", source);
-  std::vector<PointResult> points;
-  for (const nlohmann::json& p : j["points"])
-    points.push_back(point_result_from_json(p.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-                                            fmt::format("{} (point {})", source, points.size() + 1)));
-  return points;
+StudySource source_in(const fs::path& folder) {
+  StudySource source{.results = results_in(folder), .file = {}};
+  std::error_code ignored;
+  if (source.results.empty() && fs::is_regular_file(folder / kStudy, ignored)) source.file = folder / kStudy;
+  return source;
 }
 
 StudySource find_study(const fs::path& study) {
   std::error_code ignored;
   if (!fs::exists(study, ignored)) throw UsageError("there is no study '{}'; check the path", study.string());
   if (!fs::is_directory(study, ignored)) return {.results = {}, .file = study};
-  StudySource source{.results = results_in(study), .file = {}};
-  if (!source.results.empty()) return source;
-  source.file = study / kStudy;
-  if (!fs::is_regular_file(source.file, ignored)) refuse_empty(study);
+  StudySource source = source_in(study);
+  if (source.results.empty() && source.file.empty()) refuse_empty(study);
   return source;
 }
 

@@ -21,8 +21,12 @@ struct StudySource {
   std::filesystem::path file;  // empty: in result files
 };
 
-/// The result files of a study folder, or without any its study.json; or the file that was named. UsageError when there
-/// is no such path, DataError when the folder has neither, DiskError when it cannot be read.
+/// The result files of a study folder; its study.json only where it has none, because a report that was written there
+/// grows stale; or neither. DiskError when it cannot be read.
+StudySource source_in(const std::filesystem::path& folder);
+
+/// The same of a study that must be there, or the file that was named. UsageError when there is no such path, DataError
+/// when the folder has neither.
 StudySource find_study(const std::filesystem::path& study);
 
 /// The finished points of a study folder, ordered by precision, width and seed; of a folder without any, those of its
@@ -30,8 +34,5 @@ StudySource find_study(const std::filesystem::path& study);
 /// or two points have one name (and when nothing is found, what was looked for); DiskError when it cannot be read.
 /// Files above 256 MiB are refused.
 std::vector<PointResult> read_study(const std::filesystem::path& study);
-
-/// The points of a text like study.json: an object whose "points" are as in result files. DataError naming `source`.
-std::vector<PointResult> points_from_json(const std::string& text, const std::string& source);
 
 }  // namespace nibble

@@ -80,9 +80,14 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("train", 2, "--data is missing");
   check_refused("train --data x --batch-size 48", 2, "not a multiple of --shard");
   check_refused("train --data x --seed -1", 2, "--seed: -1 is no whole number from 0");
+  check_refused("synth --out /nonexistent/images --seed -1", 2, "--seed: -1 is no whole number from 0");
   check_refused("train --resume x --out y", 2, "--resume");
   check_refused("train --resume /nonexistent/run", 2, "/nonexistent/run");
   check_refused("bench walk", 2, "'walk'");
+  for (const char* what : {"train", "infer"})
+    for (const char* batch : {"0", "65537", "4611686018427387904"})
+      check_refused(std::string("bench ") + what + " --shard 1 --batch-size " + batch, 2,
+                    std::string("--batch-size is ") + batch + "; use 1 to 65536");
   check_refused("cost", 2, "NIBBLE_THREADS", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
   check_refused("doctor --threads -1", 2, "--threads is -1");
@@ -132,6 +137,25 @@ TEST_CASE("program: the table of nibble inspect has one value under each heading
     CHECK(line.size() == heading.size());
   }
   CHECK(layers == 30);
+}
+
+TEST_CASE(
+    "program: eval refuses a data set of other classes by the first that differs, and class numbers out of range") {
+  if (no_program()) return;
+  check_refused("eval model --data images --classes -1", 2, "--classes is -1; use 0 (all) to 100000");
+  check_refused("eval model --data images --classes 4294967306", 2, "--classes is 4294967306; use 0");
+  const TemporaryFolder folder("classes");
+  const std::string data = folder / "data", run = folder / "run", val = data + "/val/";
+  REQUIRE(train_tiny_run(data, run));
+  std::vector<std::string> classes;
+  for (const auto& entry : std::filesystem::directory_iterator(val))
+    classes.push_back(entry.path().filename().string());
+  std::sort(classes.begin(), classes.end());
+  const std::string last = classes.back(), eval = "eval " + run + " --data " + data;
+  check_refused(eval + " --classes 9", 3, "(9 classes) is missing, that of the model");
+  check_refused(eval + " --classes 9", 3, "(10 classes) is '" + last + "'");
+  std::filesystem::rename(val + last, val + last + "s");
+  check_refused(eval, 3, "class 9 of " + data + " (10 classes) is '" + last + "s', that of the model");
 }
 
 TEST_CASE("program: a run whose checkpoint holds another network is not resumed; never quantizing is said") {
@@ -200,6 +224,8 @@ TEST_CASE("program: nibble cost --measure says how large the served file is and 
   CHECK(has(run_program("cost --measure" + network).out, "served file "));
   CHECK_FALSE(nlohmann::json::parse(models.out).contains("measured"));
   check_refused("cost --measure --quant-mode fake" + network, 1, "fake");
+  for (const char* folder : {"/nonexistent", "/dev/null"})
+    check_refused("cost --measure" + network, 7, "TMPDIR", std::string("TMPDIR=") + folder);
 }
 
 TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {
@@ -238,6 +264,18 @@ TEST_CASE("program: a config of a training run serves cost too, and the command 
   CHECK(j.at("width") == 1.0);
   CHECK(j.at("precision") == "w4a4");
   CHECK(j.at("quadratic") == 65'426'948'096 + 48 * int64_t{115'605'504});
+  const auto classes = [&](const std::string& text, const std::string& more, bool guessed) {
+    const Result r =
+        run_program("cost --json --image-size 64 --config '" + folder.write("run.toml", text) + "'" + more);
+    CHECK(has(r.err, "run.toml says classes = 0") == guessed);
+    CHECK(r.err.empty() == !guessed);
+    CHECK(nlohmann::json::parse(r.out).at("image_size") == 64);
+    return nlohmann::json::parse(r.out).at("classes").get<int>();
+  };
+  CHECK(classes("classes = 0\n", "", true) == 1000);  // as the resolved config of a run on all classes
+  CHECK(classes("classes = 0\n", " --classes 10", false) == 10);
+  CHECK(classes("classes = 7\n", "", false) == 7);
+  CHECK(classes("", "", false) == 1000);
   check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
                 "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
   check_refused("cost --config '" + folder.write("layer.toml", "[layers.fd]\nprecision = 'w8a8'\n") + "'", 2, "'fd'");
@@ -262,6 +300,11 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   CHECK(e.at("seconds").get<double>() >= std::min(slow, fast) * 0.999);
   CHECK(e.at("seconds").get<double>() <= std::max(slow, fast) * 1.001);
   check_refused("doctor --batch-size 0", 2, "--batch-size is 0");
+  const Result small = run_program("doctor --json --precision w4a4-fl8 --batch-size 32" + data + net);
+  CHECK(small.code == 0);
+  CHECK(has(small.err, "has 20 training images, fewer than one batch of 32"));
+  CHECK(nlohmann::json::parse(small.out).at("estimate").at("images_per_second_after_calibration").get<double>() > 0);
+  CHECK_FALSE(nlohmann::json::parse(small.out).at("estimate").contains("seconds"));
 
   const std::string train = "train --batch-size 4 --shard 4 --steps 40 --out '" + (folder / "run") + "'" + data + net;
   const Result run = run_program(train);

@@ -3,7 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "apps/config_file.hpp"
+#include "apps/machine_note.hpp"
 #include "engine/error.hpp"
 #include "nn/study/point_layers.hpp"
 #include "tests/apps/program.hpp"
@@ -147,6 +150,26 @@ TEST_CASE("run report: only what describes a session is read from machine.json")
   CHECK(facts.sessions[0].threads < 0);
 }
 
+TEST_CASE("machine note: an entry is added to the flat ones of an older file; a deep or a long file is begun anew") {
+  const TemporaryFolder run("note");
+  const auto sessions_after = [&](const std::string& older) {
+    run.write("machine.json", older);
+    MachineNote({.path = run / "machine.json", .data = "images", .decoder = "stb", .first_step = 0});
+    return nlohmann::json::parse(testing::read_text(run / "machine.json")).at("sessions");
+  };
+  const nlohmann::json kept =
+      sessions_after("{\"sessions\":[{\"cpu\":\"a CPU\"},7,{\"cpu\":[1]},[{}],{\"threads\":2}]}");
+  REQUIRE(kept.size() == 3);
+  CHECK(kept[0].at("cpu") == "a CPU");
+  CHECK(kept[1].at("threads") == 2);
+  CHECK(kept[2].at("data") == "images");
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  for (const std::string& older :
+       {"{\"sessions\":[{\"more\":" + deep + ",\"cpu\":\"a CPU\"}]}", deep, std::string("no json"),
+        "{\"sessions\":[{\"cpu\":\"" + std::string(size_t{1} << 20, 'x') + "\"}]}"})
+    CHECK(sessions_after(older).size() == 1);
+}
+
 TEST_CASE("run report: no run, no metrics and a damaged config are refused in one sentence naming the file") {
   const TemporaryFolder run("report");
   CHECK(has(refusal(run / ""), "has no config.resolved.toml"));
@@ -177,6 +200,10 @@ TEST_CASE("run report: the command writes the page of a real run, and refuses wh
   CHECK(xml.links.empty());
   CHECK(has(html, "codes used"));
   CHECK(has(html, " of 16</td>"));
+  std::filesystem::remove(folder / "run/best");
+  std::filesystem::remove(folder / "run/latest");
+  CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "page.html")).code == 0);
+  CHECK(testing::read_text(folder / "page.html") == html);
   CHECK(testing::run_program("report " + (folder / "data")).code == 2);
   CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "no/such/page.html")).code == 7);
 }

@@ -246,6 +246,14 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(testing::run_program(again).code == 0);
   CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
+  const std::string before = testing::read_text(folder / "study.json");
+  for (const char* companion : {"study.json", "points.csv", "pareto.svg"}) {
+    const testing::Result named =
+        testing::run_program("study report " + (folder / "study") + " --out " + (folder / companion));
+    CHECK(named.code == 2);
+    CHECK(has(named.err, fmt::format("but {} is written beside the page", companion)));
+  }
+  CHECK(testing::read_text(folder / "study.json") == before);
   folder.write("study/bf16-x1-s0/result.json", "{}");
   const testing::Result bad = testing::run_program("study report " + (folder / "study"));
   CHECK(bad.code == 3);

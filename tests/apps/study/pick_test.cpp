@@ -70,6 +70,21 @@ TEST_CASE("study pick: seeds count by their mean, and of equally accurate models
   CHECK(pick_best(groups, {.linear = 0.6}).best->name() == "w4a4 x1");  // 70 against (72 + 66) / 2, and 70 for w8a8
 }
 
+TEST_CASE("study pick: of equally accurate models the cheapest by the first limited cost wins, the untimed one last") {
+  const std::vector<PointResult> all = {
+      point("w8a8", 1, {.top1 = 70, .linear = .5, .quadratic = .2, .memory = .5, .ms = 2, .bytes = 20'000'000}),
+      point("w4a4", 1, {.top1 = 70, .linear = .3, .quadratic = .1, .memory = .6, .ms = 3, .bytes = 24'000'000}),
+      point("w4a8", 1, {.top1 = 70, .linear = .2, .quadratic = .3, .memory = .7, .ms = 0, .bytes = 28'000'000})};
+  const std::vector<StudyGroup> groups = group_points(all);
+  CHECK(pick_best(groups, {.linear = 1}).best->name() == "w4a8 x1");
+  CHECK(pick_best(groups, {.quadratic = 1}).best->name() == "w4a4 x1");
+  CHECK(pick_best(groups, {.memory = 1}).best->name() == "w8a8 x1");
+  CHECK(pick_best(groups, {.bytes = 1e9}).best->name() == "w8a8 x1");
+  CHECK(pick_best(groups, {.ms = 9}).best->name() == "w8a8 x1");
+  CHECK(pick_best(groups, {.ms = 9}).best_of_all->name() == "w8a8 x1");
+  CHECK(pick_best(groups, {.linear = 0.4, .ms = 9}).best->name() == "w4a4 x1");
+}
+
 TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model by that budget's cost") {
   const std::vector<PointResult> all = points();
   const std::vector<StudyGroup> groups = group_points(all);

@@ -155,11 +155,20 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   fs::copy_file(study + "/report/study.json", kept + "/study.json");
   const nlohmann::json plan = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
   CHECK(plan.at("points")[1].at("state") == "done");
-  check_refused(run + kept + " --lr 0.5", 2, "was made with lr = 0.05");
+  check_refused(run + kept + " --lr 0.5", 2, "kept/study.json was made with lr = 0.05");
+  // The larger of the two results does not fit: the smaller one alone would hide it.
+  const auto blocks = fs::file_size(study + "/bf16-x0.1-s0/result.json") / 512 + 1;
+  CHECK(run_program(run + kept, "ulimit -f " + std::to_string(blocks) + ";").code == 7);
+  CHECK_FALSE(fs::exists(kept + "/bf16-x0.1-s0/result.json"));
   CHECK(run_program(run + kept).code == 0);
   CHECK(read_text(kept + "/w4a4-x0.1-s0/result.json") == read_text(study + "/w4a4-x0.1-s0/result.json"));
   CHECK_FALSE(fs::exists(kept + "/w4a4-x0.1-s0/config.resolved.toml"));
+  // A result that was removed beside others does not come back from the file, which may be stale.
   fs::remove_all(kept + "/w4a4-x0.1-s0");
+  const nlohmann::json stale = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
+  CHECK(stale.at("points")[0].at("state") == "done");
+  CHECK(stale.at("points")[1].at("state") == "waiting");
+  fs::remove_all(kept + "/bf16-x0.1-s0");
   nlohmann::json hostile = nlohmann::json::parse(read_text(kept + "/study.json"));
   hostile.at("points")[1].at("name") = "../outside";
   folder.write("kept/study.json", hostile.dump());
@@ -175,6 +184,10 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(fresh + "--precisions w5a5", 2, "'w5a5'");
   check_refused(fresh + "--widths 99", 2, "--width is 99");
   check_refused(fresh + "--extra-seeds 1", 2, "use WIDTH:SEED");
+  check_refused(fresh + "--seeds=-1", 2, "--seeds: -1 is no whole number from 0");
+  check_refused(fresh + "--seeds 0,-1", 2, "--seeds: -1 is no whole number from 0");
+  check_refused(fresh + "--seeds 9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
+  check_refused(fresh + "--extra-seeds 0.05:9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
   check_refused(fresh + "--calibrate-at 9", 2, "would never be quantized");
   check_refused(fresh + "--train-eval-images -1", 2, "--train-eval-images is -1");
   check_refused("study run --quiet --out " + study, 2, "--data is missing");
@@ -280,6 +293,10 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   CHECK(now == then);
   CHECK_FALSE(fs::exists(kept + "/.lock"));
 
+  nlohmann::json strangers = nlohmann::json::parse(read_text(kept + "/study.json"));
+  strangers.at("points")[0].at("last").at("images") = 7;
+  folder.write("kept/study.json", strangers.dump());
+  check_refused(measure + kept, 3, "do not compare");  // and in one line: before any progress
   check_refused("study measure --rounds 0 " + study, 2, "--rounds is 0; use 1 to 10000");
   check_refused(measure + (folder / "none"), 2, "there is no study");
   check_refused(measure + data, 3, "has no finished point");

@@ -65,6 +65,16 @@ TEST_CASE("a study kept as one file is read from the file and from its folder") 
   CHECK(read_study(dir / "").size() == 1);  // what was run here wins over what was kept
 }
 
+TEST_CASE("a study whose points nest lists very deeply is read like any other") {
+  const testing::TempDir dir;
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  const std::string good = to_json(point("bf16", 1, 0));
+  write_file_atomically(dir / "study.json", "{\"points\":[{\"more\":" + deep + "," + good.substr(1) + "]}");
+  CHECK(read_study(dir / "").size() == 1);
+  write_file_atomically(dir / "study.json", "{\"points\":[" + good + "," + deep + "]}");
+  CHECK(has(refusal(dir / ""), "study.json (point 2) is no result"));
+}
+
 TEST_CASE("what is no study is refused in one sentence that names the file") {
   const testing::TempDir dir;
   CHECK(has(refusal(dir / "none"), "there is no study"));
