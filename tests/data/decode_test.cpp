@@ -244,7 +244,8 @@ std::vector<uint8_t> formula_png(int width, int height, bool interlaced) {
 }
 
 TEST_CASE("an interlaced PNG of any size decodes to the pixels of the plain one") {
-  for (const auto& [width, height] : {std::pair{1, 1}, {3, 5}, {170, 170}, {256, 256}, {2, 4000}, {1000, 3}}) {
+  for (const auto& size : {std::pair{1, 1}, {3, 5}, {170, 170}, {256, 256}, {2, 4000}, {1000, 3}}) {
+    const int width = size.first, height = size.second;
     CAPTURE(width);
     CAPTURE(height);
     const Image plain = decode(formula_png(width, height, false), Decoder::auto_, "plain");
