@@ -17,6 +17,7 @@
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "nn/train_options.hpp"
+#include "ops/kernels/table.hpp"
 
 namespace nibble::apps {
 
@@ -127,6 +128,7 @@ class Doctor : public Command {
     nlohmann::ordered_json j;
     j["version"] = NIBBLE_VERSION;
     j["cpu"] = cpu_features().brand;
+    kernels::active();  // probes the levels, which may change the one in use
     j["isa"] = std::string(name_of(active_isa()));
     j["isa_why"] = isa_explanation();
     std::vector<std::string> levels;

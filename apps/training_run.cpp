@@ -15,6 +15,7 @@
 #include "nn/atomic_file.hpp"
 #include "nn/network_json.hpp"
 #include "nn/sha256.hpp"
+#include "ops/kernels/table.hpp"
 
 namespace nibble::apps {
 
@@ -143,6 +144,7 @@ RunPlan TrainingRun::plan() const {
 std::string TrainingRun::banner() const {
   const TrainOptions& o = args_.options;
   const RunPlan p = plan();
+  kernels::active();  // probes the levels, which may change the one in use
   std::string text = fmt::format("nibble {}  {}, {} threads\n", NIBBLE_VERSION, isa_explanation(), threads());
   text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
                       grouped(p.validation_images), p.classes, decoder_);

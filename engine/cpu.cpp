@@ -184,6 +184,8 @@ void set_active_isa(Isa isa) {
 
 void mark_not_runnable(Isa isa, const std::string& reason) {
   refusal[static_cast<size_t>(isa)] = reason;
+  int in_use = static_cast<int>(isa);
+  chosen.compare_exchange_strong(in_use, -1);  // active_isa() chooses again, or refuses the level that was forced
 }
 
 std::string isa_explanation() {

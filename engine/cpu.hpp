@@ -48,7 +48,7 @@ Isa active_isa();
 /// Replaces the level in use, for tests and benchmarks that visit several; throws UnsupportedError when not runnable.
 void set_active_isa(Isa isa);
 /// Called by the kernel room when a level that CPUID promises fails its probe (one tile product); it is then not
-/// runnable.
+/// runnable, and no longer in use if it was. Tests take it back with an empty reason.
 void mark_not_runnable(Isa isa, const std::string& reason);
 /// One line that says which level runs and why not the next better one.
 std::string isa_explanation();

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "engine/cpu.hpp"
@@ -53,7 +54,7 @@ double peak(Unit unit) {
 
 class Buffer {
  public:
-  explicit Buffer(size_t bytes) : store_(bytes + 64, std::byte{1}) {}
+  explicit Buffer(size_t bytes) : store_(bytes + 64) {}
   std::byte* data() { return store_.data() + (64 - reinterpret_cast<uintptr_t>(store_.data()) % 64) % 64; }
 
  private:
@@ -66,13 +67,28 @@ void report(benchmark::State& state, double macs, Unit unit) {
     state.counters["of_peak"] = benchmark::Counter(macs / p, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// run() alone: panels of one block of rows against all columns. Byte 1 everywhere is a valid code of every family.
-template <typename Gemm, typename C>
+/// `count` ones: a valid code of every family.
+template <typename T>
+std::vector<T> ones(int count) {
+  const auto size = static_cast<size_t>(count);
+  if constexpr (std::is_same_v<T, bf16>)
+    return std::vector<T>(size, to_bf16(1.0f));
+  else
+    return std::vector<T>(size, T{1});
+}
+
+/// run() alone: panels of one block of rows against all columns.
+template <typename A, typename B, typename C, typename Gemm>
 void run_product(benchmark::State& state, const Gemm& g, Shape s, Unit unit) {
   const int k = (s.k + g.kr - 1) / g.kr * g.kr, m_panels = (std::min(s.m, kBlockRows) + g.mr - 1) / g.mr;
   const int n_panels = (s.n + g.nr - 1) / g.nr;
   const int64_t a_panel = (int64_t{g.mr} * k * g.a_bytes + 63) / 64 * 64, b_panel = int64_t{g.nr} * k * g.b_bytes;
   Buffer a(static_cast<size_t>(m_panels * a_panel)), b(static_cast<size_t>(n_panels * b_panel));
+  const std::vector<A> row = ones<A>(s.k);
+  const std::vector<B> column = ones<B>(s.k);
+  const std::vector<const A*> rows(static_cast<size_t>(g.mr), row.data());
+  for (int p = 0; p < m_panels; ++p) g.pack_a(rows.data(), g.mr, s.k, a.data() + p * a_panel);
+  for (int n = 0; n < n_panels; ++n) g.pack_b(column.data(), 1, 0, s.k, g.nr, b.data() + n * b_panel);
   const int64_t ldc = int64_t{n_panels} * g.nr;
   std::vector<C> c(static_cast<size_t>(int64_t{m_panels} * g.mr * ldc));
   for (auto _ : state) {
@@ -149,14 +165,15 @@ void register_products(const kernels::Table& t, const std::string& level) {
   for (const Shape& s : kShapes) {
     const std::string at = "/" + std::string(s.name);
     const auto add_int = [&](const std::string& family, const GemmInt& g, Unit unit) {
-      RegisterBenchmark((level + "/" + family + at).c_str(),
-                        [&g, s, unit](benchmark::State& state) { run_product<GemmInt, int32_t>(state, g, s, unit); });
+      RegisterBenchmark((level + "/" + family + at).c_str(), [&g, s, unit](benchmark::State& state) {
+        run_product<uint8_t, int8_t, int32_t>(state, g, s, unit);
+      });
     };
     RegisterBenchmark((level + "/f32" + at).c_str(), [&t, s](benchmark::State& state) {
-      run_product<GemmFloat<float>, float>(state, t.f32_gemm, s, Unit::kFloat);
+      run_product<float, float, float>(state, t.f32_gemm, s, Unit::kFloat);
     });
     RegisterBenchmark((level + "/bf16" + at).c_str(), [&t, s](benchmark::State& state) {
-      run_product<GemmFloat<bf16>, float>(state, t.bf16_gemm, s, Unit::kBf16);
+      run_product<bf16, bf16, float>(state, t.bf16_gemm, s, Unit::kBf16);
     });
     add_int("u8s8", t.u8s8, Unit::kCode8);
     add_int("u8s4", t.u8s4, Unit::kCode4);

@@ -54,7 +54,7 @@ const Complete& complete() {
 }  // namespace
 
 const Table& active() {
-  const Complete& tables = complete();  // before active_isa(): probing may rule a level out
+  const Complete& tables = complete();  // the first call probes: it may rule out the level that was in use until then
   return tables.level[static_cast<int>(active_isa())];
 }
 

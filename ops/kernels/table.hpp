@@ -27,7 +27,7 @@ struct StridedRows {
   const void* first = nullptr;
   int64_t row_bytes = 0;
   const Segment* segments = nullptr;
-  int segment_count = 0;  // none: the sums are what they start with
+  int segment_count = 0;  // none, or none of `groups`: the sums are what they start with
   int groups = 0;         // 64-byte groups of one segment: round_up(k, kr) * bytes of an element / 64
 };
 

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "engine/env.hpp"
 #include "tests/gradcheck.hpp"
@@ -61,4 +62,36 @@ TEST_CASE("set_active_isa switches to every runnable level and refuses the other
     }
   }
   set_active_isa(before);
+}
+
+TEST_CASE("a level that fails its probe after it was chosen is replaced, or refused where it is forced") {
+  struct Restore {
+    Isa in_use = active_isa();
+    std::optional<std::string> forced = env(EnvVar::kIsa);
+    Isa broken = runnable_isas().back();
+    ~Restore() {
+      mark_not_runnable(broken, "");
+      if (forced)
+        setenv("NIBBLE_ISA", forced->c_str(), 1);
+      else
+        unsetenv("NIBBLE_ISA");
+      set_active_isa(in_use);
+    }
+  } restore;
+  const Isa broken = restore.broken;
+  if (broken == Isa::scalar) return;  // nothing is left without it
+  unsetenv("NIBBLE_ISA");
+  set_active_isa(broken);
+  mark_not_runnable(broken, "its products are wrong");
+  CHECK_FALSE(runnable(broken));
+  CHECK(active_isa() == runnable_isas().back());
+  CHECK(active_isa() != broken);
+
+  mark_not_runnable(broken, "");
+  set_active_isa(broken);
+  mark_not_runnable(broken, "its products are wrong");
+  setenv("NIBBLE_ISA", std::string(name_of(broken)).c_str(), 1);
+  const std::string sentence = error_of<UnsupportedError>([] { active_isa(); });
+  CHECK(sentence.find("kernel level " + std::string(name_of(broken)) + " cannot run on this machine") == 0);
+  CHECK(sentence.find("(its products are wrong)") != std::string::npos);
 }

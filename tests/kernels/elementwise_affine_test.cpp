@@ -145,12 +145,15 @@ TEST_CASE_TEMPLATE("rescaling stores bf16 and adds the sums of the rounded value
           want_sq(0, c) += square;
         }
       for_each_level([&](const Elementwise& ew, const std::string& level) {
-        Grid<bf16> got(rows, n, padding_at(rows, n));
+        Grid<bf16> got(rows, n, padding_at(rows, n)), without_sums = got;
         Grid<float> sum = sum0, sq = sq0;
         (ew.*Slots<Acc>::rescale)(p.acc.data(), p.acc.stride(), rows, n, scale, got.out(), store_at(rows, n),
                                   sum.data(), sq.data());
+        (ew.*Slots<Acc>::rescale)(p.acc.data(), p.acc.stride(), rows, n, scale, without_sums.out(), store_at(rows, n),
+                                  nullptr, nullptr);
         ew.publish();
         CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
+        CHECK_MESSAGE(without_sums == want, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(sum == want_sum, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(sq == want_sq, level, " rows ", rows, " n ", n);
       });

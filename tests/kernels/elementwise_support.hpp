@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/cpu.hpp"
 #include "engine/dtype.hpp"
 #include "engine/parallel.hpp"
 #include "ops/kernels/table.hpp"
+#include "tests/kernels/levels_under_test.hpp"
 
 namespace nibble::testing {
 
@@ -164,7 +164,7 @@ inline Grid<float> scales(int64_t n, Values& values) {
   return g;
 }
 
-/// Kernels on emulated instructions that a source file adds to the program (emulated/elementwise_avx512.cpp).
+/// Kernels on emulated instructions that a source file adds to the program (emulated/elementwise_*.cpp).
 class EmulatedElementwise {
  public:
   EmulatedElementwise(std::string name, const kernels::Elementwise& ew) { all().emplace_back(std::move(name), ew); }
@@ -174,12 +174,13 @@ class EmulatedElementwise {
   }
 };
 
-/// Calls body(kernels, "avx2") for every level this machine runs, and for the emulated ones, in the float mode of
-/// production.
+/// Calls body(kernels, "avx2") for every level under test, and for the emulated ones, in the float mode of production.
 template <typename Body>
 void for_each_level(const Body& body) {
   set_float_mode();
-  for (const Isa isa : runnable_isas()) body(kernels::table_of(isa).ew, std::string(name_of(isa)));
+  for (const Isa isa : levels_under_test()) body(kernels::table_of(isa).ew, std::string(name_of(isa)));
+  // Where levels are forced one after the other: beside the one that every build and every machine has.
+  if (env(EnvVar::kIsa) && active_isa() != Isa::scalar) return;
   for (const auto& [name, ew] : EmulatedElementwise::all()) body(ew, name);
 }
 

@@ -1,8 +1,8 @@
-// Float GEMM of every level this machine runs, against the product in double.
-#include "engine/cpu.hpp"
+// Float GEMM of every level under test, against the product in double.
 #include "engine/parallel.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
+#include "tests/kernels/levels_under_test.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 template <typename Body>
 void for_each_family(const Body& body) {
   set_float_mode();
-  for (const Isa isa : runnable_isas())
+  for (const Isa isa : levels_under_test())
     for_each_float_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
 }
 
@@ -31,12 +31,12 @@ TEST_CASE("a float panel does not depend on how its operand lay in memory") {
 }
 
 TEST_CASE("float rows multiplied in place equal the naive product, whatever lies behind them") {
-  for (const Isa isa : runnable_isas())
+  for (const Isa isa : levels_under_test())
     check_strided_floats(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
 }
 
 TEST_CASE("gathered rows and codes pack into the same right operand as a matrix") {
-  for (const Isa isa : runnable_isas())
+  for (const Isa isa : levels_under_test())
     check_gathered_rows(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
 }
 

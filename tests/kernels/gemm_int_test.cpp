@@ -1,13 +1,13 @@
-// Integer GEMM of every level this machine runs, against the naive product.
-#include "engine/cpu.hpp"
+// Integer GEMM of every level under test, against the naive product.
 #include "tests/kernels/gemm_strided_checks.hpp"
+#include "tests/kernels/levels_under_test.hpp"
 
 namespace nibble::testing {
 namespace {
 
 template <typename Body>
 void for_each_family(const Body& body) {
-  for (const Isa isa : runnable_isas())
+  for (const Isa isa : levels_under_test())
     for_each_code_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
 }
 

@@ -102,7 +102,7 @@ inline const std::vector<StridedCase>& strided_cases() {
     std::vector<StridedCase> all;
     for (int rows : {16, 32})
       for (const auto& [segments, k] :
-           {std::pair{1, 1}, {1, 39}, {1, 64}, {1, 65}, {0, 64}, {3, 79}, {9, 64}, {2, 147}})
+           {std::pair{1, 1}, {1, 39}, {1, 64}, {1, 65}, {0, 64}, {1, 0}, {3, 79}, {9, 64}, {2, 147}})
         for (int64_t gap : {0, 64, 192}) all.push_back({rows, segments, k, gap});
     return all;
   }();

@@ -2,7 +2,8 @@
 //
 // A kernel takes a block of channels down all rows (over_channels: rows that a product has just left in the cache) or
 // down a group of rows (over_rows: rows in memory) before the next block, so that per-channel constants and sums stay
-// in registers; a block is 32 channels wide, one cache line of bf16, so no line is fetched twice.
+// in registers. A block is 32 channels wide, one cache line of bf16, so no line is fetched twice; 64, a line of codes,
+// on AVX-512 where a product becomes codes (kCodeVectors); 8 on the scalar level.
 #pragma once
 #include "ops/kernels/generic/vocab.hpp"
 

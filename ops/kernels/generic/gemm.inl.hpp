@@ -1,8 +1,12 @@
 // The tiled products of one ISA level, written once on a vocabulary of that level (contract: table.hpp).
 //
 // A level's gemm header defines, inside namespace nibble::kernels::NIBBLE_KERNEL_LEVEL and an anonymous namespace, the
-// "arithmetic" types used below, then instantiates FloatGemm and IntGemm. An arithmetic type W has
+// "arithmetic" types used below, and its products.hpp builds entries from them: float_gemm, quad_gemm, pair_gemm
+// (gemm_pack.inl.hpp), byte_gemm (gemm_bytes.inl.hpp). An arithmetic type W has
 //   kLanes            columns of one vector of C
+//   kKr               neighbours in k that one step multiplies: a k-group
+//   kGroupBytesA      bytes of a k-group of one row in an A panel; kGroupBytesB: of one column in a B panel
+//   C                 element of the result, int32_t or float
 //   Acc, A, B         vector types of the accumulator, a broadcast of one row's k-group, and one vector of B
 //   zero(), load_c(p), store_c(p, acc), load_b(p), broadcast(p), step(acc, a, b)
 // Panels: A [k/kr][mr][kr], B [k/kr][nr][kr] elements, so segments concatenate along k.
@@ -119,28 +123,24 @@ struct PanelFloat {
   }
 };
 
-/// rows[k][m] -> [k][mr] floats: contiguous copies with conversion (vectorised by the compiler).
-template <typename S, int kMr>
-void pack_transposed_plain(const S* const* rows, int k, int columns, void* panel) {
+/// rows[k][offset + n] -> [k][kWidth] floats: contiguous copies with conversion (vectorised by the compiler).
+template <typename S, int kWidth>
+void pack_gathered_plain(const S* const* rows, int64_t offset, int k, int columns, void* panel) {
   PanelFloat* to = static_cast<PanelFloat*>(panel);
-  for (int i = 0; i < k; ++i, to += kMr) {
-    const S* from = rows[i];
-    if (columns == kMr) {
-      NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) to[r] = PanelFloat(from[r]);
+  for (int i = 0; i < k; ++i, to += kWidth) {
+    const S* from = rows[i] + offset;
+    if (columns == kWidth) {
+      NIBBLE_UNROLL_ALL for (int n = 0; n < kWidth; ++n) to[n] = PanelFloat(from[n]);
     } else {
-      for (int r = 0; r < kMr; ++r) to[r] = r < columns ? PanelFloat(from[r]) : PanelFloat(0);
+      for (int n = 0; n < kWidth; ++n) to[n] = n < columns ? PanelFloat(from[n]) : PanelFloat(0);
     }
   }
 }
 
-/// rows[k][offset + n] -> [k][nr] floats.
-template <typename S, int kNr>
-void pack_gathered_plain(const S* const* rows, int64_t offset, int k, int columns, void* panel) {
-  PanelFloat* to = static_cast<PanelFloat*>(panel);
-  for (int i = 0; i < k; ++i, to += kNr) {
-    const S* from = rows[i] + offset;
-    for (int n = 0; n < kNr; ++n) to[n] = n < columns ? PanelFloat(from[n]) : PanelFloat(0);
-  }
+/// rows[k][m] -> [k][mr] floats.
+template <typename S, int kMr>
+void pack_transposed_plain(const S* const* rows, int k, int columns, void* panel) {
+  pack_gathered_plain<S, kMr>(rows, 0, k, columns, panel);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The vocabulary of the element-wise kernels: lanes of floats and 32-bit words, one lane or one xsimd batch at a time.
 //
-// A vocabulary V has kLanes, the types F (floats) and U (32-bit words), the operators of F (+ - * /) and of U
-// (+ & | >> << with unsigned meaning of what is kept), and these functions:
+// A vocabulary V has kLanes, the types F (floats) and U (32-bit words), the operators of F (+ - * /) and of U (&), and
+// these functions:
 //   splat, splat_u            the same value in every lane
 //   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
 //                             int8_t (all exact)
@@ -9,7 +9,7 @@
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
 //   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
 //   round_and_store           kCount vectors side by side: rounded in place, and stored as bf16
-//   store_codes               kCount vectors side by side: integral values 0..255 as bytes
+//   store_codes               kCount vectors side by side: values 0..255 as bytes, truncated towards zero
 //   store_clipped_codes       the same for values up to 255, truncated; those below 0 and NaNs as 0
 //   store_s8(int8_t*, F)      integral values in range
 //   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
@@ -20,7 +20,7 @@
 //   round_and_store_ordered   round_and_store that leaves the lanes in code order
 //   to_code_order             kCount vectors side by side: into that order
 //   from_code_order           the reverse
-//   store_ordered_codes       kCount vectors in that order: integral values 0..255 as bytes, side by side
+//   store_ordered_codes       kCount vectors in that order: the same, side by side
 //   round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose lower half is
 //   anything
 //

@@ -1,4 +1,5 @@
-// The one place where the kernels get their intrinsics from, so that tests can run them on an emulation instead.
+// The one place where the products get their intrinsics from, so that tests can run them on an emulation instead. The
+// element-wise kernels (convert.hpp) and the loops of peak.cpp and bandwidth.cpp include their own.
 #pragma once
 #if defined(NIBBLE_INTRINSICS_HEADER)
 #include NIBBLE_INTRINSICS_HEADER

@@ -3,6 +3,8 @@
 
 #if defined(NIBBLE_X86_KERNELS)
 #include <immintrin.h>
+
+#include "ops/kernels/isa/amx/palette.hpp"
 #endif
 
 namespace nibble::kernels {
@@ -47,17 +49,10 @@ NIBBLE_PEAK_LOOP(bytes_512, NIBBLE_AVX512, __m512i, _mm512_setzero_si512(),
 NIBBLE_PEAK_LOOP(dot_512, NIBBLE_AVX512 ",avx512vnni", __m512i, _mm512_setzero_si512(),
                  _mm512_dpbusd_epi32(acc[i], x, y))
 
-/// Palette 1, tiles of 16 rows x 64 bytes, all zero; four sums as in the kernels.
-struct alignas(64) TileConfig {
-  uint8_t head[16] = {1};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-constexpr TileConfig kConfig;
-
+/// Tiles of zeros, as they are loaded; four sums as in the kernels.
 #define NIBBLE_TILE_LOOP(name, features, product)               \
   __attribute__((target(features))) void name(int64_t rounds) { \
-    _tile_loadconfig(&kConfig);                                 \
+    _tile_loadconfig(&kTileConfig);                             \
     for (int64_t r = 0; r < rounds; ++r) {                      \
       product(0, 4, 6);                                         \
       product(1, 4, 7);                                         \

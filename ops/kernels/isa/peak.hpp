@@ -1,4 +1,4 @@
-// The multiply-accumulate peak of a level's instructions on this core, for benchmarks (not part of the library).
+// The multiply-accumulate peak of a level's instructions on this core, for ops/machine_probe and bench/.
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@
 
 namespace nibble::kernels {
 
-/// What a GEMM family is built from: fp32 multiply-adds, 16-bit pair products, 4-bit codes in bytes.
+/// What a GEMM family multiplies: fp32, bf16, 8-bit codes, 4-bit codes.
 using Unit = MacUnit;
 
 /// Executes `rounds` rounds of the level's best instructions for the unit on registers alone (no loads) and returns how

@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/dtype.hpp"
+
 namespace nibble::testing::emulated {
 namespace {
 
@@ -59,6 +61,17 @@ inline __m512i truncated(__m512 from) {
   for (int i = 0; i < out.kCount; ++i)
     out.v[i] = in.v[i] >= -2147483648.0f && in.v[i] < 2147483648.0f ? static_cast<int32_t>(in.v[i]) : INT32_MIN;
   return out.pack();
+}
+
+/// Rounded to bf16 as the instructions of AVX512-BF16 do it, whatever MXCSR says: that is to_bf16.
+inline __m256i rounded(__m512 from) {
+  const Lanes<float, __m512> in(from);
+  Lanes<uint16_t, __m256i> out;
+  for (int i = 0; i < out.kCount; ++i) out.v[i] = to_bf16(in.v[i]).bits;
+  return out.pack();
+}
+inline __m512i rounded_pair(__m512 upper, __m512 lower) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(rounded(lower)), rounded(upper), 1);
 }
 
 /// Elements whose mask bit is set, zeros elsewhere; the others are not read.
@@ -134,6 +147,9 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm512_mask_storeu_epi32
 #undef _mm512_stream_si512
 #undef _mm512_mask_cmp_ps_mask
+#undef _mm512_cvtneps_pbh
+#undef _mm512_cvtne2ps_pbh
+#undef _mm512_shuffle_f32x4
 #define _mm512_madd_epi16(a, b) nibble::testing::emulated::madd(a, b)
 #define _mm512_maddubs_epi16(a, b) nibble::testing::emulated::maddubs(a, b)
 #define _mm512_dpbusd_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m512i>(acc, a, b)
@@ -157,6 +173,9 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_mask_storeu_epi32(p, mask, v) nibble::testing::emulated::masked_store(p, mask, v)
 #define _mm512_stream_si512(p, v) _mm512_storeu_si512(p, v)
 #define _mm512_mask_cmp_ps_mask(m, a, b, how) static_cast<__mmask16>((m)&_mm512_cmp_ps_mask(a, b, how))
+#define _mm512_cvtneps_pbh(v) nibble::testing::emulated::rounded(v)
+#define _mm512_cvtne2ps_pbh(a, b) nibble::testing::emulated::rounded_pair(a, b)
+#define _mm512_shuffle_f32x4(a, b, lanes) simde_mm512_shuffle_f32x4(a, b, lanes)
 
 #define NIBBLE_KEEP(v) static_cast<void>(v)
 // An emulated step is a loop over lanes: 28 copies of it inlined into every tile cost minutes of compilation.

@@ -5,6 +5,7 @@
 // and the last store: a task that ran in between could reconfigure the tiles.
 #pragma once
 #include "ops/kernels/generic/gemm.inl.hpp"
+#include "ops/kernels/isa/amx/palette.hpp"
 #include "ops/kernels/isa/avx512/words.hpp"
 #include "ops/kernels/isa/intrinsics.hpp"
 
@@ -13,18 +14,15 @@ namespace {
 
 constexpr int kTileRows = 16, kTileBytes = 1024, kRowBytes = 64, kPanelRows = 32, kPanelColumns = 32;
 
-/// Palette 1, eight tiles of 16 rows x 64 bytes (Intel SDM, LDTILECFG memory layout).
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-constexpr TileConfig kConfig;
-
 enum class Product { kCodes, kBf16 };
+
+// Tiles are named by literals, so what is done with one is a macro.
+
+#define NIBBLE_MULTIPLY_TILES(sums, left, right) \
+  if constexpr (kProduct == Product::kCodes)     \
+    _tile_dpbusd(sums, left, right);             \
+  else                                           \
+    _tile_dpbf16ps(sums, left, right)
 
 /// tiles 0..3 (sums) += tiles 4, 5 (rows) x tiles 6, 7 (columns), over all groups of a panel pair.
 template <Product kProduct>
@@ -34,17 +32,10 @@ NIBBLE_INLINE void multiply_tiles(int groups, const std::byte* a, const std::byt
     _tile_loadd(6, b, kRowBytes);
     _tile_loadd(5, a + kTileBytes, kRowBytes);
     _tile_loadd(7, b + kTileBytes, kRowBytes);
-    if constexpr (kProduct == Product::kCodes) {
-      _tile_dpbusd(0, 4, 6);
-      _tile_dpbusd(1, 4, 7);
-      _tile_dpbusd(2, 5, 6);
-      _tile_dpbusd(3, 5, 7);
-    } else {
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
+    NIBBLE_MULTIPLY_TILES(0, 4, 6);
+    NIBBLE_MULTIPLY_TILES(1, 4, 7);
+    NIBBLE_MULTIPLY_TILES(2, 5, 6);
+    NIBBLE_MULTIPLY_TILES(3, 5, 7);
   }
 }
 
@@ -54,7 +45,7 @@ __attribute__((noinline)) void run_amx(int k, int m_panels, const void* a, int64
   constexpr int kKr = kProduct == Product::kCodes ? 64 : 32;
   // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
   __asm__ volatile("" ::: "memory");
-  _tile_loadconfig(&kConfig);
+  _tile_loadconfig(&kTileConfig);
   const int64_t c_stride = ldc * 4;
   for (int p = 0; p < m_panels; ++p) {
     C* const top = c + p * kPanelRows * ldc;
@@ -81,7 +72,7 @@ __attribute__((noinline)) void run_amx(int k, int m_panels, const void* a, int64
 }
 
 void begin_tiles() {
-  _tile_loadconfig(&kConfig);
+  _tile_loadconfig(&kTileConfig);
 }
 void end_tiles() {
   _tile_release();
@@ -95,8 +86,6 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
   NIBBLE_UNROLL_ALL for (int i = 0; i < kTiles * kTileBytes; i += kRowBytes) _mm_prefetch(at + i, _MM_HINT_T1);
 }
 
-// Tiles are named by literals, so what is done with one is a macro.
-
 /// Stores a tile of the sums that are held, the one from `row` and `column` on, if they have it.
 #define NIBBLE_STORE_HELD(tile, row, column) \
   if (held.rows > (row)) _tile_stored(tile, held.c + (row)*held.ldc + (column), held.ldc * 4)
@@ -107,12 +96,6 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
     _tile_zero(tile);                   \
   else                                  \
     _tile_loadd(tile, start + (column), 0)
-
-#define NIBBLE_MULTIPLY_TILES(sums, left, right) \
-  if constexpr (kProduct == Product::kCodes)     \
-    _tile_dpbusd(sums, left, right);             \
-  else                                           \
-    _tile_dpbf16ps(sums, left, right)
 
 template <typename C>
 void store_held(const HeldSums<C>& held) {
@@ -131,7 +114,7 @@ NIBBLE_INLINE void multiply_strided(const StridedRows& rows, const std::byte* pa
                                     const HeldSums<C>& held) {
   const auto* const first = static_cast<const std::byte*>(rows.first);
   const int64_t stride = rows.row_bytes;
-  bool turned = rows.segment_count == 0;
+  bool turned = rows.segment_count == 0 || rows.groups == 0;
   if (kHigh == 1 || turned) store_held(held);
   if (turned) {
     NIBBLE_START_TILE(0, 0);
@@ -327,13 +310,14 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
 
 /// One tile product of known result, for systems that promise tiles and do not keep their contents.
 bool probe_tiles() {
-  alignas(64) static uint8_t a[2 * kTileBytes];
-  alignas(64) static int8_t b[2 * kTileBytes];
-  alignas(64) static int32_t c[kPanelRows * kPanelColumns];
+  alignas(64) uint8_t a[2 * kTileBytes];
+  alignas(64) int8_t b[2 * kTileBytes];
+  alignas(64) int32_t c[kPanelRows * kPanelColumns];
   for (int i = 0; i < 2 * kTileBytes; ++i) {
     a[i] = 3;
     b[i] = -2;
   }
+  for (int32_t& v : c) v = -1;
   run_amx<Product::kCodes, int32_t>(64, 1, a, 2 * kTileBytes, b, c, kPanelColumns, Into::kOverwrite);
   for (int32_t v : c)
     if (v != 64 * 3 * -2) return false;

@@ -67,9 +67,6 @@ void pack_gradient_left(const bf16* const* rows, int64_t offset, int64_t points,
 
 // Sixteen channels of a pixel as floats whose lower halves are zero, from channel c on; `present` of them are read.
 struct PairsOfBf16 {
-  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
-    return Words::join(floats(a, c, present), floats(b, c, present));
-  }
   static NIBBLE_INLINE const bf16* at(const std::byte* pixel, int64_t c) {
     return reinterpret_cast<const bf16*>(pixel) + c;
   }
@@ -79,9 +76,6 @@ struct PairsOfBf16 {
 };
 template <int kOffset>
 struct PairsOfBytes {
-  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
-    return Words::join(floats(a, c, present), floats(b, c, present));
-  }
   static NIBBLE_INLINE const std::byte* at(const std::byte* pixel, int64_t c) { return pixel + c; }
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
     const uint16_t mask = static_cast<uint16_t>((1u << present) - 1);
@@ -92,20 +86,6 @@ struct PairsOfBytes {
   }
 };
 struct PairsOfNibbles {
-  /// Both pixels at once, where their floats are not needed again: every word of two bytes becomes the four codes
-  /// a low, b low, a high, b high of 16 bits, looked up by their lowest five bits, of which the table ignores one.
-  static NIBBLE_INLINE __m512i pair(const std::byte* a, const std::byte* b, int64_t c, int present) {
-    alignas(64) static constexpr uint16_t kValues[32] = {
-        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
-        0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
-        0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
-    const uint16_t mask = static_cast<uint16_t>((1u << ((present + 1) / 2)) - 1);
-    const __m128i bytes = _mm_unpacklo_epi8(_mm_maskz_loadu_epi8(mask, at(a, c)), _mm_maskz_loadu_epi8(mask, at(b, c)));
-    __m512i codes = _mm512_cvtepu16_epi64(bytes);
-    codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 8));
-    codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 28));
-    return _mm512_permutexvar_epi16(codes, _mm512_load_si512(kValues));
-  }
   static NIBBLE_INLINE const std::byte* at(const std::byte* pixel, int64_t c) { return pixel + c / 2; }
   /// Word 2i is byte i, word 2i + 1 its upper half; the table is looked up by the lowest four bits.
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
@@ -116,6 +96,29 @@ struct PairsOfNibbles {
     return _mm512_permutexvar_epi32(codes, _mm512_load_si512(kValues));
   }
 };
+
+/// Words of the channels of two pixels whose floats are not needed again.
+template <typename Pixels>
+NIBBLE_INLINE __m512i pair_of(const std::byte* a, const std::byte* b, int64_t c, int present) {
+  return Words::join(Pixels::floats(a, c, present), Pixels::floats(b, c, present));
+}
+/// Nibbles of both pixels at once: every word of two bytes becomes the four codes a low, b low, a high, b high of 16
+/// bits, looked up by their lowest five bits, of which the table ignores one.
+template <>
+NIBBLE_INLINE __m512i pair_of<PairsOfNibbles>(const std::byte* a, const std::byte* b, int64_t c, int present) {
+  using P = PairsOfNibbles;
+  alignas(64) static constexpr uint16_t kValues[32] = {0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                                       0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170,
+                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                                       0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+  const uint16_t mask = static_cast<uint16_t>((1u << ((present + 1) / 2)) - 1);
+  const __m128i bytes =
+      _mm_unpacklo_epi8(_mm_maskz_loadu_epi8(mask, P::at(a, c)), _mm_maskz_loadu_epi8(mask, P::at(b, c)));
+  __m512i codes = _mm512_cvtepu16_epi64(bytes);
+  codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 8));
+  codes = _mm512_or_si512(codes, _mm512_slli_epi64(codes, 28));
+  return _mm512_permutexvar_epi16(codes, _mm512_load_si512(kValues));
+}
 
 /// A block's two panels of 16 channels lie one behind the other.
 template <typename Pixels, bool kEven, bool kOdd>
@@ -143,7 +146,7 @@ void pack_pairs(const std::byte* const* pixels, int64_t c, int channels, int64_t
         first = Pixels::floats(pixels[2 * q + 2], c + t, present);
         Words::store(odd + q * Words::kLanes, Words::join(second, first));
       } else {
-        Words::store(even + q * Words::kLanes, Pixels::pair(pixels[2 * q], pixels[2 * q + 1], c + t, present));
+        Words::store(even + q * Words::kLanes, pair_of<Pixels>(pixels[2 * q], pixels[2 * q + 1], c + t, present));
       }
     }
   }
@@ -247,7 +250,7 @@ template <bool kLeftAgain>
 __attribute__((noinline)) void run_gradient_blocks(const BlockProduct* products, int64_t count, Into into) {
   // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
   __asm__ volatile("" ::: "memory");
-  _tile_loadconfig(&kConfig);
+  _tile_loadconfig(&kTileConfig);
   run_blocks<kLeftAgain>(products, count, into);
   _tile_release();
   __asm__ volatile("" ::: "memory");
