@@ -155,5 +155,23 @@ TEST_CASE("config: what is written reads back equal, bit for bit, also when noth
     CHECK(o.precision == (o.layer == "fc" ? Precision{} : Precision{8, 8}));
 }
 
+TEST_CASE("config: two texts differ in the first option that both give, or in any layer") {
+  const std::string a = "epochs = 3\nlr = 0.05\nkeep = 3\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
+  CHECK(first_difference(a, a, {}).name.empty());
+  CHECK(first_difference(a, "later = 1\n" + a, {}).name.empty());
+  const auto lr = first_difference(a, "epochs = 3\nlr = 0.1\nkeep = 1\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n", {});
+  CHECK((lr.name == "keep" && lr.first == "3" && lr.second == "1"));
+  CHECK(first_difference("lr = 0.1\nkeep = 1\n", "lr = 0.2\nkeep = 2\n", {"keep"}).name == "lr");
+  const auto layer = first_difference(a, "epochs = 3\nlr = 0.05\nkeep = 3\n", {});
+  CHECK((layer.name == "[layers.\"fc\"] precision" && layer.second == "nothing"));
+  CHECK(first_difference("lr = 1\n", a, {"lr"}).first == "nothing");
+}
+
+TEST_CASE("config: a text without some options keeps the others and the layers, in order") {
+  const std::string layers = "\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
+  CHECK(without_options("lr = 0.1\nkeep = 3\nkeeper = 1\ndata = 'a = b'\n" + layers, {"keep", "data"}) ==
+        "lr = 0.1\nkeeper = 1\n" + layers);
+}
+
 }  // namespace
 }  // namespace nibble::apps

@@ -1,11 +1,10 @@
-// The plan of a study: points, their order, its file, and the difference of two recipes.
+// The plan of a study: points, their order, and its file.
 #include "apps/study/plan.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 
-#include "apps/config_file.hpp"
 #include "engine/error.hpp"
 
 namespace nibble::apps {
@@ -86,18 +85,6 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
     CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is no plan"),
                          DataError);
   }
-}
-
-TEST_CASE("study plan: two recipes differ in the first option that both give, or in any layer") {
-  const std::string a = "epochs = 3\nlr = 0.05\nkeep = 3\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
-  CHECK(first_difference(a, a, {}).name.empty());
-  CHECK(first_difference(a, "later = 1\n" + a, {}).name.empty());
-  const auto lr = first_difference(a, "epochs = 3\nlr = 0.1\nkeep = 1\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n", {});
-  CHECK((lr.name == "keep" && lr.first == "3" && lr.second == "1"));
-  CHECK(first_difference("lr = 0.1\nkeep = 1\n", "lr = 0.2\nkeep = 2\n", {"keep"}).name == "lr");
-  const auto layer = first_difference(a, "epochs = 3\nlr = 0.05\nkeep = 3\n", {});
-  CHECK((layer.name == "[layers.\"fc\"] precision" && layer.second == "nothing"));
-  CHECK(first_difference("lr = 1\n", a, {"lr"}).first == "nothing");
 }
 
 }  // namespace
