@@ -6,6 +6,7 @@
 //   kLanes            columns of one vector of C
 //   kKr               neighbours in k that one step multiplies: a k-group
 //   kGroupBytesA      bytes of a k-group of one row in an A panel; kGroupBytesB: of one column in a B panel
+//   kUnroll           k-groups of one turn of the loop
 //   C                 element of the result, int32_t or float
 //   Acc, A, B         vector types of the accumulator, a broadcast of one row's k-group, and one vector of B
 //   zero(), load_c(p), store_c(p, acc), load_b(p), broadcast(p), step(acc, a, b)
@@ -43,30 +44,33 @@ constexpr Table with_elementwise(Table products, const Elementwise& ew) {
   return products;
 }
 
+/// One k-group of every row and column.
+template <typename W, int kMr, int kNv>
+NIBBLE_INLINE void step_group(typename W::Acc (&acc)[kMr][kNv], const std::byte* a, const std::byte* b) {
+  typename W::B column[kNv];
+  NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) column[v] = W::load_b(b + v * W::kLanes * W::kGroupBytesB);
+  NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+    const typename W::A row = W::broadcast(a + r * W::kGroupBytesA);
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) acc[r][v] = W::step(acc[r][v], row, column[v]);
+  }
+}
+
 /// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups.
 template <typename W, int kMr, int kNv>
 NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, typename W::C* c, int64_t ldc,
                         Into into) {
+  constexpr int kBytesA = kMr * W::kGroupBytesA, kBytesB = kNv * W::kLanes * W::kGroupBytesB;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
       acc[r][v] = into == Into::kAccumulate ? W::load_c(c + r * ldc + v * W::kLanes) : W::zero();
     }
   }
-  for (int64_t g = 0; g < groups; ++g) {
-    typename W::B column[kNv];
-    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
-      column[v] = W::load_b(b + v * W::kLanes * W::kGroupBytesB);
-    }
-    NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
-      const typename W::A row = W::broadcast(a + r * W::kGroupBytesA);
-      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
-        acc[r][v] = W::step(acc[r][v], row, column[v]);
-      }
-    }
-    a += kMr * W::kGroupBytesA;
-    b += kNv * W::kLanes * W::kGroupBytesB;
-  }
+  for (; groups >= W::kUnroll; groups -= W::kUnroll, a += W::kUnroll * kBytesA, b += W::kUnroll * kBytesB)
+    NIBBLE_UNROLL_ALL for (int g = 0; g < W::kUnroll; ++g)
+        step_group<W, kMr, kNv>(acc, a + g * kBytesA, b + g * kBytesB);
+  if constexpr (W::kUnroll > 1)
+    for (; groups > 0; --groups, a += kBytesA, b += kBytesB) step_group<W, kMr, kNv>(acc, a, b);
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
       W::store_c(c + r * ldc + v * W::kLanes, acc[r][v]);

@@ -8,7 +8,8 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 struct FloatFma {
-  static constexpr int kLanes = 8, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4;
+  // Three groups a turn: 2 to 7 % more products a second than one (depths of 512 and 64); of four GCC 12 spills sums.
+  static constexpr int kLanes = 8, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4, kUnroll = 3;
   using C = float;
   using Acc = __m256;
   using A = __m256;
@@ -24,7 +25,7 @@ struct FloatFma {
 };
 
 struct IntLanes {
-  static constexpr int kLanes = 8;
+  static constexpr int kLanes = 8, kUnroll = 1;
   using C = int32_t;
   using Acc = __m256i;
   using A = __m256i;

@@ -8,7 +8,7 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 struct FloatFma {
-  static constexpr int kLanes = 16, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4;
+  static constexpr int kLanes = 16, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4, kUnroll = 1;
   using C = float;
   using Acc = __m512;
   using A = __m512;
@@ -26,7 +26,7 @@ struct FloatFma {
 };
 
 struct IntLanes {
-  static constexpr int kLanes = 16;
+  static constexpr int kLanes = 16, kUnroll = 1;
   using C = int32_t;
   using Acc = __m512i;
   using A = __m512i;

@@ -10,7 +10,7 @@ namespace {
 
 template <typename T>
 struct Plain {
-  static constexpr int kLanes = 1, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4;
+  static constexpr int kLanes = 1, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4, kUnroll = 1;
   using C = T;
   using Acc = T;
   using A = T;
