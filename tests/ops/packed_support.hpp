@@ -15,27 +15,32 @@
 #include "engine/rng.hpp"
 #include "ops/norm_activate.hpp"
 #include "ops/packed_conv.hpp"
+#include "tests/kernels/levels_under_test.hpp"
 
 namespace nibble::testing {
 
 inline constexpr double kUnitF32 = 0x1p-24;  // half a unit in the last place, relative
 inline constexpr double kUnitBf16 = 0x1p-8;
 
-/// Runs body() on every level of this machine and puts the level back that was in use.
+/// Runs body() on each of the levels and puts the level back that was in use.
 template <typename Body>
-void on_every_level(const Body& body) {
+void on_levels(const std::vector<Isa>& levels, const Body& body) {
   struct Restore {
     Isa isa = active_isa();
     ~Restore() { set_active_isa(isa); }
   } restore;
-  kernels::active();  // probes the levels first
-  set_float_mode();   // expected values are computed in the mode of production
-  for (const Isa isa : runnable_isas()) {
+  set_float_mode();  // expected values are computed in the mode of production
+  for (const Isa isa : levels) {
     set_active_isa(isa);
     const std::string level(name_of(isa));
     INFO("level " << level);
     body();
   }
+}
+/// Runs body() on every level under test.
+template <typename Body>
+void on_every_level(const Body& body) {
+  on_levels(levels_under_test(), body);
 }
 
 /// Calls body() with 1, 2 and 3 threads.
