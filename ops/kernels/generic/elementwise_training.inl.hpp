@@ -86,10 +86,10 @@ void normalise_activate_as(const NormaliseActivateArgs& given) {
         rounded[i] = v[i];
       }
       if (z.data != nullptr) {
-        V::round_and_store_positive(at(z, r, c), rounded, args.store_z);
+        V::template round_and_store<Domain::kNonNegative>(at(z, r, c), rounded, args.store_z);
       } else if (rounds) {
         NIBBLE_UNROLL
-        for (int i = 0; i < B::kVectors; ++i) rounded[i] = V::round_bf16_positive(rounded[i]);
+        for (int i = 0; i < B::kVectors; ++i) rounded[i] = V::template round_bf16<Domain::kNonNegative>(rounded[i]);
       }
       if (rounds) {
         NIBBLE_UNROLL

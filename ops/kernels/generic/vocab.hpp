@@ -8,22 +8,18 @@
 //   store(float*, F)          can stream
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
 //   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
-//   round_and_store           kCount vectors side by side: rounded in place, and stored as bf16
+//   round_and_store<D>        kCount vectors side by side: rounded in place, and stored as bf16
 //   store_codes               kCount vectors side by side: values 0..255 as bytes, truncated towards zero
 //   store_clipped_codes       the same for values up to 255, truncated; those below 0 and NaNs as 0
 //   store_s8(int8_t*, F)      integral values in range
-//   round_bf16(F)             rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
-//   round_bf16_positive       the same for x >= +0, no NaN
-//   round_and_store_positive  kCount such vectors side by side: rounded in place, and stored as bf16
-//   round_for_codes           the same, stored unless p is null; leaves the lanes in code order, an order of a level's
-//                             own in which they are rounded and packed with the fewest shuffles
+//   round_bf16<D>(F)          rounded to bf16 (engine/dtype.hpp's to_bf16), as floats
+//   round_for_codes           kCount vectors of x >= +0: rounded in place, and stored as bf16 unless p is null; leaves
+//                             the lanes in code order, an order of a level's own in which they are rounded and packed
+//                             with the fewest shuffles
 //   round_and_store_ordered   round_and_store that leaves the lanes in code order
 //   to_code_order             kCount vectors side by side: into that order
 //   from_code_order           the reverse
 //   store_ordered_codes       kCount vectors in that order: the same, side by side
-//   round_upper_positive(F)   for x >= +0, no NaN: a value whose upper half is its bf16 and whose lower half is
-//   anything
-//
 //   bits, from_bits           the same lanes as words, as floats
 //   max(a, b)                 a > b ? a : b
 //   min(a, b)                 a < b ? a : b; with a NaN on either side the answer of both is b, as the x86 instructions
@@ -64,6 +60,9 @@
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
+
+/// What a rounding to bf16 has to expect. kNonNegative, x >= +0 and no NaN, takes fewer instructions.
+enum class Domain { kAny, kNonNegative };
 
 struct One {
   static constexpr int kLanes = 1;
@@ -108,24 +107,22 @@ struct One {
   static NIBBLE_INLINE U max_u(U a, U b) { return a > b ? a : b; }
   static NIBBLE_INLINE F truncate(F v) { return static_cast<float>(static_cast<int32_t>(v)); }
 
+  /// A value whose upper half is the bf16 of x and whose lower half is anything.
   static NIBBLE_INLINE F round_upper(F x) {
     const U u = bits(x), magnitude = u & 0x7fffffffu;
     const U nearest = u + 0x7fffu + ((u >> 16) & 1u);
     const U flushed = magnitude < 0x00800000u ? u & 0x80000000u : nearest;
     return from_bits(magnitude > 0x7f800000u ? u | 0x00400000u : flushed);
   }
-  static NIBBLE_INLINE F round_bf16(F x) { return from_bits(bits(round_upper(x)) & 0xffff0000u); }
-  static NIBBLE_INLINE F round_bf16_positive(F x) { return round_bf16(x); }
-  static NIBBLE_INLINE F round_upper_positive(F x) { return round_upper(x); }
-  template <int kCount>
+  template <Domain = Domain::kAny>
+  static NIBBLE_INLINE F round_bf16(F x) {
+    return from_bits(bits(round_upper(x)) & 0xffff0000u);
+  }
+  template <Domain = Domain::kAny, int kCount>
   static NIBBLE_INLINE void round_and_store(bf16* p, F (&v)[kCount], Store = Store::kCached) {
     NIBBLE_UNROLL
     for (int i = 0; i < kCount; ++i) v[i] = round_bf16(v[i]);
     store_upper(p, v);
-  }
-  template <int kCount>
-  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount], Store = Store::kCached) {
-    round_and_store(p, v);
   }
   template <int kCount>
   static NIBBLE_INLINE void round_for_codes(bf16* p, F (&v)[kCount]) {

@@ -74,9 +74,16 @@ struct Wide : Convert {
   }
   template <int kCount>
   static NIBBLE_INLINE void store_rounded(bf16* p, const F (&v)[kCount], Store store = Store::kCached) {
-    NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) store_rounded_pair(p + i * kLanes, v[i], v[i + 1], store);
-    if constexpr (kCount % 2 == 1) store_rounded_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+    if constexpr (kRoundsPairs) {
+      NIBBLE_UNROLL
+      for (int i = 0; i + 2 <= kCount; i += 2) store_rounded_pair(p + i * kLanes, v[i], v[i + 1], store);
+      if constexpr (kCount % 2 == 1) store_rounded_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+    } else {
+      F upper[kCount];
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; ++i) upper[i] = Convert::template round_upper<Domain::kAny>(v[i]);
+      store_upper(p, upper, store);
+    }
   }
   template <int kCount>
   static NIBBLE_INLINE void store_codes(uint8_t* p, const F (&v)[kCount]) {
@@ -129,33 +136,24 @@ struct Wide : Convert {
   static NIBBLE_INLINE F select(M m, F x, F y) {
     return Convert::select(m, x, y);
   }
+  template <Domain kDomain = Domain::kAny>
   static NIBBLE_INLINE F round_bf16(F x) {
-    return Convert::round_bf16(x);
+    return Convert::round_bf16<kDomain>(x);
   }
-  static NIBBLE_INLINE F round_bf16_positive(F x) {
-    return Convert::round_bf16_positive(x);
-  }
-  template <int kCount>
+  template <Domain kDomain = Domain::kAny, int kCount>
   static NIBBLE_INLINE void round_and_store(bf16* p, F (&v)[kCount], Store store = Store::kCached) {
-    NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) round_and_store_pair(p + i * kLanes, v[i], v[i + 1], store);
-    if constexpr (kCount % 2 == 1) {
-      v[kCount - 1] = round_bf16(v[kCount - 1]);
-      store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
-    }
-  }
-  template <int kCount>
-  static NIBBLE_INLINE void round_and_store_positive(bf16* p, F (&v)[kCount], Store store = Store::kCached) {
-    NIBBLE_UNROLL
-    for (int i = 0; i + 2 <= kCount; i += 2) round_and_store_positive_pair(p + i * kLanes, v[i], v[i + 1], store);
-    if constexpr (kCount % 2 == 1) {
-      v[kCount - 1] = round_bf16_positive(v[kCount - 1]);
-      store_upper_one(p + (kCount - 1) * kLanes, v[kCount - 1]);
+    if constexpr (kRoundsPairs && kCount % 2 == 0) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; i += 2) round_and_store_pair(p + i * kLanes, v[i], v[i + 1], store);
+    } else {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; ++i) v[i] = round_bf16<kDomain>(v[i]);
+      store_upper(p, v, store);
     }
   }
   /// Whether blocks of kCount vectors have a code order of their own.
   template <int kCount>
-  static constexpr bool kOrdered = kCount % 2 == 0 && kInterleaves;
+  static constexpr bool kOrdered = kCount % 2 == 0 && kRoundsPairs;
   template <int kCount>
   static NIBBLE_INLINE void round_for_codes(bf16* p, F (&v)[kCount]) {
     if constexpr (kOrdered<kCount>) {
@@ -167,10 +165,10 @@ struct Wide : Convert {
           round_interleave(v[i], v[i + 1]);
       }
     } else if (p != nullptr) {
-      round_and_store_positive(p, v);
+      round_and_store<Domain::kNonNegative>(p, v);
     } else {
       NIBBLE_UNROLL
-      for (int i = 0; i < kCount; ++i) v[i] = round_bf16_positive(v[i]);
+      for (int i = 0; i < kCount; ++i) v[i] = round_bf16<Domain::kNonNegative>(v[i]);
     }
   }
   template <int kCount>
@@ -203,9 +201,6 @@ struct Wide : Convert {
     else
       store_codes(p, v);
     static_assert(!kOrdered<kCount> || kCount == 4, "two vectors are ordered, and nothing stores their codes");
-  }
-  static NIBBLE_INLINE F round_upper_positive(F x) {
-    return Convert::round_upper_positive(x);
   }
   static NIBBLE_INLINE U max_u(U a, U b) {
     return xsimd::max(a, b);

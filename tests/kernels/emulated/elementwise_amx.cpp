@@ -13,7 +13,7 @@ namespace nibble::testing {
 namespace {
 
 const EmulatedElementwise kRegistered("emulated amx", kernels::emulated_amx::kElementwise);
-static_assert(kernels::emulated_amx::Wide::kInterleaves);
+static_assert(kernels::emulated_amx::Wide::kRoundsPairs);
 
 }  // namespace
 }  // namespace nibble::testing

@@ -8,22 +8,27 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 struct Convert {
-  static constexpr bool kInterleaves = false;
+  static constexpr bool kRoundsPairs = false;
   static NIBBLE_INLINE __m256 from_s32(__m256i v) { return _mm256_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m256i to_s32(__m256 v) { return _mm256_cvttps_epi32(v); }
+  /// A value whose upper half is the bf16 of x and whose lower half is anything.
+  template <Domain kDomain>
   static NIBBLE_INLINE __m256 round_upper(__m256 x) {
-    const __m256i u = _mm256_castps_si256(x), magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
-    const __m256i normal = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x007fffff));  // else only the sign stays
+    const __m256i u = _mm256_castps_si256(x), most_denormal = _mm256_set1_epi32(0x007fffff);
+    if constexpr (kDomain == Domain::kNonNegative)
+      return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), _mm256_cmpgt_epi32(u, most_denormal)));
+    const __m256i magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+    const __m256i normal = _mm256_cmpgt_epi32(magnitude, most_denormal);  // else only the sign stays
     const __m256i keep = _mm256_or_si256(normal, _mm256_set1_epi32(INT32_MIN));
     const __m256i flushed = _mm256_and_si256(to_nearest(u), keep);
     const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x00400000));
     return _mm256_blendv_ps(_mm256_castsi256_ps(flushed), _mm256_castsi256_ps(quiet),
                             _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   }
-  static NIBBLE_INLINE __m256 round_upper_positive(__m256 x) {
-    const __m256i u = _mm256_castps_si256(x);
-    const __m256i normal = _mm256_cmpgt_epi32(u, _mm256_set1_epi32(0x007fffff));
-    return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), normal));
+  template <Domain kDomain>
+  static NIBBLE_INLINE __m256 round_bf16(__m256 x) {
+    return _mm256_and_ps(round_upper<kDomain>(x),
+                         _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
 
   using M = __m256;
@@ -42,23 +47,6 @@ struct Convert {
   }
   static NIBBLE_INLINE void stream(float* p, __m256 v) { _mm256_stream_ps(p, v); }
   static NIBBLE_INLINE void publish() { _mm_sfence(); }
-
-  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
-    v = round_bf16(v);
-    w = round_bf16(w);
-    store_upper_pair(p, v, w, store);
-  }
-  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
-    v = round_bf16_positive(v);
-    w = round_bf16_positive(w);
-    store_upper_pair(p, v, w, store);
-  }
-  static NIBBLE_INLINE __m256 round_bf16(__m256 x) { return upper(round_upper(x)); }
-  static NIBBLE_INLINE __m256 round_bf16_positive(__m256 x) { return upper(round_upper_positive(x)); }
-  static NIBBLE_INLINE void store_rounded_one(bf16* p, __m256 v) { store_upper_one(p, round_upper(v)); }
-  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m256 v, __m256 w, Store store) {
-    store_upper_pair(p, round_upper(v), round_upper(w), store);
-  }
 
   static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -139,9 +127,6 @@ struct Convert {
   }
 
  private:
-  static NIBBLE_INLINE __m256 upper(__m256 x) {
-    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))));
-  }
   static NIBBLE_INLINE __m256i to_nearest(__m256i u) {
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     return _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);

@@ -12,19 +12,21 @@ namespace {
 struct Convert {
   static NIBBLE_INLINE __m512 from_s32(__m512i v) { return _mm512_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m512i to_s32(__m512 v) { return _mm512_cvttps_epi32(v); }
+  /// A value whose upper half is the bf16 of x and whose lower half is anything.
+  template <Domain kDomain>
   static NIBBLE_INLINE __m512 round_upper(__m512 x) {
-    const __m512i u = _mm512_castps_si512(x), magnitude = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+    const __m512i u = _mm512_castps_si512(x);
+    if constexpr (kDomain == Domain::kNonNegative) {
+      const __mmask16 normal = _mm512_cmpgt_epi32_mask(u, _mm512_set1_epi32(0x007fffff));
+      return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, to_nearest(u)));
+    }
+    const __m512i magnitude = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
     const __mmask16 denormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x00800000));
     const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
     __m512i r = to_nearest(u);
     r = _mm512_mask_and_epi32(r, denormal, u, _mm512_set1_epi32(INT32_MIN));
     r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x00400000));
     return _mm512_castsi512_ps(r);
-  }
-  static NIBBLE_INLINE __m512 round_upper_positive(__m512 x) {
-    const __m512i u = _mm512_castps_si512(x);
-    const __mmask16 normal = _mm512_cmpgt_epi32_mask(u, _mm512_set1_epi32(0x007fffff));
-    return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, to_nearest(u)));
   }
 
   using M = __mmask16;
@@ -49,6 +51,11 @@ struct Convert {
   static NIBBLE_INLINE void publish() { _mm_sfence(); }
 
 #if defined(__AVX512BF16__)
+  static constexpr bool kRoundsPairs = true;
+  template <Domain>
+  static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
+    return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
+  }
   /// Two vectors are rounded by one instruction, and widened again from its result.
   static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
     const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v));
@@ -56,12 +63,8 @@ struct Convert {
     v = widened(_mm512_castsi512_si256(halves));
     w = widened(_mm512_extracti64x4_epi64(halves, 1));
   }
-  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
-    round_and_store_pair(p, v, w, store);
-  }
   /// Rounds two vectors and widens them again by interleaving with zeros: of each eight channels v gets the first four
   /// and w the others. That is two shuffles where `widened` takes three and two shifts.
-  static constexpr bool kInterleaves = true;
   static NIBBLE_INLINE __m512i round_interleave(auto& v, auto& w) {
     const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)), zero = _mm512_setzero_si512();
     v = _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, halves));
@@ -71,12 +74,6 @@ struct Convert {
   static NIBBLE_INLINE void round_store_interleave(bf16* p, auto& v, auto& w, Store store) {
     store_line(p, round_interleave(v, w), store);
   }
-  static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
-    return widened(__builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(x)));
-  }
-  static NIBBLE_INLINE __m512 round_bf16_positive(__m512 x) {
-    return round_bf16(x);
-  }
   static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(v)));
   }
@@ -84,28 +81,11 @@ struct Convert {
     store_line(p, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)), store);
   }
 #else
-  static constexpr bool kInterleaves = false;
-  static NIBBLE_INLINE void round_and_store_pair(bf16* p, auto& v, auto& w, Store store) {
-    v = round_bf16(v);
-    w = round_bf16(w);
-    store_upper_pair(p, v, w, store);
-  }
-  static NIBBLE_INLINE void round_and_store_positive_pair(bf16* p, auto& v, auto& w, Store store) {
-    v = round_bf16_positive(v);
-    w = round_bf16_positive(w);
-    store_upper_pair(p, v, w, store);
-  }
+  static constexpr bool kRoundsPairs = false;
+  template <Domain kDomain>
   static NIBBLE_INLINE __m512 round_bf16(__m512 x) {
-    return upper(round_upper(x));
-  }
-  static NIBBLE_INLINE __m512 round_bf16_positive(__m512 x) {
-    return upper(round_upper_positive(x));
-  }
-  static NIBBLE_INLINE void store_rounded_one(bf16* p, __m512 v) {
-    store_upper_one(p, round_upper(v));
-  }
-  static NIBBLE_INLINE void store_rounded_pair(bf16* p, __m512 v, __m512 w, Store store) {
-    store_upper_pair(p, round_upper(v), round_upper(w), store);
+    const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(round_upper<kDomain>(x)), mask));
   }
 #endif
 
@@ -194,10 +174,6 @@ struct Convert {
       _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v);
     else
       _mm512_storeu_si512(p, v);
-  }
-  static NIBBLE_INLINE __m512 upper(__m512 x) {
-    const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), mask));
   }
   static NIBBLE_INLINE __m512 widened(__m256i half) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
