@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <random>
 #include <string>
 #include <type_traits>
@@ -17,6 +16,7 @@
 #include "engine/dtype.hpp"
 #include "engine/parallel.hpp"
 #include "ops/kernels/table.hpp"
+#include "tests/kernels/end_of_page.hpp"
 #include "tests/kernels/levels_under_test.hpp"
 
 namespace nibble::testing {
@@ -81,34 +81,27 @@ class Values {
   std::mt19937 engine_;
 };
 
-/// Lines of the cache, so that a kernel may stream.
-template <typename T>
-struct LineAllocator {
-  using value_type = T;
-  static constexpr std::align_val_t kLine{64};
-  LineAllocator() = default;
-  template <typename U>
-  LineAllocator(const LineAllocator<U>&) {}
-  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
-  void deallocate(T* p, size_t) { ::operator delete(p, kLine); }
-  bool operator==(const LineAllocator&) const = default;
-};
-
 /// Half of the shapes are streamed, from rows that begin with a line.
+inline constexpr int64_t kStreamedElements = 32;
 inline kernels::Store store_at(int64_t rows, int64_t n) {
   return (rows + n) % 2 == 0 ? kernels::Store::kStreamed : kernels::Store::kCached;
 }
 inline int64_t padding_at(int64_t rows, int64_t n) {
-  return store_at(rows, n) == kernels::Store::kStreamed ? 32 - n % 32 : 5;
+  return store_at(rows, n) == kernels::Store::kStreamed ? kStreamedElements - n % kStreamedElements : 5;
 }
 
-/// rows x n elements in a buffer with a stride above n and guard elements before and behind; every byte that no row
-/// owns keeps a pattern, so comparing two grids also proves that nothing was written outside the rows.
+/// rows x n elements in a buffer with a stride above n and guard elements before them; every byte that no row owns
+/// keeps a pattern, so comparing two grids also proves that nothing was written outside the rows. Nothing lies behind
+/// the last row: a kernel that reads or writes there crashes.
 template <typename T>
 class Grid {
  public:
   Grid(int64_t rows, int64_t n, int64_t padding = 5)
-      : rows_(rows), n_(n), stride_(n + padding), cells_(static_cast<size_t>(rows * stride_ + 2 * kGuard)) {
+      : rows_(rows),
+        n_(n),
+        stride_(n + padding),
+        cells_(static_cast<size_t>(kGuard + (rows > 0 ? (rows - 1) * stride_ + n : 0)),
+               EndOfPage<T>(stride_ % kStreamedElements == 0)) {
     std::memset(static_cast<void*>(cells_.data()), 0xa5, cells_.size() * sizeof(T));
   }
   Grid(int64_t rows, int64_t n, Values& values) : Grid(rows, n) {
@@ -135,7 +128,7 @@ class Grid {
   friend doctest::String toString(const Grid&) { return "grid"; }
 
  private:
-  static constexpr int64_t kGuard = 64;
+  static constexpr int64_t kGuard = 64;  // whole lines of every type
   static bool same(T a, T b) {
     if constexpr (std::is_same_v<T, float>) {
       return (a != a && b != b) || std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
@@ -146,7 +139,7 @@ class Grid {
     }
   }
   int64_t rows_, n_, stride_;
-  std::vector<T, LineAllocator<T>> cells_;
+  std::vector<T, EndOfPage<T>> cells_;
 };
 
 /// One row of per-channel values in [low, high].

@@ -14,6 +14,7 @@
 #include "engine/dtype.hpp"
 #include "engine/storage.hpp"
 #include "ops/kernels/table.hpp"
+#include "tests/kernels/end_of_page.hpp"
 
 namespace nibble::testing {
 
@@ -49,11 +50,11 @@ inline double value_of(bf16 v) {
   return static_cast<double>(to_float(v));
 }
 
-/// Row-major rows x columns elements in memory of exactly that size, so that sanitizers see every read beyond them.
+/// Row-major rows x columns elements; reading beyond them ends the test.
 template <typename T>
 struct Matrix {
   int64_t rows = 0, columns = 0;
-  std::vector<T> cells;
+  std::vector<T, EndOfPage<T>> cells;
   Matrix(int64_t r, int64_t c) : rows(r), columns(c), cells(static_cast<size_t>(r * c)) {}
   T& operator()(int64_t r, int64_t c) { return cells[static_cast<size_t>(r * columns + c)]; }
   const T& operator()(int64_t r, int64_t c) const { return cells[static_cast<size_t>(r * columns + c)]; }
