@@ -8,6 +8,7 @@
 #include "apps/inference_probe.hpp"
 #include "apps/options.hpp"
 #include "nn/cost.hpp"
+#include "nn/runtime/served_file.hpp"
 
 namespace nibble::apps {
 
@@ -71,7 +72,7 @@ class CostCommand : public Command {
   void measure() {
     apply_threads(threads_);
     const ServedModel model = untrained_model(options_);
-    served_bytes_ = served_file_bytes(model);
+    served_bytes_ = served_sizes(model).file_bytes;
     Executor executor(model);
     latency_ = measure_latency(executor, options_.image_size);
   }

@@ -1,19 +1,12 @@
 #include "apps/inference_probe.hpp"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <vector>
 
 #include "engine/cpu.hpp"
-#include "engine/error.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
-#include "nn/atomic_file.hpp"
-#include "nn/runtime/served_file.hpp"
 
 namespace nibble::apps {
 
@@ -54,18 +47,6 @@ ServedModel untrained_model(const NetworkOptions& options) {
   for (Calibration& c : model.calibration) c.bound.assign(c.weight.size(), 4.0f);
   rebuild_quantizers(model);
   return make_served(model);
-}
-
-uint64_t served_file_bytes(const ServedModel& model) {
-  std::error_code error, ignored;
-  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-  if (error)
-    throw DiskError("cannot measure the served file in the temporary folder, which TMPDIR names: {}",
-                    disk_reason(error.value()));
-  const std::filesystem::path path = folder / fmt::format("nibble-size-{}.safetensors", ::getpid());
-  const uint64_t bytes = save_served(path, model).file_bytes;
-  std::filesystem::remove(path, ignored);
-  return bytes;
 }
 
 LatencyProbe::LatencyProbe(Executor& executor, int64_t side)

@@ -12,10 +12,6 @@ namespace nibble::apps {
 /// Throws as build_resnet; UnsupportedError for fake mode, whose arithmetic is not served.
 ServedModel untrained_model(const NetworkOptions& options);
 
-/// Bytes of the served file, without class names. Cost: writes the file to the system's temporary folder and removes
-/// it. DiskError.
-uint64_t served_file_bytes(const ServedModel& model);
-
 /// Times of calls with one and with 32 images of noise, `side` pixels a side, collected over any number of visits.
 class LatencyProbe {
  public:

@@ -126,6 +126,8 @@ class SafetensorsWriter {
 
   /// The whole file in memory.
   std::vector<std::byte> serialize() const;
+  /// The size of the file in bytes.
+  uint64_t bytes() const;
   /// Writes the file atomically and durably (AtomicFile); returns its size in bytes. DiskError, older file untouched.
   uint64_t write(const std::filesystem::path& path, const FileCheck& check = {}) const;
 

@@ -156,6 +156,12 @@ std::vector<std::byte> SafetensorsWriter::serialize() const {
   return file;
 }
 
+uint64_t SafetensorsWriter::bytes() const {
+  uint64_t total = 0;
+  emit([&](std::span<const std::byte> bytes) { total += bytes.size(); });
+  return total;
+}
+
 uint64_t SafetensorsWriter::write(const std::filesystem::path& path, const FileCheck& check) const {
   AtomicFile file(path);
   emit([&](std::span<const std::byte> bytes) { file.append(bytes); });

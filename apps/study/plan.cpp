@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -125,7 +126,8 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
       StudyPoint point;
       p.at("precision").get_to(point.precision);
       p.at("width").get_to(point.width);
-      if (!p.at("seed").is_number_unsigned()) throw refuse("a seed is no whole number from 0");
+      if (!p.at("seed").is_number_unsigned() || p.at("seed").get<uint64_t>() > uint64_t{INT64_MAX})
+        throw refuse(fmt::format("a seed is no whole number from 0 to {}", INT64_MAX));
       p.at("seed").get_to(point.seed);
       if (!is_precision_word(point.precision)) throw refuse("a precision is no name of one");
       if (!(point.width > 0 && point.width < 100)) throw refuse("a width is not between 0 and 100");

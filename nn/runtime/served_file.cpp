@@ -82,27 +82,25 @@ void read_weights(TensorReader& reader, const UnitSpec& unit, ServedLayer& layer
       throw ModelError("{}: tensor {}.weight_scale holds {}, scales are positive", file.source(), unit.name, v);
 }
 
-}  // namespace
+/// Everything that the file holds; file_bytes is not known yet.
+struct Contents {
+  SafetensorsWriter writer;
+  ServedFileSizes sizes;
+};
 
-uint64_t served_weight_bytes(const UnitSpec& unit) {
-  const uint64_t oc = static_cast<uint64_t>(unit.shape.oc), k = static_cast<uint64_t>(unit.shape.k());
-  if (unit.precision.weight_bits == 4) return oc * ((k + 1) / 2);
-  return oc * k * (unit.precision.weight_bits == 8 ? 1 : 2);
-}
-
-ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check) {
+Contents contents_of(const ServedModel& model) {
   const Network& net = model.network;
   if (!net.quantizers.empty() && !model.calibrated())
     throw ModelError(
         "the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
         "export; train past --calibrate-at first");
-  SafetensorsWriter writer;
+  Contents contents;
+  auto& [writer, sizes] = contents;
   writer.set_metadata("nibble.format", "served");
   writer.set_metadata("nibble.version", kFormatVersion);
   writer.set_metadata("nibble.network", network_options_to_json(net.options));
   writer.set_metadata("nibble.classes", strings_to_json(model.class_names));
   writer.set_metadata("nibble.notes", nlohmann::json(model.notes).dump());
-  ServedFileSizes sizes;
   for (size_t u = 0; u < net.units.size(); ++u) {
     const UnitSpec& unit = net.units[u];
     const ServedLayer& layer = model.layers[u];
@@ -124,8 +122,27 @@ ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel
     writer.add(net.quantizers[q].name + ".bound", vector_tensor(model.quantizers[q].bound));
   for (size_t q = 0; q < model.usage.size(); ++q)
     writer.add(net.quantizers[q].name + ".usage", usage_to_tensor(model.usage[q]));
-  sizes.file_bytes = writer.write(path, check);
-  return sizes;
+  return contents;
+}
+
+}  // namespace
+
+uint64_t served_weight_bytes(const UnitSpec& unit) {
+  const uint64_t oc = static_cast<uint64_t>(unit.shape.oc), k = static_cast<uint64_t>(unit.shape.k());
+  if (unit.precision.weight_bits == 4) return oc * ((k + 1) / 2);
+  return oc * k * (unit.precision.weight_bits == 8 ? 1 : 2);
+}
+
+ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check) {
+  Contents contents = contents_of(model);
+  contents.sizes.file_bytes = contents.writer.write(path, check);
+  return contents.sizes;
+}
+
+ServedFileSizes served_sizes(const ServedModel& model) {
+  Contents contents = contents_of(model);
+  contents.sizes.file_bytes = contents.writer.bytes();
+  return contents.sizes;
 }
 
 ServedModel load_served(const std::filesystem::path& path) {

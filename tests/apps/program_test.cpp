@@ -224,8 +224,7 @@ TEST_CASE("program: nibble cost --measure says how large the served file is and 
   CHECK(has(run_program("cost --measure" + network).out, "served file "));
   CHECK_FALSE(nlohmann::json::parse(models.out).contains("measured"));
   check_refused("cost --measure --quant-mode fake" + network, 1, "fake");
-  for (const char* folder : {"/nonexistent", "/dev/null"})
-    check_refused("cost --measure" + network, 7, "TMPDIR", std::string("TMPDIR=") + folder);
+  CHECK(run_program("cost --measure" + network, "TMPDIR=/nonexistent").code == 0);  // no file is written for it
 }
 
 TEST_CASE("program: nibble cost prints the published figures, as a table and as one JSON object") {

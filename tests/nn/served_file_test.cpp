@@ -33,6 +33,9 @@ void check_round_trip(const Model& model) {
   served.notes = {{"steps", "12"}, {"decoder", "turbo"}};
   const ServedFileSizes sizes = save_served(dir / "m.safetensors", served);
   CHECK(sizes.file_bytes == std::filesystem::file_size(dir / "m.safetensors"));
+  const ServedFileSizes unwritten = served_sizes(served);
+  CHECK(unwritten.file_bytes == sizes.file_bytes);
+  CHECK(unwritten.layer_bytes == sizes.layer_bytes);
   const ServedModel back = load_served(dir / "m.safetensors");
   CHECK(back.class_names == served.class_names);
   CHECK(back.notes == served.notes);

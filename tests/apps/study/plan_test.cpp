@@ -80,7 +80,8 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
         plan(R"([{"precision":"../../x","width":1,"seed":0}])"), plan(R"([{"precision":"","width":1,"seed":0}])"),
         plan(R"([{"precision":"bf16","width":0,"seed":0}])"), plan(R"([{"precision":"bf16","width":1e99,"seed":0}])"),
         plan(R"([{"precision":"bf16","width":"1","seed":0}])"), plan(R"([{"precision":"bf16","width":1,"seed":-1}])"),
-        plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"), plan("[" + good + "," + good + "]")}) {
+        plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"),
+        plan(R"([{"precision":"bf16","width":1,"seed":9223372036854775808}])"), plan("[" + good + "," + good + "]")}) {
     CAPTURE(text.substr(0, 200));
     CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is no plan"),
                          DataError);
