@@ -48,8 +48,8 @@ struct RowPlanOptions {
   int64_t strip_points = 448;  // pixels a strip: fourteen blocks of a product
 };
 
-/// Whole maps, layer by layer.
-ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers);
+/// Whole maps, layer by layer, behind the units of the schedule, which go row by row.
+ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers, RowSchedule schedule = {});
 /// The leading units row by row. Needs kernels that multiply rows in place (LayerWeights::strided), else as make_plan.
 ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,
                             const RowPlanOptions& options);

@@ -1,5 +1,6 @@
 // Buffers of the executor: every value gets room in one arena for as long as something reads it.
 #include <algorithm>
+#include <utility>
 
 #include "nn/runtime/executor.hpp"
 
@@ -170,7 +171,9 @@ class Planner {
         return slot;
       }
     }
-    return place_shared(plain_windows_, 0, f);
+    MapForm shared = f;
+    if (schedule_.contains(f.u)) shared.read_as = reading_of_map(schedule_.map_of[f.u]);
+    return place_shared(plain_windows_, 0, shared);
   }
 
   /// Window `index` of the map that f is a form of: the first of the units that share the map makes it.
@@ -188,6 +191,20 @@ class Planner {
     for (const UnitSpec& unit : net_.units) {
       input |= unit.input == value && !quantized(unit);
       shortcut |= unit.shortcut == value;
+    }
+    return input && shortcut ? ReadAs::kEither : input ? ReadAs::kInput : ReadAs::kShortcut;
+  }
+
+  /// The same for all values that share a map: the outputs of a stage's blocks are read as shortcuts, the last one also
+  /// by the next stage where that reads bf16.
+  ReadAs reading_of_map(size_t map) const {
+    bool input = false, shortcut = false;
+    for (size_t u = schedule_.begin; u < schedule_.end; ++u) {
+      const int value = static_cast<int>(u) + 1;
+      if (schedule_.map_of[u] != map || last_plain(value, u) == u) continue;
+      const ReadAs as = reading_of_plain(value);
+      input |= as != ReadAs::kShortcut;
+      shortcut |= as != ReadAs::kInput;
     }
     return input && shortcut ? ReadAs::kEither : input ? ReadAs::kInput : ReadAs::kShortcut;
   }
@@ -257,8 +274,8 @@ class Planner {
 
 }  // namespace
 
-ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers) {
-  return Planner(model, layers, {}).run();
+ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers, RowSchedule schedule) {
+  return Planner(model, layers, std::move(schedule)).run();
 }
 
 ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,
@@ -270,7 +287,7 @@ ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWei
     const int64_t bytes = s.oh() * s.ow() * (2 * Tensor::round_stride(DType::bf16, s.oc) + code_stride(s.oc));
     if (bytes > options.large_map && units[u].relu) end = u + 1;
   }
-  return Planner(model, layers, make_row_schedule(model.network, 0, end, options.strip_points)).run();
+  return make_plan(model, layers, make_row_schedule(model.network, 0, end, options.strip_points));
 }
 
 }  // namespace nibble
