@@ -55,7 +55,10 @@ size_t last_plain_reader(const Model& model, int value) {
 bool forward_only(const Model& model, int value) {
   for (const UnitSpec& u : model.network.units)
     if (u.input == value && !u.average_pool && input_quantizer(model, u) == nullptr) return false;
-  return quantizers_of(model.network, value).size() <= 1;  // share() quantizes z again in backward
+  const std::vector<int> quantizers = quantizers_of(model.network, value);  // share() quantizes z again in backward
+  return quantizers.size() <= 1 && std::none_of(quantizers.begin(), quantizers.end(), [&](int q) {
+           return model.network.quantizers[static_cast<size_t>(q)].is_signed;
+         });
 }
 
 const UnitSpec* average_pool_reader(const Network& net, int value) {
@@ -212,8 +215,11 @@ class TrainingPass {
       else
         args.shortcut = flow_.plain[static_cast<size_t>(unit.shortcut)];
     }
+    // norm_activate writes unsigned codes; a signed quantizer alone (the quirk beside an override to bf16) goes over z.
+    const bool apart = !pooled && !quantizers.empty() && model_.calibrated() &&
+                       model_.quantizers[static_cast<size_t>(quantizers.front())].is_signed;
     if (!pooled && !quantizers.empty()) {
-      if (model_.calibrated()) args.quantizer = &model_.quantizers[static_cast<size_t>(quantizers.front())];
+      if (model_.calibrated() && !apart) args.quantizer = &model_.quantizers[static_cast<size_t>(quantizers.front())];
       args.channel_max = maxima(quantizers.front());
     }
     // The pool in front of the others is the only reader of the stem's output.
@@ -223,15 +229,16 @@ class TrainingPass {
     if (unit.max_pool) out = max_pool(u, out.z, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
     // Several quantizers add to the gradient in steps of their own, pools before all convolutions.
-    if (quantizers.size() <= 1 && !pooled) backward_[static_cast<size_t>(value)] = {out.backward, out.codes.defined()};
+    if (quantizers.size() <= 1 && !pooled && !apart)
+      backward_[static_cast<size_t>(value)] = {out.backward, out.codes.defined()};
     if (quantizers.empty() || (pooled && !unit.max_pool)) return;
-    flow_.codes[static_cast<size_t>(quantizers.front())] = out.codes;
-    share(quantizers, out.z);
+    if (!apart) flow_.codes[static_cast<size_t>(quantizers.front())] = out.codes;
+    share(quantizers, apart ? 0 : 1, out.z);
   }
 
-  /// Further quantizers of the same value (a per-layer override, the signed quirk): a pass of their own.
-  void share(const std::vector<int>& quantizers, const Variable& z) {
-    for (size_t i = 1; i < quantizers.size(); ++i) {
+  /// Quantizers of the same value from `first` on (a per-layer override, the signed quirk): a pass of their own.
+  void share(const std::vector<int>& quantizers, size_t first, const Variable& z) {
+    for (size_t i = first; i < quantizers.size(); ++i) {
       const int q = quantizers[i];
       if (!model_.calibrated()) {
         stats_.channel_max[static_cast<size_t>(q)] = stats_.channel_max[static_cast<size_t>(quantizers.front())];

@@ -236,10 +236,8 @@ TEST_CASE("executor: per-layer overrides give the same bits everywhere") {
   check_everything(o);
 }
 
-TEST_CASE("executor: layers overridden to bf16 are stable per level and equal the modules") {
-  NetworkOptions o = small_options("w4a4-fl8", 0.25);
-  o.overrides = {
-      {"conv1", {16, 16}}, {"layer2.0.downsample.0", {16, 16}}, {"layer3.1.conv2", {16, 16}}, {"fc", {16, 16}}};
+/// The logits of a calibrated model with layers in bf16: on each level those of the modules, however they are made.
+void check_mixed_model(const NetworkOptions& o) {
   const Model model = calibrated_model(o);
   const Tensor images = random_images(10, o.image_size);
   const Restore restore;
@@ -253,7 +251,17 @@ TEST_CASE("executor: layers overridden to bf16 are stable per level and equal th
       set_threads(threads);
       for (int64_t batch : {1, 7, 10}) CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
     }
+    check_row_by_row(model, images, expected);
   }
+}
+
+TEST_CASE("executor: layers overridden to bf16 are stable per level and equal the modules") {
+  NetworkOptions o = small_options("w4a4-fl8", 0.25);
+  o.overrides = {
+      {"conv1", {16, 16}}, {"layer2.0.downsample.0", {16, 16}}, {"layer3.1.conv2", {16, 16}}, {"fc", {16, 16}}};
+  check_mixed_model(o);
+  o.signed_block_input = true;  // conv1 of stage 2 reads a signed quantizer beside a bf16 projection
+  check_mixed_model(o);
 }
 
 /// bf16 products: one level's bits do not depend on threads or batch; levels may differ in the order of sums.
@@ -271,6 +279,7 @@ void check_float_model(const Model& model) {
       set_threads(threads);
       for (int64_t batch : {1, 7, 10}) CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
     }
+    check_row_by_row(model, images, expected);
     if (!first.defined()) first = expected;
     // Each of the 27 layers may round a sum to the other bf16 neighbour: a relative 2^-8 each, at worst all one way.
     float largest = 0, apart = 0;

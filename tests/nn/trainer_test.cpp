@@ -361,6 +361,10 @@ TEST_CASE("trainer: every precision and mode learns a separable problem; with a 
   quirks.per_channel_by = PerChannelBy::kShiftFold;
   const auto [first, last] = first_and_last(quirks, 0.02f, kSteps);
   CHECK(last < 0.75 * first);
+  // A block output is left with a signed quantizer alone where the projection beside it reads bf16.
+  quirks.overrides = {{"layer2.0.downsample.0", {16, 16}}, {"layer3.0.downsample.0", {16, 16}}};
+  const auto [first_signed, last_signed] = first_and_last(quirks, 0.02f, kSteps);
+  CHECK(last_signed < 0.75 * first_signed);
   const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8", kWidth), 0.0f, 40);
   CHECK(still_last > 0.9 * still_first);
 }
