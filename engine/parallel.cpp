@@ -54,7 +54,6 @@ void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) 
 /// True if it was: the loop of one thread needs no tasks.
 bool run_alone(int64_t count, FunctionRef<void(int64_t)> body) {
   if (count > 1 && threads() > 1) return false;
-  if (count > 0) set_float_mode();
   for (int64_t i = 0; i < count; ++i) body(i);
   return true;
 }
@@ -91,7 +90,21 @@ void set_float_mode() {
 #endif
 }
 
+FloatModeScope::FloatModeScope() {
+#if defined(__x86_64__)
+  before_ = _mm_getcsr();
+#endif
+  set_float_mode();
+}
+
+FloatModeScope::~FloatModeScope() {
+#if defined(__x86_64__)
+  _mm_setcsr(before_);
+#endif
+}
+
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
+  const FloatModeScope mode;  // the caller runs bodies, too
   if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
   // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch memory
@@ -100,6 +113,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
 }
 
 void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body) {
+  const FloatModeScope mode;
   if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
   arena->execute([&] { run_loop(count, body, zone); });

@@ -15,7 +15,7 @@ int available_cores();
 
 /// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are
 /// done. May be nested. The first exception thrown by a body is rethrown here. Each thread runs with denormals flushed
-/// to zero and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode.
+/// to zero and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode, which it gets back.
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// The same for the outermost loop of a few long bodies: a thread that finds none left helps with the loops inside the
@@ -24,5 +24,17 @@ void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// Sets this thread's MXCSR as parallel_for does; for code that runs outside it.
 void set_float_mode();
+
+/// The same for as long as it lives; then the caller has its own MXCSR again. For what a host program calls.
+class FloatModeScope {
+ public:
+  FloatModeScope();
+  ~FloatModeScope();
+  FloatModeScope(const FloatModeScope&) = delete;
+  FloatModeScope& operator=(const FloatModeScope&) = delete;
+
+ private:
+  [[maybe_unused]] unsigned before_ = 0;
+};
 
 }  // namespace nibble

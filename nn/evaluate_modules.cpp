@@ -1,4 +1,5 @@
 // Evaluation module by module: the plain path that the served executor is checked against.
+#include "engine/parallel.hpp"
 #include "nn/passes.hpp"
 
 namespace nibble {
@@ -90,7 +91,6 @@ class ModulePass {
     const int64_t n = acc.shape().back();
     const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;
-    set_float_mode();
     if (acc.dtype() == DType::s32)
       ew.affine_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
     else
@@ -105,7 +105,6 @@ class ModulePass {
     if (shortcut.defined()) side = {shortcut.data<bf16>(), shortcut.stride()};
     const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;
-    set_float_mode();
     if (acc.dtype() == DType::s32)
       ew.affine_add_relu_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(),
                                   {.shortcut = side, .out = to});
@@ -120,7 +119,6 @@ class ModulePass {
     const Tensor codes = Tensor::zeros(DType::u8, acc.shape(), code_stride(n));
     const kernels::Rows<uint8_t> to{codes.data<uint8_t>(), codes.stride()};
     const auto& ew = kernels::active().ew;
-    set_float_mode();
     if (acc.dtype() == DType::s32)
       ew.affine_quantize_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), q.kernel(), to);
     else
@@ -132,7 +130,6 @@ class ModulePass {
     const int64_t n = acc.shape().back();
     const kernels::Rows<float> to{logits.data<float>(), n};
     const auto& ew = kernels::active().ew;
-    set_float_mode();
     if (acc.dtype() == DType::s32)
       ew.affine_f32_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
     else
@@ -151,6 +148,7 @@ class ModulePass {
 
 Tensor evaluate_modules(const Model& model, const StepWeights& weights, const Tensor& images,
                         const UnitObserver& observer) {
+  const FloatModeScope mode;
   return ModulePass(model, weights, observer).run(images);
 }
 

@@ -37,6 +37,7 @@ void lecun_normal(const Tensor& w, uint64_t seed, uint32_t unit) {
 }  // namespace
 
 Model make_model(const Network& network, const InitOptions& options) {
+  const FloatModeScope mode;
   Model model;
   model.network = network;
   for (size_t u = 0; u < network.units.size(); ++u) {
@@ -110,6 +111,7 @@ FactorForm factor_form(const QuantizerSpec& spec) {
 }
 
 void calibrate(Model& model) {
+  const FloatModeScope mode;
   for (size_t q = 0; q < model.calibration.size(); ++q) {
     Calibration& c = model.calibration[q];
     float smallest = 0;
@@ -133,6 +135,7 @@ void calibrate(Model& model) {
 }
 
 void rebuild_quantizers(Model& model) {
+  const FloatModeScope mode;
   model.quantizers.clear();
   std::vector<ActivationQuantizer> built;
   for (size_t q = 0; q < model.calibration.size(); ++q) {

@@ -1,6 +1,9 @@
 #include "nn/network_json.hpp"
 
+#include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 namespace nibble {
 
@@ -60,11 +63,24 @@ int64_t whole_number(const nlohmann::json& j, const char* key) {
   return v.get<int64_t>();
 }
 
+/// What another key means for the network, only its writer knows: reading past it would build another network.
+void require_known_keys(const nlohmann::json& j, std::initializer_list<std::string_view> known) {
+  if (!j.is_object()) return;  // at() refuses it
+  for (const auto& item : j.items())
+    if (std::find(known.begin(), known.end(), item.key()) == known.end())
+      throw UsageError(
+          "its network description has the key '{}', which this version does not know; a newer version of nibble wrote "
+          "the file, so read it with that one",
+          item.key());
+}
+
 }  // namespace
 
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = nlohmann::json::parse(text);
+    require_known_keys(j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size",
+                           "classes", "same_padding", "signed_block_input", "overrides"});
     NetworkOptions o;
     o.arch = j.at("arch").get<std::string>();
     o.width = j.at("width").get<double>();
@@ -77,9 +93,11 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
     if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").type_name());
-    for (const auto& p : j.at("overrides"))
+    for (const auto& p : j.at("overrides")) {
+      require_known_keys(p, {"layer", "precision"});
       o.overrides.push_back(
           {p.at("layer").get<std::string>(), parse_precision(p.at("precision").get<std::string>()).body});
+    }
     return o;
   } catch (const nlohmann::json::exception& e) {
     throw ModelError(

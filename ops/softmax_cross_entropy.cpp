@@ -73,7 +73,7 @@ int64_t rank_of(const float* logits, int64_t classes, int64_t label) {
 SoftmaxCrossEntropy softmax_cross_entropy_forward(const Tensor& logits, const Labels& labels,
                                                   const SoftmaxCrossEntropyArgs& args) {
   check(logits, labels, args.label_smoothing);
-  set_float_mode();
+  const FloatModeScope mode;
   const int64_t n = logits.dim(0), classes = logits.dim(1);
   SoftmaxCrossEntropy out{Tensor(DType::f32, {1}), Tensor(DType::f32, logits.shape()), {}};
   double total = 0;
@@ -93,7 +93,7 @@ Tensor softmax_cross_entropy_backward_logits(const Tensor& d_loss, const Tensor&
                                              const SoftmaxCrossEntropyArgs& args) {
   require_f32("softmax_cross_entropy", "d_loss", d_loss, {1}, "the loss's dimensions");
   check(probabilities, labels, args.label_smoothing);
-  set_float_mode();
+  const FloatModeScope mode;
   const int64_t n = probabilities.dim(0), classes = probabilities.dim(1);
   const float scale = *d_loss.data<float>() / static_cast<float>(n);
   const float spread = args.label_smoothing / static_cast<float>(classes), own = 1.0f - args.label_smoothing + spread;

@@ -74,9 +74,10 @@ struct Executor::Context {
 };
 
 Executor::Executor(ServedModel model, const RowPlanOptions& options)
-    : model_(std::make_unique<const ServedModel>(std::move(model))) {
-  set_float_mode();
+    : model_(std::make_unique<ServedModel>(std::move(model))) {
+  const FloatModeScope mode;
   layers_ = pack_served(*model_);
+  for (ServedLayer& layer : model_->layers) layer.codes.codes = layer.weights = Tensor();
   plan_ = make_plan(*model_, layers_);
   row_plan_ = make_row_plan(*model_, layers_, options);
   const UnitSpec& first = model_->network.units.front();
@@ -91,16 +92,25 @@ Executor::~Executor() = default;
 
 std::unique_ptr<Executor::Context> Executor::take(int64_t images, bool by_rows) {
   const ExecutionPlan& plan = by_rows ? row_plan_ : plan_;
+  // The smallest that suffices: a larger one is for a larger group. If none does, the new one takes the place of a
+  // smaller one, so that there are never more than groups that ran at once.
+  std::unique_ptr<Context> found;
   {
     const std::lock_guard lock(mutex_);
+    std::unique_ptr<Context>* best = nullptr;
     for (auto& c : free_) {
-      if (c->capacity < images || c->plan != &plan) continue;
-      std::swap(c, free_.back());
-      auto found = std::move(free_.back());
+      if (c->plan != &plan) continue;
+      const bool suffices = c->capacity >= images, best_suffices = best != nullptr && (*best)->capacity >= images;
+      if (best == nullptr || (suffices && (!best_suffices || c->capacity < (*best)->capacity))) best = &c;
+    }
+    if (best != nullptr) {
+      std::swap(*best, free_.back());
+      found = std::move(free_.back());
       free_.pop_back();
-      return found;
     }
   }
+  if (found != nullptr && found->capacity >= images) return found;
+  found.reset();
   auto fresh = std::make_unique<Context>();
   fresh->plan = &plan;
   fresh->capacity = images;
@@ -120,12 +130,18 @@ void Executor::give_back(std::unique_ptr<Context> context) {
   free_.push_back(std::move(context));
 }
 
-Tensor Executor::run(const Tensor& images) {
+Tensor Executor::run(const Tensor& images, Walk walk) {
   const UnitSpec& first = model_->network.units.front();
   if (images.shape().rank() != 4 || images.dim(1) != first.shape.h || images.dim(2) != first.shape.w ||
       images.dim(3) != 3)
     throw ShapeError("[executor] the model reads {}x{} RGB images, got {}", first.shape.h, first.shape.w,
                      images.shape().str());
+  if (images.dtype() != DType::u8)
+    throw DTypeError("[executor] the model reads images of u8, got {}; hand over a byte per colour",
+                     name_of(images.dtype()));
+  if (!images.dense())
+    throw ShapeError("[executor] the model reads pixels of 3 bytes side by side, got them {} bytes apart; copy them",
+                     images.stride());
   const int64_t n = images.dim(0), classes = model_->network.units.back().shape.oc;
   const Tensor logits(DType::f32, {n, classes});
   const int64_t per_image = images.dim(1) * images.dim(2) * 3;
@@ -134,15 +150,16 @@ Tensor Executor::run(const Tensor& images) {
   const int64_t round = threads() * kGroup, groups = std::min(n, (n + round - 1) / round * threads());
   parallel_for(groups, [&](int64_t g) {
     const int64_t i0 = g * n / groups, i1 = (g + 1) * n / groups;
-    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, (threads() + groups - 1) / groups,
-              logits.row<float>(i0));
+    const int64_t workers = (threads() + groups - 1) / groups;
+    // Threads that share a group meet after every layer: few, whole ones.
+    const bool by_rows = walk == Walk::kFastest ? workers == 1 : walk == Walk::kByRows;
+    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, workers, by_rows, logits.row<float>(i0));
   });
   return logits;
 }
 
-void Executor::run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits) {
-  // Threads that share a group meet after every layer: few, whole ones.
-  std::unique_ptr<Context> context = take(n, workers == 1);
+void Executor::run_group(const uint8_t* images, int64_t n, int64_t workers, bool by_rows, float* logits) {
+  std::unique_ptr<Context> context = take(n, by_rows);
   const ExecutionPlan& plan = *context->plan;
   context->workers = workers;
   for (Gather& g : context->gathers) g.n = n;

@@ -1,4 +1,4 @@
-// The executor: runs a served model without tape; after the first call of a batch size it allocates nothing.
+// The executor: runs a served model without tape; once its threads have met a batch size, it allocates only the logits.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -54,17 +54,25 @@ ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights
 ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,
                             const RowPlanOptions& options);
 
+/// How a call walks through the network. Results do not depend on it; checks ask for both.
+enum class Walk {
+  kFastest,  // by rows where a thread has a group of images to itself
+  kByRows,
+  kWholeMaps
+};
+
 class Executor {
  public:
-  /// Packs the weights for this machine. The model must not change afterwards.
+  /// Packs the weights for this machine and lets go of the others. The model must not change afterwards.
   explicit Executor(ServedModel model, const RowPlanOptions& options = {});
   ~Executor();
 
-  /// Logits f32 [n, classes] of uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
+  /// Logits f32 [n, classes] of dense uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
   /// alone. Threads: groups of images in parallel; with fewer images than threads each layer is split. Safe to call
   /// concurrently.
-  Tensor run(const Tensor& images);
+  Tensor run(const Tensor& images, Walk walk = Walk::kFastest);
 
+  /// Without its weights, of which layers() has the only form that is left.
   const ServedModel& model() const { return *model_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   /// Units that go row by row when a thread has a group of images to itself.
@@ -75,7 +83,7 @@ class Executor {
   struct Part;
   std::unique_ptr<Context> take(int64_t images, bool by_rows);
   void give_back(std::unique_ptr<Context> context);
-  void run_group(const uint8_t* images, int64_t n, int64_t workers, float* logits);
+  void run_group(const uint8_t* images, int64_t n, int64_t workers, bool by_rows, float* logits);
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
   void run_rows(Context& context, int64_t image) const;
   ZoneWork work_of(size_t u, int64_t rows) const;
@@ -83,7 +91,7 @@ class Executor {
   void max_pool(Context& context, size_t u, const Part& part) const;
   void average_pool(Context& context, size_t u, int64_t n) const;
 
-  std::unique_ptr<const ServedModel> model_;  // on the heap: layers_ point into it
+  std::unique_ptr<ServedModel> model_;  // on the heap: layers_ point into it
   std::vector<LayerWeights> layers_;
   ExecutionPlan plan_, row_plan_;
   std::vector<uint8_t> image_codes_;

@@ -153,6 +153,7 @@ ServedModel load_served(const SafetensorsFile& file) {
   if (kind_of(file) != ModelFileKind::kServed)
     throw ModelError("{} is no served model; make one with nibble export", file.source());
   require_version(file);
+  const FloatModeScope mode;
   ServedModel model;
   try {
     model.network = build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));

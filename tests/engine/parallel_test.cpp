@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cfenv>
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
@@ -149,5 +150,43 @@ TEST_CASE("every body runs with denormals flushed to zero") {
     });
     CHECK(wrong.load() == 0);
   }
+}
+
+TEST_CASE("every body rounds to nearest and keeps no denormal; the caller gets its own mode back") {
+  const ThreadsGuard guard;
+  // By what it computes: fegetround asks the x87 unit.
+  const auto rounds_up = [] {
+    volatile float one = 1, tiny = 0x1p-60f;
+    return one + tiny > 1.0f;
+  };
+  const auto keeps_denormals = [] {
+    volatile float smallest = std::bit_cast<float>(0x00800000u), half = 0.5f;
+    return smallest * half > 0;
+  };
+  std::fenv_t before;
+  std::fegetenv(&before);
+  std::atomic<int> wrong{0};
+  bool kept = true, kept_throwing = false;
+  std::fesetenv(FE_DFL_ENV);
+  std::fesetround(FE_UPWARD);
+  for (int count : {1, 3}) {
+    set_threads(count);
+    const auto body = [&](int64_t) { wrong += rounds_up() || keeps_denormals(); };
+    for (int64_t n : {0, 1, 64}) {
+      parallel_for(n, body);
+      kept = kept && rounds_up() && keeps_denormals();
+      parallel_for_outermost(n, body);
+      kept = kept && rounds_up() && keeps_denormals();
+    }
+  }
+  try {
+    parallel_for(1, [](int64_t) { throw std::runtime_error("body"); });
+  } catch (const std::runtime_error&) {
+    kept_throwing = rounds_up() && keeps_denormals();
+  }
+  std::fesetenv(&before);
+  CHECK(wrong.load() == 0);
+  CHECK(kept);
+  CHECK(kept_throwing);
 }
 #endif

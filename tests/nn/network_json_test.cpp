@@ -79,6 +79,23 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
     CHECK_THROWS_WITH_AS(network_options_from_json(text, "the/file"), doctest::Contains("the/file"), ModelError);
 }
 
+TEST_CASE("network json: a key of a newer version is refused by name at every level, whatever else is newer") {
+  const nlohmann::json good = nlohmann::json::parse(network_options_to_json(unusual()));
+  const auto refused = [](const nlohmann::json& j, const char* key) {
+    for (const char* part : {"the/file", key, "newer version of nibble"})
+      CHECK_THROWS_WITH_AS(network_options_from_json(j.dump(), "the/file"), doctest::Contains(part), ModelError);
+  };
+  nlohmann::json newer = good;
+  newer["dilation"] = 2;
+  refused(newer, "'dilation'");
+  newer["granularity"] = "per_group";
+  refused(newer, "'dilation'");
+  newer = good;
+  newer["overrides"][1]["rounding"] = "stochastic";
+  refused(newer, "'rounding'");
+  CHECK_THROWS_AS(network_options_from_json("[1]", "the/file"), ModelError);
+}
+
 TEST_CASE("network json: numbers that are no whole numbers or do not fit are refused") {
   nlohmann::json j = nlohmann::json::parse(network_options_to_json(unusual()));
   j["classes"] = 10.5;

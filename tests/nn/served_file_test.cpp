@@ -212,6 +212,7 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
        "conv1.input.bound"},
       {"one name for five classes", [](Edited& e) { e.metadata["nibble.classes"] = "[\"a\"]"; }, "nibble.classes"},
       {"no JSON", [](Edited& e) { e.metadata["nibble.network"] = "[1"; }, "network description"},
+      {"newer network", [](Edited& e) { e.metadata["nibble.network"].insert(1, "\"dilation\":2,"); }, "'dilation'"},
       {"notes no map", [](Edited& e) { e.metadata["nibble.notes"] = "[1]"; }, "nibble.notes"},
       {"classes no list", [](Edited& e) { e.metadata["nibble.classes"] = "7"; }, "names"},
       {"uncalibrated fake mode",

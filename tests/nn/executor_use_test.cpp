@@ -1,0 +1,156 @@
+// The executor in a host program: what it refuses, what it keeps, and that it leaves the caller's float mode alone.
+#include <doctest/doctest.h>
+
+#include <cfenv>
+
+#include "engine/block_cache.hpp"
+#include "engine/parallel.hpp"
+#include "nn/checkpoint.hpp"
+#include "nn/runtime/executor.hpp"
+#include "nn/runtime/served_file.hpp"
+#include "tests/nn/small_model.hpp"
+#include "tests/temp_dir.hpp"
+
+namespace nibble {
+namespace {
+
+using testing::calibrated_model;
+using testing::random_images;
+using testing::random_model;
+using testing::same_bytes;
+using testing::small_options;
+using testing::TempDir;
+
+/// Restores the number of threads when a test ends.
+struct ThreadsGuard {
+  int before = threads();
+  ThreadsGuard() = default;
+  ThreadsGuard(const ThreadsGuard&) = delete;
+  ThreadsGuard& operator=(const ThreadsGuard&) = delete;
+  ~ThreadsGuard() { set_threads(before); }
+};
+
+TEST_CASE("executor: images of another type or with gaps between their pixels are refused, not misread") {
+  Executor executor(make_served(calibrated_model(small_options("w4a4-fl8", 0.1))));
+  const Shape shape{1, 32, 32, 3};
+  for (DType type : {DType::u4, DType::s4, DType::s8, DType::f32})
+    CHECK_THROWS_WITH_AS(executor.run(Tensor::zeros(type, shape)), doctest::Contains("u8"), DTypeError);
+  CHECK_THROWS_WITH_AS(executor.run(Tensor::zeros(DType::u8, shape, 4)), doctest::Contains("4 bytes apart"),
+                       ShapeError);
+  CHECK_NOTHROW(executor.run(Tensor::zeros(DType::u8, shape)));
+}
+
+TEST_CASE("executor: both walks give the same logits, however many threads share an image") {
+  const ThreadsGuard guard;
+  Executor executor(make_served(calibrated_model(small_options("w4a4-fl8", 0.25))),
+                    {.large_map = 0, .strip_points = 20});
+  if (executor.layers().front().strided()) REQUIRE(executor.row_units() > 0);
+  const Tensor images = random_images(4, 32);
+  set_threads(1);
+  const Tensor expected = executor.run(images);
+  for (int count : {1, 2, 3, 8}) {
+    CAPTURE(count);
+    set_threads(count);
+    for (Walk walk : {Walk::kFastest, Walk::kByRows, Walk::kWholeMaps})
+      CHECK(same_bytes(executor.run(images, walk), expected));
+  }
+}
+
+TEST_CASE("executor: it lets go of the weights that it packed, a model that the caller keeps stays whole") {
+  for (const char* precision : {"w4a4-fl8", "bf16"}) {
+    CAPTURE(precision);
+    const NetworkOptions o = small_options(precision, 0.1);
+    const ServedModel kept = make_served(o.precision == "bf16" ? random_model(o) : calibrated_model(o));
+    Executor first(kept);
+    for (const ServedLayer& layer : first.model().layers) {
+      CHECK_FALSE(layer.codes.codes.defined());
+      CHECK_FALSE(layer.weights.defined());
+      CHECK_FALSE(layer.m.empty());
+    }
+    for (const ServedLayer& layer : kept.layers) CHECK(layer.codes.codes.defined() != layer.weights.defined());
+    const Tensor images = random_images(2, 32);
+    CHECK(same_bytes(Executor(kept).run(images), first.run(images)));
+  }
+}
+
+TEST_CASE("executor: batches of rising size leave the buffers of the largest behind, not of each") {
+  const ThreadsGuard guard;
+  set_threads(1);
+  const ServedModel model = make_served(calibrated_model(small_options("w4a4-fl8", 0.25)));
+  Executor(model).run(random_images(8, 32));  // scratch memory has its size from here on
+  // Bytes that the executor keeps after these runs.
+  const auto kept = [&](int64_t first) {
+    Executor executor(model);
+    const size_t before = block_cache_stats().used_bytes;
+    for (int64_t n = first; n <= 8; ++n) executor.run(random_images(n, 32));
+    return block_cache_stats().used_bytes - before;
+  };
+  const size_t largest = kept(8);
+  REQUIRE(largest > 0);
+  CHECK(kept(1) <= largest + largest / 16);  // the cache hands out blocks that are a little larger than asked
+}
+
+#if defined(__x86_64__)
+/// The mode of a host program that computes bounds: rounds up, keeps denormals.
+struct HostMode {
+  std::fenv_t before{};
+  HostMode() {
+    std::fegetenv(&before);
+    std::fesetenv(FE_DFL_ENV);
+    std::fesetround(FE_UPWARD);
+  }
+  HostMode(const HostMode&) = delete;
+  HostMode& operator=(const HostMode&) = delete;
+  ~HostMode() { std::fesetenv(&before); }
+
+  /// By what it computes: fegetround asks the x87 unit.
+  static bool in_force() {
+    volatile float one = 1, tiny = 0x1p-60f, smallest = 0x1p-126f, half = 0.5f;
+    volatile float up = one + tiny, denormal = smallest * half;
+    return up > 1.0f && denormal + smallest > smallest;
+  }
+};
+
+TEST_CASE(
+    "executor: a caller's float mode changes no bit of a loaded model or its logits, and is the same afterwards") {
+  const ThreadsGuard guard;
+  const TempDir dir;
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.25));
+  save_served(dir / "served.safetensors", make_served(model));
+  save_checkpoint(dir / "checkpoint.safetensors", model, make_gradients(model), 0, "{}", {});
+  const Tensor images = random_images(5, 32);
+  const Tensor expected = Executor(make_served(model)).run(images);
+  for (int count : {1, 3}) {
+    CAPTURE(count);
+    set_threads(count);
+    bool kept[5] = {};
+    ServedModel served;
+    Checkpoint checkpoint;
+    Tensor logits, of_checkpoint;
+    {
+      const HostMode mode;
+      kept[0] = HostMode::in_force();
+      served = load_served(dir / "served.safetensors");
+      kept[1] = HostMode::in_force();
+      checkpoint = load_checkpoint(dir / "checkpoint.safetensors");
+      kept[2] = HostMode::in_force();
+      Executor executor(served);
+      kept[3] = HostMode::in_force();
+      logits = executor.run(images);
+      kept[4] = HostMode::in_force();
+      of_checkpoint = Executor(make_served(checkpoint.model)).run(images);
+    }
+    for (bool k : kept) CHECK(k);
+    for (size_t q = 0; q < model.quantizers.size(); ++q) {
+      CHECK(served.quantizers[q].scale == model.quantizers[q].scale);
+      CHECK(checkpoint.model.quantizers[q].scale == model.quantizers[q].scale);
+      CHECK(checkpoint.model.quantizers[q].fold == model.quantizers[q].fold);
+    }
+    CHECK(same_bytes(logits, expected));
+    CHECK(same_bytes(of_checkpoint, expected));
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace nibble
