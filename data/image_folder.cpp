@@ -62,17 +62,39 @@ std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
   return names;
 }
 
+// A name that would count is not left out because nobody can say what it is: other images would be another data set.
+void require_known(const fs::directory_entry& entry, const std::error_code& error) {
+  if (error)
+    throw DiskError("cannot look at {}: {}; repair or remove a broken link, else check permissions and the disk",
+                    entry.path().string(), error.message());
+}
+
+bool is_folder(const fs::directory_entry& entry) {
+  std::error_code error;
+  const bool result = entry.is_directory(error);
+  require_known(entry, error);
+  return result;
+}
+
+bool is_image(const fs::directory_entry& entry) {
+  if (!is_image_name(entry.path().filename().string())) return false;
+  std::error_code error;
+  const bool result = entry.is_regular_file(error);
+  require_known(entry, error);
+  return result;
+}
+
 }  // namespace
 
 ImageFolder::ImageFolder(const ImageFolderArgs& args)
     : root_(args.split.empty() ? args.dir : args.dir / args.split), decoder_(resolve(args.decoder)) {
-  std::error_code ignored;
-  if (!fs::is_directory(root_, ignored))
+  std::error_code error;
+  const fs::file_status root = fs::status(root_, error);
+  if (error && root.type() != fs::file_type::not_found)
+    throw DiskError("cannot look at folder {}: {}; check permissions and the disk", root_.string(), error.message());
+  if (!fs::is_directory(root))
     throw DataError("there is no folder {}: images are expected in {}/<class>/*.JPEG", root_.string(), root_.string());
-  classes_ = list(root_, [](const fs::directory_entry& e) {
-    std::error_code failed;
-    return e.is_directory(failed);
-  });
+  classes_ = list(root_, is_folder);
   if (classes_.empty())
     throw DataError("{} holds no class folder: images are expected in {}/<class>/*.JPEG", root_.string(),
                     root_.string());
@@ -80,10 +102,7 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
     if (!is_utf8(classes_[k]))  // models keep the names as JSON, which has no other bytes
       throw DataError("the name of the class folder {} is not UTF-8; rename the folder",
                       (root_ / classes_[k]).string());
-    const std::vector<std::string> files = list(root_ / classes_[k], [](const fs::directory_entry& e) {
-      std::error_code failed;
-      return is_image_name(e.path().filename().string()) && e.is_regular_file(failed);
-    });
+    const std::vector<std::string> files = list(root_ / classes_[k], is_image);
     if (files.empty())
       throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
                       (root_ / classes_[k]).string());

@@ -17,7 +17,8 @@ struct ImageFolderArgs {
 /// Classes are the sub-folders in bytewise order of their names; images the regular files below them (links followed)
 /// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot and everything else are ignored.
 /// Images are in bytewise order of "class/file", which every machine and language setting repeats.
-/// Errors   DataError: no such folder, no class folder, a class folder without images; DiskError: not readable.
+/// Errors   DataError: no such folder, no class folder, a class folder without images; DiskError: not readable,
+///          or a link, where a class folder or an image may be, that leads nowhere.
 /// Cost     one stat per file at construction, about 1 s for 100,000 files.
 class ImageFolder : public Dataset {
  public:

@@ -25,6 +25,7 @@ Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whol
     throw UsageError("--classes {} was asked for, but the data set has {} classes", args.classes,
                      whole_->num_classes());
   if (args.per_class < 0) throw UsageError("--per-class is {}, but it must not be negative", args.per_class);
+  if (args.evenly < 0) throw UsageError("{} images cannot be kept; keep at least 0", args.evenly);
   if (args.classes > 0) classes_.resize(static_cast<size_t>(args.classes));
   std::vector<std::vector<int64_t>> by_class(classes_.size());
   for (int64_t i = 0; i < whole_->size(); ++i) {
@@ -39,6 +40,11 @@ Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whol
     kept_.insert(kept_.end(), items.begin(), items.end());
   }
   std::sort(kept_.begin(), kept_.end());
+  const int64_t all = static_cast<int64_t>(kept_.size()), few = args.evenly;
+  if (few == 0 || few >= all) return;
+  for (int64_t i = 0; i < few; ++i)  // what is read lies at or behind i
+    kept_[static_cast<size_t>(i)] = kept_[static_cast<size_t>(i * all / few)];
+  kept_.resize(static_cast<size_t>(few));
 }
 
 DecodedCache::DecodedCache(DatasetPtr source, int64_t max_bytes)

@@ -11,6 +11,7 @@ struct SubsetArgs {
   int classes = 0;        // keep the first N class names (0: all)
   int64_t per_class = 0;  // keep K images of each class, drawn by `seed` (0: all; a smaller class keeps all of its own)
   uint64_t seed = 0;
+  int64_t evenly = 0;  // of what these keep, N images at equal distances in its order (0, or more than there are: all)
 };
 
 /// A part of a data set, in the order of the whole. The K images of a class depend on the seed, the class's label and

@@ -166,11 +166,20 @@ void replace_symlink(const fs::path& target, const fs::path& link) {
   sync_directory(directory_of(link));
 }
 
+bool path_exists(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (error && status.type() != fs::file_type::not_found)
+    throw DiskError("cannot look at '{}': {}", path.string(), disk_reason(error.value()));
+  return fs::exists(status);
+}
+
 void sync_directory(const fs::path& directory) {
   const OwnedFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  int error_number = fd.get() < 0 ? errno : 0;
-  // Some file systems cannot sync a directory and say EINVAL; their renames are as durable as they get.
-  if (error_number == 0 && disk_calls().fsync(fd.get()) != 0 && errno != EINVAL) error_number = errno;
+  // A directory that may be written but not read (mode 1733) cannot be opened, so not synced. Some file systems cannot
+  // sync a directory and say EINVAL. In both, renames are as durable as they get.
+  int error_number = fd.get() < 0 && errno != EACCES ? errno : 0;
+  if (fd.get() >= 0 && disk_calls().fsync(fd.get()) != 0 && errno != EINVAL) error_number = errno;
   if (error_number != 0)
     throw DiskError("cannot make changes in the directory '{}' durable: {}", directory.string(),
                     disk_reason(error_number));

@@ -59,7 +59,11 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
 /// Makes `link` a symbolic link to `target` (relative to the link's directory), replacing an older one by rename.
 void replace_symlink(const std::filesystem::path& target, const std::filesystem::path& link);
 
-/// Makes renames and removals in `directory` durable.
+/// Is there something of that name (links followed)? DiskError when that cannot be told, which is not a no.
+bool path_exists(const std::filesystem::path& path);
+
+/// Makes renames and removals in `directory` durable, as far as this process and the file system can. DiskError when
+/// the disk fails.
 void sync_directory(const std::filesystem::path& directory);
 
 /// True for the names that AtomicFile and replace_symlink use before their rename.

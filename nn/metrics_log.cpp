@@ -75,8 +75,7 @@ MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view
 }
 
 std::optional<double> logged_value(const fs::path& path, int64_t step, std::string_view key) {
-  std::error_code error;
-  if (!fs::exists(path, error)) return std::nullopt;
+  if (!path_exists(path)) return std::nullopt;
   const std::string text = read_text_file(path, kLongestLog);
   const std::string quoted = json_string(key);
   std::optional<double> value;
@@ -94,8 +93,7 @@ std::optional<double> logged_value(const fs::path& path, int64_t step, std::stri
 }
 
 MetricsLog::MetricsLog(fs::path path, const MetricsLogArgs& args) : path_(std::move(path)) {
-  std::error_code error;
-  if (fs::exists(path_, error)) {
+  if (path_exists(path_)) {
     const std::string text = read_text_file(path_, kLongestLog);
     auto [kept, removed] = cut(text, args.keep_to_step);
     if (removed > 0) write_file_atomically(path_, kept);

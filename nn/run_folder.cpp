@@ -40,16 +40,29 @@ std::optional<int64_t> step_of(const std::string& file_name) {
   return step;
 }
 
+/// Makes the directory and the missing ones above it. The names of those survive a power cut; what was there is not
+/// synced, it need not be ours.
 void make_directories(const fs::path& path) {
+  std::vector<fs::path> changed;
+  std::error_code ignored;  // of an empty path, which create_directories refuses
+  for (fs::path made = fs::absolute(path, ignored); !made.empty() && !path_exists(made); made = made.parent_path())
+    changed.push_back(made.parent_path());
   std::error_code error;
   fs::create_directories(path, error);
-  if (!error && !fs::is_directory(path, error)) error = std::make_error_code(std::errc::not_a_directory);
+  if (!error && !fs::is_directory(path, error) && !error) error = std::make_error_code(std::errc::not_a_directory);
   if (error) throw DiskError("cannot make the directory '{}': {}", path.string(), disk_reason(error.value()));
+  for (const fs::path& directory : changed) sync_directory(directory);
 }
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
+/// Where the link leads; nothing when there is no link of that name.
+std::optional<fs::path> target_of(const fs::path& link) {
+  std::error_code error;
+  fs::path target = fs::read_symlink(link, error);
+  if (!error) return target;
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory ||
+      error == std::errc::invalid_argument)  // something else than a link
+    return std::nullopt;
+  throw DiskError("cannot read the link '{}': {}", link.string(), disk_reason(error.value()));
 }
 
 }  // namespace
@@ -103,10 +116,10 @@ std::vector<int64_t> CheckpointStore::steps() const {
 }
 
 std::optional<int64_t> CheckpointStore::linked_step(const char* link) const {
-  std::error_code error;
-  const fs::path target = fs::read_symlink(run_ / link, error);
-  if (error || !is_there(run_ / link)) return std::nullopt;
-  return step_of(target.filename().string());
+  // A link that cannot be read is an error: taken for none, it would let prune remove the best checkpoint.
+  const std::optional<fs::path> target = target_of(run_ / link);
+  if (!target || !path_exists(run_ / link)) return std::nullopt;
+  return step_of(target->filename().string());
 }
 
 std::optional<int64_t> CheckpointStore::best_step() const {
@@ -119,15 +132,14 @@ void CheckpointStore::verify(const fs::path& checkpoint) {
 
 FoundCheckpoint CheckpointStore::find_latest(const std::function<void(const fs::path&)>& check) const {
   FoundCheckpoint result;
-  std::error_code error;
-  const fs::path target = fs::read_symlink(run_ / kLatest, error);
-  if (!error && !is_there(run_ / kLatest))
-    result.skipped.push_back({run_ / kLatest, fmt::format("it points to '{}', which is not there", target.string())});
+  const std::optional<fs::path> target = target_of(run_ / kLatest);
+  if (target && !path_exists(run_ / kLatest))
+    result.skipped.push_back({run_ / kLatest, fmt::format("it points to '{}', which is not there", target->string())});
   const std::vector<int64_t> all = steps();
   for (auto step = all.rbegin(); step != all.rend(); ++step) {
     try {
       check(path_for(*step));
-    } catch (const Error& refusal) {
+    } catch (const ModelError& refusal) {  // nothing else: publish removes the newer ones that were skipped
       result.skipped.push_back({path_for(*step), refusal.what()});
       continue;
     }
@@ -146,35 +158,31 @@ RunFolder::RunFolder(fs::path path, std::shared_ptr<FolderLock> lock) : path_(st
 RunFolder RunFolder::create(const fs::path& path) {
   make_directories(path);
   RunFolder run(path, std::make_shared<FolderLock>(path, kBusy));
-  if (is_there(run.config_path()))
+  if (path_exists(run.config_path()))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
-  if (!CheckpointStore(path, 1).steps().empty())
-    throw UsageError(
-        "'{}' holds checkpoints but no config.resolved.toml, so no run can go on from them; choose another folder",
-        path.string());
-  const fs::path absolute = fs::absolute(path).lexically_normal();
-  sync_directory(absolute);
-  sync_directory(absolute.parent_path());
+  const bool checkpoints = !CheckpointStore(path, 1).steps().empty();
+  if (checkpoints || path_exists(run.metrics_path()))  // a new run would take the old log's evaluations for its own
+    throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can go on from {}; choose another folder",
+                     path.string(), checkpoints ? "checkpoints" : "a metrics.jsonl", checkpoints ? "them" : "it");
   return run;
 }
 
 RunFolder RunFolder::resume(const fs::path& path) {
-  std::error_code ignored;
-  if (!fs::is_directory(path, ignored))
+  std::error_code ignored;  // path_exists has said it
+  if (!path_exists(path) || !fs::is_directory(path, ignored))
     throw UsageError("'{}' is not a run folder, there is no such directory; check the path", path.string());
-  if (!is_there(path / "config.resolved.toml"))
+  if (!path_exists(path / "config.resolved.toml"))
     throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", path.string());
   return RunFolder(path, std::make_shared<FolderLock>(path, kBusy));
 }
 
 fs::path resolve_model_path(const fs::path& path) {
-  std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) {
-    if (is_there(path)) return path;
+  if (!path_exists(path))
     throw ModelError("'{}' does not exist; check the path of the model or checkpoint", path.string());
-  }
+  std::error_code ignored;  // path_exists has said it
+  if (!fs::is_directory(path, ignored)) return path;
   for (const char* link : {kBest, kLatest})
-    if (is_there(path / link)) return path / link;
+    if (path_exists(path / link)) return path / link;
   throw ModelError("'{}' is a directory without a checkpoint (best or latest); give a model file or a run folder",
                    path.string());
 }

@@ -49,13 +49,14 @@ class CheckpointStore {
   void mark_best(int64_t step) const;
 
   /// The newest checkpoint that `check` accepts, whatever `latest` says: the process may have been killed between
-  /// writing a checkpoint and moving the link. `check` throws an Error to refuse; the default reads the whole file and
+  /// writing a checkpoint and moving the link. `check` throws a ModelError to refuse; other errors pass through, as a
+  /// DiskError does: publish would remove the newer file that could not be read. The default reads the whole file and
   /// verifies its checksums (cost: one read). A dangling `latest` is listed in `skipped`. With nothing found and
   /// nothing skipped the run was stopped before its first checkpoint and starts at step 0.
   FoundCheckpoint find_latest(const std::function<void(const std::filesystem::path&)>& check = verify) const;
   /// Steps that have a checkpoint file, ascending; files of other names are ignored.
   std::vector<int64_t> steps() const;
-  /// Step of the checkpoint that `best` points to, if that file is there.
+  /// Step of the checkpoint that `best` points to, if that file is there; DiskError when that cannot be told.
   std::optional<int64_t> best_step() const;
 
   static void verify(const std::filesystem::path& checkpoint);
@@ -71,8 +72,8 @@ class CheckpointStore {
 /// The right to write one run folder, held from construction to destruction.
 class RunFolder {
  public:
-  /// Makes the folder (and parents) for a new run. UsageError when it holds a run already, or when another process
-  /// trains in it; DiskError when it cannot be made.
+  /// Makes the folder (and parents) for a new run. UsageError when it holds a run already or what is left of
+  /// one, or when another process trains in it; DiskError when it cannot be made.
   static RunFolder create(const std::filesystem::path& path);
   /// Opens an existing run. UsageError when it is none (with what is missing) or another process trains in it.
   static RunFolder resume(const std::filesystem::path& path);
@@ -94,7 +95,7 @@ class RunFolder {
 };
 
 /// The file that a MODEL argument means: the file itself, or in a run folder its `best`, else its `latest`. ModelError
-/// when there is no such file.
+/// when there is no such file, DiskError when that cannot be told.
 std::filesystem::path resolve_model_path(const std::filesystem::path& path);
 
 }  // namespace nibble

@@ -53,16 +53,38 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
                            ".cache/x.jpg", "stray.jpg", "a/folder.jpg/inner.txt"})
     put(dir / "train" / name, jpeg());
   fs::create_symlink(dir / "train" / "a" / "z.jpg", dir / "train" / "a" / "link.jpg");
-  fs::create_symlink(dir / "absent", dir / "train" / "a" / "broken.jpg");
+  fs::create_directory_symlink(dir / "train" / "a-b", dir / "train" / "b");
+  for (const char* name : {"a/notes.md", "a/.broken.jpg", ".broken"})
+    fs::create_symlink(dir / "absent", dir / "train" / name);
+  fs::create_symlink(dir / "train" / "stray.jpg", dir / "train" / "link.jpg");
   const ImageFolder set({.dir = dir.path(), .split = "train"});
-  CHECK(set.class_names() == std::vector<std::string>{"a", "a-b"});
+  CHECK(set.class_names() == std::vector<std::string>{"a", "a-b", "b"});
   const std::string root = (dir / "train").string() + "/";
   CHECK(paths(set) == std::vector<std::string>{root + "a-b/1.jpeg", root + "a/B.JPEG", root + "a/b.PNG",
-                                               root + "a/link.jpg", root + "a/z.jpg"});
+                                               root + "a/link.jpg", root + "a/z.jpg", root + "b/1.jpeg"});
   CHECK(set.label(0) == 1);
   CHECK(set.label(4) == 0);
   CHECK(set.read(4).width == 10);
   CHECK(set.decoder() != Decoder::auto_);
+}
+
+TEST_CASE("a class or an image that cannot be looked at is a disk error that names it, not left out") {
+  const TempDir dir;
+  for (const char* name : {"train/a/1.jpg", "train/b/1.jpg"}) put(dir / name, jpeg());
+  fs::create_symlink("loop", dir / "loop");
+  const auto open = [&] { ImageFolder({.dir = dir.path(), .split = "train"}); };
+  for (const char* name : {"train/a/2.jpg", "train/b/2.PNG", "train/c"})
+    for (const char* target : {"absent", "loop"}) {
+      const fs::path link = dir / name;
+      fs::create_symlink(dir / target, link);
+      CHECK_THROWS_AS(open(), DiskError);
+      CHECK(error_of(open).find("cannot look at " + link.string() + ": ") == 0);
+      fs::remove(link);
+    }
+  CHECK(error_of(open).empty());
+  const auto below_loop = [&] { ImageFolder({.dir = dir / "loop", .split = "train"}); };
+  CHECK_THROWS_AS(below_loop(), DiskError);
+  CHECK(error_of(below_loop).find("cannot look at folder " + (dir / "loop/train").string() + ": ") == 0);
 }
 
 TEST_CASE("missing and empty folders are data errors that name the folder") {
@@ -115,6 +137,21 @@ TEST_CASE("a subset keeps the first classes and a reproducible draw of each") {
   CHECK(Subset(whole, {.per_class = 100}).size() == 200);
   CHECK_THROWS_AS(Subset(whole, {.classes = 11}), UsageError);
   CHECK_THROWS_AS(Subset(whole, {.per_class = -1}), UsageError);
+}
+
+TEST_CASE("a subset that keeps images evenly spreads them over all classes") {
+  const auto whole = std::make_shared<const SyntheticDataset>(
+      SyntheticDatasetArgs{.split = SynthSplit::train, .per_class = 20, .size = 16, .seed = 0});
+  const Subset ten(whole, {.evenly = 10}), seven(whole, {.evenly = 7}), three(whole, {.classes = 3, .evenly = 3});
+  REQUIRE(ten.size() == 10);
+  for (int i = 0; i < 10; ++i) CHECK(ten.label(i) == i);
+  REQUIRE(seven.size() == 7);
+  for (int64_t i = 0; i < 7; ++i) CHECK(seven.path(i) == whole->path(i * 200 / 7));
+  REQUIRE(three.size() == 3);
+  CHECK(three.label(2) == 2);
+  CHECK(Subset(whole, {.evenly = 200}).size() == 200);
+  CHECK(Subset(whole, {.evenly = 500}).size() == 200);
+  CHECK_THROWS_AS(Subset(whole, {.evenly = -1}), UsageError);
 }
 
 TEST_CASE("the cache of decoded images hands out the same pixels and stops at its limit") {

@@ -3,8 +3,10 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,6 +104,13 @@ int in_child(Body&& body) {
   int status = 0;
   ::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 200;
+}
+
+/// Takes root's right to pass by permissions from this process; others do not have it.
+void obey_permissions() {
+  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+  ::syscall(SYS_capset, &header, none);
 }
 
 }  // namespace
@@ -203,6 +212,44 @@ TEST_CASE("atomic file: a missing directory, a file as directory and a directory
   CHECK_THROWS_AS(write_file_atomically(dir / "file" / "a", "x"), DiskError);
   CHECK_THROWS_AS(write_file_atomically(dir / "directory", "x"), DiskError);
   CHECK(files_in(dir.path()) == 2);
+}
+
+TEST_CASE("atomic file: a directory that may be written but not read is written to") {
+  testing::TempDir dir;
+  const fs::path closed = dir / "closed";
+  fs::create_directory(closed);
+  REQUIRE(::chmod(closed.c_str(), 0333) == 0);
+  const int code = in_child([&] {
+    obey_permissions();
+    if (::open(closed.c_str(), O_RDONLY | O_DIRECTORY) >= 0) ::_exit(101);
+    write_file_atomically(closed / "a", "new");
+    replace_symlink("a", closed / "link");
+    sync_directory(closed);
+  });
+  ::chmod(closed.c_str(), 0755);  // so that it can be removed
+  if (code == 101) {
+    MESSAGE("skipped: permissions do not hold here");
+    return;
+  }
+  CHECK(code == 0);
+  CHECK(read(closed / "link") == "new");
+  CHECK_THROWS_AS(sync_directory(dir / "missing"), DiskError);
+}
+
+TEST_CASE("path_exists: yes, no, and an error where it cannot be told") {
+  testing::TempDir dir;
+  write_file_atomically(dir / "file", "x");
+  fs::create_symlink("absent", dir / "dangling");
+  fs::create_symlink("loop", dir / "loop");
+  CHECK(path_exists(dir.path()));
+  CHECK(path_exists(dir / "file"));
+  CHECK_FALSE(path_exists(dir / "absent"));
+  CHECK_FALSE(path_exists(dir / "dangling"));
+  CHECK_FALSE(path_exists(dir / "file" / "below"));
+  CHECK_FALSE(path_exists(""));
+  for (const fs::path& path : {dir / "loop", dir / "loop" / "below"})
+    CHECK_THROWS_WITH_AS(path_exists(path), doctest::Contains(("cannot look at '" + path.string() + "': ").c_str()),
+                         DiskError);
 }
 
 TEST_CASE("atomic file: what is no file is refused before anything is written, and stays") {

@@ -107,6 +107,13 @@ TEST_CASE("metrics log: a logged value is found by its step and key, exactly, pa
   CHECK_FALSE(logged_value(dir / "m", 5, "a"));
 }
 
+TEST_CASE("metrics log: one that cannot be looked at is a DiskError, not a log without the value") {
+  testing::TempDir dir;
+  fs::create_symlink("m", dir / "m");
+  CHECK_THROWS_AS(logged_value(dir / "m", 1, "a"), DiskError);
+  CHECK_THROWS_AS(MetricsLog(dir / "m"), DiskError);
+}
+
 TEST_CASE("metrics log: cutting at every byte of a file keeps exactly the whole lines") {
   const std::string log = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n";
   for (size_t length = 0; length <= log.size(); ++length) {

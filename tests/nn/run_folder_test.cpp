@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -41,6 +42,23 @@ void flip_last_bit(const fs::path& path) {
   file.put(last);
 }
 
+std::vector<fs::path> synced;
+
+int noting_fsync(int fd) {
+  synced.push_back(fs::read_symlink(fmt::format("/proc/self/fd/{}", fd)));
+  return ::fsync(fd);
+}
+
+/// What creating a run in `path` makes durable.
+std::vector<fs::path> synced_by_create(const fs::path& path) {
+  synced.clear();
+  const DiskCalls saved = disk_calls();
+  disk_calls().fsync = noting_fsync;
+  CHECK_NOTHROW(RunFolder::create(path));
+  disk_calls() = saved;
+  return synced;
+}
+
 RunFolder new_run(const fs::path& path) {
   RunFolder run = RunFolder::create(path);
   write_file_atomically(run.config_path(), "seed = 0\n");
@@ -64,6 +82,53 @@ TEST_CASE("run folder: a new one is made with its parents and is not made twice"
   CHECK_NOTHROW(RunFolder::create(path));
   write_checkpoint(CheckpointStore(path, 1), 1);
   CHECK_THROWS_AS(RunFolder::create(path), UsageError);
+}
+
+TEST_CASE("run folder: a log without a config is refused, because a new run would take its evaluations for its own") {
+  testing::TempDir dir;
+  const fs::path path = dir / "run";
+  {
+    const RunFolder run = new_run(path);
+    write_file_atomically(run.metrics_path(), "{\"step\":10,\"eval/top1\":50}\n");
+    fs::remove(run.config_path());
+  }
+  CHECK_THROWS_WITH_AS(RunFolder::create(path),
+                       fmt::format("'{}' holds a metrics.jsonl but no config.resolved.toml, so no run can go on from "
+                                   "it; choose another folder",
+                                   path.string())
+                           .c_str(),
+                       UsageError);
+  CHECK(read_text_file(path / "metrics.jsonl", 100) == "{\"step\":10,\"eval/top1\":50}\n");
+  fs::remove(path / "metrics.jsonl");
+  CHECK_NOTHROW(RunFolder::create(path));
+}
+
+TEST_CASE("run folder: what create makes is durable, what was there already is not synced") {
+  testing::TempDir dir;
+  const fs::path root = fs::canonical(dir.path());
+  using Paths = std::vector<fs::path>;
+  CHECK(synced_by_create(root / "a" / "b") == Paths{root / "a", root, root / "a" / "b"});
+  CHECK(synced_by_create(root / "a" / "b").empty());
+  fs::create_directory(root / "c");
+  CHECK(synced_by_create(root / "c") == Paths{root / "c"});
+  fs::create_directory_symlink(root / "a", root / "link");
+  CHECK(synced_by_create(root / "link" / ".." / "d") == Paths{root, root / "d"});
+  CHECK_THROWS_AS(RunFolder::create(""), DiskError);
+}
+
+TEST_CASE("run folder: a place that cannot be looked at is a DiskError, not a place without a run") {
+  testing::TempDir dir;
+  fs::create_symlink("loop", dir / "loop");
+  CHECK_THROWS_AS(RunFolder::create(dir / "loop" / "run"), DiskError);
+  CHECK_THROWS_AS(RunFolder::resume(dir / "loop" / "run"), DiskError);
+  CHECK_THROWS_AS(resolve_model_path(dir / "loop" / "model"), DiskError);
+  { new_run(dir / "run"); }
+  fs::remove(dir / "run/config.resolved.toml");
+  fs::create_symlink("config.resolved.toml", dir / "run/config.resolved.toml");
+  CHECK_THROWS_AS(RunFolder::create(dir / "run"), DiskError);
+  CHECK_THROWS_AS(RunFolder::resume(dir / "run"), DiskError);
+  fs::create_symlink("../loop/model", dir / "run/best");
+  CHECK_THROWS_AS(resolve_model_path(dir / "run"), DiskError);
 }
 
 TEST_CASE("run folder: what is no run folder is refused with a sentence") {
@@ -210,6 +275,35 @@ TEST_CASE("checkpoints: the caller's own check decides, foreign files and names 
   CHECK(found.step == 10);
   REQUIRE(found.skipped.size() == 1);
   CHECK(found.skipped[0].reason == "another architecture");
+}
+
+TEST_CASE("checkpoints: a file that cannot be read is no damaged one, so no older one takes its place") {
+  testing::TempDir dir;
+  const RunFolder run = new_run(dir / "run");
+  const CheckpointStore store = run.checkpoints(2);
+  for (int64_t step : {10, 20, 30}) write_checkpoint(store, step);
+  const auto check = [&](const fs::path& path) {
+    if (path == store.path_for(30)) throw ModelError("damaged");
+    if (path == store.path_for(20)) throw DiskError("permission is denied");
+  };
+  CHECK_THROWS_WITH_AS(store.find_latest(check), "permission is denied", DiskError);
+  fs::create_symlink("loop", dir / "run/loop");
+  fs::create_symlink("loop/step-000030.safetensors", dir / "run/latest");
+  CHECK_THROWS_AS(store.find_latest(), DiskError);
+}
+
+TEST_CASE("checkpoints: while it cannot be told which one is the best, none is removed") {
+  testing::TempDir dir;
+  const RunFolder run = new_run(dir / "run");
+  const CheckpointStore store = run.checkpoints(1);
+  for (int64_t step : {10, 20, 30}) write_checkpoint(store, step);
+  fs::create_symlink("loop", dir / "run/loop");
+  fs::create_symlink("loop/step-000010.safetensors", dir / "run/best");
+  CHECK_THROWS_AS(store.best_step(), DiskError);
+  CHECK_THROWS_AS(store.publish(30), DiskError);
+  CHECK(store.steps() == Steps{10, 20, 30});
+  write_file_atomically(dir / "run/best", "a file is no link");
+  CHECK_FALSE(store.best_step());
 }
 
 TEST_CASE("checkpoints: a process killed at any call of writing and publishing leaves a folder to go on from") {
