@@ -50,6 +50,7 @@ class StudyMeasureCommand : public Command {
     std::vector<TimedNetwork> networks = networks_of(points);
     if (networks.empty())
       throw UsageError("no point of '{}' is of a model that can be served; fake quantization is not", study_);
+    if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     time_in_turn(networks, rounds_);
     store(source, points, networks);
     if (json_)
@@ -102,8 +103,8 @@ class StudyMeasureCommand : public Command {
                       fmt::format("{:.2f}", n.latency.batch32_ms_per_image)});
     print(format_table(rows));
     const Latency& any = networks.front().latency;
-    print(fmt::format("medians of {} rounds in turn on {}, {}, {} threads; next: nibble study report {}", rounds_,
-                      any.cpu, any.isa, any.threads, study_));
+    print(fmt::format("medians of {} in turn on {}, {}, {}; next: nibble study report {}", counted(rounds_, "round"),
+                      any.cpu, any.isa, counted(any.threads, "thread"), study_));
   }
 
   std::string study_;

@@ -43,6 +43,7 @@ class StudyPickCommand : public Command {
     const std::vector<PointResult> points = read_study(study_);
     const std::vector<StudyGroup> groups = group_points(points);
     const Pick pick = pick_best(groups, budget_);
+    if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && times.sitting.empty())
       warn(fmt::format(
           "the times of '{}' were not measured in one sitting; nibble study measure {} times all models in turn",

@@ -4,6 +4,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/report/study_data.hpp"
 #include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
 #include "nn/study/study_folder.hpp"
@@ -34,6 +35,7 @@ class StudyReportCommand : public Command {
     const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
     if (out_.empty()) make_folder(out.parent_path());
     const uint64_t bytes = write_study_report(points, folder.parent_path().filename().string(), out);
+    if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     message(fmt::format("report on {} points: {} ({} bytes), beside it study.json, points.csv, pareto.svg",
                         points.size(), out.string(), grouped(static_cast<int64_t>(bytes))));
     return 0;

@@ -48,8 +48,10 @@ class StudyRunCommand : public Command {
     add_option(app, "--seeds", args_.grid.seeds, "seeds (new study: 0)").delimiter(',');
     add_option(app, "--extra-seeds", extra_seeds_, "more seeds at one width, all precisions: WIDTH:SEED, such as 1:1")
         .delimiter(',');
-    add_option(app, "--train-eval-images", args_.train_eval_images,
-               "training images evaluated without augmentation, for the generalization gap (0: all; new study: 0)");
+    add_option(
+        app, "--train-eval-images", args_.train_eval_images,
+        "training images, spread over all classes, evaluated without augmentation, for the generalization gap (0: "
+        "all; new study: 0)");
     add_option(app, "--config", args_.config,
                "TOML file with the recipe's options; width, precision and seed in it do not count");
     add_flag(app, "--dry-run", args_.dry_run, "print the points and the time each will take, and stop");

@@ -91,6 +91,16 @@ int64_t steps_done(const RunFacts& f) {
   return steps;
 }
 
+/// The first step whose evaluations are of quantized activations; none for a network without quantizers, and before the
+/// log tells how many steps the run has.
+std::optional<int64_t> quantized_from(const RunFacts& f) {
+  const std::optional<int64_t> planned = f.planned_steps();
+  const bool quantized = f.layers.empty() ? f.options.network.precision != "bf16"
+                                          : std::any_of(f.layers.begin(), f.layers.end(),
+                                                        [](const PointLayer& l) { return l.activation_bits < 16; });
+  return planned && quantized ? std::optional<int64_t>(f.options.calibrate_step(*planned)) : std::nullopt;
+}
+
 /// The answer in one paragraph.
 std::string summary(const RunFacts& f) {
   const int64_t done = steps_done(f);
@@ -116,7 +126,7 @@ std::string summary(const RunFacts& f) {
               : ". ";
   if (best->step != last.step)
     text += fmt::format("The best evaluation was {} % after step {}. ", decimal(best->top1, 1), grouped(best->step));
-  const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations);
+  const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations, quantized_from(f).value_or(0));
   return text +
          fmt::format("The published metric, the best epoch of a curve smoothed over five epochs, is {} % (epoch {}).",
                      decimal(smooth.top1, 1), decimal(smooth.epoch, 0));
@@ -135,11 +145,10 @@ Chart epoch_chart(const RunFacts& f, const std::string& name, const std::string&
   chart.name = name;
   chart.x.title = "epoch";
   chart.y.title = y_title;
-  const std::optional<int64_t> planned = f.planned_steps();
-  const bool quantized = f.options.network.precision != "bf16";
-  if (planned && quantized && !f.curves.train.empty()) {
+  const std::optional<int64_t> step = quantized_from(f);
+  if (step && !f.curves.train.empty()) {
     const double per_epoch = static_cast<double>(f.curves.train.back().step) / f.curves.train.back().epoch;
-    const double x = static_cast<double>(f.options.calibrate_step(*planned)) / per_epoch;
+    const double x = static_cast<double>(*step) / per_epoch;
     if (x > 0 && x < f.curves.train.back().epoch) chart.guides.push_back({x, "activations quantized"});
   }
   return chart;

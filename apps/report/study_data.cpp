@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "apps/console.hpp"
 #include "apps/report/statistics.hpp"
 #include "apps/report/svg.hpp"
 #include "engine/error.hpp"
@@ -15,6 +16,7 @@ namespace nibble::apps {
 namespace {
 
 constexpr double kDecisive = 2;  // standard errors
+constexpr int64_t kFewOf = 100;  // one of so many validation images may be missing
 
 int rank_of(const std::string& precision) {
   constexpr const char* kOrder[] = {"bf16", "w8a8", "w4a4-fl8", "w4a4"};
@@ -51,16 +53,23 @@ void fill(StudyGroup& g) {
   g.latency_ms = mean(times);
 }
 
+/// The point with the most validation images, the first of equals. `points` is not empty.
+const PointResult& most_images(const std::vector<PointResult>& points) {
+  return *std::max_element(points.begin(), points.end(),
+                           [](const PointResult& a, const PointResult& b) { return a.last.images < b.last.images; });
+}
+
 void refuse_strangers(const std::vector<PointResult>& points) {
   if (points.empty())
     throw DataError("the study has no finished point to report yet; run nibble study run until one is done");
   std::set<std::string> names;
-  const PointResult& first = points.front();
+  const int64_t all = most_images(points).last.images;
   for (const PointResult& p : points) {
     if (!names.insert(p.name).second)
       throw DataError("two results of the study are called '{}'; keep one of them", p.name);
-    if (p.arch != first.arch || p.image_size != first.image_size || p.classes != first.classes ||
-        p.last.images != first.last.images)
+    const bool lacking = all - p.last.images > all / kFewOf;
+    const PointResult& first = lacking ? most_images(points) : points.front();
+    if (lacking || p.arch != first.arch || p.image_size != first.image_size || p.classes != first.classes)
       throw DataError(
           "the results of '{}' ({}, {} px, {} classes, {} images) and '{}' ({}, {} px, {} classes, {} images) do not "
           "compare; keep them in studies of their own",
@@ -191,6 +200,20 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points) {
     result.push_back(std::move(g));
   }
   return result;
+}
+
+std::string uneven_images(const std::vector<PointResult>& points) {
+  if (points.empty()) return "";
+  const int64_t all = most_images(points).last.images;
+  std::map<int64_t, std::vector<std::string>> fewer;
+  for (const PointResult& p : points)
+    if (p.last.images < all) fewer[p.last.images].push_back(p.name);
+  std::string text;
+  for (const auto& [images, names] : fewer)
+    text += fmt::format("{}{} saw {}", text.empty() ? "" : "; ", fmt::join(names, ", "), grouped(images));
+  return text.empty()
+             ? text
+             : fmt::format("not all models saw the same validation images: {}; the others {}", text, grouped(all));
 }
 
 TimesOf times_of(const std::vector<PointResult>& points) {

@@ -35,9 +35,13 @@ struct StudyGroup {
 };
 
 /// Groups ascending in width, precisions in the order bf16, w8a8, w4a4-fl8, w4a4, others by name. DataError when there
-/// is no point, two have one name, or they differ in architecture, image size, classes or number of validation images:
-/// such accuracies do not compare. The groups point into `points`.
+/// is no point, two have one name, or they differ in architecture, image size, classes or, by more than 1 %, in the
+/// number of validation images: such accuracies do not compare. The groups point into `points`.
 std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
+
+/// Which points were judged on fewer validation images than others, as a sentence without its full stop; empty when
+/// none was. An image that goes bad while a study runs counts for the points before it only.
+std::string uneven_images(const std::vector<PointResult>& points);
 
 /// Where and when the times of a study were measured.
 struct TimesOf {

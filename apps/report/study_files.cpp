@@ -1,6 +1,7 @@
 // What a study report writes beside its page: JSON and CSV for programs, a picture for a README.
 #include <nlohmann/json.hpp>
 
+#include "apps/command_line.hpp"
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
@@ -91,6 +92,7 @@ uint64_t write_study_report(const std::vector<PointResult>& points, const std::s
     if (out.filename() == companion)
       throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
                        companion);
+  refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
   const std::string page = study_page(points, name);
   const std::filesystem::path folder = out.parent_path();
   write_file_atomically(folder / kJson, study_json(points));

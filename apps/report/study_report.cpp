@@ -63,10 +63,11 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
 
 std::string answer(const std::vector<PointResult>& points, const Groups& groups) {
   const PointResult& p = points.front();
+  const std::string uneven = uneven_images(points);
   std::string text =
-      fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images.",
+      fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images{}.",
                   points.size() == 1 ? "One model" : fmt::format("{} models", points.size()), p.arch, p.image_size,
-                  grouped(p.classes), grouped(p.last.images));
+                  grouped(p.classes), grouped(p.last.images), uneven.empty() ? "" : " (" + uneven + ")");
   const StudyGroup* best = best_of(groups, [](const StudyGroup&) { return true; });
   text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), percent(best->top1.value),
                       decimal(best->top1.error, 1));

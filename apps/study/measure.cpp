@@ -1,6 +1,7 @@
 #include "apps/study/measure.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "apps/console.hpp"
@@ -8,9 +9,11 @@
 #include "apps/model_input.hpp"
 #include "apps/report/run_report.hpp"
 #include "apps/signals.hpp"
+#include "data/wrappers.hpp"
 #include "engine/cpu.hpp"
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"
+#include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "nn/study/point_layers.hpp"
 
@@ -31,14 +34,36 @@ Accuracy accuracy_of(const EvaluationResult& r) {
   return {.top1 = r.top1_percent(), .top5 = r.top5_percent(), .loss = r.loss, .images = r.images};
 }
 
+/// By its step, not by `latest`: a process that was killed before it moved the link left an older model there.
+LoadedModel load_last(const MeasureArgs& args) {
+  LoadedModel model = load_model(CheckpointStore(args.run, 1).path_for(args.steps).string());
+  if (!model.checkpoint)
+    throw ModelError("{} is a served model, not the checkpoint of step {}; remove {} to train the point anew",
+                     model.path, args.steps, args.run);
+  if (model.checkpoint->steps_done != args.steps)
+    throw ModelError("{} is of step {}, but the run ended with step {}; remove {} to train the point anew", model.path,
+                     model.checkpoint->steps_done, args.steps, args.run);
+  return model;
+}
+
+/// Images lie in the order of their classes, so a few of them are spread over all.
+DatasetPtr training_images(const MeasureArgs& args) {
+  if (args.train_limit == 0) return args.train;
+  return std::make_shared<Subset>(args.train, SubsetArgs{.evenly = args.train_limit});
+}
+
 Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
-  const EvaluationReport report = evaluate_dataset(model.run, args.train, args.options.network.image_size,
+  const EvaluationReport report = evaluate_dataset(model.run, training_images(args), args.options.network.image_size,
                                                    {.batch_size = 64,
-                                                    .limit = args.train_limit,
                                                     .loader_threads = args.options.loader_threads,
                                                     .strict_data = args.options.strict_data,
                                                     .stop = stop_requested});
   if (report.stopped) throw InterruptedError("interrupted while {} was measured", args.point.name());
+  if (!std::isfinite(report.result.loss))
+    throw DivergedError(
+        "{} gives logits that are not finite for training images; try a study with a lower --lr, a longer "
+        "--warmup-epochs or with --clip-grad-norm",
+        model.path);
   return accuracy_of(report.result);
 }
 
@@ -62,7 +87,7 @@ PointResult measure_point(const MeasureArgs& args) {
   if (facts.curves.evaluations.empty())
     throw ModelError("{}/metrics.jsonl has no evaluation, so the point has no result; remove {} to train it anew",
                      args.run, args.run);
-  const LoadedModel model = load_model((std::filesystem::path(args.run) / "latest").string());
+  const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network.options;
   PointResult p;
   p.name = args.point.name();
@@ -72,12 +97,13 @@ PointResult measure_point(const MeasureArgs& args) {
   p.seed = args.point.seed;
   p.image_size = network.image_size;
   p.classes = network.classes;
-  p.steps = model.checkpoint->steps_done;
+  p.steps = args.steps;
   p.epochs = args.options.steps > 0 ? 0 : args.options.epochs;
   p.cost = cost_of(model.network).total;
   p.ratio = cost_ratio(p.cost, reference_cost(network));
   p.last = accuracy_of(args.last);
-  p.best = best_smoothed(facts.curves.evaluations);
+  p.best = best_smoothed(facts.curves.evaluations,
+                         model.network.quantizers.empty() ? 0 : args.options.calibrate_step(args.steps));
   p.train_unaugmented = training_accuracy(model, args);
   p.curves.train = thinned(facts.curves.train, kCurveSamples);
   p.curves.evaluations = facts.curves.evaluations;

@@ -14,15 +14,17 @@ struct MeasureArgs {
   std::string run;  // folder of a finished run
   StudyPoint point;
   TrainOptions options;
+  int64_t steps = 0;        // that the run has done
   EvaluationResult last;    // of the validation images, after the last step
   DatasetPtr train;         // the images that were trained on
-  int64_t train_limit = 0;  // how many of them are evaluated (0: all)
+  int64_t train_limit = 0;  // how many of them are evaluated, spread over their order (0: all)
 };
 
 /// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which
 /// is not served: then bytes and times stay 0.
 /// Cost: an evaluation of the training images, and a few seconds of inference.
-/// Errors: as load_model, save_served and read_run; InterruptedError when a signal asked to stop.
+/// Errors: as load_model, save_served and read_run; ModelError when the checkpoint of the last step is of another one;
+/// DivergedError when its loss on the training images is not finite; InterruptedError when a signal asked to stop.
 PointResult measure_point(const MeasureArgs& args);
 
 }  // namespace nibble::apps

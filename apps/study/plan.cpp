@@ -103,6 +103,7 @@ std::string to_json(const StudyPlan& plan) {
   j["train_images"] = plan.data.train_images;
   j["val_images"] = plan.data.validation_images;
   j["train_eval_images"] = plan.train_eval_images;
+  j["train_eval_spread"] = plan.train_eval_spread;
   j["points"] = nlohmann::ordered_json::array();
   for (const StudyPoint& p : plan.points)
     j["points"].push_back({{"precision", p.precision}, {"width", p.width}, {"seed", p.seed}});
@@ -121,6 +122,7 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
     plan.data.train_images = j.at("train_images").get<int64_t>();
     plan.data.validation_images = j.at("val_images").get<int64_t>();
     plan.train_eval_images = j.at("train_eval_images").get<int64_t>();
+    plan.train_eval_spread = j.value("train_eval_spread", false);
     if (plan.train_eval_images < 0) throw refuse("train_eval_images is below 0");
     for (const nlohmann::json& p : j.at("points")) {
       StudyPoint point;

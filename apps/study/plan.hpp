@@ -46,6 +46,7 @@ struct StudyData {
 struct StudyPlan {
   StudyData data;
   int64_t train_eval_images = 0;   // training images evaluated without augmentation (0: all)
+  bool train_eval_spread = true;   // spread over all classes; false: begun by a version that took the first ones
   std::vector<StudyPoint> points;  // by seed, width, and precision in the order asked for: cheap ones first
 
   /// Adds what is not there yet. A list that the grid leaves empty is that of the points (seeds: those that all their

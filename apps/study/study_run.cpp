@@ -12,6 +12,7 @@
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
+#include "data/decode.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/cost.hpp"
@@ -49,6 +50,15 @@ std::set<std::string> names_left_out() {
   std::set<std::string> names = kVaried;
   names.insert(kHarmless.begin(), kHarmless.end());
   return names;
+}
+
+/// The first difference between two recipes. Older versions wrote the decoder `auto`, whichever it was: that differs
+/// from none.
+ConfigDifference difference_of(const std::string& recipe, const std::string& other, std::set<std::string> ignored) {
+  const ConfigDifference d = first_difference(recipe, other, ignored);
+  if (d.name != "decoder" || (d.first != "'auto'" && d.second != "'auto'")) return d;
+  ignored.insert(d.name);
+  return first_difference(recipe, other, ignored);
 }
 
 }  // namespace
@@ -92,13 +102,33 @@ void StudyRun::settle_recipe() {
   recipe_.resolve();
   if (recipe_.options.data.empty())
     throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+  settle_decoder(known ? own.options.decoder : "");
   if (!known) return;
-  const ConfigDifference d = first_difference(recipe_.config_text(), own.config_text(), names_left_out());
+  const ConfigDifference d = difference_of(recipe_.config_text(), own.config_text(), names_left_out());
   if (!d.name.empty())
     throw UsageError(
         "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option away or begin another "
         "study",
         args_.out, d.name, d.second, d.first);
+}
+
+/// `auto` may be another decoder where the study goes on, so the recipe names the one it began with (`own`; empty: it
+/// begins now). A study of an older version has `auto`, and goes on with it until a decoder is asked for.
+void StudyRun::settle_decoder(const std::string& own) {
+  std::string& decoder = recipe_.options.decoder;
+  const Decoder asked = decoder_from_name(decoder);
+  if (own.empty()) {
+    decoder = name_of(resolve(asked));
+    return;
+  }
+  const Decoder begun = decoder_from_name(own);
+  if (begun == Decoder::auto_) return;
+  if (begun == Decoder::turbo && resolve(Decoder::auto_) != Decoder::turbo)
+    throw UsageError(
+        "the study '{}' was begun with the decoder {}, which this build does not have, and the pixels of {} differ: "
+        "build with libturbojpeg0-dev installed, or begin another study",
+        args_.out, own, name_of(Decoder::stb));
+  if (asked == Decoder::auto_) decoder = name_of(resolve(asked));
 }
 
 void StudyRun::settle_plan() {
@@ -118,6 +148,11 @@ void StudyRun::settle_plan() {
     throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option away or begin another study",
                      args_.out, plan_.train_eval_images, limit);
   plan_.train_eval_images = limit;
+  if (limit > 0 && !plan_.train_eval_spread)
+    warn(
+        fmt::format("the study '{}' was begun by a version that evaluated its first {} training images, of few "
+                    "classes; now they are spread over all: remove older results to measure them anew",
+                    args_.out, grouped(limit)));
   if (!known || !args_.grid.empty()) plan_.add(args_.grid);
   if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
   for (const StudyPoint& p : plan_.points) {  // what cannot be trained is refused before anything is written
@@ -176,7 +211,7 @@ void StudyRun::refuse_other_recipes() {
       config = read_text_file(source, kLongestConfig);
     }
     set_point(p);
-    const ConfigDifference d = first_difference(recipe_.config_text(), config, kHarmless);
+    const ConfigDifference d = difference_of(recipe_.config_text(), config, kHarmless);
     if (!config.empty() && !d.name.empty())
       throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
                        source.string(), d.name, d.second, d.first, remedy.string());
@@ -281,10 +316,16 @@ void StudyRun::work_on(const StudyPoint& point) {
   const PointResult result = measure_point({.run = folder,
                                             .point = point,
                                             .options = recipe_.options,
+                                            .steps = summary.steps,
                                             .last = summary.evaluation,
                                             .train = run.training_set(),
                                             .train_limit = plan_.train_eval_images});
   write_file_atomically(result_path(args_.out, point.name()), to_json(result));
+  if (const int64_t all = plan_.data.validation_images; result.last.images < all)
+    warn(
+        fmt::format("{} was judged on {} of {} validation images, the others cannot be read; a report compares "
+                    "points whose numbers differ by at most 1 %",
+                    point.name(), grouped(result.last.images), grouped(all)));
   CheckpointStore(folder, 1).publish(summary.steps);  // ResNet-50 x1.5: 0.4 GB each, and only for going on
 }
 

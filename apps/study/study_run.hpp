@@ -40,8 +40,10 @@ struct PointEstimate {
 class StudyRun {
  public:
   /// `recipe` holds what the command line said; --config and, of an existing study, its recipe fill the rest.
+  /// A new study's decoder `auto` becomes the one of this machine, for all points.
   /// UsageError when another process works on the study, when the recipe differs from the study's own or from that of
-  /// a run or result that lies in the folder already, naming the first difference; DataError when the data differ.
+  /// a run or result that lies in the folder already, naming the first difference, when this build lacks the study's
+  /// decoder; DataError when the data differ.
   StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
 
   const StudyPlan& plan() const { return plan_; }
@@ -64,6 +66,7 @@ class StudyRun {
  private:
   void lock();
   void settle_recipe();
+  void settle_decoder(const std::string& own);
   void settle_plan();
   void read_kept();
   void unpack_kept();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -103,8 +104,11 @@ std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations) 
   return result;
 }
 
-SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations) {
-  const std::vector<SmoothedEpoch> all = smoothed(evaluations);
+SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step) {
+  std::vector<EvalSample> counted;
+  std::copy_if(evaluations.begin(), evaluations.end(), std::back_inserter(counted),
+               [&](const EvalSample& e) { return e.step >= first_step; });
+  const std::vector<SmoothedEpoch> all = smoothed(counted.empty() ? evaluations : counted);
   return *std::max_element(all.begin(), all.end(),
                            [](const SmoothedEpoch& a, const SmoothedEpoch& b) { return a.top1 < b.top1; });
 }

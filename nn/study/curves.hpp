@@ -50,7 +50,9 @@ struct SmoothedEpoch {
 /// evaluation an epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends.
 std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
 
-/// The epoch with the highest smoothed accuracy, the first of equals. `evaluations` is not empty.
-SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations);
+/// The epoch with the highest smoothed accuracy, the first of equals, among the evaluations from `first_step` on; those
+/// before it are not smoothed into later ones either. For a network with quantizers it is the calibration step:
+/// evaluations before it are of bf16 activations. Where none is left all count. `evaluations` is not empty.
+SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step);
 
 }  // namespace nibble

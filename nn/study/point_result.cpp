@@ -104,8 +104,10 @@ class Reader {
   [[noreturn]] void fail(const std::string& key, const std::string& what) const {
     std::string place = path_ + key;
     if (place.ends_with('.')) place.pop_back();
-    throw DataError("{} is no result of a training run: {} {}; remove the file to compute the point again", source_,
-                    place.empty() ? "its text" : "'" + place + "'", what);
+    throw DataError(
+        "{} is no result of a training run: {} {}; give a study's folder or its study.json, or, if it is a point's "
+        "damaged result.json, remove it to compute the point again",
+        source_, place.empty() ? "its text" : "'" + place + "'", what);
   }
 
  private:

@@ -70,6 +70,21 @@ TEST_CASE("run report: a finished run says its accuracy with a standard error, a
   CHECK(has(html, "label-smoothing = "));
 }
 
+TEST_CASE("run report: the published metric of a quantized run is of evaluations after calibration") {
+  const TemporaryFolder run("report");
+  std::string metrics = kMetrics;
+  metrics.replace(metrics.find("\"eval/top1\":30"), 14, "\"eval/top1\":90");
+  write_run(run, metrics);
+  RunFacts facts = read_run(run / "");
+  facts.options.calibrate_at = 11;
+  CHECK(has(run_report(facts), "over five epochs, is 50.0 % (epoch 2)."));
+  facts.options.calibrate_at = 10;
+  CHECK(has(run_report(facts), "over five epochs, is 75.0 % (epoch 1)."));  // (2.5 * 90 + 1.5 * 50) / 4
+  facts.options.calibrate_at = 11;
+  facts.options.network.precision = "bf16";
+  CHECK(has(run_report(facts), "over five epochs, is 75.0 % (epoch 1)."));
+}
+
 TEST_CASE("run report: an unfinished run is reported as far as it came") {
   const TemporaryFolder run("report");
   write_run(run, "{\"step\":5,\"epoch\":0.5,\"train/loss\":2.5,\"train/top1\":20}\n{\"step\":6,\"tra");

@@ -222,6 +222,21 @@ TEST_CASE("study report: points that do not compare are refused") {
   CHECK_THROWS_AS(study_page(points, "sizes"), DataError);
 }
 
+TEST_CASE("study report: points that lack a few validation images are named; beyond 1 % they do not compare") {
+  std::vector<PointResult> points = small_study();
+  CHECK(uneven_images(points) == "");
+  points[0].last.images = 9950;
+  points[3].last.images = 9900;
+  const std::string sentence =
+      "not all models saw the same validation images: w8a8-x1-s0 saw 9,900; bf16-x0.5-s0 saw 9,950; the others 10,000";
+  CHECK(uneven_images(points) == sentence);
+  CHECK(has(study_page(points, "uneven"), "validation images (" + sentence + ")."));
+  CHECK_NOTHROW(study_json(points));
+  points[3].last.images = 9899;
+  CHECK_THROWS_WITH_AS(study_page(points, "uneven"), doctest::Contains("'w8a8-x1-s0'"), DataError);
+  CHECK_THROWS_WITH_AS(study_page(points, "uneven"), doctest::Contains("do not compare"), DataError);
+}
+
 TEST_CASE("study report: the command writes page, JSON, CSV and picture, and reads its own JSON again") {
   if (!testing::program()) {
     MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
@@ -246,6 +261,14 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(testing::run_program(again).code == 0);
   CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
+  PointResult fewer = small_study()[1];
+  fewer.last.images = 9990;
+  folder.write("study/" + fewer.name + "/result.json", to_json(fewer));
+  for (const char* command : {"study report ", "study pick --max-linear 1 "}) {
+    const testing::Result uneven = testing::run_program(command + (folder / "study"));
+    CHECK(uneven.code == 0);
+    CHECK(has(uneven.err, "bf16-x1-s0 saw 9,990; the others 10,000"));
+  }
   const std::string before = testing::read_text(folder / "study.json");
   for (const char* companion : {"study.json", "points.csv", "pareto.svg"}) {
     const testing::Result named =

@@ -65,6 +65,7 @@ TEST_CASE("study plan: a plan read back is the same, whatever bytes name its cla
   CHECK(back.data == plan.data);
   CHECK(back.points == plan.points);
   CHECK(back.train_eval_images == 500);
+  CHECK(back.train_eval_spread);
 }
 
 TEST_CASE("study plan: a hostile plan is refused in one sentence that names its file") {
@@ -74,6 +75,8 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
   };
   const std::string good = R"({"precision":"bf16","width":1,"seed":0})";
   CHECK(plan_from_json(plan("[" + good + "]"), "f").points.size() == 1);
+  CHECK_FALSE(plan_from_json(plan("[" + good + "]"), "f").train_eval_spread);  // as older versions wrote it
+  CHECK_THROWS_AS(plan_from_json(plan("[]", R"("format":"nibble-study-1","train_eval_spread":1)"), "f"), DataError);
   for (const std::string& text :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string(100000, '['),
         plan("[]", R"("format":1)"), plan("[]", R"("format":"nibble-study-2")"), plan("7"), plan("[7]"), plan("[{}]"),

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "data/decode.hpp"
 #include "tests/apps/program.hpp"
 
 namespace nibble::testing {
@@ -42,6 +43,15 @@ void check_refused(const std::string& arguments, int code, const std::string& pa
   CHECK(r.err.rfind("error: ", 0) == 0);
   CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
   CHECK_MESSAGE(has(r.err, part), part);
+}
+
+/// The file must have `from`; all of them become `to`.
+void replace_in(const std::string& path, const std::string& from, const std::string& to) {
+  std::string text = read_text(path);
+  REQUIRE(has(text, from));
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
+  write_text(path, text);
 }
 
 std::vector<std::string> names(const nlohmann::json& points) {
@@ -242,6 +252,59 @@ TEST_CASE("study run: a point that fails stops no other, is noted and is tried a
   CHECK(fs::exists(point + "/result.json"));
 }
 
+TEST_CASE("study run: a study keeps the decoder it began with; one of an older version, which wrote auto, goes on") {
+  const TemporaryFolder folder("study-decoder");
+  const std::string data = folder / "data", study = folder / "study", again = "study run --quiet --out " + study;
+  if (!make_data(data)) return;
+  const std::string recipe = study + "/recipe.toml", point = study + "/bf16-x0.05-s0";
+  const std::string own(name_of(resolve(Decoder::auto_))), other = own == "turbo" ? "stb" : "turbo";
+  const auto decoder = [](const std::string& name) { return "decoder = '" + name + "'"; };
+  REQUIRE(run_program("study run --quiet --data " + data + " --out " + study + kRecipe +
+                      "--widths 0.05 --precisions bf16 --train-eval-images 7")
+              .code == 0);
+  CHECK(has(read_text(recipe), decoder(own)));
+  CHECK(has(read_text(point + "/config.resolved.toml"), decoder(own)));
+  CHECK(run_program(again + " --decoder auto").code == 0);
+  check_refused(again + " --decoder " + other, 2, "has " + decoder(own) + ", not '" + other + "'");
+  CHECK(has(read_text(recipe), decoder(own)));
+  replace_in(recipe, decoder(own), decoder(other));
+  check_refused(again + " --decoder auto", 2,
+                own == "turbo" ? "has decoder = 'stb', not 'turbo'"
+                               : "was begun with the decoder turbo, which this build does not have");
+
+  // As an older version left it: no option names the decoder, and the plan does not say how images were chosen.
+  replace_in(recipe, decoder(other), decoder("auto"));
+  for (const char* file : {"/config.resolved.toml", "/result.json"})
+    replace_in(point + file, decoder(own), decoder("auto"));
+  replace_in(study + "/plan.json", "\"train_eval_spread\": true,", "");
+  const Result older = run_program(again);
+  CAPTURE(older.err);
+  CHECK(older.code == 0);
+  CHECK(has(older.err, "begun by a version that evaluated its first 7 training images"));
+  CHECK(has(read_text(recipe), decoder("auto")));
+  // A begun point that needs a decoder can be given it.
+  fs::remove(point + "/result.json");
+  CHECK(run_program(again + " --decoder " + own).code == 0);
+  CHECK(has(read_text(recipe), decoder(own)));
+  CHECK(fs::exists(point + "/result.json"));
+}
+
+TEST_CASE("study run: a point that was judged on fewer images than the validation set has says so at once") {
+  const TemporaryFolder folder("study-fewer");
+  const std::string data = folder / "data", study = folder / "study";
+  if (!make_data(data)) return;
+  for (const auto& entry : fs::recursive_directory_iterator(data + "/val"))
+    if (entry.is_regular_file()) {
+      write_text(entry.path().string(), "no image");
+      break;
+    }
+  const Result r =
+      run_program("study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.05 --precisions bf16");
+  CAPTURE(r.err);
+  CHECK(r.code == 0);
+  CHECK(has(r.err, "bf16-x0.05-s0 was judged on 9 of 10 validation images"));
+}
+
 TEST_CASE("study measure: all points are timed in one sitting, and nothing else of their results changes") {
   const TemporaryFolder folder("study-measure");
   const std::string data = folder / "data", study = folder / "study", kept = folder / "kept";
@@ -293,6 +356,12 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   CHECK(now == then);
   CHECK_FALSE(fs::exists(kept + "/.lock"));
 
+  now = nlohmann::json::parse(read_text(kept + "/study.json"));
+  for (nlohmann::json& p : now.at("points")) p.at("last").at("images") = p.at("name") == points[0] ? 995 : 1000;
+  folder.write("kept/study.json", now.dump());
+  const Result uneven = run_program(measure + kept);
+  CHECK(uneven.code == 0);
+  CHECK(has(uneven.err, points[0] + " saw 995; the others 1,000"));
   nlohmann::json strangers = nlohmann::json::parse(read_text(kept + "/study.json"));
   strangers.at("points")[0].at("last").at("images") = 7;
   folder.write("kept/study.json", strangers.dump());

@@ -96,13 +96,23 @@ TEST_CASE("smoothing weighs five epochs 1 3 5 3 1 and renormalises at the ends")
 }
 
 TEST_CASE("one lucky epoch is not the best smoothed epoch") {
-  const SmoothedEpoch best = best_smoothed(evaluations({10, 60, 10, 50, 52, 51, 50, 49}));
+  const SmoothedEpoch best = best_smoothed(evaluations({10, 60, 10, 50, 52, 51, 50, 49}), 0);
   CHECK(best.step == 60);  // (50 + 3 * 52 + 5 * 51 + 3 * 50 + 49) / 13
   CHECK(best.top1 == doctest::Approx(660.0 / 13));
 }
 
 TEST_CASE("of equal smoothed epochs the first is the best") {
-  CHECK(best_smoothed(evaluations({30, 30, 30})).step == 10);
+  CHECK(best_smoothed(evaluations({30, 30, 30}), 0).step == 10);
+}
+
+TEST_CASE("evaluations before the first step that counts are neither the best nor smoothed into later ones") {
+  const std::vector<EvalSample> all = evaluations({90, 90, 90, 40, 50, 45, 40, 30});
+  const SmoothedEpoch best = best_smoothed(all, 40);
+  CHECK(best.step == 50);
+  CHECK(best.top1 == doctest::Approx((3 * 40 + 5 * 50 + 3 * 45 + 40) / 12.0));
+  CHECK(best_smoothed(all, 31).top1 == best.top1);
+  CHECK(best_smoothed(all, 80).top1 == 30);
+  CHECK(best_smoothed(all, 81).top1 == best_smoothed(all, 0).top1);  // none is left: all count
 }
 
 TEST_CASE("thinning keeps the mean and the last step") {

@@ -136,7 +136,7 @@ TEST_CASE("hostile results are refused in one sentence that names file, key and 
   CHECK(with("/layers/1/code_counts", std::vector<int>(257, 0)).find("'layers[1].code_counts'") != std::string::npos);
   CHECK(with("/layers/1/clipped", 13).find("'layers[1].clipped' is more than 'values'") != std::string::npos);
   CHECK(with("/latency", nullptr).find("'latency' is no object") != std::string::npos);
-  CHECK(with("/last/top1", 100.5).find("remove the file to compute the point again") != std::string::npos);
+  CHECK(with("/last/top1", 100.5).find("remove it to compute the point again") != std::string::npos);
 }
 
 TEST_CASE("bytes that are not UTF-8 do not stop a result from being written") {
