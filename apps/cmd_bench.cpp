@@ -170,11 +170,11 @@ class Bench : public Command {
       print_object(j);
       return;
     }
-    print(
-        fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {} {} px batch {}  {}, {} threads, peak {} MiB",
-                    p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
-                    options_.network.width, options_.network.precision, options_.network.image_size,
-                    options_.batch_size, name_of(active_isa()), threads(), peak_memory() >> 20));
+    print(fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {} {} px batch {}  {}, {}, peak {} MiB",
+                      p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
+                      options_.network.width, options_.network.precision, options_.network.image_size,
+                      options_.batch_size, name_of(active_isa()), counted(threads(), "thread"),
+                      grouped(peak_memory() >> 20)));
     if (profile_) print(profile_text(profile_of(p), net));
   }
 

@@ -29,7 +29,8 @@ class CostCommand : public Command {
     fields_ = network_fields(options_, texts_);
     declare_fields(app, fields_, "Network");
     add_option(app, "--classes", options_.classes, "classes of the model").capture_default_str();
-    add_option(app, "--max-linear", max_linear_, "answer the largest width whose linear cost ratio is at most this");
+    add_option(app, "--max-linear", max_linear_,
+               "answer the largest width, in steps of 0.01 from 0.05 to 8, whose linear cost ratio is at most this");
     add_option(app, "--config", config_, "TOML file with these options and per-layer precisions");
     add_flag(app, "--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
     declare_threads(app, threads_);
@@ -37,6 +38,9 @@ class CostCommand : public Command {
   }
 
   int run() override {
+    apply_threads(threads_);
+    if (has_option(*app_, "--max-linear") && has_option(*app_, "--width"))
+      throw UsageError("--max-linear answers a width and takes none; leave --width or --max-linear away");
     if (!config_.empty()) read_file_options();
     resolve_texts(texts_, options_);
     const bool wanted = has_option(*app_, "--max-linear");
@@ -70,7 +74,6 @@ class CostCommand : public Command {
 
   /// On fresh weights: neither bytes nor time depend on what a network has learnt.
   void measure() {
-    apply_threads(threads_);
     const ServedModel model = untrained_model(options_);
     served_bytes_ = served_sizes(model).file_bytes;
     Executor executor(model);
@@ -127,10 +130,9 @@ class CostCommand : public Command {
         ratio.quadratic, ratio.memory));
     if (measure_)
       print(
-          fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {} "
-                      "threads)",
+          fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {})",
                       grouped(static_cast<int64_t>(served_bytes_)), latency_.batch1_ms, latency_.batch32_ms_per_image,
-                      latency_.cpu, latency_.isa, latency_.threads));
+                      latency_.cpu, latency_.isa, counted(latency_.threads, "thread")));
   }
 
   CLI::App* app_ = nullptr;

@@ -156,24 +156,23 @@ class Doctor : public Command {
     }
     print(fmt::format("cpu      {}", cpu_features().brand));
     print(fmt::format("kernels  {}; runnable: {}", isa_explanation(), fmt::join(levels, ", ")));
-    print(fmt::format("cores    {} online, {} available to this process, {} threads", sysconf(_SC_NPROCESSORS_ONLN),
-                      available_cores(), threads()));
+    print(fmt::format("cores    {} online, {} available to this process, {}", sysconf(_SC_NPROCESSORS_ONLN),
+                      available_cores(), counted(threads(), "thread")));
     print(fmt::format("memory   {} MiB, {} MiB allowed, {} MiB available; transparent huge pages: {}",
-                      memory.total >> 20, memory.limit >> 20, memory.available >> 20,
+                      grouped(memory.total >> 20), grouped(memory.limit >> 20), grouped(memory.available >> 20),
                       j["huge_pages"].get<std::string>()));
-    print(fmt::format("decoder  {}{}", j["decoder"].get<std::string>(),
-                      data_.empty() ? ""
-                                    : fmt::format(", {:.0f} images/s a thread",
-                                                  j["decode_images_per_second_per_thread"].get<double>())));
+    const auto rate = [](const nlohmann::ordered_json& number) { return rate_text(number.get<double>()); };
+    print(fmt::format(
+        "decoder  {}{}", j["decoder"].get<std::string>(),
+        data_.empty() ? "" : fmt::format(", {} images/s a thread", rate(j["decode_images_per_second_per_thread"]))));
     if (!data_.empty()) {
       const auto& loader = j["loader_images_per_second_per_thread"];
-      print(fmt::format(
-          "loader   {:.0f} images/s a thread at 64 px, {:.0f} at 128 px, {:.0f} at 224 px (decoded and augmented)",
-          loader["64"].get<double>(), loader["128"].get<double>(), loader["224"].get<double>()));
+      print(fmt::format("loader   {} images/s a thread at 64 px, {} at 128 px, {} at 224 px (decoded and augmented)",
+                        rate(loader["64"]), rate(loader["128"]), rate(loader["224"])));
     }
     const auto& probe = j["probe_train_images_per_second"];
-    print(fmt::format("training probe (resnet26 x0.25, 64 px): bf16 {:.0f}, w8a8 {:.0f}, w4a4-fl8 {:.0f} img/s",
-                      probe["bf16"].get<double>(), probe["w8a8"].get<double>(), probe["w4a4-fl8"].get<double>()));
+    print(fmt::format("training probe (resnet26 x0.25, 64 px): bf16 {}, w8a8 {}, w4a4-fl8 {} img/s",
+                      rate(probe["bf16"]), rate(probe["w8a8"]), rate(probe["w4a4-fl8"])));
     print(estimate ? estimated
                    : "for a network of your choice: nibble doctor --arch resnet50 --width 1 --image-size 224");
     return 0;
@@ -194,14 +193,14 @@ class Doctor : public Command {
          {"images_per_second_before_calibration", 1 / image.before},
          {"images_per_second_after_calibration", 1 / image.after}};
     std::string text =
-        fmt::format("training {} x{} {}, {} px, batch {}: {:.3g} img/s before calibration, {:.3g} after", n.arch,
-                    n.width, n.precision, n.image_size, o.batch_size, 1 / image.before, 1 / image.after);
+        fmt::format("training {} x{} {}, {} px, batch {}: {} img/s before calibration, {} after", n.arch, n.width,
+                    n.precision, n.image_size, o.batch_size, rate_text(1 / image.before), rate_text(1 / image.after));
     if (data_.empty()) return text + "; with --data also the time of a run";
     const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
     if (images.size() < o.batch_size) {
       warn(
           fmt::format("no run to estimate: '{}' has {} training images, fewer than one batch of {}; lower --batch-size",
-                      data_, images.size(), o.batch_size));
+                      data_, grouped(images.size()), o.batch_size));
       return text;
     }
     const int64_t steps = o.epochs * (images.size() / o.batch_size);
@@ -214,8 +213,8 @@ class Doctor : public Command {
     e["epochs"] = o.epochs;
     e["steps"] = steps;
     e["seconds"] = seconds;
-    return text +
-           fmt::format("\n{} epochs are {} steps: {} without evaluations", o.epochs, grouped(steps), duration(seconds));
+    return text + fmt::format("\n{}: {}, {} without evaluations", counted(o.epochs, "epoch"), counted(steps, "step"),
+                              duration(seconds));
   }
 
   CLI::App* app_ = nullptr;

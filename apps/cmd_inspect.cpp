@@ -52,6 +52,12 @@ class Inspect : public Command {
   const char* summary() const override { return "per-layer table of a model: shapes, bits, bounds, bytes, kernels"; }
   const char* examples() const override { return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json"; }
 
+  const char* notes() const override {
+    return "\n\nColumns: clipped is the share of the layer's inputs beyond their bounds, codes how many of all occur,\n"
+           "zero and top the shares of code 0 and of the highest, all at the last evaluation; product is the kernel:\n"
+           "u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized.";
+  }
+
   void declare(CLI::App& app) override {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
     add_flag(app, "--json", json_, "print one JSON object");

@@ -45,8 +45,11 @@ class Predict : public Command {
     bool failed = false;
     for (const std::string& path : images_) {
       std::vector<Guess> best;
+      std::string damage;
       try {
-        best = predict(model, load_image(path, decoder));
+        const Image image = load_image(path, decoder);
+        damage = image.warning;
+        best = predict(model, image);
       } catch (const Error& e) {
         if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
         failed = true;
@@ -56,7 +59,8 @@ class Predict : public Command {
           warn(fmt::format("error: {}", e.what()));
         continue;
       }
-      report(model, path, best);  // outside: what cannot be printed is no bad image
+      if (!damage.empty()) warn(fmt::format("{} is used although damaged: {}", path, damage));
+      report(model, path, best, damage);  // outside: what cannot be printed is no bad image
     }
     return failed ? static_cast<int>(ExitCode::kData) : 0;
   }
@@ -80,7 +84,8 @@ class Predict : public Command {
     return best;
   }
 
-  void report(const LoadedModel& model, const std::string& path, const std::vector<Guess>& best) const {
+  void report(const LoadedModel& model, const std::string& path, const std::vector<Guess>& best,
+              const std::string& damage) const {
     const auto label = [&](int64_t i) {
       return static_cast<size_t>(i) < model.class_names.size() ? model.class_names[static_cast<size_t>(i)]
                                                                : std::to_string(i);
@@ -90,11 +95,13 @@ class Predict : public Command {
       j["image"] = path;
       j["top"] = nlohmann::ordered_json::array();
       for (const Guess& g : best) j["top"].push_back({{"index", g.index}, {"name", label(g.index)}, {"p", g.p}});
+      if (!damage.empty()) j["warning"] = damage;
       print_object(j);
       return;
     }
-    std::string line = path + ":";
-    for (const Guess& g : best) line += fmt::format("  {} {:.1f} %", label(g.index), 100 * static_cast<double>(g.p));
+    std::string line = one_line(path) + ":";
+    for (const Guess& g : best)
+      line += fmt::format("  {} {:.1f} %", one_line(label(g.index)), 100 * static_cast<double>(g.p));
     print(line);
   }
 

@@ -23,11 +23,12 @@ class Report : public Command {
   }
 
   int run() override {
-    const std::string page = run_report(read_run(run_));
     const std::filesystem::path out =
         out_.empty() ? std::filesystem::path(run_) / "report.html" : std::filesystem::path(out_);
+    refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
+    const std::string page = run_report(read_run(run_));
     write_file_atomically(out, page);
-    message(fmt::format("report: {} ({} bytes)", out.string(), grouped(static_cast<int64_t>(page.size()))));
+    message(fmt::format("report: {} ({} bytes)", one_line(out.string()), grouped(static_cast<int64_t>(page.size()))));
     return 0;
   }
 

@@ -26,9 +26,10 @@ class Study : public Command {
   }
 
   void declare(CLI::App& app) override {
+    app.require_subcommand(0, 1);
     for (const auto& part : parts_) {
       CLI::App* sub = app.add_subcommand(part->name(), part->summary());
-      sub->footer(std::string("Examples:\n") + part->examples());
+      sub->footer(std::string("Examples:\n") + part->examples() + part->notes());
       part->declare(*sub);
       sub->callback([this, c = part.get()] { chosen_ = c; });
     }

@@ -34,8 +34,8 @@ class Synth : public Command {
     if (json_)
       print_object({{"train", counts.train}, {"val", counts.val}, {"classes", counts.classes}});
     else
-      print(fmt::format("{}: {} training and {} validation images, {} classes", out_, counts.train, counts.val,
-                        counts.classes));
+      print(fmt::format("{}: {} training and {} validation images, {} classes", one_line(out_), counts.train,
+                        counts.val, counts.classes));
     return 0;
   }
 

@@ -18,6 +18,8 @@ class Command {
   virtual const char* summary() const = 0;
   /// Shown below the options; whole lines a user can paste.
   virtual const char* examples() const = 0;
+  /// Lines below the examples that explain the output; begins with an empty one.
+  virtual const char* notes() const { return ""; }
   virtual void declare(CLI::App& app) = 0;
   /// Returns an exit code; errors are thrown.
   virtual int run() = 0;

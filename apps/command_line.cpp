@@ -1,10 +1,19 @@
 #include "apps/command_line.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <optional>
 #include <type_traits>
 #include <vector>
+
+#include "engine/error.hpp"
 
 namespace nibble::apps {
 
@@ -33,13 +42,58 @@ DeclaredOption& DeclaredOption::group(const std::string& heading) {
   return *this;
 }
 
+namespace {
+
+/// The type of one value: of a list's element, of what may be missing.
+template <typename T>
+struct One {
+  using Type = T;
+};
+template <typename T>
+struct One<std::vector<T>> {
+  using Type = T;
+};
+template <typename T>
+struct One<std::optional<T>> {
+  using Type = T;
+};
+
+/// The parser takes any number, at the nearest end of its range when it lies beyond, and wraps -1 to 2^64 - 1.
+template <typename Number>
+void check_number(const std::string& name, const std::string& text) {
+  using Limits = std::numeric_limits<Number>;
+  char* end = nullptr;
+  errno = 0;
+  if constexpr (std::is_floating_point_v<Number>) {
+    const double v = std::strtod(text.c_str(), &end);
+    if (*end != '\0') throw UsageError("{} is '{}'; use a number", name, text);
+    if (errno == ERANGE && (v == 0 || std::isinf(v)))
+      throw UsageError("{} is {}; use a number that a double can hold", name, text);
+  } else if constexpr (std::is_unsigned_v<Number>) {
+    std::strtoull(text.c_str(), &end, 0);
+    if (*end != '\0' || errno == ERANGE || text.find('-') != std::string::npos)
+      throw UsageError("{}: {} is no whole number from 0 to {}", name, text, Limits::max());
+  } else {
+    const long long v = std::strtoll(text.c_str(), &end, 0);
+    if (*end != '\0') throw UsageError("{} is '{}'; use a whole number", name, text);
+    if (errno == ERANGE || v < Limits::min() || v > Limits::max())
+      throw UsageError("{} is {}; use a whole number from {} to {}", name, text, Limits::min(), Limits::max());
+  }
+}
+
+}  // namespace
+
 template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help) {
   CLI::Option* option = app.add_option(name, value, help);
-  if constexpr (std::is_same_v<Value, uint64_t> || std::is_same_v<Value, std::vector<uint64_t>>)
-    option->check([](const std::string& text) {  // the parser wraps -1 to 2^64 - 1
-      return text.find('-') != std::string::npos ? text + " is no whole number from 0" : std::string();
-    });
+  option->check([option, name](const std::string& text) {
+    if (text.empty())
+      throw UsageError("{} is empty, as from a variable that is not set; give it a value{}", name,
+                       option->get_required() ? "" : " or leave it away");
+    if constexpr (!std::is_same_v<typename One<Value>::Type, std::string>)
+      check_number<typename One<Value>::Type>(name, text);
+    return std::string();
+  });
   return DeclaredOption(option);
 }
 
@@ -63,5 +117,19 @@ NIBBLE_OPTION_TYPE(std::vector<double>);
 NIBBLE_OPTION_TYPE(std::optional<int64_t>);
 NIBBLE_OPTION_TYPE(std::optional<double>);
 #undef NIBBLE_OPTION_TYPE
+
+void refuse_to_replace(const std::filesystem::path& out, std::string_view begins_with, std::string_view kind) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(out, none) || std::filesystem::file_size(out, none) == 0) return;
+  std::string start(begins_with.size(), '\0');
+  std::ifstream in(out, std::ios::binary);
+  in.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<size_t>(in.gcount()));
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  if (std::equal(start.begin(), start.end(), begins_with.begin(), begins_with.end(),
+                 [&](char a, char b) { return lower(a) == lower(b); }))
+    return;
+  throw UsageError("{} exists and is no {}, so it is not replaced; choose another --out", out.string(), kind);
+}
 
 }  // namespace nibble::apps

@@ -78,7 +78,12 @@ void read_layers(const std::string& source, const toml::node& node, std::vector<
     const toml::table* table = entry.as_table();
     const toml::node* precision = table != nullptr ? table->get("precision") : nullptr;
     const auto text = precision != nullptr ? precision->value_exact<std::string>() : std::nullopt;
-    if (!text || table->size() != 1)
+    if (table != nullptr)
+      for (const auto& [key, value] : *table)
+        if (key.str() != "precision")
+          throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\", and no '{}'",
+                           where(source, value), std::string(name.str()), std::string(key.str()));
+    if (!text)
       throw UsageError("{}: the layer '{}' needs exactly one key, precision = \"w8a8\"", where(source, entry),
                        std::string(name.str()));
     if (text->ends_with("-fl8"))

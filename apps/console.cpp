@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -62,6 +63,12 @@ std::string printable(const std::string& text) {
   return out;
 }
 
+std::string one_line(const std::string& name) {
+  std::string line = printable(name);
+  for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos;) line.replace(at, 1, "\\n");
+  return line;
+}
+
 namespace {
 
 void write_line(const std::string& text) {
@@ -73,9 +80,7 @@ void write_line(const std::string& text) {
 
 void warn(const std::string& sentence) {
   constexpr size_t kLongest = 8192;  // two paths of the longest kind that Linux takes
-  std::string line = sentence.size() > kLongest ? sentence.substr(0, kLongest) + "..." : sentence;
-  for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos;) line.replace(at, 1, "\\n");
-  write_line(line);
+  write_line(one_line(sentence.size() > kLongest ? sentence.substr(0, kLongest) + "..." : sentence));
 }
 
 void message(const std::string& lines) {
@@ -138,6 +143,15 @@ std::string grouped(int64_t n) {
   for (int at = static_cast<int>(digits.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3)
     digits.insert(static_cast<size_t>(at), ",");
   return digits;
+}
+
+std::string counted(int64_t n, const std::string& noun) {
+  return grouped(n) + " " + noun + (n == 1 ? "" : "s");
+}
+
+std::string rate_text(double per_second) {
+  if (per_second >= 99.95 && per_second < 1e15) return grouped(std::llround(per_second));
+  return per_second < 1e-3 ? fmt::format("{:.6f}", per_second) : fmt::format("{:.3g}", per_second);
 }
 
 std::string duration(double seconds) {

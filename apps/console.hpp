@@ -17,6 +17,8 @@ Verbosity verbosity();
 
 /// Control characters, which file names and files from outside may hold, as \xNN; line ends stay.
 std::string printable(const std::string& text);
+/// The same for a name inside of a line: line ends, too, which would forge a line.
+std::string one_line(const std::string& name);
 /// Lines on stderr, unless quiet; printable.
 void message(const std::string& lines);
 /// One line on stderr, always: printable, line ends too, and cut where it exceeds 8 KiB.
@@ -37,6 +39,10 @@ void print_object(const nlohmann::ordered_json& object);
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 /// 1234567 -> "1,234,567".
 std::string grouped(int64_t n);
+/// 1 -> "1 thread", 1234 -> "1,234 threads".
+std::string counted(int64_t n, const std::string& noun);
+/// Images a second for people: three digits, all of a whole number, never an exponent: "0.52", "37.1", "1,370".
+std::string rate_text(double per_second);
 /// Seconds as "3 h 10 min", "2 min 5 s", "12 s".
 std::string duration(double seconds);
 /// Now, as "2026-11-27T14:30:05Z".

@@ -1,7 +1,9 @@
 // The program: finds the command, runs it, turns errors into one sentence and the documented exit code.
 #include <CLI/CLI.hpp>
+#include <exception>
 #include <memory>
 #include <new>
+#include <sstream>
 
 #include "apps/command.hpp"
 #include "apps/console.hpp"
@@ -10,6 +12,7 @@
 #include "engine/env.hpp"
 #include "engine/error.hpp"
 #include "engine/profiler.hpp"
+#include "ops/kernels/table.hpp"
 
 namespace nibble::apps {
 
@@ -42,11 +45,18 @@ std::string words_of(const CLI::App* command) {
   return words;
 }
 
+/// The words that the parser did not know, those of the chosen command first.
+std::vector<std::string> unknown_words(const CLI::App& app, const CLI::App* chosen) {
+  std::vector<std::string> words = chosen != nullptr ? chosen->remaining() : std::vector<std::string>();
+  for (const std::string& word : app.remaining(true)) words.push_back(word);
+  std::erase(words, "--");  // ends the options, and is none
+  return words;
+}
+
 /// The first word the parser did not know, with the nearest one it does.
 UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
   const CLI::App& where = chosen != nullptr ? *chosen : app;
-  std::vector<std::string> rest = where.remaining();
-  if (rest.empty()) rest = app.remaining(true);
+  const std::vector<std::string> rest = unknown_words(app, chosen);
   std::string word = rest.empty() ? "?" : rest.front();
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
   const std::string near = nearest_name(word, known_words(where));
@@ -56,41 +66,98 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
                     near.empty() ? "" : fmt::format(" (did you mean {}?)", near), words_of(chosen));
 }
 
-/// NIBBLE_PROFILE=FILE records the whole command and writes a Chrome trace, also when the command fails.
-class ProfileToFile {
- public:
-  ProfileToFile() : path_(env(EnvVar::kProfile)) {
-    if (path_) start_profiler();
-  }
-  ~ProfileToFile() {
-    if (!path_) return;
-    stop_profiler();
-    try {
-      write_chrome_trace(*path_);
-      message(fmt::format("profile: {}", *path_));
-    } catch (const Error& e) {
-      warn(fmt::format("error: {}", e.what()));
-    }
-  }
-  ProfileToFile(const ProfileToFile&) = delete;
-  ProfileToFile& operator=(const ProfileToFile&) = delete;
+/// What the parser has against a line, in a user's words. Values check themselves (command_line.cpp), switches do not.
+std::string complaint(const CLI::ParseError& e, const CLI::App& where) {
+  const std::string text = e.what(), could_not = "Could not convert: ";
+  const std::string name = text.substr(0, text.find(':'));
+  if (const size_t is = text.find(" = "); text.starts_with(could_not) && is != std::string::npos)
+    return fmt::format("{} is a switch and takes no value such as '{}'",
+                       text.substr(could_not.size(), is - could_not.size()), text.substr(is + 3));
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&e) == nullptr) return text;
+  const CLI::Option* option = where.get_option_no_throw(name);
+  const size_t count = option != nullptr ? option->count() : 0;
+  if (count < 2) return name + " has no value";
+  return name + (count == 2 ? " is given twice" : fmt::format(" is given {} times", count)) + "; keep one";
+}
 
- private:
-  std::optional<std::string> path_;
+/// The parser takes the word behind "--out=" for its value.
+void refuse_empty_values(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--") return;
+    if (word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1)
+      throw UsageError("{} is empty, as from a variable that is not set; give it a value or leave it away",
+                       word.substr(0, word.size() - 1));
+  }
+}
+
+/// NIBBLE_ISA is a setting as an option is: a level that cannot run here is refused before anything is done.
+void check_forced_level() {
+  if (!env(EnvVar::kIsa)) return;
+  try {
+    kernels::active();
+  } catch (const UnsupportedError& e) {
+    throw UsageError("NIBBLE_ISA: {}", e.what());
+  }
+}
+
+/// NIBBLE_PROFILE=FILE records the whole command and writes a Chrome trace, also when the command fails; a command that
+/// failed keeps its own code.
+int run_profiled(Command& command) {
+  const std::optional<std::string> path = env(EnvVar::kProfile);
+  if (!path) return command.run();
+  int code = 0;
+  std::exception_ptr failure;
+  start_profiler();
+  try {
+    code = command.run();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  stop_profiler();
+  try {
+    write_chrome_trace(*path);
+    message(fmt::format("profile: {}", one_line(*path)));
+  } catch (const Error& e) {
+    if (failure == nullptr && code == 0) throw;
+    warn(fmt::format("error: {}", e.what()));
+  }
+  if (failure != nullptr) std::rethrow_exception(failure);
+  return code;
+}
+
+/// "--[no-]nesterov" instead of the parser's "--nesterov,--no-nesterov{false}".
+class HelpText : public CLI::Formatter {
+ public:
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    if (is_positional || option->get_fnames().empty()) return Formatter::make_option_name(option, is_positional);
+    return "--[no-]" + option->get_lnames().front();
+  }
 };
+
+/// The help or version that was asked for, with the exit code of any result.
+int show(const CLI::App& app, const CLI::ParseError& asked) {
+  std::ostringstream text;
+  app.exit(asked, text, text);
+  std::string lines = text.str();
+  if (lines.ends_with('\n')) lines.pop_back();
+  print(lines);
+  return 0;
+}
 
 int run(int argc, char** argv) {
   let_large_files_fail();
   set_verbosity_from_environment();
   CLI::App app("nibble: trains and serves 4-bit and 8-bit ResNets on CPUs", "nibble");
   app.set_version_flag("--version", NIBBLE_VERSION);
+  app.formatter(std::make_shared<HelpText>());  // the commands below get this and the next one, too
+  app.require_subcommand(0, 1);                 // a second command's name is a surplus word
   app.footer("nibble COMMAND --help explains one command, with examples.");
   const std::vector<std::unique_ptr<Command>> commands = all_commands();
-  int code = 0;
-  const Command* chosen = nullptr;
+  Command* chosen = nullptr;
   for (const auto& command : commands) {
     CLI::App* sub = app.add_subcommand(command->name(), command->summary());
-    sub->footer(std::string("Examples:\n") + command->examples());
+    sub->footer(std::string("Examples:\n") + command->examples() + command->notes());
     command->declare(*sub);
     sub->callback([&, c = command.get()] { chosen = c; });
   }
@@ -99,22 +166,24 @@ int run(int argc, char** argv) {
     for (const CLI::App* a = &app; !a->get_subcommands().empty(); a = deepest) deepest = a->get_subcommands().front();
     return deepest;
   };
+  refuse_empty_values(argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {
     throw unknown_word(app, parsed_command());
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    throw UsageError("{}; see nibble {}--help", e.what(), words_of(parsed_command()));
+    if (e.get_exit_code() == 0) return show(app, e);  // --help, --version
+    const CLI::App* command = parsed_command();
+    if (dynamic_cast<const CLI::RequiredError*>(&e) != nullptr && !unknown_words(app, command).empty())
+      throw unknown_word(app, command);  // it may be what is missing, misspelt
+    throw UsageError("{}; see nibble {}--help", complaint(e, command != nullptr ? *command : app), words_of(command));
   }
   if (chosen == nullptr) {
     print(app.help());
     return static_cast<int>(ExitCode::kUsage);
   }
-  const ProfileToFile profile;
-  for (const auto& command : commands)
-    if (command.get() == chosen) code = command->run();
-  return code;
+  check_forced_level();
+  return run_profiled(*chosen);
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ void declare_threads(CLI::App& app, int64_t& threads) {
     if (error != std::errc() || end != text->data() + text->size())
       throw UsageError("NIBBLE_THREADS is '{}', not a number; use the number of threads, or 0 for all cores", *text);
   }
-  app.add_option("--threads", threads, "threads (0: all cores this process may use)")->capture_default_str();
+  add_option(app, "--threads", threads, "threads (0: all cores this process may use)").capture_default_str();
 }
 
 void apply_threads(int64_t threads) {

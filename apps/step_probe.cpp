@@ -81,11 +81,11 @@ std::string describe_speed(const PhaseSeconds& image, int64_t batch_size, int64_
   const bool before = run.quantized_from < 0 || first_step < run.quantized_from;
   const bool after = run.quantized_from >= 0 && run.quantized_from < run.total_steps;
   std::string text = "about ";
-  if (before) text += fmt::format("{:.3g} img/s", 1 / image.before);
+  if (before) text += rate_text(1 / image.before) + " img/s";
   if (before && after) text += fmt::format(" to step {}, then ", grouped(run.quantized_from));
-  if (after) text += fmt::format("{:.3g} img/s", 1 / image.after);
-  return text + fmt::format(": {} for {} steps", duration(StepPace(in_steps).seconds_left(first_step)),
-                            grouped(run.total_steps - first_step));
+  if (after) text += rate_text(1 / image.after) + " img/s";
+  return text + fmt::format(": {} for {}", duration(StepPace(in_steps).seconds_left(first_step)),
+                            counted(run.total_steps - first_step, "step"));
 }
 
 }  // namespace nibble::apps

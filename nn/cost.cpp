@@ -1,6 +1,7 @@
 #include "nn/cost.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace nibble {
 
@@ -63,13 +64,15 @@ CostRatio cost_ratio(const CostSums& cost, const CostSums& reference) {
 double width_for_linear(NetworkOptions options, double max_ratio) {
   // Hundredths of a width. The filters are truncated products, so the cost never falls when the width grows.
   constexpr int64_t kNarrowest = 5, kWidest = 800;
+  if (std::isnan(max_ratio))
+    throw UsageError("--max-linear is nan, no number; use a share of bf16 width 1, such as 0.25");
   const CostSums reference = reference_cost(options);
   const auto width_of = [](int64_t hundredths) { return static_cast<double>(hundredths) / 100.0; };
   const auto ratio_at = [&](int64_t hundredths) {
     options.width = width_of(hundredths);
     return cost_ratio(cost_of(build_resnet(options)).total, reference).linear;
   };
-  if (!(ratio_at(kNarrowest) <= max_ratio))  // also when it is not a number
+  if (ratio_at(kNarrowest) > max_ratio)
     throw UsageError(
         "--max-linear is {}, but {} in {} at {} pixels costs {:.6f} of bf16 width 1 even at width {}; allow more, "
         "use fewer bits or another --arch",

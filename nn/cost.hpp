@@ -48,7 +48,7 @@ CostSums reference_cost(const NetworkOptions& options);
 CostRatio cost_ratio(const CostSums& cost, const CostSums& reference);
 
 /// The largest width in steps of 0.01, from 0.05 to 8, whose linear cost is at most `max_ratio` times the reference.
-/// `options.width` is not used. Throws UsageError when not even the narrowest network fits.
+/// `options.width` is not used. Throws UsageError when not even the narrowest network fits, and for NaN.
 /// Cost: about ten networks described (the cost grows with the width, so the widths are bisected).
 double width_for_linear(NetworkOptions options, double max_ratio);
 

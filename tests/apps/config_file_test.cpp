@@ -103,6 +103,9 @@ TEST_CASE("config: a layer takes exactly one key and a layer's precision") {
   CHECK(has(refusal("[layers.fc]\nprecision = 'w9a8'\n"), ".toml:2: the precision is 'w9a8'"));
   CHECK(has(refusal("[layers.fc]\nprecision = 'w4a4-fl8'\n"), ".toml:2: 'w4a4-fl8' is the precision of a network"));
   CHECK(has(refusal("[layers.fc]\nprecision = 8\n"), "needs exactly one key"));
+  CHECK(has(refusal("[layers.fc]\nprecison = 'w8a8'\n"), ".toml:2: the layer 'fc' needs exactly one key"));
+  CHECK(has(refusal("[layers.fc]\nprecison = 'w8a8'\n"), "no 'precison'"));
+  CHECK(has(refusal("[layers.fc]\nprecision = 'w8a8'\nbits = 8\n"), ".toml:3: "));
 }
 
 TEST_CASE("config: a file that is not there or is a folder is refused by its name") {

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "engine/error.hpp"
 
@@ -168,6 +169,50 @@ TEST_CASE("console: control characters of names and files are shown, not sent to
   CHECK(printable("\x1b[31m\a\x7f") == "\\x1b[31m\\x07\\x7f");
   CHECK(printable("\xc2\x9b"
                   "1m\xc2\xa0\xc2") == "\\u009b1m\xc2\xa0\xc2");
+}
+
+TEST_CASE("console: a name in a line keeps it one line") {
+  CHECK(one_line("a\nerror: forged\x1b") == "a\\nerror: forged\\x1b");
+  CHECK(one_line("caf\xc3\xa9") == "caf\xc3\xa9");
+}
+
+TEST_CASE("console: counts have their plural and rates no exponent") {
+  CHECK(counted(1, "thread") == "1 thread");
+  CHECK(counted(0, "step") == "0 steps");
+  CHECK(counted(1234, "step") == "1,234 steps");
+  CHECK(rate_text(1372.6) == "1,373");
+  CHECK(rate_text(123456789) == "123,456,789");
+  CHECK(rate_text(100) == "100");
+  CHECK(rate_text(99.96) == "100");
+  CHECK(rate_text(37.12) == "37.1");
+  CHECK(rate_text(0.5211) == "0.521");
+  CHECK(rate_text(0.00001) == "0.000010");
+}
+
+TEST_CASE("command line: numbers that do not fit, empty texts and files of another kind are refused by name") {
+  const auto refusal = [](auto value, const std::string& text) {
+    CLI::App app;
+    add_option(app, "--it", value, "");
+    try {
+      app.parse(std::vector<std::string>{text, "--it"});  // the parser takes them from the back
+    } catch (const UsageError& e) {
+      return std::string(e.what());
+    }
+    return std::string("accepted");
+  };
+  const auto begins = [](const std::string& text, const char* with) { return text.rfind(with, 0) == 0; };
+  CHECK(begins(refusal(std::string(), ""), "--it is empty"));
+  CHECK(begins(refusal(std::vector<std::string>(), ""), "--it is empty"));
+  CHECK(begins(refusal(0, "2147483648"), "--it is 2147483648; use a whole number from -2147483648 to 2147483647"));
+  CHECK(begins(refusal(int64_t{0}, "9223372036854775808"), "--it is 9223372036854775808; use a whole number from"));
+  CHECK(refusal(int64_t{0}, "-9223372036854775808") == "accepted");
+  CHECK(begins(refusal(uint64_t{0}, "18446744073709551616"), "--it: 18446744073709551616 is no whole number from 0"));
+  CHECK(refusal(uint64_t{0}, "18446744073709551615") == "accepted");
+  CHECK(begins(refusal(std::vector<uint64_t>(), "-1"), "--it: -1 is no whole number from 0"));
+  CHECK(begins(refusal(std::optional<double>(), "1,5"), "--it is '1,5'; use a number"));
+  CHECK(begins(refusal(0.0, "-1e999"), "--it is -1e999; use a number that"));
+  CHECK(begins(refusal(0.0, "1e-999"), "--it is 1e-999; use a number that"));
+  CHECK(refusal(0.0, "5e-324") == "accepted");
 }
 
 TEST_CASE("console: durations are rounded to what a reader needs") {

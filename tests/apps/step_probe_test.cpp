@@ -55,6 +55,8 @@ TEST_CASE("describe speed: it names the speeds of the phases that are still to c
   CHECK(
       describe_speed({.before = 0.02, .after = 0.02}, 10, 0, {.total_steps = 300, .quantized_from = -1, .probe = {}}) ==
       "about 50 img/s: 1 min 0 s for 300 steps");
+  CHECK(describe_speed({.before = 1 / 1372.0, .after = 1}, 343, 0,
+                       {.total_steps = 1, .quantized_from = -1, .probe = {}}) == "about 1,372 img/s: 0 s for 1 step");
 }
 
 TEST_CASE("probe step: it measures both phases, and one speed for a network without quantizers") {
