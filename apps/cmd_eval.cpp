@@ -55,7 +55,8 @@ class Eval : public Command {
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
     check_classes(model, *data);
     const EvaluationReport report = evaluate_dataset(model.run, data, model.network.options.image_size, evaluation_);
-    print_report(report, std::string(name_of(resolve(decoder))));
+    print_report(report, std::string(name_of(resolve(decoder))),
+                 model.calibrated() || model.network.quantizers.empty());
     return 0;
   }
 
@@ -74,13 +75,16 @@ class Eval : public Command {
         differs, data_, here.size(), name(here), model.path, there.size(), name(there));
   }
 
-  void print_report(const EvaluationReport& report, const std::string& decoder) const {
+  /// `complete`: activations are quantized if the precision says so.
+  void print_report(const EvaluationReport& report, const std::string& decoder, bool complete) const {
     const EvaluationResult& r = report.result;
     const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);
     if (json_) {
       nlohmann::ordered_json j;
       j["images"] = r.images;
       j["skipped"] = report.skipped;
+      j["damaged"] = report.damaged;
+      j["calibrated"] = complete;
       j["top1"] = r.top1_percent();
       j["top5"] = r.top5_percent();
       j["loss"] = r.loss;
@@ -95,6 +99,7 @@ class Eval : public Command {
                       r.top1_percent(), r.top5_percent(), r.loss, r.images, report.skipped, rate,
                       name_of(active_isa())));
     print("logits_sha256 " + r.logits_sha256);
+    if (!complete) print("the model is not calibrated yet: its activations are bf16");
   }
 
   std::string model_, data_, split_ = "val", decoder_ = "auto";

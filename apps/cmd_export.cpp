@@ -38,6 +38,7 @@ class Export : public Command {
     std::error_code ignored;
     if (fs::equivalent(path, out_, ignored))
       throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
+    refuse_to_replace_other_files();
     ServedModel served = make_served(checkpoint.model);
     served.class_names = checkpoint.class_names;
     served.notes["steps"] = std::to_string(checkpoint.steps_done);
@@ -51,7 +52,21 @@ class Export : public Command {
   }
 
  private:
-  /// The file as read back must give the logits of the checkpoint's own modules on a fixed batch, bit for bit.
+  /// Only a served model gives way to a served model: the folder of a run is full of other files.
+  void refuse_to_replace_other_files() const {
+    std::error_code none;
+    if (!fs::is_regular_file(out_, none) || fs::file_size(out_, none) == 0) return;
+    bool served = false;
+    try {
+      served = kind_of(SafetensorsFile::open(out_)) == ModelFileKind::kServed;
+    } catch (const ModelError&) {
+    }
+    if (!served)
+      throw UsageError("{} exists and is no served model, so it is not replaced; choose another --out", out_);
+  }
+
+  /// The file as read back must give the logits of the checkpoint's own modules on a fixed batch, bit for bit, however
+  /// the threads of whoever serves it make the executor walk.
   static void verify(const Model& model, const fs::path& file) {
     const int64_t side = model.network.options.image_size;
     constexpr int64_t kImages = 4;
@@ -59,11 +74,14 @@ class Export : public Command {
     Rng rng(0, rng_purpose::kTest);
     for (int64_t i = 0; i < images.size(); ++i) images.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
     const Tensor trained = evaluate_modules(model, prepare_weights(model, Passes::kForward), images);
-    const Tensor served = Executor(load_served(file)).run(images);
-    if (std::memcmp(trained.raw(), served.raw(), trained.bytes()) != 0)
-      throw VerificationError(
-          "the logits of the served model differ from the checkpoint's on the check images, so no file was written; "
-          "please report this with `nibble doctor`'s output");
+    Executor executor(load_served(file));
+    for (const Walk walk : {Walk::kByRows, Walk::kWholeMaps}) {
+      const Tensor served = executor.run(images, walk);
+      if (std::memcmp(trained.raw(), served.raw(), trained.bytes()) != 0)
+        throw VerificationError(
+            "the logits of the served model differ from the checkpoint's on the check images, so no file was written; "
+            "please report this with `nibble doctor`'s output");
+    }
   }
 
   void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {

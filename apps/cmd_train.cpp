@@ -105,7 +105,7 @@ class Train : public Command {
       j["top1"] = s.evaluation.top1_percent();
       j["top5"] = s.evaluation.top5_percent();
       j["loss"] = s.evaluation.loss;
-      j["train_loss"] = s.train_loss;
+      if (s.train_loss) j["train_loss"] = *s.train_loss;
       j["steps"] = s.steps;
       j["images_per_second"] = s.images_per_second;
       j["skipped"] = s.skipped;
@@ -118,7 +118,7 @@ class Train : public Command {
     print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {}{}", s.evaluation.top1_percent(),
                       s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
                       trained ? fmt::format("{:.1f} img/s  ", s.images_per_second) : "", out));
-    print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
+    if (s.exportable) print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
   }
 
   TrainArguments arguments_;

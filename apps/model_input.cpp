@@ -65,9 +65,16 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
     if (stopped) break;
     if (interactive()) progress(fmt::format("evaluating: {} of {} images", done, loader.images_total()));
   }
-  for (const ImageNote& note : loader.skipped()) warn(fmt::format("skipped {}: {}", note.path, note.reason));
-  EvaluationReport report{
-      .result = evaluation.result(), .skipped = static_cast<int64_t>(loader.skipped().size()), .stopped = stopped};
+  std::set<std::string> own;
+  std::set<std::string>& named = options.named != nullptr ? *options.named : own;
+  for (const ImageNote& note : loader.skipped())
+    if (named.insert(note.path).second) warn(fmt::format("skipped {}: {}", note.path, note.reason));
+  for (const ImageNote& note : loader.damaged())
+    if (named.insert(note.path).second) warn(fmt::format("{} is used although damaged: {}", note.path, note.reason));
+  EvaluationReport report{.result = evaluation.result(),
+                          .skipped = static_cast<int64_t>(loader.skipped().size()),
+                          .damaged = static_cast<int64_t>(loader.damaged().size()),
+                          .stopped = stopped};
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return report;
 }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "data/dataset.hpp"
@@ -23,6 +24,8 @@ struct LoadedModel {
   std::vector<std::string> class_names;
   Network network;
   RunModel run;
+
+  bool calibrated() const { return checkpoint ? checkpoint->model.calibrated() : executor->model().calibrated(); }
 };
 
 /// ModelError (exit 4) when the file is missing, damaged or of another kind.
@@ -36,15 +39,16 @@ struct EvaluationOptions {
   int64_t limit = 0;
   int64_t loader_threads = 1;
   bool strict_data = false;
-  bool (*stop)() = nullptr;  // asked after each batch: true ends the evaluation early
+  bool (*stop)() = nullptr;                // asked after each batch: true ends the evaluation early
+  std::set<std::string>* named = nullptr;  // bad images named before, which are not named again
 };
 struct EvaluationReport {
   EvaluationResult result;
-  int64_t skipped = 0;
+  int64_t skipped = 0, damaged = 0;  // left out; used although damaged
   double seconds = 0;
   bool stopped = false;  // by options.stop: the result is that of the images until then
 };
-/// Runs a whole data set; names skipped images on stderr.
+/// Runs a whole data set; names skipped and damaged images on stderr.
 EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
                                   const EvaluationOptions& options);
 

@@ -28,7 +28,7 @@ double seconds_since(Clock::time_point begin) {
 }
 
 constexpr const char* kEvalTop1 = "eval/top1";
-constexpr int64_t kUsageImages = 64;    // images whose codes are counted before an evaluation
+constexpr int64_t kUsageImages = 64;    // images all over the set whose codes are counted before an evaluation
 constexpr int64_t kLogEvery = 10;       // steps between lines of metrics.jsonl
 constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
@@ -145,12 +145,13 @@ std::string TrainingRun::banner() const {
   const TrainOptions& o = args_.options;
   const RunPlan p = plan();
   kernels::active();  // probes the levels, which may change the one in use
-  std::string text = fmt::format("nibble {}  {}, {} threads\n", NIBBLE_VERSION, isa_explanation(), threads());
+  std::string text =
+      fmt::format("nibble {}  {}, {}\n", NIBBLE_VERSION, isa_explanation(), counted(threads(), "thread"));
   text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
                       grouped(p.validation_images), p.classes, decoder_);
-  text += fmt::format("model  {} x{} {}  {} parameters, {} million multiply-adds an image at {} px\n", o.network.arch,
-                      o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs / 1000000),
-                      o.network.image_size);
+  text +=
+      fmt::format("model  {} x{} {}  {} parameters, {} multiply-adds an image at {} px\n", o.network.arch,
+                  o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs), o.network.image_size);
   text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(p.steps),
                       o.batch_size, o.shard, p.steps_per_epoch, o.lr, o.schedule);
   if (p.quantized_from >= 0) text += fmt::format(", activations quantized from step {}", p.quantized_from);
@@ -210,6 +211,7 @@ void TrainingRun::start_from_checkpoint() {
   best_top1_ = note.best_top1;
   best_step_ = note.best_step;
   saved_at_ = c.steps_done;
+  store_->publish(c.steps_done);  // `latest` is older where the process ended between a checkpoint and its link
   message(fmt::format("resuming {} at step {}", args_.out, c.steps_done));
 }
 
@@ -228,8 +230,16 @@ void TrainingRun::begin_loading() {
   MetricsLogArgs log;
   if (args_.resume) log.keep_to_step = done;
   log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
-  note_.emplace(
-      MachineNoteArgs{.path = folder_->machine_path(), .data = o.data, .decoder = decoder_, .first_step = done});
+  if (done < total_steps())
+    note_.emplace(
+        MachineNoteArgs{.path = folder_->machine_path(), .data = o.data, .decoder = decoder_, .first_step = done});
+}
+
+/// What was given anew holds for the next resume, too.
+void TrainingRun::keep_config() const {
+  constexpr uint64_t kLongest = uint64_t{1} << 20;
+  if (read_text_file(folder_->config_path(), kLongest) != args_.config_text)
+    write_file_atomically(folder_->config_path(), args_.config_text);
 }
 
 const std::set<std::string>& changeable_on_resume() {
@@ -251,11 +261,12 @@ std::string TrainingRun::run_note() const {
   return j.dump();
 }
 
-/// Images that cannot be read end the run, but cost no step: what is done is saved first.
+/// Images that cannot be read, or for which there is no memory, end the run, but cost no step: what is done is saved
+/// first.
 Batch TrainingRun::next_batch() {
   try {
     return loader_->next();
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     const int64_t done = trainer_->steps_done();
     if (done == 0 || saved_at_ == done) throw;
     try {
@@ -308,6 +319,16 @@ void TrainingRun::report(Meter& meter) {
                   .add("images_per_second", rate)
                   .add("data_wait", wait));
   meter.clear(elapsed, loader_->wait_seconds());
+  name_bad_images();
+}
+
+/// Training images that were replaced or used although damaged, each once.
+void TrainingRun::name_bad_images() {
+  for (const ImageNote& note : loader_->skipped())
+    if (named_images_.insert(note.path).second) warn(fmt::format("replaced {}: {}", note.path, note.reason));
+  for (const ImageNote& note : loader_->damaged())
+    if (named_images_.insert(note.path).second)
+      warn(fmt::format("{} is used although damaged: {}", note.path, note.reason));
 }
 
 /// The progress line, when it is due; a step of a large network takes seconds, so it does not wait for report().
@@ -330,14 +351,19 @@ bool TrainingRun::evaluation_due(int64_t done) const {
   return done == total_steps() || (every > 0 && done > 0 && done % (every * steps_per_epoch_) == 0);
 }
 
-/// How the codes are used, on the first images of the set: kept in the checkpoint for inspect.
+/// How the codes are used, on images all over the set: kept in the checkpoint for inspect. No reason not to save one.
 void TrainingRun::count_codes() {
-  EvalLoader few({.dataset = validation_,
-                  .batch_size = kUsageImages,
-                  .image_size = static_cast<int>(args_.options.network.image_size),
-                  .limit = kUsageImages});
-  if (const std::optional<Batch> batch = few.next())
-    trainer_->model().usage = measure_usage(trainer_->model(), batch->images);
+  Model& model = trainer_->model();
+  model.usage.clear();
+  if (!model.calibrated() || !is_servable(model.network)) return;
+  try {
+    EvalLoader few({.dataset = std::make_shared<Subset>(validation_, SubsetArgs{.evenly = kUsageImages}),
+                    .batch_size = kUsageImages,
+                    .image_size = static_cast<int>(args_.options.network.image_size)});
+    if (const std::optional<Batch> batch = few.next()) model.usage = measure_usage(model, batch->images);
+  } catch (const Error& e) {
+    warn(fmt::format("the use of codes is not counted: {}", e.what()));
+  }
 }
 
 /// The model of this step has been saved before: a process that is killed in here has lost the evaluation alone, and
@@ -345,9 +371,12 @@ void TrainingRun::count_codes() {
 bool TrainingRun::evaluate() {
   const TrainOptions& o = args_.options;
   const Model& model = trainer_->model();
-  const EvaluationReport report = evaluate_dataset(
-      runner_for(model), validation_, o.network.image_size,
-      {.batch_size = 64, .loader_threads = o.loader_threads, .strict_data = o.strict_data, .stop = stop_requested});
+  const EvaluationReport report = evaluate_dataset(runner_for(model), validation_, o.network.image_size,
+                                                   {.batch_size = 64,
+                                                    .loader_threads = o.loader_threads,
+                                                    .strict_data = o.strict_data,
+                                                    .stop = stop_requested,
+                                                    .named = &named_images_});
   if (report.stopped) return false;
   last_evaluation_ = report;
   evaluated_at_ = trainer_->steps_done();
@@ -369,17 +398,27 @@ bool TrainingRun::evaluate() {
             .add("eval/images", r.images)
             .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, last_evaluation_.seconds)));
   note_result(r.top1_percent());
-  const bool integer = model.calibrated() && o.network.mode == QuantMode::kInteger;
+  const char* arithmetic = !model.calibrated()          ? "bf16 activations"
+                           : is_servable(model.network) ? "integer engine"
+                                                        : "fake quantization";
   message(fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images, {}]{}", epoch,
-                      r.top1_percent(), r.top5_percent(), r.loss, integer ? "integer engine" : "bf16 activations",
-                      r.images, duration(last_evaluation_.seconds), best_step_ == evaluated_at_ ? "  best" : ""));
+                      r.top1_percent(), r.top5_percent(), r.loss, arithmetic, r.images,
+                      duration(last_evaluation_.seconds), best_step_ == evaluated_at_ ? "  best" : ""));
   return true;
 }
 
-/// The result of evaluating the checkpoint of this step: is it the best so far?
+/// Whether the activations of the model of this step are not quantized yet, and will be.
+bool TrainingRun::before_calibration(int64_t step) const {
+  const RunPlan p = plan();
+  return step < p.quantized_from && p.quantized_from <= p.steps;
+}
+
+/// The result of evaluating the checkpoint of this step: is it the best so far? One from before calibration is the best
+/// until there is a quantized one, whatever their accuracies: it is another model, and none that can be exported.
 void TrainingRun::note_result(double top1_percent) {
   const int64_t step = trainer_->steps_done();
-  if (!(top1_percent > best_top1_)) return;
+  const bool first_quantized = best_step_ >= 0 && before_calibration(best_step_) && !before_calibration(step);
+  if (!first_quantized && !(top1_percent > best_top1_)) return;
   best_top1_ = top1_percent;
   best_step_ = step;
   store_->mark_best(step);
@@ -392,8 +431,8 @@ void TrainingRun::settle_evaluation() {
   if (saved_at_ != done || !evaluation_due(done)) return;
   if (const std::optional<double> top1 = logged_value(folder_->metrics_path(), done, kEvalTop1))
     note_result(*top1);
-  else if (!evaluate())
-    interrupted(Meter());
+  else if (Meter nothing; !evaluate())
+    interrupted(nothing);
 }
 
 /// The note in it holds the best result of the evaluations before this step, so that its bytes follow from the step.
@@ -411,9 +450,11 @@ std::string TrainingRun::last_checkpoint() const {
   return saved_at_ < 0 ? "none" : store_->path_for(saved_at_).string();
 }
 
-void TrainingRun::interrupted(const Meter& meter) {
+void TrainingRun::interrupted(Meter& meter) {
+  if (meter.steps > 0) report(meter);
   save();
-  note_->finish({.last_step = trainer_->steps_done(), .images_per_second = meter.run_rate()});
+  name_bad_images();
+  if (note_) note_->finish({.last_step = trainer_->steps_done(), .images_per_second = meter.run_rate()});
   throw InterruptedError("interrupted at step {} and saved; continue with: nibble train --resume {}",
                          trainer_->steps_done(), args_.out);
 }
@@ -425,10 +466,16 @@ RunSummary TrainingRun::run() {
         fmt::format("--calibrate-at gives step {}, after the last of {}: activations are never quantized, and the "
                     "model cannot be exported",
                     p.quantized_from, p.steps));
+  if (const double warm_up = args_.options.warmup_epochs * static_cast<double>(steps_per_epoch_);
+      !args_.resume && args_.options.warmup_epochs > 0 && warm_up >= static_cast<double>(total_steps()))
+    warn(fmt::format("--warmup-epochs {} are {:.0f} steps, the run has {}: the rate rises to the end; give fewer",
+                     args_.options.warmup_epochs, warm_up, total_steps()));
   if (!args_.resume) start_fresh();  // weights that are refused leave no folder behind
   open_folder();
-  if (args_.resume) start_from_checkpoint();
-  if (!args_.resume) {
+  if (args_.resume) {
+    start_from_checkpoint();
+    keep_config();
+  } else {
     // The config makes the folder a run, which may be resumed; without a checkpoint it would start at random weights.
     if (!args_.weights.empty()) save();
     write_file_atomically(folder_->config_path(), args_.config_text);
@@ -438,7 +485,7 @@ RunSummary TrainingRun::run() {
   const TrainOptions& o = args_.options;
   const int64_t total = total_steps();
   if (args_.resume) settle_evaluation();
-  double train_loss = 0;
+  std::optional<double> train_loss;
   Meter meter;
   while (trainer_->steps_done() < total) {
     one_step(meter);
@@ -455,11 +502,13 @@ RunSummary TrainingRun::run() {
   }
   if (evaluated_at_ != total && !evaluate()) interrupted(meter);
   const double rate = meter.run_rate();
-  note_->finish({.last_step = total, .images_per_second = rate});
-  for (const ImageNote& note : loader_->skipped()) warn(fmt::format("replaced {}: {}", note.path, note.reason));
+  if (note_) note_->finish({.last_step = total, .images_per_second = rate});
+  name_bad_images();
   return {.evaluation = last_evaluation_.result,
           .skipped = static_cast<int64_t>(loader_->skipped().size()),
           .train_loss = train_loss,
+          .exportable = is_servable(trainer_->model().network) &&
+                        (trainer_->model().calibrated() || trainer_->model().network.quantizers.empty()),
           .steps = total,
           .images_per_second = rate};
 }

@@ -25,8 +25,9 @@ struct RunArgs {
 
 struct RunSummary {
   EvaluationResult evaluation;
-  int64_t skipped = 0;
-  double train_loss = 0;
+  int64_t skipped = 0;               // training images that were replaced, by this process
+  std::optional<double> train_loss;  // of the last step; none when a finished run is asked for its result again
+  bool exportable = false;
   int64_t steps = 0;
   double images_per_second = 0;  // of the steps and of waiting for their images; no evaluations, no checkpoints
 };
@@ -61,6 +62,7 @@ class TrainingRun {
   void open_folder();
   void start_fresh();
   void start_from_checkpoint();
+  void keep_config() const;
   void begin_loading();
   int64_t total_steps() const;
   std::string result_options() const;
@@ -71,12 +73,14 @@ class TrainingRun {
   void report(Meter& meter);
   void show(Meter& meter);
   bool evaluation_due(int64_t done) const;
+  bool before_calibration(int64_t step) const;
+  void name_bad_images();
   void count_codes();
   bool evaluate();
   void note_result(double top1_percent);
   void settle_evaluation();
   void save();
-  [[noreturn]] void interrupted(const Meter& meter);
+  [[noreturn]] void interrupted(Meter& meter);
   std::string last_checkpoint() const;
 
   RunArgs args_;
@@ -87,7 +91,7 @@ class TrainingRun {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<TrainLoader> loader_;
   std::unique_ptr<MetricsLog> log_;
-  std::optional<MachineNote> note_;
+  std::optional<MachineNote> note_;  // none when no step is left
   std::optional<StepPace> pace_;
   EvaluationReport last_evaluation_;
   int64_t evaluated_at_ = -1;  // steps done at the last evaluation of this process
@@ -96,6 +100,7 @@ class TrainingRun {
   int64_t best_step_ = -1;
   int64_t steps_per_epoch_ = 0;
   std::string images_digest_;
+  std::set<std::string> named_images_;  // bad ones that were named on stderr
 };
 
 }  // namespace nibble::apps

@@ -2,12 +2,31 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
+#include "engine/parallel.hpp"
 #include "nn/passes.hpp"
 
 namespace nibble {
 
 namespace {
+
+/// Images that go through the modules together: they keep every value, 23 MB an image for ResNet-50 x1 at 224 px, and
+/// all 64 of a training run at once took three times the memory of its steps.
+constexpr int64_t kImagesAtOnce = 4;
+
+Tensor images_of(const Tensor& images, int64_t first, int64_t end) {
+  const Tensor some(images.dtype(), {end - first, images.dim(1), images.dim(2), images.dim(3)});
+  const size_t per_image = some.bytes() / static_cast<size_t>(end - first);
+  std::memcpy(some.raw(), images.raw() + static_cast<size_t>(first) * per_image, some.bytes());
+  return some;
+}
+
+void add(QuantizerUsage& sum, const QuantizerUsage& part) {
+  for (size_t i = 0; i < sum.codes.size(); ++i) sum.codes[i] += part.codes[i];
+  sum.clipped += part.clipped;
+  sum.total += part.total;
+}
 
 class UsageCounter {
  public:
@@ -73,10 +92,11 @@ class UsageCounter {
     ++u.total;
     if (a.is_signed) {
       u.clipped += std::fabs(t) > a.top();
-      ++u.codes[static_cast<size_t>(std::floor(std::clamp(t, -a.top(), a.top()) + 0.5f) + a.top())];
+      const float inside = t > -a.top() ? std::min(t, a.top()) : -a.top();  // a NaN counts as the lowest code
+      ++u.codes[static_cast<size_t>(std::floor(inside + 0.5f) + a.top())];
     } else {
       u.clipped += t >= a.top() + 1.0f;
-      ++u.codes[static_cast<size_t>(std::floor(std::clamp(t, 0.0f, a.top())))];
+      ++u.codes[t > 0 ? static_cast<size_t>(std::min(t, a.top())) : 0];  // NaN: code 0, as the kernels have it
     }
   }
 
@@ -90,12 +110,21 @@ class UsageCounter {
 std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images) {
   if (!model.calibrated() || model.network.options.mode == QuantMode::kFake) return {};
   const StepWeights weights = prepare_weights(model, Passes::kForward);
-  UsageCounter counter(model, weights);
-  counter.image(images);
-  evaluate_modules(model, weights, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
-    counter.unit(unit, acc, output);
+  const int64_t n = images.dim(0), parts = (n + kImagesAtOnce - 1) / kImagesAtOnce;
+  std::vector<std::vector<QuantizerUsage>> counts(static_cast<size_t>(parts));
+  parallel_for(parts, [&](int64_t p) {
+    const Tensor some = images_of(images, p * kImagesAtOnce, std::min(n, (p + 1) * kImagesAtOnce));
+    UsageCounter counter(model, weights);
+    counter.image(some);
+    evaluate_modules(model, weights, some, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
+      counter.unit(unit, acc, output);
+    });
+    counts[static_cast<size_t>(p)] = counter.result();
   });
-  return counter.result();
+  std::vector<QuantizerUsage> sum = UsageCounter(model, weights).result();
+  for (const std::vector<QuantizerUsage>& part : counts)
+    for (size_t q = 0; q < sum.size(); ++q) add(sum[q], part[q]);
+  return sum;
 }
 
 }  // namespace nibble

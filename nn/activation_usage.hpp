@@ -10,7 +10,7 @@ namespace nibble {
 /// Counts over some images of a calibrated integer model; one entry per network.quantizers.
 /// Codes of signed quantizers count from their lowest, -Q, up. A value is clipped when it lies at or beyond the end of
 /// the top bucket (unsigned: v*s >= 2^b; signed: |v*s| > Q).
-/// Threads: as evaluate_modules.  Cost: one slow evaluation of the images.
+/// Threads: a few images each.  Cost: one slow evaluation of the images.
 std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images);
 
 }  // namespace nibble

@@ -53,6 +53,12 @@ Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum,
         "a larger fraction",
         options_.calibrate_step);
   if (options_.shard < 1) throw UsageError("--shard is {}; use at least 1", options_.shard);
+  for (const UnitSpec& unit : model_.network.units)
+    if (unit.kind == UnitKind::kConv && options_.shard * unit.shape.oh() * unit.shape.ow() < 2)
+      throw UsageError(
+          "--shard 1 at {} px leaves batch norm one value per channel behind {}, and its result is always 0; use 2 or "
+          "more images a shard, or larger ones",
+          model_.network.options.image_size, unit.name);
 }
 
 StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) {
@@ -61,7 +67,7 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
     throw ShapeError("[train step] the batch of {} images and {} labels is not a multiple of the shard size {}", n,
                      labels.size(), options_.shard);
   const int64_t shards = n / options_.shard;
-  set_float_mode();
+  const FloatModeScope mode;
   const StepWeights weights = prepare_weights(model_, Passes::kForwardAndBackward);
   std::vector<ShardOutcome> outcomes(static_cast<size_t>(shards));
   // Two halves of the tree, whose sum the optimizer makes. Who is done first helps with the other: cores that others

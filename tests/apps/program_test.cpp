@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "engine/cpu.hpp"
+
 namespace nibble::testing {
 namespace {
 
@@ -63,6 +65,66 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
   CHECK(run_program("cost --width 2 --width 1 --precision bf16").out == run_program("cost --precision bf16").out);
   check_refused("bench train --batch 2", 2, "unknown option '--batch'");
   check_refused("cost surplus", 2, "unknown argument 'surplus'");
+  // The word beside what is missing may be what is missing.
+  check_refused("synth --outt a", 2, "unknown option '--outt' (did you mean --out?)");
+  check_refused("predict --josn", 2, "unknown option '--josn' (did you mean --json?)");
+  check_refused("synth", 2, "--out is required; see nibble synth --help");
+}
+
+TEST_CASE("program: a command's name as a surplus word is unknown, and neither command runs") {
+  if (no_program()) return;
+  const TemporaryFolder folder("surplus");
+  const std::string out = folder / "out";
+  check_refused("synth --out " + out + " --train 1 --val 1 doctor", 2, "unknown argument 'doctor'");
+  CHECK_FALSE(std::filesystem::exists(out));
+  check_refused("cost doctor", 2, "unknown argument 'doctor'");
+  check_refused("study run --out " + out + " pick " + out + " --max-linear 1", 2, "unknown argument 'pick'");
+  check_refused("study doctor", 2, "unknown command 'doctor'");
+}
+
+TEST_CASE("program: an empty value, as from a variable that is not set, is refused and does not mean the default") {
+  if (no_program()) return;
+  for (const char* line : {"synth --out ''", "train --config ''", "train --weights ''", "train --resume ''",
+                           "eval model --data ''", "cost --width ''", "study run --precisions '' --out x"}) {
+    const std::string arguments = line;
+    const size_t at = arguments.find(" --") + 1;
+    check_refused(arguments, 2, arguments.substr(at, arguments.find(" ''") - at) + " is empty, as from a variable");
+  }
+  check_refused("predict model ''", 2, "IMAGE is empty");
+  check_refused("export '' --out x", 2, "CHECKPOINT is empty");
+  check_refused("cost --config= --width 1", 2, "--config is empty");
+}
+
+TEST_CASE("program: what the parser refuses is said in words, with the option and the text that was given") {
+  if (no_program()) return;
+  check_refused("cost --width abc", 2, "--width is 'abc'; use a number");
+  check_refused("cost --width 1e999", 2, "--width is 1e999; use a number that");
+  check_refused("cost --classes 1.5", 2, "--classes is '1.5'; use a whole number");
+  check_refused("cost --classes 99999999999999999999", 2, "--classes is 99999999999999999999; use a whole number from");
+  check_refused("synth --out x --seed 99999999999999999999", 2, "99999999999999999999 is no whole number from 0 to");
+  check_refused("eval model --data", 2, "--data has no value");
+  check_refused("synth --out a --out b", 2, "--out is given twice");
+  check_refused("cost --json=maybe", 2, "--json is a switch and takes no value such as 'maybe'");
+}
+
+TEST_CASE("program: help says what inspect's columns are, and names a switch and its opposite in one word") {
+  if (no_program()) return;
+  const Result inspect = run_program("inspect --help");
+  for (const char* column : {"clipped is", "codes how", "zero and top", "product is"}) CHECK(has(inspect.out, column));
+  const Result train = run_program("train --help");
+  CHECK(has(train.out, "--[no-]nesterov "));
+  CHECK_FALSE(has(train.out, "{false}"));
+  CHECK(has(run_program("cost --help").out, "in steps of 0.01"));
+}
+
+TEST_CASE("program: a kernel level that is none or cannot run here is a wrong NIBBLE_ISA") {
+  if (no_program()) return;
+  check_refused("cost", 2, "NIBBLE_ISA is 'avx3'", "NIBBLE_ISA=avx3");
+  for (int i = 0; i < kIsaCount; ++i) {
+    const std::string name(name_of(static_cast<Isa>(i)));
+    if (!runnable(static_cast<Isa>(i)))
+      check_refused("doctor", 2, "NIBBLE_ISA: kernel level " + name + " cannot run", "NIBBLE_ISA=" + name);
+  }
 }
 
 TEST_CASE("program: values that do not fit are refused with exit 2") {
@@ -76,7 +138,10 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost --granularity per_pixel", 2, "per_pixel");
   check_refused("cost --max-linear 0", 2, "--max-linear is 0");
   check_refused("cost --max-linear -1", 2, "--max-linear is -1");
-  check_refused("cost --width", 2, "--width");
+  check_refused("cost --max-linear nan", 2, "--max-linear is nan, no number");
+  check_refused("cost --max-linear 0.5 --width 1", 2, "leave --width or --max-linear away");
+  check_refused("cost --threads -1", 2, "--threads is -1");
+  check_refused("cost --width", 2, "--width has no value");
   check_refused("train", 2, "--data is missing");
   check_refused("train --data x --batch-size 48", 2, "not a multiple of --shard");
   check_refused("train --data x --seed -1", 2, "--seed: -1 is no whole number from 0");
@@ -113,6 +178,15 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
     CHECK(run_program(arguments + " >/dev/full 2>" + errors + " #").code == 7);
     CHECK(has(read_text(errors), "standard output"));
   }
+  for (const char* asked : {"--help", "cost --help", "--version"}) {
+    CAPTURE(asked);
+    CHECK(run_program(std::string(asked) + " >/dev/full 2>/dev/null #").code == 7);
+  }
+  const std::string profile = "NIBBLE_PROFILE=" + (folder / "none/trace.json");
+  const Result profiled = run_program("cost", profile);
+  CHECK(profiled.code == 7);
+  CHECK(has(profiled.err, "none/trace.json"));
+  CHECK(run_program("cost --width 9", profile).code == 2);  // what failed first
   const Result limited = run_program("export " + run + " --out " + (folder / "served"), "ulimit -f 40;");
   CHECK(limited.code == 7);
   CHECK(has(limited.err, "ulimit"));
@@ -185,10 +259,62 @@ TEST_CASE(
   REQUIRE(train_tiny_run(data, run));
   const std::string bytes = read_text(checkpoint);
   check_refused("export " + run + " --out " + checkpoint, 2, "is the checkpoint itself");
+  for (const char* other : {"/config.resolved.toml", "/metrics.jsonl"}) {
+    const std::string before = read_text(run + other);
+    check_refused("export " + run + " --out " + run + other, 2, "exists and is no served model");
+    CHECK(read_text(run + other) == before);
+  }
   CHECK(read_text(checkpoint) == bytes);
   const Result r = run_program("export " + run + " --json --out '" + (folder / "caf\xe9") + "'");
   CHECK(r.code == 0);
   CHECK(has(nlohmann::json::parse(r.out).at("file").get<std::string>(), "caf\xef\xbf\xbd"));  // U+FFFD
+}
+
+TEST_CASE("program: nibble report replaces a page and an empty file, and nothing else") {
+  if (no_program()) return;
+  const TemporaryFolder folder("replace");
+  const std::string run = folder / "run", page = folder.write("page.html", "");
+  REQUIRE(train_tiny_run(folder / "data", run));
+  for (const char* name : {"/config.resolved.toml", "/metrics.jsonl", "/latest"}) {
+    const std::string before = read_text(run + name);
+    check_refused("report " + run + " --out " + run + name, 2, std::string(name) + " exists and is no HTML page");
+    CHECK(read_text(run + name) == before);
+  }
+  for (int i = 0; i < 2; ++i) CHECK(run_program("report " + run + " --out " + page).code == 0);
+  write_text(page, "<!doctype HTML>\nan earlier page");
+  CHECK(run_program("report " + run + " --out " + page).code == 0);
+  CHECK_FALSE(has(read_text(page), "an earlier page"));
+}
+
+TEST_CASE("program: predict prints a line an image whatever the names hold, and says which image is damaged") {
+  if (no_program()) return;
+  const TemporaryFolder folder("lines");
+  const std::string data = folder / "data", run = folder / "run", image = folder / "line\nend.jpg";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
+  for (const char* split : {"/train/", "/val/"})
+    std::filesystem::rename(data + split + "striped_disk", data + split + "striped\ndisk");
+  REQUIRE(
+      run_program(
+          "train --data " + data + " --out " + run +
+          " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --quiet")
+          .code == 0);
+  const std::string bytes = read_text(data + "/val/striped\ndisk/00000.jpg");
+  const std::string predict = "predict " + run + " --top 10 '" + image + "'";
+  write_text(image, bytes);
+  const Result good = run_program(predict);
+  CHECK(good.code == 0);
+  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 1);
+  CHECK(has(good.out, "line\\nend.jpg:"));
+  CHECK(has(good.out, "  striped\\ndisk "));
+  CHECK(good.err.empty());
+  CHECK_FALSE(nlohmann::json::parse(run_program(predict + " --json").out).contains("warning"));
+  write_text(image, bytes.substr(0, bytes.size() * 3 / 4));
+  const Result damaged = run_program(predict + " --json");
+  CHECK(damaged.code == 0);
+  const std::string warning = nlohmann::json::parse(damaged.out).at("warning").get<std::string>();
+  CHECK_FALSE(warning.empty());
+  CHECK(std::count(damaged.err.begin(), damaged.err.end(), '\n') == 1);
+  CHECK(has(damaged.err, "line\\nend.jpg is used although damaged: "));
 }
 
 TEST_CASE("program: weights that are refused leave no run folder behind") {
@@ -277,7 +403,6 @@ TEST_CASE("program: a config of a training run serves cost too, and the command 
   CHECK(classes("", "", false) == 1000);
   check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
                 "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
-  check_refused("cost --config '" + folder.write("layer.toml", "[layers.fd]\nprecision = 'w8a8'\n") + "'", 2, "'fd'");
 }
 
 TEST_CASE("program: doctor estimates the speed of a network and the time of its run, and training does before a step") {

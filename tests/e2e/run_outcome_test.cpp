@@ -1,0 +1,140 @@
+// What a run leaves behind and says on its way: best, latest, the log, bad images, options that do not fit.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "tests/apps/program.hpp"
+
+namespace {
+
+using nibble::testing::no_program;
+using nibble::testing::read_text;
+using nibble::testing::Result;
+using nibble::testing::run_program;
+using nibble::testing::TemporaryFolder;
+using nibble::testing::write_text;
+
+constexpr const char* kNetwork = " --arch resnet26 --width 0.1 --image-size 32";
+const std::string kTrain = std::string(kNetwork) + " --batch-size 8 --shard 8";
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::string make_data(const TemporaryFolder& folder, int val = 1) {
+  const std::string data = folder / "data";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --size 32 --val " + std::to_string(val)).code == 0);
+  return data;
+}
+
+std::string target_of(const std::string& link) {
+  return std::filesystem::read_symlink(link).filename().string();
+}
+
+}  // namespace
+
+TEST_CASE("the best checkpoint of a run that quantizes is a quantized one, whatever came before calibration") {
+  if (no_program()) return;
+  const TemporaryFolder folder("best");
+  const std::string data = make_data(folder);
+  for (int seed : {2, 3, 5, 6}) {
+    CAPTURE(seed);
+    const std::string run = folder / ("run" + std::to_string(seed));
+    // 8 steps: evaluations at 2, 4 before and at 6, 8 behind the calibration.
+    REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
+                        " --epochs 4 --calibrate-at 6 --precision w4a4 --quiet --seed " + std::to_string(seed))
+                .code == 0);
+    CHECK(target_of(run + "/best") >= "step-000006.safetensors");
+    CHECK(run_program("export " + run + " --out " + run + ".safetensors").code == 0);
+  }
+}
+
+TEST_CASE("images that cannot be read keep no step from being saved, however many come first") {
+  if (no_program()) return;
+  const TemporaryFolder folder("usage");
+  const std::string data = make_data(folder, 7), run = folder / "run";
+  int64_t left = 64;  // as many as the count of codes looks at
+  std::vector<std::filesystem::path> images;
+  for (const auto& image : std::filesystem::recursive_directory_iterator(data + "/val"))
+    if (image.is_regular_file()) images.push_back(image.path());
+  std::sort(images.begin(), images.end());
+  for (const auto& image : images)
+    if (left-- > 0) write_text(image.string(), "no image");
+  const Result r = run_program("train --data " + data + " --out " + run + kTrain +
+                               " --steps 4 --calibrate-at 1 --eval-every 1 --json --quiet");
+  CAPTURE(r.err);
+  CHECK(r.code == 0);
+  CHECK(nlohmann::json::parse(r.out).at("steps") == 4);
+  CHECK(std::filesystem::exists(run + "/checkpoints/step-000004.safetensors"));
+  const std::string named = "skipped " + images.front().string() + ":";
+  CHECK(has(r.err, named));  // once, though it was met at two evaluations
+  CHECK(r.err.find(named) == r.err.rfind(named));
+}
+
+TEST_CASE("a resumed run leads latest to its checkpoint, keeps what was given anew, and says nothing of steps it had") {
+  if (no_program()) return;
+  const TemporaryFolder folder("latest");
+  const std::string data = make_data(folder), run = folder / "run", moved = folder / "moved";
+  REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
+                      " --steps 3 --calibrate-at 1 --save-every 1 --keep 9 --quiet")
+              .code == 0);
+  // As a process leaves it that ends between a checkpoint and its link.
+  std::filesystem::remove(run + "/latest");
+  std::filesystem::create_symlink("checkpoints/step-000002.safetensors", run + "/latest");
+  std::filesystem::rename(data, moved);
+  Result r = run_program("train --resume " + run + " --data " + moved + " --json --quiet");
+  CAPTURE(r.err);
+  REQUIRE(r.code == 0);
+  CHECK(target_of(run + "/latest") == "step-000003.safetensors");
+  CHECK_FALSE(nlohmann::json::parse(r.out).contains("train_loss"));
+  CHECK(nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").size() == 1);
+  CHECK(run_program("train --resume " + run + " --quiet").code == 0);  // the data's new place is known
+}
+
+TEST_CASE("images that are used although damaged are named and counted") {
+  if (no_program()) return;
+  const TemporaryFolder folder("damaged");
+  const std::string data = make_data(folder), run = folder / "run";
+  for (const char* split : {"train", "val"}) {
+    const std::string image = data + "/" + split + "/striped_disk/00000.jpg";
+    const std::string bytes = read_text(image);
+    write_text(image, bytes.substr(0, bytes.size() * 3 / 4));
+  }
+  const Result r =
+      run_program("train --data " + data + " --out " + run + kTrain + " --steps 4 --calibrate-at 1 --quiet");
+  CAPTURE(r.err);
+  REQUIRE(r.code == 0);
+  for (const char* split : {"/train", "/val"})
+    CHECK(has(r.err, data + split + "/striped_disk/00000.jpg is used although damaged: "));
+  const Result e = run_program("eval " + run + " --data " + data + " --json");
+  CHECK(nlohmann::json::parse(e.out).at("damaged") == 1);
+  CHECK(nlohmann::json::parse(e.out).at("calibrated") == true);
+}
+
+TEST_CASE("a model before calibration is said to be one, and nobody is told to export it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("uncalibrated");
+  const std::string data = make_data(folder), run = folder / "run";
+  const Result r = run_program("train --data " + data + " --out " + run + kTrain + " --steps 2 --calibrate-at 9");
+  REQUIRE(r.code == 0);
+  CHECK_FALSE(has(r.out, "nibble export"));
+  const Result e = run_program("eval " + run + " --data " + data);
+  CHECK(has(e.out, "not calibrated"));
+  CHECK(nlohmann::json::parse(run_program("eval " + run + " --json --data " + data).out).at("calibrated") == false);
+}
+
+TEST_CASE(
+    "a shard of one value per channel is refused before anything is made, a run shorter than its warm-up is not") {
+  if (no_program()) return;
+  const TemporaryFolder folder("shapes");
+  const std::string data = make_data(folder), run = folder / "run";
+  Result r = run_program("train --data " + data + " --out " + run + kNetwork + " --batch-size 2 --shard 1 --steps 2");
+  CHECK(r.code == 2);
+  CHECK(has(r.err, "--shard 1 at 32 px"));
+  CHECK_FALSE(std::filesystem::exists(run));
+  r = run_program("train --data " + data + " --out " + run + kTrain + " --steps 2 --calibrate-at 1 --warmup-epochs 2");
+  CHECK(r.code == 0);
+  CHECK(has(r.err, "--warmup-epochs 2 are 4 steps, the run has 2"));
+}
