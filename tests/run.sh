@@ -155,8 +155,14 @@ print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev
   # take 200 s under instrumentation.
   local best tests
   best=$("$root/build/test-clang/nibble" doctor --json 2>/dev/null | grep -o '"isa":"[a-z0-9]*"' | cut -d'"' -f4)
-  tests=$(meson test -C "$root/build/test-clang" --setup asan --list 2>/dev/null | sed -n 's/.* - nibble://p' |
-    grep -v "^e2e/"; echo "e2e/${best:-scalar}")
+  # "kernels+avx2 - nibble:ops/avx2", or "nibble:kernels+avx2 / ops/avx2" up to some version of meson (see tally.py).
+  tests=$(meson test -C "$root/build/test-clang" --setup asan --list 2>/dev/null |
+    sed -n -e 's/.* - nibble://p' -e 's/^nibble:.* \/ //p' | grep -v "^e2e/"; echo "e2e/${best:-scalar}")
+  for test in engine nn data apps; do
+    printf '%s\n' $tests | grep -qx "$test" && continue
+    echo "FAIL  clang: the build lists no test $test"
+    result clang "test $test" 0 1 0
+  done
   # shellcheck disable=SC2086  # one word a test
   run_tests clang clang --setup asan $tests
 }

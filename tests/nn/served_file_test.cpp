@@ -4,9 +4,12 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <nlohmann/json.hpp>
+#include <span>
 
 #include "nn/atomic_file.hpp"
 #include "nn/runtime/executor.hpp"
@@ -273,6 +276,32 @@ TEST_CASE("served file: every sampled flipped byte and every truncation is refus
   CHECK(tried > 1000);
   for (size_t length = 0; length < good.size(); length += good.size() / 23)
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
+}
+
+TEST_CASE("served file: one whose checksums were taken out is refused, though it is valid safetensors") {
+  const TempDir dir;
+  save_served(dir / "m.safetensors", make_served(calibrated_model(small_options("w4a4-fl8", 0.13))));
+  std::ifstream in(dir / "m.safetensors", std::ios::binary);
+  const std::string file((std::istreambuf_iterator<char>(in)), {});
+  uint64_t length = 0;
+  std::memcpy(&length, file.data(), sizeof length);
+  const std::string data = file.substr(8 + length, file.size() - 8 - length - 32);  // 32: the header's checksum
+  nlohmann::ordered_json header = nlohmann::ordered_json::parse(file.substr(8, length));
+  nlohmann::ordered_json kept;
+  for (const auto& [key, value] : header.at("__metadata__").items())
+    if (key != "nibble.integrity" && !key.starts_with("nibble.crc32c.")) kept[key] = value;
+  CHECK(kept.size() < header.at("__metadata__").size());
+  header["__metadata__"] = kept;
+  header.erase("nibble.header_checksum");
+  std::string json = header.dump();
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  length = json.size();
+  std::string bare(sizeof length, '\0');
+  std::memcpy(bare.data(), &length, sizeof length);
+  bare += json + data;
+  const SafetensorsFile parsed = SafetensorsFile::parse(std::as_bytes(std::span(bare)), "bare");
+  CHECK_FALSE(parsed.integrity());
+  CHECK_THROWS_WITH_AS(load_served(parsed), doctest::Contains("checksums of its tensors are missing"), ModelError);
 }
 
 }  // namespace
