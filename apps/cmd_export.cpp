@@ -1,5 +1,4 @@
 // nibble export
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -8,9 +7,9 @@
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
-#include "engine/rng.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
+#include "nn/runtime/verify_served.hpp"
 
 namespace nibble::apps {
 
@@ -43,7 +42,7 @@ class Export : public Command {
     served.class_names = checkpoint.class_names;
     served.notes["steps"] = std::to_string(checkpoint.steps_done);
     const ServedFileSizes sizes =
-        save_served(out_, served, [&](const fs::path& written) { verify(checkpoint.model, written); });
+        save_served(out_, served, [&](const fs::path& written) { verify_served(checkpoint.model, written); });
     if (json_)
       print_json(served, sizes);
     else
@@ -63,25 +62,6 @@ class Export : public Command {
     }
     if (!served)
       throw UsageError("{} exists and is no served model, so it is not replaced; choose another --out", out_);
-  }
-
-  /// The file as read back must give the logits of the checkpoint's own modules on a fixed batch, bit for bit, however
-  /// the threads of whoever serves it make the executor walk.
-  static void verify(const Model& model, const fs::path& file) {
-    const int64_t side = model.network.options.image_size;
-    constexpr int64_t kImages = 4;
-    const Tensor images(DType::u8, {kImages, side, side, 3});
-    Rng rng(0, rng_purpose::kTest);
-    for (int64_t i = 0; i < images.size(); ++i) images.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-    const Tensor trained = evaluate_modules(model, prepare_weights(model, Passes::kForward), images);
-    Executor executor(load_served(file));
-    for (const Walk walk : {Walk::kByRows, Walk::kWholeMaps}) {
-      const Tensor served = executor.run(images, walk);
-      if (std::memcmp(trained.raw(), served.raw(), trained.bytes()) != 0)
-        throw VerificationError(
-            "the logits of the served model differ from the checkpoint's on the check images, so no file was written; "
-            "please report this with `nibble doctor`'s output");
-    }
   }
 
   void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {

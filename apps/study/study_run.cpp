@@ -269,7 +269,9 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
 
 void StudyRun::stop_if_asked() const {
   if (stop_requested())
-    throw InterruptedError("interrupted between two points; continue with: nibble study run --out {}", args_.out);
+    throw InterruptedError(
+        "{}", args_.dry_run ? "interrupted before the plan was complete; nothing was changed"
+                            : "interrupted between two points; continue with: nibble study run --out " + args_.out);
 }
 
 std::vector<PointEstimate> StudyRun::estimate() {

@@ -13,6 +13,7 @@
 
 #include "nn/atomic_file.hpp"
 #include "nn/runtime/executor.hpp"
+#include "nn/runtime/verify_served.hpp"
 #include "tests/nn/edited_file.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
@@ -276,6 +277,22 @@ TEST_CASE("served file: every sampled flipped byte and every truncation is refus
   CHECK(tried > 1000);
   for (size_t length = 0; length < good.size(); length += good.size() / 23)
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
+}
+
+TEST_CASE("served file: the check behind an export accepts the model's own file and refuses that of any other") {
+  const TempDir dir;
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.13)),
+              other = calibrated_model(small_options("w4a4-fl8", 0.13), 8);
+  save_served(dir / "own.safetensors", make_served(model));
+  save_served(dir / "other.safetensors", make_served(other));
+  CHECK_NOTHROW(verify_served(model, dir / "own.safetensors"));
+  try {
+    verify_served(model, dir / "other.safetensors");
+    FAIL("another model's file was accepted");
+  } catch (const VerificationError& e) {
+    CHECK(e.code() == ExitCode::kVerification);
+    CHECK(static_cast<int>(e.code()) == 5);
+  }
 }
 
 TEST_CASE("served file: one whose checksums were taken out is refused, though it is valid safetensors") {
