@@ -4,6 +4,7 @@
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -63,7 +64,9 @@ bool run_alone(int64_t count, FunctionRef<void(int64_t)> body) {
 int available_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  const int affine = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  // Fails where the kernel's mask is longer than a cpu_set_t (more than 1024 CPUs).
+  const int affine =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   return std::max(1, std::min(affine, quota_cores()));
 }
 
@@ -86,7 +89,8 @@ int threads() {
 void set_float_mode() {
 #if defined(__x86_64__)
   constexpr unsigned kMasksFlushRoundNearest = 0x9fc0;  // all exceptions masked, FTZ, DAZ, nearest
-  if (_mm_getcsr() != kMasksFlushRoundNearest) _mm_setcsr(kMasksFlushRoundNearest);
+  constexpr unsigned kFlags = 0x3f;                     // of exceptions that happened, which change nothing
+  if ((_mm_getcsr() & ~kFlags) != kMasksFlushRoundNearest) _mm_setcsr(kMasksFlushRoundNearest);
 #endif
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "engine/parallel.hpp"
 
@@ -45,8 +46,9 @@ void Variable::accumulate(const Tensor& g) const {
     return;
   }
   if (mine.dtype() != g.dtype() || mine.shape() != g.shape() || mine.stride() != g.stride())
-    throw ShapeError("[accumulate] gradient {} {} does not add to {} {}", name_of(g.dtype()), g.shape().str(),
-                     name_of(mine.dtype()), mine.shape().str());
+    throw ShapeError("[accumulate] gradient {} {} with rows {} apart does not add to {} {} with rows {} apart",
+                     name_of(g.dtype()), g.shape().str(), g.stride(), name_of(mine.dtype()), mine.shape().str(),
+                     mine.stride());
   // The first gradient may be shared with the variable it came from, so the sum goes to new storage.
   Tensor sum(mine.dtype(), mine.shape(), mine.stride());
   if (mine.dtype() == DType::f32) {
@@ -73,10 +75,13 @@ void Tape::backward(const Variable& output, const Tensor& gradient) {
     throw ShapeError("[backward] the gradient is {} {}, the output {} {}; pass one of the output's type and shape",
                      name_of(gradient.dtype()), gradient.shape().str(), name_of(output.value().dtype()),
                      output.shape().str());
+  const FloatModeScope mode;  // not every step is a parallel loop
   output.accumulate(gradient);
-  while (!steps_.empty()) {
-    std::function<void()> step = std::move(steps_.back());
-    steps_.pop_back();
+  // Out of the tape, so that a step that throws leaves none behind for the next graph.
+  std::vector<std::function<void()>> steps = std::exchange(steps_, {});
+  while (!steps.empty()) {
+    std::function<void()> step = std::move(steps.back());
+    steps.pop_back();
     step();
   }
 }

@@ -68,7 +68,7 @@ class Tape {
   /// Appends one backward step. The closure owns what it saved; it is destroyed as soon as it has run.
   void record(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
   /// Runs all steps in reverse after seeding d loss / d loss = 1; `loss` is f32 with one element. The tape is empty
-  /// after.
+  /// after, also when a step throws; gradients hold then what was added until that step.
   void backward(const Variable& loss);
   /// The same with a given gradient of `output` (same shape and type).
   void backward(const Variable& output, const Tensor& gradient);

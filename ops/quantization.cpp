@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/parallel.hpp"
 
@@ -9,10 +10,10 @@ namespace nibble {
 
 namespace {
 
-/// floor(log2(r)) of a positive finite float, exact.
+/// floor(log2(r)) of a positive float, exact; infinity counts as the largest number.
 int floor_log2(float r) {
   int exponent = 0;
-  std::frexp(r, &exponent);  // r = f * 2^exponent, f in [0.5, 1)
+  std::frexp(std::min(r, std::numeric_limits<float>::max()), &exponent);  // r = f * 2^exponent, f in [0.5, 1)
   return exponent - 1;
 }
 

@@ -40,6 +40,19 @@ TEST_CASE("the tape runs its steps in reverse, destroys each after it has run, a
   CHECK(alive.use_count() == 1);
 }
 
+TEST_CASE("a step that throws leaves no step behind for the next graph") {
+  Tape tape;
+  int ran = 0;
+  const Variable loss(Tensor::zeros(DType::f32, {1}), Grad::kWanted);
+  tape.record([&] { ++ran; });
+  tape.record([] { throw ShapeError("[test] a step fails"); });
+  CHECK_THROWS_AS(tape.backward(loss), ShapeError);
+  CHECK(tape.size() == 0);
+  tape.record([&] { ran += 10; });
+  tape.backward(loss);
+  CHECK(ran == 10);
+}
+
 TEST_CASE("a loss is seeded with 1 and gradients of several uses add up") {
   // loss = (x*y + x) * x = x^2 y + x^2; d/dx = 2xy + 2x, d/dy = x^2
   const Variable x(number(3), Grad::kWanted), y(number(5), Grad::kWanted);
@@ -118,7 +131,7 @@ TEST_CASE("backward names a loss that is no number, and gradients that do not ad
   const Variable x(number(1), Grad::kWanted);
   x.accumulate(number(1));
   CHECK(error_of<ShapeError>([&] { x.accumulate(Tensor::zeros(DType::f32, {2})); }) ==
-        "[accumulate] gradient f32 [2] does not add to f32 [1]");
+        "[accumulate] gradient f32 [2] with rows 2 apart does not add to f32 [1] with rows 1 apart");
   const Variable codes(Tensor(DType::s8, {1}), Grad::kWanted);
   codes.accumulate(Tensor::zeros(DType::s8, {1}));
   CHECK(error_of<DTypeError>([&] { codes.accumulate(Tensor::zeros(DType::s8, {1})); }) ==

@@ -155,7 +155,7 @@ TEST_CASE("the largest of rows of codes") {
       std::vector<const uint8_t*> pointers;
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < n; ++c) x(r, c) = static_cast<uint8_t>(values.integer(0, 255));
-        pointers.push_back(&x(r, 0));
+        pointers.push_back(x.row(r));
       }
       for (int64_t c = 0; c < n; ++c) {
         want(0, c) = x(0, c);

@@ -113,6 +113,7 @@ class Grid {
   const T& operator()(int64_t r, int64_t c) const { return cells_[static_cast<size_t>(kGuard + r * stride_ + c)]; }
   T* data() { return cells_.data() + kGuard; }
   const T* data() const { return cells_.data() + kGuard; }
+  const T* row(int64_t r) const { return data() + r * stride_; }
   int64_t stride() const { return stride_; }
   kernels::Rows<const T> view() const { return {data(), stride_}; }
   kernels::Rows<T> out() { return {data(), stride_}; }

@@ -313,7 +313,7 @@ TEST_CASE("the maximum over rows keeps the first row that attains it") {
     Grid<bf16> x(rows, n, values);
     for (int64_t c = 0; c < n; c += 3) x(rows - 1, c) = x(0, c);  // ties between the first and the last row
     std::vector<const bf16*> pointers;
-    for (int64_t r = 0; r < rows; ++r) pointers.push_back(&x(r, 0));
+    for (int64_t r = 0; r < rows; ++r) pointers.push_back(x.row(r));
     Grid<bf16> want(1, n);
     Grid<uint8_t> want_arg(1, n);
     for (int64_t c = 0; c < n; ++c) {
@@ -345,8 +345,8 @@ TEST_CASE("a pixel's gradient is the sum of the windows that chose it") {
     std::vector<uint8_t> place;
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < n; ++c) arg(r, c) = static_cast<uint8_t>(values.integer(0, 2) + (c % 5 == 0 ? 253 : 0));
-      gradients.push_back(&g(r, 0));
-      args.push_back(&arg(r, 0));
+      gradients.push_back(g.row(r));
+      args.push_back(arg.row(r));
       place.push_back(static_cast<uint8_t>(r % 2 == 0 ? 1 : 254));
     }
     Grid<bf16> want(1, n);

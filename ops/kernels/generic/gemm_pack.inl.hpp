@@ -80,14 +80,17 @@ NIBBLE_INLINE void pack_strip(const S* const* rows, int m, int k, uint32_t* to) 
   if (whole >= W::kLanes) {
     for (; g < whole; g += W::kLanes) {
       g = g + W::kLanes <= whole ? g : whole - W::kLanes;
-      pack_block<W, Kind, kRows>(rows, m, int64_t{g} * Kind::kKr, g + W::kLanes == whole && rest == 0, to + g * kRows);
+      pack_block<W, Kind, kRows>(rows, m, int64_t{g} * Kind::kKr, g + W::kLanes == whole && rest == 0,
+                                 to + int64_t{g} * kRows);
     }
     g = whole;
   }
   for (; g < whole; ++g)
-    for (int r = 0; r < kWidth; ++r) to[g * kRows + r] = r < m ? Kind::one(rows[r] + g * Kind::kKr, Kind::kKr) : 0;
+    for (int r = 0; r < kWidth; ++r)
+      to[int64_t{g} * kRows + r] = r < m ? Kind::one(rows[r] + int64_t{g} * Kind::kKr, Kind::kKr) : 0;
   if (rest > 0)
-    for (int r = 0; r < kWidth; ++r) to[g * kRows + r] = r < m ? Kind::one(rows[r] + g * Kind::kKr, rest) : 0;
+    for (int r = 0; r < kWidth; ++r)
+      to[int64_t{g} * kRows + r] = r < m ? Kind::one(rows[r] + int64_t{g} * Kind::kKr, rest) : 0;
 }
 
 /// Rows of k elements into [k/kr][kRows] words; missing rows and the end of the last group are zero.
