@@ -1,5 +1,6 @@
 // nibble predict
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -72,6 +73,9 @@ class Predict : public Command {
     transform_eval(image, side, input.data<uint8_t>());
     const Tensor logits = model.run(input);
     const int64_t classes = logits.dim(1);
+    if (!std::all_of(logits.data<float>(), logits.data<float>() + classes, [](float v) { return std::isfinite(v); }))
+      throw DivergedError("{} gives logits that are not finite: its training has diverged; use an earlier checkpoint",
+                          model.path);
     std::vector<float> p(static_cast<size_t>(classes));
     softmax_row(logits.data<float>(), classes, p.data());
     std::vector<int64_t> order(p.size());

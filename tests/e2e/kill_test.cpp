@@ -1,12 +1,18 @@
-// A run killed at any moment and resumed ends in the same bytes as one that ran through.
+// A run killed or interrupted at any moment and resumed ends in the same bytes, and in the same log, as one that ran
+// through.
 #include <doctest/doctest.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 #include <thread>
+#include <vector>
 
 #include "engine/rng.hpp"
 #include "tests/apps/program.hpp"
@@ -19,27 +25,75 @@ using nibble::testing::read_text;
 using nibble::testing::run_program;
 using nibble::testing::TemporaryFolder;
 
-constexpr const char* kNetwork =
-    " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 40 --eval-every 10 --calibrate-at "
-    "50 --save-every 2"
-    " --precision w4a4-fl8 --quiet";
+using Clock = std::chrono::steady_clock;
+using Log = std::vector<nlohmann::json>;
 
-/// Starts the command, sends `signal_number` after `seconds` unless it ended before; returns the wait status.
-int run_and_signal(const std::string& command, double seconds, int signal_number) {
+constexpr const char* kNetwork =
+    " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 20 --eval-every 5 --calibrate-at "
+    "30 --save-every 2"
+    " --precision w4a4-fl8 --quiet";
+/// Twelve steps an epoch on 100 images; lines of the log at steps 10, 12, 20, 24, ...
+constexpr const char* kSmall = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
+
+/// `nibble train`, for a shell that becomes it.
+std::string train(const std::string& arguments, const std::string& err = "/dev/null") {
+  return "exec '" + program().value() + "' train " + arguments + " </dev/null >/dev/null 2>'" + err + "'";
+}
+
+/// Starts the command, sends `signal_number` as soon as it is `due` unless it ended before; returns the wait status.
+int run_and_signal(const std::string& command, int signal_number, const std::function<bool()>& due) {
   const pid_t child = fork();
   if (child == 0) {
-    execl("/bin/sh", "sh", "-c", ("exec " + command + " >/dev/null 2>&1").c_str(), static_cast<char*>(nullptr));
+    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
     _exit(127);
   }
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   int status = 0;
-  while (std::chrono::steady_clock::now() < end) {
+  while (!due()) {
     if (waitpid(child, &status, WNOHANG) == child) return status;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   kill(child, signal_number);
   waitpid(child, &status, 0);
   return status;
+}
+
+/// Step of the newest checkpoint; 0 when there is none.
+int64_t newest_step(const std::string& run) {
+  int64_t newest = 0;
+  std::error_code missing;
+  for (const auto& file : std::filesystem::directory_iterator(run + "/checkpoints", missing)) {
+    const std::string name = file.path().filename();
+    if (name.starts_with("step-") && name.ends_with(".safetensors"))
+      newest = std::max<int64_t>(newest, std::stoll(name.substr(5)));
+  }
+  return newest;
+}
+
+std::string checkpoint(int64_t step) {
+  const std::string digits = std::to_string(step);
+  return "checkpoints/step-" + std::string(6 - digits.size(), '0') + digits + ".safetensors";
+}
+
+/// The lines of the log without the keys `without` and what a clock says.
+Log log_of(const std::string& run, const std::vector<std::string>& without = {}) {
+  Log lines;
+  std::istringstream text(read_text(run + "/metrics.jsonl"));
+  for (std::string line; std::getline(text, line);) {
+    nlohmann::json object = nlohmann::json::parse(line);
+    for (const char* key : {"images_per_second", "data_wait", "eval/images_per_second"}) object.erase(key);
+    for (const std::string& key : without) object.erase(key);
+    lines.push_back(object);
+  }
+  return lines;
+}
+
+/// The steps after the first that sessions of the run began at.
+std::set<int64_t> resumed_steps(const std::string& run) {
+  std::set<int64_t> steps;
+  const nlohmann::json note = nlohmann::json::parse(read_text(run + "/machine.json"));
+  for (const nlohmann::json& session : note.at("sessions"))
+    if (session.at("first_step") > 0) steps.insert(session.at("first_step").get<int64_t>());
+  return steps;
 }
 
 }  // namespace
@@ -49,61 +103,120 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
   const TemporaryFolder folder("kill");
   const std::string data = folder / "data", whole = folder / "whole", killed = folder / "killed";
   REQUIRE(run_program("synth --out " + data + " --train 8 --val 2 --size 40").code == 0);
-  const auto began = std::chrono::steady_clock::now();
+  const auto began = Clock::now();
   REQUIRE(run_program("train --data " + data + " --out " + whole + kNetwork).code == 0);
-  const double length = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  const double length = std::chrono::duration<double>(Clock::now() - began).count();
 
   nibble::Rng rng(1, nibble::rng_purpose::kTest);
-  int kills = 0;
-  bool done = false;
-  for (int attempt = 0; attempt < 400 && !done; ++attempt) {
+  for (int kills = 0; kills < 20; ++kills) {
     // An unborn run is started, a born one resumed: config.resolved.toml is what makes a folder a run.
     const bool born = std::filesystem::exists(killed + "/config.resolved.toml");
     const std::string command =
-        "'" + program().value() + "' train " +
-        (born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + kNetwork);
-    // Until 20 kills have landed, moments lie within 7 % of the run, so that it cannot finish early.
-    const double moment = kills < 20 ? 0.07 * length * static_cast<double>(rng.uniform()) : 60;
-    const int status = run_and_signal(command, moment, SIGKILL);
-    if (WIFSIGNALED(status)) {
-      ++kills;
-      continue;
-    }
-    REQUIRE(WEXITSTATUS(status) == 0);
-    done = true;
+        train(born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + kNetwork);
+    // However fast the machine is now, the 100 steps do not end before the 20th kill; however slow it is, every fourth
+    // attempt lasts to the step that is its share of them, so that the kills lie all over the run.
+    const int64_t before = newest_step(killed), share = 4 * (kills + 1);
+    const bool to_its_share = kills % 4 == 3;
+    const auto moment = Clock::now() + std::chrono::duration<double>(0.2 * length * static_cast<double>(rng.uniform()));
+    const int status = run_and_signal(command, SIGKILL, [&] {
+      const int64_t newest = newest_step(killed);
+      return to_its_share ? newest >= std::max(share, before + 1) : Clock::now() >= moment || newest >= share;
+    });
+    INFO("attempt ", kills, " ended by itself, with exit code ", WEXITSTATUS(status));
+    REQUIRE(WIFSIGNALED(status));
   }
-  REQUIRE(done);
-  MESSAGE("killed ", kills, " times");
-  CHECK(kills >= 20);
-  const std::string last = "/checkpoints/step-000200.safetensors";
-  const std::string expected = read_text(whole + last);
+  REQUIRE(run_program("train --resume " + killed + " --quiet").code == 0);
+  const std::set<int64_t> resumed = resumed_steps(killed);
+  MESSAGE("went on from ", resumed.size(), " different steps");
+  CHECK_MESSAGE(resumed.size() >= 2, "nearly every attempt began at step 0: nothing was shown about resuming");
+  const std::string expected = read_text(whole + "/" + checkpoint(100));
   REQUIRE(expected.size() > 1000);
-  CHECK(read_text(killed + last) == expected);
+  CHECK(read_text(killed + "/" + checkpoint(100)) == expected);
+  // A line's averages begin at the checkpoint when that lies between two lines.
+  const std::vector<std::string> averages = {"train/loss", "train/top1"};
+  CHECK(log_of(killed, averages) == log_of(whole, averages));
 }
 
-TEST_CASE("SIGTERM saves, exits with 75 and names the resume command") {
+TEST_CASE("the log of a run that was killed behind each of its checkpoints and resumed is that of one that was not") {
+  if (no_program()) return;
+  const TemporaryFolder folder("kill-log");
+  const std::string data = folder / "data", whole = folder / "whole", killed = folder / "killed";
+  const std::string options = std::string(kSmall) + " --epochs 5 --calibrate-at 20";
+  REQUIRE(run_program("synth --out " + data + " --train 10 --val 2 --size 32").code == 0);
+  REQUIRE(run_program("train --data " + data + " --out " + whole + options).code == 0);
+  int kills = 0;
+  for (bool done = false; !done;) {
+    const int64_t before = newest_step(killed);
+    const std::string command =
+        train(before > 0 ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + options);
+    const int status = run_and_signal(command, SIGKILL, [&] { return newest_step(killed) > before; });
+    done = !WIFSIGNALED(status);
+    if (done) REQUIRE(WEXITSTATUS(status) == 0);
+    kills += done ? 0 : 1;
+  }
+  MESSAGE("killed ", kills, " times");
+  CHECK(kills > 0);
+  const Log expected = log_of(whole);
+  CHECK(expected.size() == 15);  // two lines and an evaluation an epoch
+  CHECK(log_of(killed) == expected);
+  CHECK(std::filesystem::read_symlink(killed + "/best") == std::filesystem::read_symlink(whole + "/best"));
+  CHECK(read_text(killed + "/" + checkpoint(60)) == read_text(whole + "/" + checkpoint(60)));
+}
+
+TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes on to the same bytes and log") {
   if (no_program()) return;
   const TemporaryFolder folder("term");
-  const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(run_program("synth --out " + data + " --train 8 --val 2 --size 40").code == 0);
-  const std::string command =
-      "'" + program().value() + "' train --data " + data + " --out " + run +
-      " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --epochs 10000 --quiet";
-  // The signal must land after the run began: wait for the config, then some steps.
-  const pid_t child = fork();
-  if (child == 0) {
-    execl("/bin/sh", "sh", "-c", ("exec " + command + " 2>'" + (folder / "err") + "' >/dev/null").c_str(),
-          static_cast<char*>(nullptr));
-    _exit(127);
-  }
-  for (int i = 0; i < 6000 && !std::filesystem::exists(run + "/metrics.jsonl"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  kill(child, SIGTERM);
+  const std::string data = folder / "data", whole = folder / "whole", run = folder / "run", err = folder / "err";
+  const std::string options = std::string(kSmall) + " --steps 100 --save-every 1000000 --eval-every 0";
+  REQUIRE(run_program("synth --out " + data + " --train 10 --val 2 --size 32").code == 0);
+  REQUIRE(run_program("train --data " + data + " --out " + whole + options).code == 0);
   int status = 0;
-  waitpid(child, &status, 0);
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 75);
-  CHECK(read_text(folder / "err").find("nibble train --resume " + run) != std::string::npos);
-  CHECK(std::filesystem::exists(run + "/latest"));
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    std::filesystem::remove_all(run);
+    status = run_and_signal(train("--data " + data + " --out " + run + options, err), SIGTERM,
+                            [&] { return !read_text(run + "/metrics.jsonl").empty(); });
+    REQUIRE(WIFEXITED(status));
+    if (WEXITSTATUS(status) != 0) break;  // 0: the run was over before the signal came
+  }
+  const std::string said = read_text(err), before_step = "interrupted at step ";
+  CAPTURE(said);
+  REQUIRE(WEXITSTATUS(status) == 75);
+  REQUIRE(said.find(before_step) != std::string::npos);
+  const int64_t step = std::stoll(said.substr(said.find(before_step) + before_step.size()));
+  CHECK(said.find(before_step + std::to_string(step) + " and saved; continue with: nibble train --resume " + run) !=
+        std::string::npos);
+  CHECK(step >= 10);
+  CHECK(std::filesystem::read_symlink(run + "/latest") == checkpoint(step));
+  std::set<std::string> saved;
+  for (const auto& file : std::filesystem::directory_iterator(run + "/checkpoints"))
+    saved.insert("checkpoints/" + file.path().filename().string());
+  CHECK(saved == std::set<std::string>{checkpoint(step)});
+
+  REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
+  if (step < 100) CHECK(resumed_steps(run) == std::set<int64_t>{step});
+  const std::string expected = read_text(whole + "/" + checkpoint(100));
+  REQUIRE(expected.size() > 1000);
+  CHECK(read_text(run + "/" + checkpoint(100)) == expected);
+
+  // The interruption adds a line, unless it fell on one; that line and the next one share the average.
+  Log log = log_of(run);
+  const Log lines = log_of(whole);
+  const auto number = [](const nlohmann::json& line, const char* key) { return line.at(key).get<double>(); };
+  const auto at_step = [&](const nlohmann::json& line) { return line.at("step") == step; };
+  if (std::none_of(lines.begin(), lines.end(), at_step)) {
+    const auto added = std::find_if(log.begin(), log.end(), at_step);
+    REQUIRE(added != log.end());
+    const auto i = added - log.begin();
+    REQUIRE(log.size() == lines.size() + 1);
+    const nlohmann::json first = *added, &line = lines[static_cast<size_t>(i)];
+    nlohmann::json& second = *log.erase(added);
+    const double from = i == 0 ? 0 : number(lines[static_cast<size_t>(i) - 1], "step"), to = number(line, "step");
+    for (const char* key : {"train/loss", "train/top1"}) {
+      const double sum = number(first, key) * (static_cast<double>(step) - from) +
+                         number(second, key) * (to - static_cast<double>(step));
+      CHECK(sum / (to - from) == doctest::Approx(number(line, key)));
+      second[key] = line.at(key);
+    }
+  }
+  CHECK(log == lines);
 }

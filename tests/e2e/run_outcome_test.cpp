@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <vector>
 
 #include "tests/apps/program.hpp"
@@ -48,6 +49,38 @@ TEST_CASE("the best checkpoint of a run that quantizes is a quantized one, whate
                 .code == 0);
     CHECK(target_of(run + "/best") >= "step-000006.safetensors");
     CHECK(run_program("export " + run + " --out " + run + ".safetensors").code == 0);
+  }
+}
+
+TEST_CASE("best is the first of the most accurate evaluations from calibration on, and it is kept") {
+  if (no_program()) return;
+  const TemporaryFolder folder("first-best");
+  const std::string data = make_data(folder, 2);
+  for (int seed : {1, 2, 3}) {
+    CAPTURE(seed);
+    const std::string run = folder / ("run" + std::to_string(seed));
+    // 16 steps, an evaluation every second one, seven of them from calibration on.
+    REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
+                        " --epochs 8 --calibrate-at 4 --keep 1 --quiet --seed " + std::to_string(seed))
+                .code == 0);
+    int64_t step = -1;
+    double top1 = -1;
+    int evaluations = 0;
+    std::istringstream log(read_text(run + "/metrics.jsonl"));
+    for (std::string text; std::getline(log, text);) {
+      const nlohmann::json line = nlohmann::json::parse(text);
+      if (!line.contains("eval/top1") || line.at("step") < 4) continue;
+      ++evaluations;
+      if (line.at("eval/top1") <= top1) continue;
+      top1 = line.at("eval/top1");
+      step = line.at("step");
+    }
+    CHECK(evaluations == 7);
+    const std::string digits = std::to_string(step);
+    CHECK(target_of(run + "/best") == "step-" + std::string(6 - digits.size(), '0') + digits + ".safetensors");
+    const Result best = run_program("eval " + run + "/best --json --data " + data);
+    REQUIRE(best.code == 0);
+    CHECK(nlohmann::json::parse(best.out).at("top1") == top1);
   }
 }
 
