@@ -11,8 +11,8 @@ namespace nibble {
 
 namespace {
 
-/// Images that go through the modules together: they keep every value, 23 MB an image for ResNet-50 x1 at 224 px, and
-/// all 64 of a training run at once took three times the memory of its steps.
+/// Images that go through the modules together, which keep every value: ResNet-50 x0.5 at 224 px, trained in batches of
+/// 8, took 291 MiB with 10 validation images and 848 with 80, when 64 of them went at once.
 constexpr int64_t kImagesAtOnce = 4;
 
 Tensor images_of(const Tensor& images, int64_t first, int64_t end) {
