@@ -12,6 +12,9 @@
 
 namespace nibble {
 
+/// A copy of images [first, first + count) of uint8 NHWC images.
+Tensor slice(const Tensor& images, int64_t first, int64_t count);
+
 /// Right operands of all units at one step, shared by the shards. Points into the model's quantizers.
 struct StepWeights {
   std::vector<LayerWeights> layers;

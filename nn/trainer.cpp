@@ -1,7 +1,6 @@
 #include "nn/trainer.hpp"
 
 #include <cmath>
-#include <cstring>
 
 #include "engine/parallel.hpp"
 #include "ops/softmax_cross_entropy.hpp"
@@ -13,13 +12,6 @@ namespace {
 constexpr float kRunningMomentum = 0.1f;  // new = 0.9 old + 0.1 batch (METHOD.md section 1)
 
 /// Images [first, first + count) as a tensor of their own.
-Tensor slice(const Tensor& images, int64_t first, int64_t count) {
-  const Tensor out(DType::u8, {count, images.dim(1), images.dim(2), images.dim(3)});
-  const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
-  std::memcpy(out.raw(), images.raw() + static_cast<size_t>(first) * per_image, out.bytes());
-  return out;
-}
-
 /// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell.
 void check_finite(double loss, int64_t step, const Model& model, const ShardStatistics& statistics) {
   for (size_t u = 0; u < statistics.norms.size(); ++u) {
