@@ -1,6 +1,7 @@
 // Evaluation module by module: the plain path that the served executor is checked against.
 #include "engine/parallel.hpp"
 #include "nn/passes.hpp"
+#include "ops/activation_codes.hpp"
 
 namespace nibble {
 

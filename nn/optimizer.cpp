@@ -55,6 +55,16 @@ std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, con
   return slots;
 }
 
+/// What LARS multiplies the step of a kernel with: the norm of its weights over that of what they change by. 1 for
+/// other parameters, and without LARS.
+float trust_in(const Slot& s, float decay, float clip, const OptimizerOptions& options) {
+  if (options.kind != OptimizerKind::kLars || !s.kernel) return 1.0f;
+  const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
+  const double denominator = g + static_cast<double>(decay) * w;
+  if (!(w > 0 && denominator > 0)) return 1.0f;
+  return static_cast<float>(static_cast<double>(options.lars_coefficient) * w / denominator);
+}
+
 }  // namespace
 
 OptimizerKind optimizer_kind(const std::string& name) {
@@ -95,16 +105,8 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
                          : 1.0f;
   constexpr int64_t kBlock = 1 << 16;
   for (const Slot& s : slots) {
-    float decay = s.kernel ? options.weight_decay : 0.0f, scale = clip;
-    if (options.kind == OptimizerKind::kLars && s.kernel) {
-      const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
-      const double denominator = g + static_cast<double>(decay) * w;
-      if (w > 0 && denominator > 0) {
-        const float trust = static_cast<float>(static_cast<double>(options.lars_coefficient) * w / denominator);
-        scale *= trust;
-        decay *= trust;
-      }
-    }
+    const float full_decay = s.kernel ? options.weight_decay : 0.0f, trust = trust_in(s, full_decay, clip, options);
+    const float decay = full_decay * trust, scale = clip * trust;
     const int64_t n = s.parameter.size();
     parallel_for((n + kBlock - 1) / kBlock, [&](int64_t b) {
       const int64_t first = b * kBlock, count = std::min(kBlock, n - first);

@@ -1,71 +1,20 @@
 #include "ops/norm_activate.hpp"
 
 #include <cmath>
+#include <optional>
 #include <utility>
+
+#include "ops/activation_codes.hpp"
+#include "ops/row_blocks.hpp"
 
 namespace nibble {
 
 namespace {
 
-constexpr int64_t kTaskRows = 512;    // pixels a task
-constexpr int64_t kBlockPixels = 64;  // pixels a kernel call: 64 rows of 256 bf16 channels are 32 KiB
-
-int64_t tasks_of(int64_t rows) {
-  return (rows + kTaskRows - 1) / kTaskRows;
-}
-
-/// Stores one-byte codes as they are or packed, from a scratch block.
-void store_codes(const uint8_t* block, int64_t first, int64_t rows, const Tensor& codes) {
-  if (bits_of(codes.dtype()) != 4) return;  // the kernel wrote bytes in place
-  kernels::active().ew.pack_u4(block, rows * codes.stride(), codes.row<uint8_t>(first));
-}
-
-Tensor new_codes(const Shape& shape, const ActivationQuantizer& q) {
-  return Tensor(code_dtype(q), shape, code_stride(shape.back()));
-}
-
-/// Where the kernel writes code bytes for the rows [first, first + rows): the tensor itself or a zeroed scratch block.
-kernels::Rows<uint8_t> code_rows(const Tensor& codes, int64_t first, uint8_t* block) {
-  if (bits_of(codes.dtype()) == 4) return {block, codes.stride()};
-  return {codes.row<uint8_t>(first), codes.stride()};
-}
-
-/// Pad bytes of code rows must be zero; kernels write only the channels.
-void clear_pad(const kernels::Rows<uint8_t>& rows, int64_t count, int64_t channels) {
-  if (rows.stride == channels) return;
-  for (int64_t r = 0; r < count; ++r)
-    std::memset(rows.data + r * rows.stride + channels, 0, static_cast<size_t>(rows.stride - channels));
-}
-
-Tensor like(const Tensor& y) {
-  return Tensor(DType::bf16, y.shape(), Tensor::round_stride(DType::bf16, y.shape().back()));
-}
-
-kernels::Rows<const bf16> rows_of(const Tensor& t, int64_t first) {
-  if (!t.defined()) return {};
-  return {t.row<bf16>(first), t.stride()};
-}
-
 template <typename T>
 kernels::Rows<T> bytes_of(const Tensor& t, int64_t first) {
   if (!t.defined()) return {};
   return {t.row<uint8_t>(first), t.stride()};
-}
-
-/// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape. What a body streams
-/// is visible to whoever waits for this call.
-template <typename Body>
-void row_blocks(int64_t rows, const Body& body) {
-  parallel_for(tasks_of(rows), [&](int64_t task) {
-    const int64_t end = std::min(rows, (task + 1) * kTaskRows);
-    for (int64_t first = task * kTaskRows; first < end; first += kBlockPixels)
-      body(task, first, std::min(kBlockPixels, end - first));
-    kernels::active().ew.publish();
-  });
-}
-
-kernels::UnsignedQuantizer kernel_of(const ActivationQuantizer* q) {
-  return q != nullptr ? q->kernel() : kernels::UnsignedQuantizer{};
 }
 
 /// Raises out[c] to the tasks' maxima.
@@ -121,7 +70,7 @@ class NormGradient final : public GradientRows {
   /// In g's storage unless g is read again.
   Tensor whole(After g_after) const {
     Zone zone("norm backward, apply", name_);
-    const Tensor dy = g_after == After::kDropped ? g_ : like(y_);
+    const Tensor dy = g_after == After::kDropped ? g_ : bf16_like(y_);
     const kernels::Store store = g_after == After::kDropped ? kernels::Store::kCached : store_of(dy);
     zone.count([&] { return ZoneWork{.bytes = stored_bytes(g_) + stored_bytes(y_) + stored_bytes(dy)}; });
     row_blocks(y_.rows(), [&](int64_t, int64_t first, int64_t count) {
@@ -132,7 +81,7 @@ class NormGradient final : public GradientRows {
 
  private:
   void apply(int64_t first, int64_t count, kernels::Rows<bf16> to, kernels::Store store) const {
-    kernels::active().ew.norm_backward_apply(rows_of(g_, first), rows_of(y_, first), count, y_.shape().back(),
+    kernels::active().ew.norm_backward_apply(bf16_rows(g_, first), bf16_rows(y_, first), count, y_.shape().back(),
                                              p_.data(), q_.data(), r_.data(), to, store);
   }
 
@@ -163,12 +112,12 @@ class ActivationBackward final : public GradientStage {
         z_(out.z),
         codes_(out.codes),
         classes_(classes),
-        quantizer_(kernel_of(args.quantizer)) {}
+        quantizer_(args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{}) {}
 
   void begin(int64_t tasks) override {
     tasks_ = tasks;
     partial_ = Tensor::zeros(DType::f32, {tasks, 2 * channels()});
-    g_ = like(y());
+    g_ = bf16_like(y());
   }
 
   void take(int64_t task, kernels::Rows<const bf16> d, int64_t first, int64_t count) override {
@@ -180,7 +129,7 @@ class ActivationBackward final : public GradientStage {
       const int64_t rows = std::min(kBlockPixels, count - at);
       const kernels::Rows<const bf16> block{d.data + at * d.stride, d.stride};
       if (codes_.defined())
-        run(task, first + at, rows, block, rows_of(direct, first + at));
+        run(task, first + at, rows, block, bf16_rows(direct, first + at));
       else
         run(task, first + at, rows, {}, block);
     }
@@ -206,10 +155,10 @@ class ActivationBackward final : public GradientStage {
   void whole() {
     Zone zone("norm backward, sums", branch_.name);
     const Tensor through = codes_.defined() ? codes_.grad() : Tensor(), direct = z_.defined() ? z_.grad() : Tensor();
-    begin(tasks_of(y().rows()));
+    begin(row_tasks(y().rows()));
     zone.count([&] { return ZoneWork{.bytes = y().rows() * bytes_of_row(direct) + stored_bytes(through)}; });
     row_blocks(y().rows(), [&](int64_t task, int64_t first, int64_t rows) {
-      run(task, first, rows, rows_of(through, first), rows_of(direct, first));
+      run(task, first, rows, bf16_rows(through, first), bf16_rows(direct, first));
     });
   }
 
@@ -219,10 +168,10 @@ class ActivationBackward final : public GradientStage {
     const bool from_z = z_.defined() && !classes_.defined();  // without z and classes v is computed again from y
     kernels::active().ew.activate_backward({.rows = rows,
                                             .n = channels(),
-                                            .y = rows_of(y(), first),
+                                            .y = bf16_rows(y(), first),
                                             .m = affine_.m.data(),
                                             .a = affine_.a.data(),
-                                            .z = rows_of(from_z ? z_.value() : Tensor(), first),
+                                            .z = bf16_rows(from_z ? z_.value() : Tensor(), first),
                                             .classes = bytes_of<const uint8_t>(classes_, first),
                                             .through_quantizer = through,
                                             .direct = direct,
@@ -244,23 +193,19 @@ class ActivationBackward final : public GradientStage {
 
 void projection_backward(const NormBranch& b, const Tensor& g) {
   const Tensor& y = b.y.value();
-  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
+  const int64_t c = y.shape().back(), tasks = row_tasks(y.rows());
   const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});
   const auto& ew = kernels::active().ew;
   Zone zone("norm backward, sums", b.name);
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(g) + stored_bytes(y)}; });
   row_blocks(y.rows(), [&](int64_t task, int64_t first, int64_t rows) {
     float* sum = partial.row<float>(task);
-    ew.norm_backward_sums(rows_of(g, first), rows_of(y, first), rows, c, b.statistics.mean.data(), sum, sum + c);
+    ew.norm_backward_sums(bf16_rows(g, first), bf16_rows(y, first), rows, c, b.statistics.mean.data(), sum, sum + c);
   });
   norm_backward(b, g, total(partial, tasks, c, b.statistics), After::kRead);
 }
 
 }  // namespace
-
-DType code_dtype(const ActivationQuantizer& q) {
-  return q.bits == 4 && !q.is_signed ? DType::u4 : DType::u8;
-}
 
 NormStatistics normalise_sums(const ChannelSums& sums) {
   NormStatistics s;
@@ -310,13 +255,32 @@ void check_arguments(const Tape* tape, const NormActivateArgs& args) {
     throw UsageError("[norm_activate] keeps the classes of a stored z only; set store_z");
 }
 
+/// The backward step of v = y*m + a + shortcut; z = relu(v); code = quantize(z). Its first half becomes out.backward.
+void record_backward(Tape& tape, const NormActivateArgs& args, const NormAffine& main, const Tensor& classes,
+                     Activated& out) {
+  const bool has_projection = args.projection != nullptr;
+  const auto activation = std::make_shared<ActivationBackward>(args, main, out, classes);
+  out.backward = activation;
+  tape.record([args, out, activation, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
+    Sums sums;
+    const Tensor g = activation->finish(sums);
+    if (has_projection) projection_backward(branch, g);
+    const bool to_shortcut = !has_projection && args.shortcut.defined();
+    const bool read_again = to_shortcut || (has_projection && branch.y.takes_grad_rows());
+    norm_backward(args.main, g, sums, read_again ? After::kRead : After::kDropped);
+    if (to_shortcut) args.shortcut.accumulate(g);
+    if (out.z.defined()) out.z.release();
+    if (out.codes.defined()) out.codes.release();
+  });
+}
+
 }  // namespace
 
 Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   Zone zone("norm and activate", args.main.name);
   check_arguments(tape, args);
   const Tensor& y = args.main.y.value();
-  const int64_t c = y.shape().back(), tasks = tasks_of(y.rows());
+  const int64_t c = y.shape().back(), tasks = row_tasks(y.rows());
   const NormAffine main = norm_affine(args.main.statistics, args.main.gamma, args.main.beta);
   NormAffine side;
   if (args.projection != nullptr)
@@ -327,7 +291,7 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   if (shortcut.defined() && shortcut.shape() != y.shape())
     throw ShapeError("[norm_activate] shortcut {} does not match {}", shortcut.shape().str(), y.shape().str());
 
-  const Tensor z = args.store_z ? like(y) : Tensor();
+  const Tensor z = args.store_z ? bf16_like(y) : Tensor();
   Tensor codes = args.quantizer != nullptr ? new_codes(y.shape(), *args.quantizer) : Tensor();
   const Tensor classes =
       tape != nullptr && args.keep_classes ? Tensor(DType::u8, {y.rows(), kernels::clip_class_bytes(c)}) : Tensor();
@@ -342,10 +306,10 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     kernels::NormaliseActivateArgs k;
     k.rows = rows;
     k.n = c;
-    k.y = rows_of(y, first);
+    k.y = bf16_rows(y, first);
     k.m = main.m.data();
     k.a = main.a.data();
-    k.shortcut = rows_of(shortcut, first);
+    k.shortcut = bf16_rows(shortcut, first);
     if (args.projection != nullptr) {
       k.m2 = side.m.data();
       k.a2 = side.a.data();
@@ -356,16 +320,15 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
     }
     k.classes = bytes_of<uint8_t>(classes, first);
     if (maxima.defined()) k.channel_max = maxima.row<float>(task);
-    uint8_t* block = nullptr;
+    std::optional<CodeBlock> block;
     if (codes.defined()) {
-      if (bits_of(codes.dtype()) == 4) block = scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride()));
+      block.emplace(codes, first, rows, scratch);
       k.quantizer = args.quantizer->kernel();
       k.through_bf16 = args.store_z;  // block outputs are rounded first: METHOD.md section 8
-      k.codes = code_rows(codes, first, block);
-      clear_pad(k.codes, rows, c);
+      k.codes = block->bytes();
     }
     ew.normalise_activate(k);
-    if (codes.defined()) store_codes(block, first, rows, codes);
+    if (block) block->store();
   });
   if (maxima.defined()) merge_maxima(maxima, tasks, c, args.channel_max);
   if (codes.defined() && args.dequantize) codes = dequantize_tensor(codes, *args.quantizer);
@@ -374,30 +337,14 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args) {
   Activated out;
   if (z.defined()) out.z = Variable(z, grad);
   if (codes.defined()) out.codes = Variable(codes, grad);
-  if (tape != nullptr) {
-    // v = y*m + a + shortcut; z = relu(v); code = quantize(z)
-    const bool has_projection = args.projection != nullptr;
-    const auto activation = std::make_shared<ActivationBackward>(args, main, out, classes);
-    out.backward = activation;
-    tape->record([args, out, activation, has_projection, branch = has_projection ? *args.projection : NormBranch{}] {
-      Sums sums;
-      const Tensor g = activation->finish(sums);
-      if (has_projection) projection_backward(branch, g);
-      const bool to_shortcut = !has_projection && args.shortcut.defined();
-      const bool read_again = to_shortcut || (has_projection && branch.y.takes_grad_rows());
-      norm_backward(args.main, g, sums, read_again ? After::kRead : After::kDropped);
-      if (to_shortcut) args.shortcut.accumulate(g);
-      if (out.z.defined()) out.z.release();
-      if (out.codes.defined()) out.codes.release();
-    });
-  }
+  if (tape != nullptr) record_backward(*tape, args, main, classes, out);
   return out;
 }
 
 Tensor normalised_activation(const NormBranch& branch) {
   Zone zone("norm and activate", branch.name);
   const Tensor& y = branch.y.value();
-  const Tensor z = like(y);
+  const Tensor z = bf16_like(y);
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(y) + stored_bytes(z)}; });
   const NormAffine affine = norm_affine(branch.statistics, branch.gamma, branch.beta);
   const auto& ew = kernels::active().ew;
@@ -405,7 +352,7 @@ Tensor normalised_activation(const NormBranch& branch) {
     kernels::NormaliseActivateArgs k;
     k.rows = rows;
     k.n = y.shape().back();
-    k.y = rows_of(y, first);
+    k.y = bf16_rows(y, first);
     k.m = affine.m.data();
     k.a = affine.a.data();
     k.z = {z.row<bf16>(first), z.stride()};
@@ -413,113 +360,6 @@ Tensor normalised_activation(const NormBranch& branch) {
     ew.normalise_activate(k);
   });
   return z;
-}
-
-namespace {
-
-Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
-  const Tensor codes = new_codes(x.shape(), q);
-  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
-    std::fill_n(codes.row<uint8_t>(first), rows * codes.stride(), kSignedOffset);
-    quantize_signed_rows(rows_of(x, first), rows, 0, x.shape().back(), q, {codes.row<uint8_t>(first), codes.stride()});
-  });
-  return codes;
-}
-
-/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2); ReLU's before it.
-Tensor signed_gradient(const Tensor& x, const Tensor& through, const Tensor& direct, const ActivationQuantizer& q) {
-  const Tensor g = like(x);
-  const int64_t c = x.shape().back();
-  parallel_for(x.rows(), [&](int64_t r) {
-    for (int64_t i = 0; i < c; ++i) {
-      const float v = to_float(x.row<bf16>(r)[i]), t = v * q.scale[static_cast<size_t>(i)];
-      const float slope = t > q.top() ? 0.0f : t == q.top() ? 0.5f : 1.0f;
-      float sum = through.defined() ? to_float(through.row<bf16>(r)[i]) * slope : 0.0f;
-      if (direct.defined()) sum += to_float(direct.row<bf16>(r)[i]);
-      g.row<bf16>(r)[i] = to_bf16(v > 0 ? sum : 0.0f);
-    }
-  });
-  return g;
-}
-
-}  // namespace
-
-void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t first_channel, int64_t n,
-                          const ActivationQuantizer& q, kernels::Rows<uint8_t> codes) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float t =
-          std::min(to_float(x.data[r * x.stride + i]) * q.scale[static_cast<size_t>(first_channel + i)], q.top());
-      codes.data[r * codes.stride + i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
-    }
-  }
-}
-
-Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q) {
-  if (q.is_signed) return quantize_signed(x, q);
-  const Tensor codes = new_codes(x.shape(), q);
-  const int64_t c = x.shape().back();
-  const auto& ew = kernels::active().ew;
-  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
-    Scratch scratch;
-    uint8_t* block =
-        bits_of(codes.dtype()) == 4 ? scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride())) : nullptr;
-    const kernels::Rows<uint8_t> to = code_rows(codes, first, block);
-    clear_pad(to, rows, c);
-    ew.quantize_bf16(rows_of(x, first), rows, c, q.kernel(), to);
-    store_codes(block, first, rows, codes);
-  });
-  return codes;
-}
-
-Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
-  const int64_t c = codes.shape().back();
-  Tensor out(DType::bf16, codes.shape(), Tensor::round_stride(DType::bf16, c));
-  if (q.is_signed) {
-    for (int64_t r = 0; r < codes.rows(); ++r)
-      for (int64_t i = 0; i < c; ++i)
-        out.row<bf16>(r)[i] =
-            to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
-    return out;
-  }
-  const auto& ew = kernels::active().ew;
-  row_blocks(codes.rows(), [&](int64_t, int64_t first, int64_t rows) {
-    Scratch scratch;
-    const uint8_t* from = codes.row<uint8_t>(first);
-    if (bits_of(codes.dtype()) == 4) {
-      uint8_t* block = scratch.get<uint8_t>(static_cast<size_t>(rows * codes.stride()));
-      ew.unpack_u4(from, rows * codes.stride(), block);
-      from = block;
-    }
-    ew.dequantize_bf16({from, codes.stride()}, rows, c, q.scale.data(), {out.row<bf16>(first), out.stride()});
-  });
-  return out;
-}
-
-Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
-                         const ActivationQuantizer* quantizer) {
-  const int64_t c = x.shape().back();
-  if (quantizer != nullptr && quantizer->is_signed) return signed_gradient(x, through_quantizer, direct, *quantizer);
-  const std::vector<float> zero(static_cast<size_t>(c));
-  const Tensor g = like(x);
-  const auto& ew = kernels::active().ew;
-  row_blocks(x.rows(), [&](int64_t, int64_t first, int64_t rows) {
-    Scratch scratch;
-    float* unused = scratch.get<float>(static_cast<size_t>(2 * c));
-    std::fill_n(unused, 2 * c, 0.0f);
-    ew.activate_backward({.rows = rows,
-                          .n = c,
-                          .y = rows_of(x, first),
-                          .z = rows_of(x, first),
-                          .through_quantizer = rows_of(through_quantizer, first),
-                          .direct = rows_of(direct, first),
-                          .quantizer = kernel_of(quantizer),
-                          .mean = zero.data(),
-                          .g = {g.row<bf16>(first), g.stride()},
-                          .sum_g = unused,
-                          .sum_g_centred = unused + c});
-  });
-  return g;
 }
 
 }  // namespace nibble

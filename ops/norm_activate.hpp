@@ -63,22 +63,12 @@ struct Activated {
 /// recomputed from the stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch
 /// norm's.
 /// Saves y and z, or y and two bits an element (keep_classes). Gradients: y, gamma, beta, shortcut or the projection's.
-/// Throws UsageError for a signed quantizer (store z and use quantize_tensor) and for a taped shortcut or keep_classes
-/// without store_z.
+/// Throws UsageError for a signed quantizer (store z and use quantize_tensor of activation_codes.hpp) and for a taped
+/// shortcut or keep_classes without store_z.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
 /// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.
 Tensor normalised_activation(const NormBranch& branch);
-
-/// Codes of a non-negative bf16 tensor; packs nibbles for unsigned 4 bits. A signed quantizer (the published conv1 of
-/// projection blocks) stores code + 128.
-Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);
-/// The signed form on rows of channels [first_channel, first_channel + n) of x >= 0: floor(min(x*s, Q) + 0.5) + 128.
-/// Only a named quirk uses it: no kernel of its own.
-void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t first_channel, int64_t n,
-                          const ActivationQuantizer& q, kernels::Rows<uint8_t> codes);
-/// bf16(code / scale) of a code tensor.
-Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q);
 
 /// z [n,h,w,c] bf16 -> max pool 3x3 stride 2 (pad as given) -> pooled z and, with a quantizer, its codes.
 Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
@@ -88,12 +78,5 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
 /// its codes.
 Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
                                 float* channel_max);
-
-/// Gradient of x = bf16 tensor >= 0 that is read through a quantizer and directly; either may be undefined.
-Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
-                         const ActivationQuantizer* quantizer);
-
-/// Converts one-byte code rows to the stored form: u4 packed for 4-bit quantizers.
-DType code_dtype(const ActivationQuantizer& q);
 
 }  // namespace nibble

@@ -1,6 +1,7 @@
 // The two pools of the network on bf16 activations, with the quantizer behind them.
 #include <cmath>
 
+#include "ops/activation_codes.hpp"
 #include "ops/norm_activate.hpp"
 
 namespace nibble {

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "nn/runtime/executor.hpp"
+#include "ops/activation_codes.hpp"
 #include "ops/plane_gemm.hpp"
 
 namespace nibble {

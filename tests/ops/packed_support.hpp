@@ -13,6 +13,7 @@
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
+#include "ops/activation_codes.hpp"
 #include "ops/norm_activate.hpp"
 #include "ops/packed_conv.hpp"
 #include "tests/kernels/levels_under_test.hpp"
