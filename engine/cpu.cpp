@@ -22,8 +22,25 @@ namespace nibble {
 
 namespace {
 
-std::array<std::string, kIsaCount> refusal;  // why a promised level failed its probe
+/// Why a promised level failed its probe; empty: it did not. Read and written by any thread.
+class Refusals {
+ public:
+  std::string of(Isa isa) {
+    const std::lock_guard guard(lock_);
+    return why_[static_cast<size_t>(isa)];
+  }
+  void set(Isa isa, const std::string& why) {
+    const std::lock_guard guard(lock_);
+    why_[static_cast<size_t>(isa)] = why;
+  }
+
+ private:
+  std::mutex lock_;
+  std::array<std::string, kIsaCount> why_;
+};
+Refusals refusals;
 std::atomic<int> chosen{-1};
+constexpr int kTileData = 18;  // the state that holds the tiles, by its number in XCR0 and in permissions
 
 #if defined(__x86_64__)
 struct Regs {
@@ -56,17 +73,13 @@ std::string brand_string() {
   return first == std::string::npos ? "unknown" : s.substr(first, last - first + 1);
 }
 
-/// Asks Linux for the tile data state (arch_prctl ARCH_REQ_XCOMP_PERM, feature 18) and checks that it was granted.
+/// Asks Linux for the tile data state (arch_prctl ARCH_REQ_XCOMP_PERM) and checks that it was granted.
 void request_tiles(CpuFeatures& f) {
-  constexpr long kRequest = 0x1023, kGet = 0x1022, kTileData = 18;
+  constexpr long kRequest = 0x1023, kGet = 0x1022;
   unsigned long granted = 0;
-  if (syscall(SYS_arch_prctl, kRequest, kTileData) != 0) {
-    f.amx_refusal = fmt::format("the kernel refused AMX tiles (arch_prctl: {})", std::strerror(errno));
-  } else if (syscall(SYS_arch_prctl, kGet, &granted) != 0 || !((granted >> kTileData) & 1)) {
-    f.amx_refusal = "the kernel did not grant AMX tiles";
-  } else {
-    f.amx_permitted = true;
-  }
+  const int error = syscall(SYS_arch_prctl, kRequest, long{kTileData}) != 0 ? errno : 0;
+  if (error == 0 && syscall(SYS_arch_prctl, kGet, &granted) != 0) granted = 0;
+  note_tile_permission(f, error, granted);
 }
 #endif
 
@@ -93,29 +106,24 @@ CpuFeatures detect() {
   return f;
 }
 
-bool promised(Isa isa) {
-  const CpuFeatures& f = cpu_features();
-  switch (isa) {
-    case Isa::scalar:
-      return true;
-    case Isa::avx2:
-      return f.avx2_fma;
-    case Isa::avxvnni:
-      return f.avx_vnni;
-    case Isa::avx512:
-      return f.avx512;
-    case Isa::avx512vnni:
-      return f.avx512_vnni;
-    case Isa::amx:
-      return f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
-  }
-  return false;
-}
-
 /// Why a level is not runnable; empty when the CPU simply lacks it.
 std::string reason_against(Isa isa) {
   if (!built(isa)) return fmt::format("this build has no {} kernels", name_of(isa));
-  return refusal[static_cast<size_t>(isa)];
+  return refusals.of(isa);
+}
+
+/// The features that keep a CPU with tiles from the amx level; a hypervisor may hide any of them. Empty: none, or there
+/// are no tiles.
+std::string missing_beside_tiles(const CpuFeatures& f) {
+  if (!f.amx_int8 && !f.amx_bf16) return {};
+  std::string missing;
+  const auto need = [&](bool present, const char* name) {
+    if (!present) missing += fmt::format("{}{}", missing.empty() ? "" : " and ", name);
+  };
+  need(f.amx_int8, "AMX-INT8");
+  need(f.amx_bf16, "AMX-BF16");
+  need(f.avx512_bf16, "AVX512-BF16");
+  return missing;
 }
 
 void require_runnable(Isa isa) {
@@ -134,6 +142,32 @@ const CpuFeatures& cpu_features() {
   return features;
 }
 
+void note_tile_permission(CpuFeatures& f, int error, uint64_t granted) {
+  f.amx_permitted = error == 0 && ((granted >> kTileData) & 1) != 0;
+  if (error != 0)
+    f.amx_refusal = fmt::format("the kernel refused AMX tiles (arch_prctl: {})", std::strerror(error));
+  else if (!f.amx_permitted)
+    f.amx_refusal = "the kernel did not grant AMX tiles";
+}
+
+bool promised(const CpuFeatures& f, Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return f.avx2_fma;
+    case Isa::avxvnni:
+      return f.avx_vnni;
+    case Isa::avx512:
+      return f.avx512;
+    case Isa::avx512vnni:
+      return f.avx512_vnni;
+    case Isa::amx:
+      return f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
+  }
+  return false;
+}
+
 bool built(Isa isa) {
   switch (isa) {
 #define NIBBLE_LEVEL(name) case Isa::name:
@@ -146,7 +180,7 @@ bool built(Isa isa) {
 }
 
 bool runnable(Isa isa) {
-  return built(isa) && promised(isa) && refusal[static_cast<size_t>(isa)].empty();
+  return built(isa) && promised(cpu_features(), isa) && refusals.of(isa).empty();
 }
 
 std::vector<Isa> runnable_isas() {
@@ -183,19 +217,24 @@ void set_active_isa(Isa isa) {
 }
 
 void mark_not_runnable(Isa isa, const std::string& reason) {
-  refusal[static_cast<size_t>(isa)] = reason;
+  refusals.set(isa, reason);
   int in_use = static_cast<int>(isa);
   chosen.compare_exchange_strong(in_use, -1);  // active_isa() chooses again, or refuses the level that was forced
 }
 
 std::string isa_explanation() {
-  const CpuFeatures& f = cpu_features();
+  return isa_explanation(cpu_features());
+}
+
+std::string isa_explanation(const CpuFeatures& f) {
   std::string why = fmt::format("{} on {}", name_of(active_isa()), f.brand);
   if (env(EnvVar::kIsa)) return why + " (forced by NIBBLE_ISA)";
   for (int i = static_cast<int>(active_isa()) + 1; i < kIsaCount; ++i) {
     const Isa better = static_cast<Isa>(i);
-    if (promised(better) && !runnable(better)) return why + " (" + reason_against(better) + ")";
+    if (promised(f, better) && !runnable(better)) return why + " (" + reason_against(better) + ")";
   }
+  if (const std::string missing = missing_beside_tiles(f); !missing.empty())
+    return why + fmt::format(" (its tiles stay unused: the CPU, or what it runs under, does not report {})", missing);
   if (!f.amx_refusal.empty()) return why + " (" + f.amx_refusal + ")";
   return why + " (the best this CPU has)";
 }

@@ -1,5 +1,6 @@
 // CPU features and the choice of the kernel level.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,12 @@ struct CpuFeatures {
 /// Detected once; asks the kernel for AMX permission (arch_prctl) on the first call.
 const CpuFeatures& cpu_features();
 
+/// Sets amx_permitted or amx_refusal from the kernel's answers: the errno of the request (0: none) and the features
+/// that the process was then granted, one bit each.
+void note_tile_permission(CpuFeatures& features, int error, uint64_t granted);
+/// True if a CPU with these features executes the level, whatever this build has and its probe says.
+bool promised(const CpuFeatures& features, Isa isa);
+
 /// True if this build has kernels of the level (option kernel_levels).
 bool built(Isa isa);
 /// True if this build has the level and this process can execute it (avx512 does not imply avxvnni: that branch has its
@@ -47,10 +54,12 @@ Isa isa_from_name(std::string_view name);
 Isa active_isa();
 /// Replaces the level in use, for tests and benchmarks that visit several; throws UnsupportedError when not runnable.
 void set_active_isa(Isa isa);
-/// Called by the kernel room when a level that CPUID promises fails its probe (one tile product); it is then not
-/// runnable, and no longer in use if it was. Tests take it back with an empty reason.
+/// Called by the kernel room when a level that CPUID promises fails its probe (tile products of codes and of bf16); it
+/// is then not runnable, and no longer in use if it was. Tests take it back with an empty reason.
 void mark_not_runnable(Isa isa, const std::string& reason);
 /// One line that says which level runs and why not the next better one.
 std::string isa_explanation();
+/// The same on a CPU with these features.
+std::string isa_explanation(const CpuFeatures& features);
 
 }  // namespace nibble

@@ -29,7 +29,7 @@ class LayerPacking {
   /// `codes`: quantized before; null: the masters are quantized, if the layer has bits for it.
   LayerPacking(const LayerWeightsArgs& args, const WeightCodes* codes) : args_(args), ready_(codes) {
     const ConvShape& s = args.shape;
-    const kernels::Table& table = kernels::active();
+    const kernels::Table& table = args.products != nullptr ? *args.products : kernels::active();
     const int64_t held = codes != nullptr ? codes->codes.size() : args.weights.size();
     if (held != s.oc * s.k())
       throw ShapeError("[conv] {} has {} weights, its shape asks for {}", args.name, held, s.oc * s.k());
@@ -44,7 +44,7 @@ class LayerPacking {
       check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
       layer_.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
       plan_forward<uint8_t>(*layer_.int_gemm);
-      if (args.quantizer->is_signed) layer_.start.resize(static_cast<size_t>(layer_.forward.padded_columns()));
+      if (args.quantizer->is_signed) layer_.start = Tensor::zeros(DType::s32, {layer_.forward.padded_columns()});
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
     }
@@ -111,8 +111,8 @@ class LayerPacking {
       out.codes = ready_->codes.data<int8_t>() + first * k;
     } else if (has_codes()) {
       auto* const codes = scratch.get<int8_t>(static_cast<size_t>(count * k));
-      quantize_weight_rows(args_.weights, fold(), args_.weight_bits, args_.name.c_str(), first, first + count, codes,
-                           scale_.data() + first);
+      quantize_weight_rows(args_.weights, fold(), {args_.weight_bits, args_.bf16_weights}, args_.name.c_str(), first,
+                           first + count, codes, scale_.data() + first);
       out.codes = codes;
     }
     if (args_.quantizer == nullptr || has_backward()) {
@@ -146,7 +146,7 @@ class LayerPacking {
       pack_forward(*layer_.int_gemm, from, from.codes);
     else
       pack_forward(*layer_.float_gemm, from, from.values);
-    if (!layer_.start.empty()) set_start(from);
+    if (layer_.start.defined()) set_start(from);
     const ConvShape& s = layer_.shape;
     for (size_t i = 0; i < layer_.backward.size(); ++i)
       pack_part(*layer_.float_gemm, layer_.backward[i],
@@ -187,7 +187,7 @@ class LayerPacking {
   void set_start(const Slice& from) {
     const int64_t k = layer_.shape.k();
     for (int64_t o = 0; o < from.count; ++o)
-      layer_.start[static_cast<size_t>(from.first + o)] =
+      layer_.start.data<int32_t>()[from.first + o] =
           -kSignedOffset * std::accumulate(from.codes + o * k, from.codes + (o + 1) * k, int32_t{0});
   }
 

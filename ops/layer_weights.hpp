@@ -21,8 +21,9 @@ struct LayerWeights {
   bool row_folded = false;
   const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
-  /// Signed input: what the sums begin with, -128 * sum of codes per output channel, padded columns; empty: zero.
-  std::vector<int32_t> start;
+  /// Signed input: what the sums begin with, -128 * sum of codes per output channel, s32 [padded columns]; undefined:
+  /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow.
+  Tensor start;
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
   std::vector<float> rescale;
   const kernels::GemmInt* int_gemm = nullptr;            // set when the input is codes
@@ -33,6 +34,7 @@ struct LayerWeights {
   std::vector<Panels> backward;                      // one per class
   std::vector<PlaneLayout> backward_layouts;
 
+  const int32_t* start_data() const { return start.defined() ? start.data<int32_t>() : nullptr; }
   bool integer() const { return int_gemm != nullptr; }
   /// Whether the level multiplies rows in place (plane_gemm) rather than from packed panels (gather_gemm).
   bool strided() const { return integer() ? int_gemm->run_strided != nullptr : float_gemm->run_strided != nullptr; }
@@ -44,11 +46,13 @@ struct LayerWeightsArgs {
   ConvShape shape;
   Tensor weights;                                  // f32 [oc, kh, kw, ic] masters
   int weight_bits = 16;                            // 16: rounded to bf16
+  bool bf16_weights = false;                       // WeightQuantizer::through_bf16
   const ActivationQuantizer* quantizer = nullptr;  // null: bf16 input. Must outlive the result.
   /// fake mode: weights enter as bf16(code / scale), inputs as bf16(code / scale); `quantizer` is then null.
   bool dequantize = false;
   Passes passes = Passes::kForward;
   bool first_layer = false;
+  const kernels::Table* products = nullptr;  // whose kernels multiply; null: those of the level in use
 };
 /// Quantizes and packs, 32 output channels at a time: these go from the masters through codes and bf16 into every panel
 /// while they are in L2.  Threads: a task for every 32 output channels.  Cost: reads the masters once, writes each

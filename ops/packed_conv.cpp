@@ -9,9 +9,9 @@ namespace nibble {
 namespace {
 
 /// Adds what the sums should have begun with.
-void add_start(const std::vector<int32_t>& start, int64_t columns, int32_t* c, int64_t ldc, int64_t rows) {
+void add_start(const int32_t* start, int64_t columns, int32_t* c, int64_t ldc, int64_t rows) {
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t o = 0; o < columns; ++o) c[r * ldc + o] += start[static_cast<size_t>(o)];
+    for (int64_t o = 0; o < columns; ++o) c[r * ldc + o] += start[o];
 }
 
 /// Grid points first, first + step, ...
@@ -28,7 +28,7 @@ Gather gather_of(const LayerWeights& layer, const Tensor& x) {
 
 /// Whether the product is made pixel by pixel of 32 images: the pads of signed codes are no zeros.
 bool by_images(const LayerWeights& layer, const Gather& g) {
-  return layer.strided() && !layer.row_folded && layer.start.empty() && images_innermost(g);
+  return layer.strided() && !layer.row_folded && !layer.start.defined() && images_innermost(g);
 }
 
 /// Runs the forward product and hands every block to `epilogue(task, points, column, columns, acc, ldc)`, acc s32 or
@@ -61,14 +61,13 @@ void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& 
         gemm, g, layer.forward, source,
         [&](int64_t task, int64_t first, int64_t rows, C* c, int64_t ldc) {
           if constexpr (std::is_same_v<C, int32_t>)
-            if (start != nullptr) add_start(layer.start, layer.shape.oc, c, ldc, rows);
+            if (start != nullptr) add_start(start, layer.shape.oc, c, ldc, rows);
           neighbours(task, first, rows, 0, layer.shape.oc, c, ldc);
         },
         around);
   };
   if (layer.integer())
-    run(*layer.int_gemm, CodeSource(x, layer.quantizer, g), layer.start.empty() ? nullptr : layer.start.data(),
-        uint8_t{});
+    run(*layer.int_gemm, CodeSource(x, layer.quantizer, g), layer.start_data(), uint8_t{});
   else
     run(*layer.float_gemm, Bf16Source(x, g), static_cast<const float*>(nullptr), bf16{});
 }

@@ -13,13 +13,20 @@ namespace nibble {
 struct PlaneCut {
   int64_t row_begin = 0, row_end = 0;  // only these grid rows
   int64_t row_parts = 1, rows_per_part = 1, panel_parts = 1;
-  int64_t first_task = 0;  // what the first of these tasks is called
+  int64_t panels_together = 1;  // what panels are dealt out by
+  int64_t first_task = 0;       // what the first of these tasks is called
 
   int64_t tasks() const { return row_parts * panel_parts; }
+  /// The first of `panels` panels of one part; those of the part behind the last one: the end.
+  int64_t first_panel(int64_t part, int64_t panels) const {
+    const int64_t groups = (panels + panels_together - 1) / panels_together;
+    return std::min(panels, part * groups / panel_parts * panels_together);
+  }
 };
 /// About 512 points a task, by shape alone: task_count(g) tasks of grid_rows_per_task(g) rows, as for gather_gemm.
 PlaneCut cut_by_shape(const Gather& g);
-/// For the executor, where only speed depends on it: pieces for `workers` threads.
+/// For the executor, where only speed depends on it: pieces for `workers` threads. Points are cheapest to share out,
+/// but no task gets less than a block of them, so for few points panels are shared out, too.
 PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers);
 
 template <typename C>
@@ -176,7 +183,7 @@ void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& so
     const int64_t part = task / args.cut.panel_parts, side = task % args.cut.panel_parts;
     const int64_t g0 = args.cut.row_begin + part * args.cut.rows_per_part;
     const int64_t g1 = std::min(args.cut.row_end, g0 + args.cut.rows_per_part);
-    const int64_t n0 = side * b.count() / args.cut.panel_parts, n1 = (side + 1) * b.count() / args.cut.panel_parts;
+    const int64_t n0 = args.cut.first_panel(side, b.count()), n1 = args.cut.first_panel(side + 1, b.count());
     if (g0 >= g1 || n0 >= n1) return;
     Scratch scratch;
     const int64_t name = args.cut.first_task + task;

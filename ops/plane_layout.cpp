@@ -7,6 +7,9 @@ namespace {
 int64_t floor_divide(int64_t a, int64_t b) {
   return a >= 0 ? a / b : -((-a + b - 1) / b);
 }
+int64_t ceil_divide(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 }  // namespace
 
@@ -78,15 +81,35 @@ PlaneCut cut_by_shape(const Gather& g) {
 }
 
 PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
-  // Blocks of points are cheapest to share out; a map of one 7x7 image is less than one, so then panels are.
+  using plane_detail::kBlockPoints;
   constexpr int64_t kPoints = 512;
-  const int64_t all = g.n * g.gh;
-  if (g.points() >= workers * plane_detail::kBlockPoints && all >= workers) {
-    const int64_t parts = std::max<int64_t>(1, (g.points() + kPoints * workers - 1) / (kPoints * workers)) * workers;
-    const int64_t rows = std::max<int64_t>(1, (all + parts - 1) / parts);
-    return {.row_end = all, .row_parts = (all + rows - 1) / rows, .rows_per_part = rows};
+  const int64_t all = g.n * g.gh, panels = std::max<int64_t>(1, b.count());
+  const auto parts_of_rows = [&](int64_t parts) {
+    const int64_t rows = std::max<int64_t>(1, ceil_divide(all, parts));
+    return PlaneCut{.row_end = all, .row_parts = ceil_divide(all, rows), .rows_per_part = rows};
+  };
+  const int64_t most_rows =
+      std::clamp<int64_t>(g.points() / kBlockPoints, 1, std::max<int64_t>(1, std::min(all, workers)));
+  if (most_rows >= workers)
+    return parts_of_rows(std::max<int64_t>(1, ceil_divide(g.points(), kPoints * workers)) * workers);
+  // At most a task a thread: the cut whose longest task is shortest, of equals the one that reads the source least
+  // often. A panel whose neighbour is in another task takes a third longer (block_pipeline.hpp).
+  PlaneCut best;
+  int64_t least = 0;
+  for (int64_t parts = 1; parts <= std::min(panels, workers);) {
+    const int64_t each = ceil_divide(panels, parts);
+    PlaneCut cut = parts_of_rows(std::clamp<int64_t>(workers / parts, 1, most_rows));
+    cut.panel_parts = parts;
+    cut.panels_together = each % 2 == 0 ? 2 : 1;
+    const int64_t cost = ceil_divide(cut.rows_per_part * g.gw, kBlockPoints) * (3 * each + each % 2);
+    if (least == 0 || cost < least) {
+      best = cut;
+      least = cost;
+    }
+    if (each == 1) break;
+    parts = ceil_divide(panels, each - 1);  // as many in between help nobody
   }
-  return {.row_end = all, .rows_per_part = all, .panel_parts = std::min(std::max<int64_t>(1, b.count()), workers)};
+  return best;
 }
 
 }  // namespace nibble

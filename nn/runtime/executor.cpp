@@ -196,17 +196,22 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
   const Zone zone("executor, image codes");
   const auto fill = [&](auto* to, const auto* table, auto pad) {
-    parallel_for(n * ph, [=](int64_t row) {  // copies: a store of bytes might change what a reference means
-      const int64_t y = row % ph - s.pad_before;
-      auto* line = to + row * pw * 3;
-      std::fill_n(line, pw * 3, pad);
-      if (y < 0 || y >= s.h) return;
-      const uint8_t* from = images + (row / ph * s.h + y) * s.w * 3;
-      line += s.pad_before * 3;
-      for (int64_t x = 0; x < s.w * 3; x += 3) {
-        line[x] = table[from[x]];
-        line[x + 1] = table[size_t{256} + from[x + 1]];
-        line[x + 2] = table[size_t{512} + from[x + 2]];
+    constexpr int64_t kTaskRows = 32;  // of about 0.25 us each
+    const int64_t rows = n * ph;
+    // Captures are copies: a store of bytes might change what a reference means.
+    parallel_for((rows + kTaskRows - 1) / kTaskRows, [=](int64_t task) {
+      for (int64_t row = task * kTaskRows; row < std::min(rows, (task + 1) * kTaskRows); ++row) {
+        const int64_t y = row % ph - s.pad_before;
+        auto* line = to + row * pw * 3;
+        std::fill_n(line, pw * 3, pad);
+        if (y < 0 || y >= s.h) continue;
+        const uint8_t* from = images + (row / ph * s.h + y) * s.w * 3;
+        line += s.pad_before * 3;
+        for (int64_t x = 0; x < s.w * 3; x += 3) {
+          line[x] = table[from[x]];
+          line[x + 1] = table[size_t{256} + from[x + 1]];
+          line[x + 2] = table[size_t{512} + from[x + 2]];
+        }
       }
     });
   };
@@ -306,7 +311,7 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
         }
         return SourceRows<uint8_t>{from, range.begin, stride, step.pad.data()};
       },
-      layer.start.empty() ? nullptr : layer.start.data(), uint8_t{});
+      layer.start_data(), uint8_t{});
 }
 
 void Executor::max_pool(Context& context, size_t u, const Part& part) const {

@@ -36,13 +36,9 @@ struct Complete {
 #define NIBBLE_LEVEL(name) level[static_cast<int>(Isa::name)] = name::kTable;
     NIBBLE_KERNEL_LEVELS
 #undef NIBBLE_LEVEL
-    for (int i = 0; i < kIsaCount; ++i) {
+    for (int i = 0; i < kIsaCount; ++i)
       if (kParent[i] >= 0) inherit(level[i], level[kParent[i]]);
-      const Isa isa = static_cast<Isa>(i);
-      if (level[i].probe != nullptr && runnable(isa) && !level[i].probe())
-        mark_not_runnable(isa, std::string("the ") + std::string(name_of(isa)) +
-                                   " instructions gave a wrong result when they were probed");
-    }
+    rule_out_failing_levels(level);
   }
 };
 
@@ -60,6 +56,15 @@ const Table& active() {
 
 const Table& table_of(Isa isa) {
   return complete().level[static_cast<int>(isa)];
+}
+
+void rule_out_failing_levels(const Table (&level)[kIsaCount]) {
+  for (int i = 0; i < kIsaCount; ++i) {
+    const Isa isa = static_cast<Isa>(i);
+    if (level[i].probe != nullptr && runnable(isa) && !level[i].probe())
+      mark_not_runnable(isa, std::string("the ") + std::string(name_of(isa)) +
+                                 " instructions gave a wrong result when they were probed");
+  }
 }
 
 }  // namespace nibble::kernels

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 
 #include "engine/env.hpp"
@@ -94,4 +95,83 @@ TEST_CASE("a level that fails its probe after it was chosen is replaced, or refu
   const std::string sentence = error_of<UnsupportedError>([] { active_isa(); });
   CHECK(sentence.find("kernel level " + std::string(name_of(broken)) + " cannot run on this machine") == 0);
   CHECK(sentence.find("(its products are wrong)") != std::string::npos);
+}
+
+/// An AMX machine as CPUID describes it, before the kernel was asked.
+static CpuFeatures with_tiles() {
+  CpuFeatures f;
+  f.brand = "A CPU";
+  f.avx2_fma = f.avx_vnni = f.avx512 = f.avx512_vnni = f.avx512_bf16 = f.amx_int8 = f.amx_bf16 = true;
+  return f;
+}
+
+TEST_CASE("tiles may be used when the kernel granted them, and else their refusal is kept in words") {
+  constexpr uint64_t kTileBit = uint64_t{1} << 18;
+  CpuFeatures f = with_tiles();
+  note_tile_permission(f, 0, kTileBit | 7);
+  CHECK(f.amx_permitted);
+  CHECK(f.amx_refusal.empty());
+  CHECK(promised(f, Isa::amx));
+
+  f = with_tiles();
+  note_tile_permission(f, 0, ~kTileBit);  // the request went well, and yet: tile configuration (bit 17) alone
+  CHECK_FALSE(f.amx_permitted);
+  CHECK(f.amx_refusal == "the kernel did not grant AMX tiles");
+  CHECK_FALSE(promised(f, Isa::amx));
+
+  f = with_tiles();
+  note_tile_permission(f, EPERM, kTileBit);
+  CHECK_FALSE(f.amx_permitted);
+  CHECK(f.amx_refusal == "the kernel refused AMX tiles (arch_prctl: Operation not permitted)");
+  CHECK_FALSE(promised(f, Isa::amx));
+  CHECK(promised(f, Isa::avx512vnni));
+}
+
+TEST_CASE("a level is promised by all the features that it needs and by no fewer") {
+  CpuFeatures all = with_tiles();
+  all.amx_permitted = true;
+  const auto levels = [](const CpuFeatures& f) {
+    std::string names;
+    for (int i = 0; i < kIsaCount; ++i)
+      if (promised(f, static_cast<Isa>(i))) names += std::string(name_of(static_cast<Isa>(i))) + " ";
+    return names;
+  };
+  const auto without = [&](bool CpuFeatures::*feature) {
+    CpuFeatures f = all;
+    f.*feature = false;
+    return levels(f);
+  };
+  CHECK(levels(CpuFeatures()) == "scalar ");
+  CHECK(levels(all) == "scalar avx2 avxvnni avx512 avx512vnni amx ");
+  CHECK(without(&CpuFeatures::avx_vnni) == "scalar avx2 avx512 avx512vnni amx ");
+  for (bool CpuFeatures::*feature :
+       {&CpuFeatures::avx512_bf16, &CpuFeatures::amx_int8, &CpuFeatures::amx_bf16, &CpuFeatures::amx_permitted})
+    CHECK(without(feature) == "scalar avx2 avxvnni avx512 avx512vnni ");
+}
+
+TEST_CASE("the explanation names what keeps the tiles from being used") {
+  struct Restore {
+    Isa in_use = active_isa();
+    std::optional<std::string> forced = env(EnvVar::kIsa);
+    ~Restore() {
+      if (forced) setenv("NIBBLE_ISA", forced->c_str(), 1);
+      set_active_isa(in_use);
+    }
+  } restore;
+  unsetenv("NIBBLE_ISA");
+  set_active_isa(Isa::scalar);
+  CpuFeatures f;  // no level but scalar, so that none that this machine lacks comes before the tiles
+  f.brand = "A CPU";
+  CHECK(isa_explanation(f) == "scalar on A CPU (the best this CPU has)");
+  f.amx_int8 = f.amx_bf16 = f.amx_permitted = true;
+  CHECK(isa_explanation(f) ==
+        "scalar on A CPU (its tiles stay unused: the CPU, or what it runs under, does not report "
+        "AVX512-BF16)");
+  f.amx_bf16 = false;
+  CHECK(isa_explanation(f) ==
+        "scalar on A CPU (its tiles stay unused: the CPU, or what it runs under, does not report "
+        "AMX-BF16 and AVX512-BF16)");
+  f.amx_bf16 = f.avx512_bf16 = true;
+  note_tile_permission(f, ENOSYS, 0);
+  CHECK(isa_explanation(f) == "scalar on A CPU (the kernel refused AMX tiles (arch_prctl: Function not implemented))");
 }

@@ -192,9 +192,16 @@ void for_each_shape(const Body& body) {
 inline float positive(float v) {
   return v > 0.0f ? v : 0.0f;
 }
-inline uint8_t unsigned_code(float v, float scale, float top) {
-  const float t = positive(v * scale);
-  return static_cast<uint8_t>(std::floor(t < top ? t : top));
+inline uint8_t unsigned_code(float v, const kernels::UnsignedQuantizer& q, int64_t c) {
+  const float t = positive(v * q.scale[c]) + q.offset;
+  return static_cast<uint8_t>(std::floor(t < q.top ? t : q.top));
+}
+/// The published quantizer, and the one that clips before it rounds to nearest.
+inline kernels::UnsignedQuantizer floors(const Grid<float>& scale, float top) {
+  return {.scale = scale.data(), .top = top};
+}
+inline kernels::UnsignedQuantizer rounds(const Grid<float>& scale, float top) {
+  return {.scale = scale.data(), .top = top, .offset = 0.5f, .middle = 0x1p-126f, .end = std::nextafter(top, 256.0f)};
 }
 inline float rounded(float v) {
   return to_float(to_bf16(v));

@@ -148,7 +148,8 @@ struct Operands {
   Doubles x_hat, w_hat;                // the values they stand for
   bool codes() const { return precision.mode == Precision::Mode::kCodes; }
 
-  LayerWeights layer(Passes passes) const {
+  /// `products`: as in LayerWeightsArgs.
+  LayerWeights layer(Passes passes, const kernels::Table* products = nullptr) const {
     const LayerWeightsArgs args{.name = "layer",
                                 .shape = shape,
                                 .weights = masters,
@@ -156,7 +157,8 @@ struct Operands {
                                 .quantizer = codes() ? &quantizer : nullptr,
                                 .dequantize = precision.mode == Precision::Mode::kDequantized,
                                 .passes = passes,
-                                .first_layer = first_layer};
+                                .first_layer = first_layer,
+                                .products = products};
     return precision.weight_bits == 16 ? prepare_layer(args) : prepare_layer(args, weights);
   }
 };

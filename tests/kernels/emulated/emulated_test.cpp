@@ -75,7 +75,13 @@ TEST_CASE("emulated: blocks of a weight gradient are exact for small integers un
   check_weight_gradient(kernels::emulated_amx::kEmulated.weight_gradient, "emulated amx");
 }
 
-TEST_CASE("emulated: the tile probe accepts working tiles") {
+TEST_CASE(
+    "emulated: the tile probe accepts working tiles, and neither lost contents nor a single wrong sum of any product") {
+  CHECK(kernels::emulated_amx::kEmulated.probe());
+  CHECK_FALSE(kernels::emulated_amx::probe_without_contents());
+  CHECK_FALSE(kernels::emulated_amx::probe_with_wrong_sum());
+  CHECK_FALSE(kernels::emulated_amx::probe_with_wrong_real_sum());
+  CHECK_FALSE(kernels::emulated_amx::probe_without_streamed_loads());
   CHECK(kernels::emulated_amx::kEmulated.probe());
 }
 

@@ -17,5 +17,11 @@ extern const Table kEmulated;
 }
 namespace emulated_amx {
 extern const Table kEmulated;
-}
+/// What the probe says of tiles whose contents are lost, of those that compute one sum of codes or of floats wrong, and
+/// of those that lose what a streaming load brings.
+bool probe_without_contents();
+bool probe_with_wrong_sum();
+bool probe_with_wrong_real_sum();
+bool probe_without_streamed_loads();
+}  // namespace emulated_amx
 }  // namespace nibble::kernels

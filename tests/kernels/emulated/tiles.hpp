@@ -25,6 +25,10 @@ struct Tile {
   }
 };
 
+/// What a broken system does with the tiles.
+enum class Flaw { kNone, kContentsLost, kLastSumWrong, kLastRealSumWrong, kStreamedLoadLost };
+inline Flaw flaw = Flaw::kNone;
+
 // A thread has tiles of its own, as a core has.
 inline thread_local bool tiles_configured = false;
 inline thread_local Tile tile_file[8];
@@ -71,7 +75,12 @@ inline void load_tile(int i, const void* base, int64_t stride) {
     std::memcpy(tile(i).cells[r], static_cast<const std::byte*>(base) + r * stride,
                 static_cast<size_t>(tile(i).row_bytes));
 }
+inline void stream_tile(int i, const void* base, int64_t stride) {
+  load_tile(i, base, stride);
+  if (flaw == Flaw::kStreamedLoadLost) zero_tile(i);
+}
 inline void store_tile(int i, void* base, int64_t stride) {
+  if (flaw == Flaw::kContentsLost) zero_tile(i);
   for (int r = 0; r < tile(i).rows; ++r)
     std::memcpy(static_cast<std::byte*>(base) + r * stride, tile(i).cells[r], static_cast<size_t>(tile(i).row_bytes));
 }
@@ -94,6 +103,10 @@ inline void dot_codes(int to, int left, int right) {
           sum += static_cast<uint32_t>(a.at<uint8_t>(m, 4 * k + j) * b.at<int8_t>(k, 4 * n + j));
         c.set(m, n, sum);
       }
+  if (flaw == Flaw::kLastSumWrong) {
+    const int m = c.rows - 1, n = c.row_bytes / 4 - 1;
+    c.set(m, n, c.at<uint32_t>(m, n) + 1);
+  }
 }
 
 inline float flushed(float v) {
@@ -121,6 +134,10 @@ inline void dot_bf16(int to, int left, int right) {
       const float pair = flushed(sum[0] + sum[1]);
       c.set(m, n, flushed(flushed(c.at<float>(m, n)) + pair));
     }
+  if (flaw == Flaw::kLastRealSumWrong) {
+    const int m = c.rows - 1, n = c.row_bytes / 4 - 1;
+    c.set(m, n, c.at<float>(m, n) + 1);
+  }
 }
 
 }  // namespace
@@ -137,7 +154,7 @@ inline void dot_bf16(int to, int left, int right) {
 #define _tile_release() nibble::testing::emulated::release_tiles()
 #define _tile_zero(i) nibble::testing::emulated::zero_tile(i)
 #define _tile_loadd(i, base, stride) nibble::testing::emulated::load_tile(i, base, stride)
-#define _tile_stream_loadd(i, base, stride) nibble::testing::emulated::load_tile(i, base, stride)
+#define _tile_stream_loadd(i, base, stride) nibble::testing::emulated::stream_tile(i, base, stride)
 #define _tile_stored(i, base, stride) nibble::testing::emulated::store_tile(i, base, stride)
 #define _tile_dpbusd(c, a, b) nibble::testing::emulated::dot_codes(c, a, b)
 #define _tile_dpbf16ps(c, a, b) nibble::testing::emulated::dot_bf16(c, a, b)

@@ -308,20 +308,38 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
   return g;
 }
 
-/// One tile product of known result, for systems that promise tiles and do not keep their contents.
-bool probe_tiles() {
-  alignas(64) uint8_t a[2 * kTileBytes];
-  alignas(64) int8_t b[2 * kTileBytes];
-  alignas(64) int32_t c[kPanelRows * kPanelColumns];
-  for (int i = 0; i < 2 * kTileBytes; ++i) {
-    a[i] = 3;
-    b[i] = -2;
-  }
-  for (int32_t& v : c) v = -1;
-  run_amx<Product::kCodes, int32_t>(64, 1, a, 2 * kTileBytes, b, c, kPanelColumns, Into::kOverwrite);
-  for (int32_t v : c)
-    if (v != 64 * 3 * -2) return false;
+/// Products of known results by both instructions, packed and in place, with every way to load a tile, for systems that
+/// promise tiles and do not keep their contents or leave an instruction out.
+template <Product kProduct, typename T, typename C>
+bool probe_product(T three, T minus_two) {
+  constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(T)), kSums = kPanelRows * kPanelColumns;
+  alignas(64) T a[kPanelRows * kDepth];
+  alignas(64) T b[kPanelColumns * kDepth];
+  alignas(64) C start[kPanelColumns];
+  alignas(64) C packed[kSums];
+  alignas(64) C in_place[kSums];
+  for (T& v : a) v = three;
+  for (T& v : b) v = minus_two;
+  for (int n = 0; n < kPanelColumns; ++n) start[n] = static_cast<C>(n);
+  for (int i = 0; i < kSums; ++i) packed[i] = in_place[i] = C{-1};
+  run_amx<kProduct, C>(kDepth, 1, a, 2 * kTileBytes, b, packed, kPanelColumns, Into::kOverwrite);
+  const Segment segment{0, 0};
+  const StridedRows rows{a, kRowBytes, &segment, 1, 1};
+  begin_tiles();
+  run_strided<kProduct, C>(rows, kPanelRows, b, PanelIn::kCache, start, HeldSums<C>{nullptr, 0, 0});
+  store_held(HeldSums<C>{in_place, kPanelColumns, kPanelRows});
+  end_tiles();
+  __asm__ volatile("" ::: "memory");
+  constexpr C kSum = C{kDepth} * 3 * -2;
+  for (int i = 0; i < kSums; ++i)
+    if (packed[i] != kSum || in_place[i] != kSum + static_cast<C>(i % kPanelColumns)) return false;
   return true;
+}
+
+bool probe_tiles() {
+  constexpr uint16_t kThree = 0x4040, kMinusTwo = 0xc000;  // in bf16
+  return probe_product<Product::kCodes, uint8_t, int32_t>(3, static_cast<uint8_t>(-2)) &&
+         probe_product<Product::kBf16, uint16_t, float>(kThree, kMinusTwo);
 }
 
 }  // namespace

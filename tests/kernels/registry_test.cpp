@@ -1,0 +1,102 @@
+// Levels whose probe fails: never used, whatever the CPU promises.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/cpu.hpp"
+#include "engine/env.hpp"
+#include "engine/error.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace nibble::testing {
+namespace {
+
+std::array<int, kIsaCount> calls;
+std::array<bool, kIsaCount> answers;
+
+template <int level>
+bool probe() {
+  ++calls[level];
+  return answers[level];
+}
+
+/// Tables that hold a probe each and nothing else; all levels pass but `broken`.
+struct ProbedTables {
+  kernels::Table level[kIsaCount];
+  explicit ProbedTables(std::optional<Isa> broken) {
+    calls.fill(0);
+    answers.fill(true);
+    if (broken) answers[static_cast<size_t>(*broken)] = false;
+    level[0].probe = probe<0>;
+    level[1].probe = probe<1>;
+    level[2].probe = probe<2>;
+    level[3].probe = probe<3>;
+    level[4].probe = probe<4>;
+    level[5].probe = probe<5>;
+    static_assert(kIsaCount == 6);
+  }
+};
+
+/// No level is forced meanwhile, and all are as before at the end.
+class Unforced {
+ public:
+  Unforced() { unsetenv("NIBBLE_ISA"); }
+  ~Unforced() {
+    for (const Isa isa : runnable_) mark_not_runnable(isa, "");
+    if (forced_) setenv("NIBBLE_ISA", forced_->c_str(), 1);
+    set_active_isa(in_use_);
+  }
+  Unforced(const Unforced&) = delete;
+  Unforced& operator=(const Unforced&) = delete;
+  const std::vector<Isa>& runnable() const { return runnable_; }
+
+ private:
+  Isa in_use_ = (kernels::active(), active_isa());  // the real probes are done
+  std::optional<std::string> forced_ = env(EnvVar::kIsa);
+  std::vector<Isa> runnable_ = runnable_isas();
+};
+
+TEST_CASE("registry: levels that the machine can execute are probed once, others never, and passing changes nothing") {
+  const Unforced unforced;
+  const std::vector<Isa> before = unforced.runnable();
+  const ProbedTables tables(std::nullopt);
+  kernels::rule_out_failing_levels(tables.level);
+  CHECK(runnable_isas() == before);
+  for (int i = 0; i < kIsaCount; ++i) {
+    CAPTURE(i);
+    const bool can_run = std::count(before.begin(), before.end(), static_cast<Isa>(i)) > 0;
+    CHECK(calls[static_cast<size_t>(i)] == (can_run ? 1 : 0));
+  }
+}
+
+TEST_CASE("registry: a level whose probe fails is not used, is refused with the reason, and the next one takes over") {
+  const Unforced unforced;
+  const Isa broken = unforced.runnable().back();
+  if (broken == Isa::scalar) return;  // nothing is left without it
+  set_active_isa(broken);
+  kernels::rule_out_failing_levels(ProbedTables(broken).level);
+  std::vector<Isa> left = unforced.runnable();
+  left.pop_back();
+  CHECK(runnable_isas() == left);
+  CHECK(active_isa() == left.back());
+  const std::string reason =
+      "(the " + std::string(name_of(broken)) + " instructions gave a wrong result when they were probed)";
+  bool nearer = false;  // a level in between that the CPU has and this build leaves out is named instead
+  for (int i = static_cast<int>(left.back()) + 1; i < static_cast<int>(broken); ++i)
+    nearer = nearer || promised(cpu_features(), static_cast<Isa>(i));
+  if (!nearer) CHECK(isa_explanation().find(reason) != std::string::npos);
+  try {
+    set_active_isa(broken);
+    FAIL("it was accepted");
+  } catch (const UnsupportedError& e) {
+    CHECK(std::string(e.what()).find(reason) != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::testing

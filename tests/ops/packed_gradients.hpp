@@ -1,0 +1,75 @@
+// What the tests of the packed convolution's gradients share: a gradient of its output, the bounds of both results, and
+// a stage that takes rows.
+#pragma once
+#include <algorithm>
+#include <atomic>
+
+#include "tests/ops/packed_layers.hpp"
+
+namespace nibble::testing {
+
+/// The carried gradient (already divided by the weight scale) and the gradient of y it stands for.
+struct OutputGradient {
+  Tensor carried;
+  Doubles of_y;
+};
+
+inline OutputGradient output_gradient(const Operands& op) {
+  const ConvShape& s = op.shape;
+  OutputGradient g{random_bf16({s.n, s.oh(), s.ow(), s.oc}, 41), {}};
+  g.of_y = values_of(g.carried);
+  const bool scaled = op.precision.weight_bits < 16 && op.precision.mode != Precision::Mode::kDequantized;
+  if (scaled)
+    for (size_t i = 0; i < g.of_y.size(); ++i) g.of_y[i] *= static_cast<double>(op.weights.scale[i % at(s.oc)]);
+  return g;
+}
+
+/// d_x against d_y * w_hat: a sum of exact products in fp32, two fp32 roundings for the scale, one to bf16.
+inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Sums& expected) {
+  const double terms = static_cast<double>(s.taps() * s.oc) + 8;
+  CHECK(d_x.dtype() == DType::bf16);
+  CHECK(first_beyond(values_of(d_x), expected.value, [&](size_t i) {
+          return kUnitBf16 * std::abs(expected.value[i]) + terms * 2 * kUnitF32 * expected.magnitude[i];
+        }) == "");
+}
+
+/// d_w against d_y * x_hat: fp32 throughout.
+inline void check_weight_gradient(const ConvShape& s, const Tensor& d_w, const Sums& expected) {
+  const double terms = static_cast<double>(s.out_pixels()) + 8;
+  CHECK(first_beyond(values_of(d_w), expected.value, [&](size_t i) {
+          return kUnitF32 * (1 + std::abs(expected.value[i])) + terms * 2 * kUnitF32 * expected.magnitude[i];
+        }) == "");
+}
+
+/// Keeps what it is handed.
+class Collected final : public GradientStage {
+ public:
+  explicit Collected(const Shape& shape)
+      : rows(DType::bf16, shape, Tensor::round_stride(DType::bf16, shape.back())),
+        taken_by(static_cast<size_t>(rows.rows()), -1),
+        times_(static_cast<size_t>(rows.rows())) {}
+  void begin(int64_t tasks) override { next_.assign(static_cast<size_t>(tasks), 0); }
+  void take(int64_t task, kernels::Rows<const bf16> d_x, int64_t first, int64_t count) override {
+    int64_t& next = next_.at(static_cast<size_t>(task));
+    in_order = in_order && first >= next;
+    next = first + count;
+    for (int64_t r = 0; r < count; ++r) {
+      std::copy_n(d_x.data + r * d_x.stride, rows.shape().back(), rows.row<bf16>(first + r));
+      ++times_.at(static_cast<size_t>(first + r));
+      taken_by.at(static_cast<size_t>(first + r)) = task;
+    }
+  }
+  bool each_once() const {
+    return std::all_of(times_.begin(), times_.end(), [](int times) { return times == 1; });
+  }
+
+  Tensor rows;
+  std::vector<int64_t> taken_by;  // the task of every row
+  std::atomic<bool> in_order{true};
+
+ private:
+  std::vector<int> times_;
+  std::vector<int64_t> next_;
+};
+
+}  // namespace nibble::testing
