@@ -47,14 +47,14 @@ class UsageCounter {
     if (readers.empty()) return;
     const bool pooled = std::any_of(net.units.begin(), net.units.end(),
                                     [&](const UnitSpec& r) { return r.input == value && r.average_pool; });
-    if (output.dtype() == DType::bf16) {
+    if (rounded_before_codes(net, value)) {
       for (int q : readers) pooled ? averages(q, output) : plain(q, output);
     } else {
       // The single reader's codes were made from the fp32 value, which only the accumulator still tells.
       const ServedAffine f =
           served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)]);
       const int64_t n = acc.shape().back();
-      const bool integer = acc.dtype() == DType::s32;  // f32 behind a layer that an override leaves in bf16
+      const bool integer = acc.dtype() == DType::s32;  // f32 in fake mode and behind a layer left in bf16
       for (int64_t i = 0; i < acc.size(); ++i) {
         const size_t c = static_cast<size_t>(i % n);
         const float sum = integer ? static_cast<float>(acc.data<int32_t>()[i]) : acc.data<float>()[i];
@@ -87,8 +87,9 @@ class UsageCounter {
       const float inside = t > -a.top() ? std::min(t, a.top()) : -a.top();  // a NaN counts as the lowest code
       ++u.codes[static_cast<size_t>(std::floor(inside + 0.5f) + a.top())];
     } else {
-      u.clipped += t >= a.top() + 1.0f;
-      ++u.codes[t > 0 ? static_cast<size_t>(std::min(t, a.top())) : 0];  // NaN: code 0, as the kernels have it
+      const kernels::UnsignedQuantizer k = a.kernel();
+      u.clipped += t >= k.end;
+      ++u.codes[t > 0 ? static_cast<size_t>(std::min(t + k.offset, k.top)) : 0];  // NaN: code 0, as the kernels have it
     }
   }
 
@@ -100,7 +101,7 @@ class UsageCounter {
 }  // namespace
 
 std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images) {
-  if (!model.calibrated() || model.network.options.mode == QuantMode::kFake) return {};
+  if (!model.calibrated()) return {};
   const StepWeights weights = prepare_weights(model, Passes::kForward);
   const int64_t n = images.dim(0), parts = (n + kImagesAtOnce - 1) / kImagesAtOnce;
   std::vector<std::vector<QuantizerUsage>> counts(static_cast<size_t>(parts));

@@ -7,7 +7,8 @@
 
 namespace nibble {
 
-/// Counts over some images of a calibrated integer model; one entry per network.quantizers.
+/// Counts over some images of a calibrated model, integer or fake; one entry per network.quantizers. Empty before
+/// calibration.
 /// Codes of signed quantizers count from their lowest, -Q, up. A value is clipped when it lies at or beyond the end of
 /// the top bucket (unsigned: v*s >= 2^b; signed: |v*s| > Q).
 /// Threads: a few images each.  Cost: one slow evaluation of the images.

@@ -141,10 +141,11 @@ void rebuild_quantizers(Model& model) {
   for (size_t q = 0; q < model.calibration.size(); ++q) {
     if (model.calibration[q].bound.empty()) return;
     const QuantizerSpec& spec = model.network.quantizers[q];
-    // fake mode multiplies dequantized values: no factor has to get through an integer sum, but folding is harmless
-    // there too, so scales are kept per channel and the fold is dropped.
-    built.push_back(
-        make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec)));
+    // fake mode multiplies dequantized values: no scale has to get through an integer sum, so scales are kept per
+    // channel and weight rows are quantized as they are, the published arithmetic. Per tensor and with shift that is
+    // what integer mode computes; with a fold integer mode quantizes other rows, and so is another model.
+    built.push_back(make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec),
+                                              spec.scheme));
     if (model.network.options.mode == QuantMode::kFake) {
       built.back().fold.clear();
       built.back().factor.clear();

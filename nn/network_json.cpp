@@ -17,6 +17,10 @@ std::string name_of(QuantMode mode) {
   return mode == QuantMode::kInteger ? "integer" : "fake";
 }
 
+std::string name_of(QuantScheme scheme) {
+  return scheme == QuantScheme::kPaper ? "paper" : "nearest";
+}
+
 Granularity granularity_from(const std::string& name) {
   if (name == "per_tensor") return Granularity::kPerTensor;
   if (name == "per_channel") return Granularity::kPerChannel;
@@ -34,6 +38,12 @@ QuantMode quant_mode_from(const std::string& name) {
   throw UsageError("the quantization mode is '{}'; use integer or fake", name);
 }
 
+QuantScheme quant_scheme_from(const std::string& name) {
+  if (name == "paper") return QuantScheme::kPaper;
+  if (name == "nearest") return QuantScheme::kNearest;
+  throw UsageError("the quantization scheme is '{}'; use paper or nearest", name);
+}
+
 std::string network_options_to_json(const NetworkOptions& o) {
   nlohmann::ordered_json j;
   j["arch"] = o.arch;
@@ -46,6 +56,9 @@ std::string network_options_to_json(const NetworkOptions& o) {
   j["classes"] = o.classes;
   j["same_padding"] = o.same_padding;
   j["signed_block_input"] = o.signed_block_input;
+  // Only where they are not the default: files from before them, and for versions before them, stay as they are.
+  if (o.scheme != QuantScheme::kPaper) j["quant_scheme"] = name_of(o.scheme);
+  if (o.bf16_weights) j["bf16_weights"] = true;
   j["overrides"] = nlohmann::ordered_json::array();
   for (const PrecisionOverride& p : o.overrides)
     j["overrides"].push_back({{"layer", p.layer}, {"precision", precision_text(p.precision)}});
@@ -79,8 +92,9 @@ void require_known_keys(const nlohmann::json& j, std::initializer_list<std::stri
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = nlohmann::json::parse(text);
-    require_known_keys(j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size",
-                           "classes", "same_padding", "signed_block_input", "overrides"});
+    require_known_keys(
+        j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size", "classes",
+            "same_padding", "signed_block_input", "quant_scheme", "bf16_weights", "overrides"});
     NetworkOptions o;
     o.arch = j.at("arch").get<std::string>();
     o.width = j.at("width").get<double>();
@@ -92,6 +106,8 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.classes = whole_number(j, "classes");
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
+    if (j.contains("quant_scheme")) o.scheme = quant_scheme_from(j.at("quant_scheme").get<std::string>());
+    if (j.contains("bf16_weights")) o.bf16_weights = j.at("bf16_weights").get<bool>();
     if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").type_name());
     for (const auto& p : j.at("overrides")) {
       require_known_keys(p, {"layer", "precision"});

@@ -14,9 +14,11 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
 std::string name_of(Granularity g);    // per_tensor, per_channel
 std::string name_of(PerChannelBy by);  // fold, shift, shift+fold
 std::string name_of(QuantMode mode);   // integer, fake
+std::string name_of(QuantScheme s);    // paper, nearest
 /// Parse the names above; throw UsageError listing them.
 Granularity granularity_from(const std::string& name);
 PerChannelBy per_channel_by_from(const std::string& name);
 QuantMode quant_mode_from(const std::string& name);
+QuantScheme quant_scheme_from(const std::string& name);
 
 }  // namespace nibble

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/profiler.hpp"
+#include "ops/activation_codes.hpp"
 
 namespace nibble {
 
@@ -310,6 +311,7 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     args.shape = unit.shape;
     args.weights = model.units[u].weights;
     args.weight_bits = unit.precision.weight_bits;
+    args.bf16_weights = model.network.options.bf16_weights;
     args.quantizer = is_fake(model) ? nullptr : input_quantizer(model, unit);
     args.dequantize = is_fake(model);
     args.passes = passes;

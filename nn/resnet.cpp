@@ -130,6 +130,7 @@ class Builder {
       keys.push_back(key);
       QuantizerSpec q{.name = u.name + ".input", .bits = key.bits, .is_signed = key.is_signed, .channels = u.shape.ic};
       q.granularity = net_.options.granularity;
+      q.scheme = net_.options.scheme;
       // Shifts are for unsigned 4-bit codes; 8-bit layers fold (METHOD.md section 7).
       q.by = key.bits == 4 && !key.is_signed ? net_.options.per_channel_by : PerChannelBy::kFold;
       net_.quantizers.push_back(std::move(q));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/conv_shape.hpp"
+#include "ops/quantization.hpp"
 
 namespace nibble {
 
@@ -33,6 +34,7 @@ struct QuantizerSpec {
   int64_t channels = 0;
   Granularity granularity = Granularity::kPerChannel;
   PerChannelBy by = PerChannelBy::kFold;
+  QuantScheme scheme = QuantScheme::kPaper;
 };
 
 /// Values flow between units by number: 0 is the image, unit i produces value i + 1.
@@ -74,10 +76,12 @@ struct NetworkOptions {
   Granularity granularity = Granularity::kPerChannel;
   PerChannelBy per_channel_by = PerChannelBy::kFold;
   QuantMode mode = QuantMode::kInteger;
+  QuantScheme scheme = QuantScheme::kPaper;
   int64_t image_size = 224;
   int64_t classes = 1000;
   bool same_padding = false;        // paper quirk: XLA SAME (0 before, 1 after on even sizes)
   bool signed_block_input = false;  // paper quirk: conv1 of projection blocks signed, with its own quantizer
+  bool bf16_weights = false;        // paper quirk: masters are rounded to bf16 before they are quantized
   std::vector<PrecisionOverride> overrides;
   bool operator==(const NetworkOptions&) const = default;
 };

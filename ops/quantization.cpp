@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/parallel.hpp"
+#include "engine/scratch.hpp"
 
 namespace nibble {
 
@@ -31,7 +32,7 @@ void set_shift_factors(ActivationQuantizer& q, FactorForm form) {
   const float largest = *std::max_element(q.bound.begin(), q.bound.end());
   const size_t n = q.bound.size();
   q.factor.resize(n);
-  q.common = 256.0f / (largest + kBoundEpsilon);
+  q.common = 16.0f * q.steps() / (largest + kBoundEpsilon);
   if (form == FactorForm::kShiftFold) q.fold.resize(n);
   for (size_t c = 0; c < n; ++c) {
     const float ratio = (largest + kBoundEpsilon) / (q.bound[c] + kBoundEpsilon);
@@ -56,18 +57,28 @@ int64_t ActivationQuantizer::largest_multiplier() const {
   return ((int64_t{1} << bits) - 1) * largest;
 }
 
+kernels::UnsignedQuantizer ActivationQuantizer::kernel() const {
+  kernels::UnsignedQuantizer k{.scale = scale.data(), .top = top()};
+  if (scheme == QuantScheme::kNearest) {  // clipped before it is rounded: half a slope at the bound alone
+    k.offset = 0.5f;
+    k.middle = std::numeric_limits<float>::min();
+    k.end = std::nextafter(k.top, std::numeric_limits<float>::max());
+  }
+  return k;
+}
+
 ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
-                                              FactorForm form) {
+                                              FactorForm form, QuantScheme scheme) {
   const bool shifts = form == FactorForm::kShift || form == FactorForm::kShiftFold;
   if (shifts && (bits != 4 || is_signed))
     throw UsageError("[quantizer] shift forms are for unsigned 4-bit activations, got {} {} bits; use fold",
                      is_signed ? "signed" : "unsigned", bits);
   check_bounds(bound);
-  ActivationQuantizer q{.bits = bits, .is_signed = is_signed, .bound = bound, .scale = {}, .factor = {}, .fold = {}};
+  ActivationQuantizer q{
+      .bits = bits, .is_signed = is_signed, .scheme = scheme, .bound = bound, .scale = {}, .factor = {}, .fold = {}};
   if (form == FactorForm::kNone)
     std::fill(q.bound.begin(), q.bound.end(), *std::max_element(bound.begin(), bound.end()));
-  const float levels = is_signed ? q.top() : static_cast<float>(1 << bits);
-  for (float b : q.bound) q.scale.push_back(levels / (b + kBoundEpsilon));
+  for (float b : q.bound) q.scale.push_back(q.steps() / (b + kBoundEpsilon));
   if (form == FactorForm::kNone) {
     q.common = q.scale.front();
   } else if (shifts) {
@@ -78,35 +89,47 @@ ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, i
   return q;
 }
 
-void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer,
-                          int64_t first, int64_t last, int8_t* codes, float* scale) {
+void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, const WeightQuantizer& quantizer,
+                          const char* layer, int64_t first, int64_t last, int8_t* codes, float* scale) {
   const int64_t ic = weights.shape().back(), taps = weights.rows() / std::max<int64_t>(1, weights.dim(0));
   if (!fold.empty() && static_cast<int64_t>(fold.size()) != ic)
     throw ShapeError("[quantize_weights] {} has {} input channels, the quantizer {}", layer, ic, fold.size());
-  const float top = static_cast<float>((1 << (bits - 1)) - 1);
+  const float top = static_cast<float>((1 << (quantizer.bits - 1)) - 1);
   const auto& ew = kernels::active().ew;
   const float* f = fold.empty() ? nullptr : fold.data();
+  Scratch scratch;
+  const size_t row_size = quantizer.through_bf16 ? static_cast<size_t>(taps * ic) : 0;
+  bf16* const half = scratch.get<bf16>(row_size);
+  float* const rounded = scratch.get<float>(row_size);
   for (int64_t o = first; o < last; ++o, ++scale) {
+    if (quantizer.through_bf16) {
+      for (int64_t t = 0; t < taps; ++t) ew.f32_to_bf16(weights.row<float>(o * taps + t), ic, half + t * ic);
+      ew.bf16_to_f32(half, taps * ic, rounded);
+    }
+    const auto row = [&](int64_t t) {
+      return quantizer.through_bf16 ? rounded + t * ic : weights.row<float>(o * taps + t);
+    };
     float bound = 0;
     for (int64_t t = 0; t < taps; ++t) {
-      const float b = ew.absmax(weights.row<float>(o * taps + t), f, ic);
+      const float b = ew.absmax(row(t), f, ic);
       bound = b > bound || b != b ? b : bound;
     }
     if (!(bound <= 3.0e38f))
       throw DivergedError("weights of {}, output channel {}, are not finite; lower --lr or set --clip-grad-norm", layer,
                           o);
     *scale = top / (bound + kBoundEpsilon);
-    for (int64_t t = 0; t < taps; ++t, codes += ic)
-      ew.quantize_weights(weights.row<float>(o * taps + t), f, ic, *scale, top, codes);
+    for (int64_t t = 0; t < taps; ++t, codes += ic) ew.quantize_weights(row(t), f, ic, *scale, top, codes);
   }
 }
 
-WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer) {
+WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, const WeightQuantizer& quantizer,
+                             const char* layer) {
   const int64_t oc = weights.dim(0), k = weights.size() / std::max<int64_t>(1, oc);
-  WeightCodes out{.bits = bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
+  WeightCodes out{.bits = quantizer.bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
   out.scale.resize(static_cast<size_t>(oc));
   parallel_for(oc, [&](int64_t o) {
-    quantize_weight_rows(weights, fold, bits, layer, o, o + 1, out.codes.data<int8_t>() + o * k, out.scale.data() + o);
+    quantize_weight_rows(weights, fold, quantizer, layer, o, o + 1, out.codes.data<int8_t>() + o * k,
+                         out.scale.data() + o);
   });
   return out;
 }

@@ -13,8 +13,13 @@ inline constexpr float kBoundEpsilon = 0x1p-23f;
 /// Above it a scale may become denormal, which kernels flush to zero.
 inline constexpr float kLargestBound = 3.0e38f;
 
+/// How unsigned activations become codes; weights and signed activations are rounded half up in each. kPaper: 2^b steps
+/// and floor (METHOD.md section 2). kNearest: 2^b - 1 steps, rounded half up, so that the bound itself has a code.
+enum class QuantScheme { kPaper, kNearest };
+
 /// A calibrated activation quantizer. Per channel c (METHOD.md sections 2 and 7):
-///   unsigned: code = clamp(floor(x * scale[c]), 0, 2^b - 1),   scale = 2^b / (bound + eps)
+///   unsigned: code = clamp(floor(x * scale[c]), 0, 2^b - 1),   scale = 2^b / (bound + eps)           (kPaper)
+///             code = floor(clamp(x * scale[c], 0, 2^b - 1) + 0.5), scale = (2^b - 1) / (bound + eps) (kNearest)
 ///   signed:   code = floor(clamp(x * scale[c], -Q, Q) + 0.5),  scale = Q / (bound + eps), Q = 2^(b-1) - 1
 ///   the multiplier sees   code * factor[c]   (shift forms; 1 otherwise; plus 128 when signed)
 ///   and the weight row is   w[o, c] * fold[c]   before it is quantized with scale s_w[o], so that exactly
@@ -22,6 +27,7 @@ inline constexpr float kLargestBound = 3.0e38f;
 struct ActivationQuantizer {
   int bits = 8;
   bool is_signed = false;
+  QuantScheme scheme = QuantScheme::kPaper;
   std::vector<float> bound;     // [channels]
   std::vector<float> scale;     // [channels]
   std::vector<uint8_t> factor;  // [channels], powers of two; empty: all one
@@ -30,7 +36,9 @@ struct ActivationQuantizer {
 
   int64_t channels() const { return static_cast<int64_t>(scale.size()); }
   float top() const { return static_cast<float>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1); }
-  kernels::UnsignedQuantizer kernel() const { return {.scale = scale.data(), .top = top()}; }
+  /// Steps of a bound: scale * (bound + eps).
+  float steps() const { return is_signed || scheme == QuantScheme::kNearest ? top() : top() + 1.0f; }
+  kernels::UnsignedQuantizer kernel() const;
   /// Largest code the multiplier sees (240 with a shift, 255 with the signed offset).
   int64_t largest_multiplier() const;
 };
@@ -40,7 +48,14 @@ enum class FactorForm { kNone, kFold, kShift, kShiftFold };  // kNone: one scale
 /// Builds the quantizer from finished bounds (> 0, one per channel; kNone uses the largest for all channels).
 /// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise, and ModelError for a bound that is none.
 ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
-                                              FactorForm form);
+                                              FactorForm form, QuantScheme scheme = QuantScheme::kPaper);
+
+/// The quantizer of a layer's weights, per output channel: bound = max |w * fold|, code = floor(clamp(w * fold * scale,
+/// -Q, Q) + 0.5), scale = Q / (bound + eps), Q = 2^(bits-1) - 1.
+struct WeightQuantizer {
+  int bits = 8;
+  bool through_bf16 = false;  // w is rounded to bf16 first, as published (METHOD.md section 1)
+};
 
 /// Weight codes of one layer, OHWI [oc, kh, kw, ic], and their scale per output channel: w_hat = code / scale.
 struct WeightCodes {
@@ -49,14 +64,14 @@ struct WeightCodes {
   std::vector<float> scale;  // [oc]
 };
 
-/// Quantizes kernels [oc, kh, kw, ic] per output channel: bound = max |w * fold|, scale = Q / (bound + eps),
-/// code = floor(clamp(w*fold*scale, -Q, Q) + 0.5). `fold` [ic] may be empty. Throws DivergedError naming `layer` when a
-/// weight is not finite.
-WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer);
+/// Quantizes kernels [oc, kh, kw, ic]. `fold` [ic] may be empty. Throws DivergedError naming `layer` when a weight is
+/// not finite.
+WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fold, const WeightQuantizer& quantizer,
+                             const char* layer);
 
 /// The same for output channels [first, last): their codes, dense, and their scales.
-void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, int bits, const char* layer,
-                          int64_t first, int64_t last, int8_t* codes, float* scale);
+void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold, const WeightQuantizer& quantizer,
+                          const char* layer, int64_t first, int64_t last, int8_t* codes, float* scale);
 
 /// Throws ModelError naming the layer if the largest |sum| that it can produce does not fit int32.
 void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);

@@ -179,7 +179,8 @@ ServedModel load_served(const SafetensorsFile& file) {
   for (const QuantizerSpec& spec : model.network.quantizers) {
     const std::vector<float> bound = read_floats(reader, spec.name + ".bound", spec.channels);
     require_bounds(file, spec.name, bound);
-    model.quantizers.push_back(make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec)));
+    model.quantizers.push_back(
+        make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec), spec.scheme));
     if (file.find(spec.name + ".usage") == nullptr) continue;
     model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));
     reader.mark(spec.name + ".usage");

@@ -52,8 +52,9 @@ ServedModel make_served(const Model& model) {
     if (unit.precision.weight_bits == 16)
       layer.weights = rounded_to_bf16(model.units[u].weights);
     else
-      layer.codes = quantize_weights(model.units[u].weights, q != nullptr ? q->fold : kNoFold,
-                                     unit.precision.weight_bits, unit.name.c_str());
+      layer.codes =
+          quantize_weights(model.units[u].weights, q != nullptr ? q->fold : kNoFold,
+                           {unit.precision.weight_bits, model.network.options.bf16_weights}, unit.name.c_str());
     // Only the scales enter the affine, so the panels made here are thrown away.
     const ServedAffine f = served_affine(unit, model.units[u], pack_layer(served, u));
     layer.m = f.m;

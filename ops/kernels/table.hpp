@@ -163,11 +163,15 @@ enum class Store { kCached, kStreamed };
   return 2 * ((n + 7) / 8);
 }
 
-/// Clamp-and-floor quantizer of non-negative values, per channel (METHOD.md section 2, unsigned activations):
-/// code = floor(min(max(v * scale[c], 0), top)) with top = 2^b - 1 (integer), so clamping comes before the conversion.
+/// Quantizer of non-negative values, per channel: with t = max(v * scale[c], 0), code = floor(min(t + offset, top)),
+/// top = 2^b - 1 (integer), so clamping comes before the conversion. Its derivative in v: 0.5 for 0 <= t < middle, 1 up
+/// to top, 0.5 for top <= t < end, 0 from end on. The defaults are METHOD.md section 2 (unsigned activations).
 struct UnsignedQuantizer {
   const float* scale = nullptr;  // [n]; null: no quantizer
   float top = 0;
+  float offset = 0;  // 0: floor; 0.5: round half up
+  float middle = 1;  // a normal number
+  float end = top + 1;
 };
 
 /// What becomes of an affine result v in affine_add_relu: z = bf16(max(v + shortcut, 0)), without data max(v, 0); out =
@@ -211,10 +215,9 @@ struct ActivateBackwardArgs {
   Rows<const uint8_t> classes{};         // or its clip classes, which give the same gradient
   Rows<const bf16> through_quantizer{};  // gradient of the dequantized activation; null: none
   Rows<const bf16> direct{};             // gradient that bypasses the quantizer; null: none
-  UnsignedQuantizer quantizer{};         // null scale: derivative 1. Derivative: 0.5 for 0 <= v*s < 1, 1 up to top,
-                                  // 0.5 for top <= v*s < top + 1, 0 from top + 1 on (METHOD.md section 2, gradients)
-  const float* mean = nullptr;  // [n]
-  Rows<bf16> g{};               // out, rounded; the sums use the rounded value; may be one of the inputs
+  UnsignedQuantizer quantizer{};         // null scale: derivative 1
+  const float* mean = nullptr;           // [n]
+  Rows<bf16> g{};                        // out, rounded; the sums use the rounded value; may be one of the inputs
   Store store_g = Store::kCached;
   float* sum_g = nullptr;          // [n] += sum over rows of g
   float* sum_g_centred = nullptr;  // [n] += sum over rows of g * (y - mean)
@@ -327,5 +330,8 @@ struct Table {
 const Table& active();
 /// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
 const Table& table_of(Isa isa);
+/// Probes the levels that this process can execute and marks those that fail as not runnable (engine/cpu.hpp). The
+/// first call of active() or table_of() does so with the tables of this build.
+void rule_out_failing_levels(const Table (&level)[kIsaCount]);
 
 }  // namespace nibble::kernels

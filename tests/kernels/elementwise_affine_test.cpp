@@ -61,14 +61,13 @@ TEST_CASE_TEMPLATE("affine then quantize gives the clamped floor of v times scal
   for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
     Product<Acc> p(rows, n, fill, seed);
     const Grid<float> scale = scales(n, p.values);
-    for (const float top : {15.0f, 255.0f}) {
+    for (const auto& q : {floors(scale, 15), floors(scale, 255), rounds(scale, 15), rounds(scale, 255)}) {
       Grid<uint8_t> want(rows, n);
-      fill_expected(want, rows, n, [&](int64_t r, int64_t c) { return unsigned_code(p.v(r, c), scale(0, c), top); });
+      fill_expected(want, rows, n, [&](int64_t r, int64_t c) { return unsigned_code(p.v(r, c), q, c); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
         Grid<uint8_t> got(rows, n);
-        (ew.*Slots<Acc>::quantize)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), {scale.data(), top},
-                                   got.out());
-        CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n, " top ", top);
+        (ew.*Slots<Acc>::quantize)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), q, got.out());
+        CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n, " top ", q.top, " offset ", q.offset);
       });
     }
   });
@@ -98,6 +97,7 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
     const Grid<bf16> shortcut(rows, n, p.values);
     const Grid<float> scale = scales(n, p.values);
     const float top = seed % 2 == 0 ? 15.0f : 255.0f;
+    const auto quantizer = seed % 5 < 2 ? rounds(scale, top) : floors(scale, top);
     const bf16* const next = seed % 3 == 0 ? nullptr : shortcut.data();
     for (const auto& side : {shortcut.view(), nibble::kernels::Rows<const bf16>{}}) {
       Grid<bf16> want(rows, n);
@@ -107,7 +107,7 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
       });
       Grid<uint8_t> want_codes(rows, n);
       fill_expected(want_codes, rows, n,
-                    [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), scale(0, c), top); });
+                    [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), quantizer, c); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
         const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
           (ew.*Slots<Acc>::add_relu)(
@@ -117,8 +117,8 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
         Grid<bf16> got(rows, n), with_codes(rows, n);
         Grid<uint8_t> codes(rows, n), codes_alone(rows, n);
         run(got.out(), {}, nibble::kernels::Rows<uint8_t>{});
-        run(with_codes.out(), {scale.data(), top}, codes.out());
-        run(nibble::kernels::Rows<bf16>{}, {scale.data(), top}, codes_alone.out());
+        run(with_codes.out(), quantizer, codes.out());
+        run(nibble::kernels::Rows<bf16>{}, quantizer, codes_alone.out());
         CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(with_codes == want, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(codes == want_codes, level, " rows ", rows, " n ", n, " top ", top);

@@ -72,13 +72,13 @@ TEST_CASE("quantizing bf16 rows clamps before it converts") {
     Values values(fill, seed);
     const Grid<bf16> x(rows, n, values);
     const Grid<float> scale = scales(n, values);
-    for (const float top : {15.0f, 255.0f}) {
+    for (const auto& q : {floors(scale, 15), floors(scale, 255), rounds(scale, 15), rounds(scale, 255)}) {
       Grid<uint8_t> want(rows, n);
       for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < n; ++c) want(r, c) = unsigned_code(to_float(x(r, c)), scale(0, c), top);
+        for (int64_t c = 0; c < n; ++c) want(r, c) = unsigned_code(to_float(x(r, c)), q, c);
       for_each_level([&](const Elementwise& ew, const std::string& level) {
         Grid<uint8_t> got(rows, n);
-        ew.quantize_bf16(x.view(), rows, n, {scale.data(), top}, got.out());
+        ew.quantize_bf16(x.view(), rows, n, q, got.out());
         CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
       });
     }

@@ -25,13 +25,20 @@ struct Activated {
   bool operator==(const Activated&) const = default;
 };
 
-/// METHOD.md section 2 by the bucket that floor picks; ReLU before it.
-int class_of(float z, float t, bool quantized, float top) {
-  if (!(z > 0.0f)) return 0;
-  if (!quantized) return 2;
+/// The derivative of a quantizer at t = v * scale. Published: METHOD.md section 2, by the bucket that floor picks,
+/// before clamping. Clipped before it is rounded: half of it at the two ends alone.
+float slope(float t, const UnsignedQuantizer& q) {
+  if (q.offset > 0) return t == 0.0f || t == q.top ? 0.5f : t > 0.0f && t < q.top ? 1.0f : 0.0f;
   const float bucket = std::floor(t);
-  if (bucket == 0.0f || bucket == top) return 1;
-  return bucket < top ? 2 : 3;
+  if (bucket == 0.0f || bucket == q.top) return 0.5f;
+  return bucket > 0.0f && bucket < q.top ? 1.0f : 0.0f;
+}
+
+int class_of(float z, const UnsignedQuantizer& q, int64_t c) {
+  if (!(z > 0.0f)) return 0;
+  if (q.scale == nullptr) return 2;
+  const float s = slope(z * q.scale[c], q);
+  return s == 0.5f ? 1 : s == 1.0f ? 2 : 3;
 }
 
 /// Sets bit c of a row of bits.
@@ -60,13 +67,8 @@ void run_naively(const NormaliseActivateArgs& args, Activated& out) {
       v = positive(v);
       if (args.z.data != nullptr) out.z(r, c) = to_bf16(v);
       if (args.quantizer.scale != nullptr)
-        out.codes(r, c) =
-            unsigned_code(args.through_bf16 ? rounded(v) : v, args.quantizer.scale[c], args.quantizer.top);
-      if (args.classes.data != nullptr) {
-        const bool quantized = args.quantizer.scale != nullptr;
-        const float t = quantized ? rounded(v) * args.quantizer.scale[c] : 0.0f;
-        set_class(out.classes, r, args.n, c, class_of(rounded(v), t, quantized, args.quantizer.top));
-      }
+        out.codes(r, c) = unsigned_code(args.through_bf16 ? rounded(v) : v, args.quantizer, c);
+      if (args.classes.data != nullptr) set_class(out.classes, r, args.n, c, class_of(rounded(v), args.quantizer, c));
       if (args.channel_max != nullptr && rounded(v) > out.channel_max(0, c)) out.channel_max(0, c) = rounded(v);
     }
 }
@@ -77,13 +79,6 @@ struct Gradient {
   Grid<float> sum, sum_centred;
   bool operator==(const Gradient&) const = default;
 };
-
-/// METHOD.md section 2: the derivative goes by the bucket that floor picks, before clamping.
-float slope(float t, float top) {
-  const float bucket = std::floor(t);
-  if (bucket == 0.0f || bucket == top) return 0.5f;
-  return bucket > 0.0f && bucket < top ? 1.0f : 0.0f;
-}
 
 void run_naively(const ActivateBackwardArgs& args, Gradient& out) {
   for (int64_t r = 0; r < args.rows; ++r)
@@ -99,7 +94,7 @@ void run_naively(const ActivateBackwardArgs& args, Gradient& out) {
       float g = 0;
       if (args.through_quantizer.data != nullptr) {
         g = to_float(args.through_quantizer.data[r * args.through_quantizer.stride + c]);
-        if (args.quantizer.scale != nullptr) g *= slope(v * args.quantizer.scale[c], args.quantizer.top);
+        if (args.quantizer.scale != nullptr) g *= slope(v * args.quantizer.scale[c], args.quantizer);
       }
       if (args.direct.data != nullptr) {
         const float direct = to_float(args.direct.data[r * args.direct.stride + c]);
@@ -139,7 +134,8 @@ TEST_CASE("normalise and activate follows its contract for every combination of 
           if (shortcut == 2) args.a2 = a2.data();
           if (wanted & 1) args.z = out.z.out();
           if (wanted & 2) args.codes = out.codes.out();
-          if (wanted & 2) args.quantizer = {scale.data(), wanted & 1 ? 15.0f : 255.0f};
+          const float top = wanted & 1 ? 15.0f : 255.0f;
+          if (wanted & 2) args.quantizer = seed % 5 < 2 ? rounds(scale, top) : floors(scale, top);
           args.through_bf16 = (wanted & 4) != 0;
           if (wanted & 8) args.channel_max = out.channel_max.data();
           if (wanted & 16) args.classes = out.classes.out();
@@ -167,13 +163,11 @@ TEST_CASE("the backward of the activation follows its contract for every combina
     const Grid<float> mean = constants(n, -1.0f, 1.0f, values);
     const Grid<float> scale = scales(n, values), sum0 = constants(n, -1.0f, 1.0f, values);
     const Gradient before{Grid<bf16>(rows, n, padding_at(rows, n)), sum0, sum0};
-    // Bits of `given`: z, gradient through the quantizer, direct gradient. Quantizer: 0 none, 4 or 8 bits.
-    for (const int bits : {0, 4, 8}) {
+    // Bits of `given`: z, gradient through the quantizer, direct gradient.
+    for (const UnsignedQuantizer& q : {UnsignedQuantizer{}, floors(scale, 15), floors(scale, 255), rounds(scale, 15)}) {
       Grid<uint8_t> classes(rows, clip_class_bytes(n));
-      const float top = static_cast<float>((1 << bits) - 1);
       for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < n; ++c)
-          set_class(classes, r, n, c, class_of(to_float(z(r, c)), to_float(z(r, c)) * scale(0, c), bits > 0, top));
+        for (int64_t c = 0; c < n; ++c) set_class(classes, r, n, c, class_of(to_float(z(r, c)), q, c));
       for (int given = 0; given < 8; ++given) {
         const auto arguments = [&](Gradient& out) {
           ActivateBackwardArgs args;
@@ -185,7 +179,7 @@ TEST_CASE("the backward of the activation follows its contract for every combina
           if (given & 1) args.z = z.view();
           if (given & 2) args.through_quantizer = through.view();
           if (given & 4) args.direct = direct.view();
-          if (bits > 0) args.quantizer = {scale.data(), top};
+          args.quantizer = q;
           args.mean = mean.data();
           args.g = out.g.out();
           args.store_g = store_at(rows, n);
@@ -200,7 +194,7 @@ TEST_CASE("the backward of the activation follows its contract for every combina
           ew.activate_backward(arguments(got));
           ew.publish();
           const bool same = got == want;
-          CHECK_MESSAGE(same, level, " rows ", rows, " n ", n, " bits ", bits, " given ", given);
+          CHECK_MESSAGE(same, level, " rows ", rows, " n ", n, " top ", q.top, " offset ", q.offset, " given ", given);
           if (!(given & 1)) return;
           Gradient by_class = before;
           ActivateBackwardArgs args = arguments(by_class);
@@ -209,7 +203,8 @@ TEST_CASE("the backward of the activation follows its contract for every combina
           ew.activate_backward(args);
           ew.publish();
           const bool equal = by_class == want;
-          CHECK_MESSAGE(equal, level, " rows ", rows, " n ", n, " bits ", bits, " given ", given, " by classes");
+          CHECK_MESSAGE(equal, level, " rows ", rows, " n ", n, " top ", q.top, " offset ", q.offset, " given ", given,
+                        " by classes");
         });
       }
     }

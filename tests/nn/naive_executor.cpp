@@ -37,7 +37,8 @@ class NaiveRun {
     const ActivationQuantizer& a = quantizer(q);
     const float t = x * a.scale[c];
     if (a.is_signed) return std::floor(std::min(std::max(t, -a.top()), a.top()) + 0.5f);
-    return std::floor(std::min(std::max(t, 0.0f), a.top()));
+    const float clipped = std::min(std::max(t, 0.0f), a.top());
+    return a.scheme == QuantScheme::kNearest ? std::floor(clipped + 0.5f) : std::floor(clipped);
   }
 
   NaiveMap quantize(const NaiveMap& z, int q) const {

@@ -20,6 +20,8 @@ NetworkOptions unusual() {
   o.classes = 17;
   o.same_padding = true;
   o.signed_block_input = true;
+  o.scheme = QuantScheme::kNearest;
+  o.bf16_weights = true;
   o.overrides = {{"layer1.0.conv1", {8, 4}}, {"fc", {16, 16}}};
   return o;
 }
@@ -37,6 +39,8 @@ TEST_CASE("network json: every option comes back, at its default and away from i
     CHECK(back.classes == o.classes);
     CHECK(back.same_padding == o.same_padding);
     CHECK(back.signed_block_input == o.signed_block_input);
+    CHECK(back.scheme == o.scheme);
+    CHECK(back.bf16_weights == o.bf16_weights);
     REQUIRE(back.overrides.size() == o.overrides.size());
     for (size_t i = 0; i < o.overrides.size(); ++i) {
       CHECK(back.overrides[i].layer == o.overrides[i].layer);
@@ -44,6 +48,13 @@ TEST_CASE("network json: every option comes back, at its default and away from i
     }
     CHECK(network_options_to_json(back) == network_options_to_json(o));
   }
+}
+
+TEST_CASE("network json: options that came later are not written at their defaults, and files without them are read") {
+  const nlohmann::json plain = nlohmann::json::parse(network_options_to_json(NetworkOptions()));
+  CHECK_FALSE(plain.contains("quant_scheme"));
+  CHECK_FALSE(plain.contains("bf16_weights"));
+  CHECK(plain.size() == 11);
 }
 
 TEST_CASE("network json: every width in hundredths comes back exactly") {
@@ -64,7 +75,8 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
     CAPTURE(key);
     nlohmann::json without = good;
     without.erase(key);
-    refused(without);
+    const bool later = key == "quant_scheme" || key == "bf16_weights";  // files from before them lack them
+    if (!later) refused(without);
     nlohmann::json wrong = good;
     wrong[key] = nlohmann::json::object();
     refused(wrong);
@@ -122,9 +134,11 @@ TEST_CASE("network json: names of the enumerations parse back, others are refuse
   for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold})
     CHECK(per_channel_by_from(name_of(by)) == by);
   for (QuantMode m : {QuantMode::kInteger, QuantMode::kFake}) CHECK(quant_mode_from(name_of(m)) == m);
+  for (QuantScheme s : {QuantScheme::kPaper, QuantScheme::kNearest}) CHECK(quant_scheme_from(name_of(s)) == s);
   CHECK_THROWS_WITH_AS(granularity_from("channel"), doctest::Contains("per_channel or per_tensor"), UsageError);
   CHECK_THROWS_WITH_AS(per_channel_by_from("folded"), doctest::Contains("fold, shift or shift+fold"), UsageError);
   CHECK_THROWS_WITH_AS(quant_mode_from("int"), doctest::Contains("integer or fake"), UsageError);
+  CHECK_THROWS_WITH_AS(quant_scheme_from("round"), doctest::Contains("paper or nearest"), UsageError);
 }
 
 }  // namespace

@@ -412,6 +412,11 @@ TEST_CASE("trainer: every precision and mode learns a separable problem; with a 
   quirks.overrides = {{"layer2.0.downsample.0", {16, 16}}, {"layer3.0.downsample.0", {16, 16}}};
   const auto [first_signed, last_signed] = first_and_last(quirks, 0.02f, kSteps);
   CHECK(last_signed < 0.75 * first_signed);
+  NetworkOptions nearest = small_options("w4a4-fl8", kWidth);
+  nearest.scheme = QuantScheme::kNearest;
+  nearest.bf16_weights = true;
+  const auto [first_nearest, last_nearest] = first_and_last(nearest, 0.02f, kSteps);
+  CHECK(last_nearest < 0.7 * first_nearest);
   const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8", kWidth), 0.0f, 40);
   CHECK(still_last > 0.9 * still_first);
 }

@@ -42,6 +42,7 @@ struct Setup {
   int bits = 0;  // 0: no quantizer
   bool dequantize = false;
   bool through = false, direct = false;  // which outputs are read
+  QuantScheme scheme = QuantScheme::kPaper;
 };
 
 constexpr Setup kSetups[] = {
@@ -57,6 +58,11 @@ constexpr Setup kSetups[] = {
     {"projection, u4, both outputs used", Side::kProjection, true, 4, false, true, true},
     {"projection, u8 dequantized, both outputs used", Side::kProjection, true, 8, true, true, true},
     {"nobody reads it", Side::kShortcut, true, 4, false, false, false},
+    {"inner unit, u4 to nearest", Side::kNone, false, 4, false, true, false, QuantScheme::kNearest},
+    {"inner unit, u4 to nearest, dequantized", Side::kNone, false, 4, true, true, false, QuantScheme::kNearest},
+    {"shortcut, u8 to nearest, both outputs used", Side::kShortcut, true, 8, false, true, true, QuantScheme::kNearest},
+    {"projection, u4 to nearest, both outputs used", Side::kProjection, true, 4, false, true, true,
+     QuantScheme::kNearest},
 };
 
 /// The operands of one call; `args()` gives fresh variables.
@@ -73,8 +79,8 @@ struct Problem {
     if (setup.side == Side::kShortcut) shortcut = Variable(random_bf16(shape, 91, 0.0f, 2.0f), Grad::kWanted);
     // Bounds below the largest values, so that both ends of the clip rule are met.
     if (setup.bits != 0)
-      quantizer =
-          make_activation_quantizer(random_bounds(shape.back(), 92, 0.7f, 2.5f), setup.bits, false, FactorForm::kFold);
+      quantizer = make_activation_quantizer(random_bounds(shape.back(), 92, 0.7f, 2.5f), setup.bits, false,
+                                            FactorForm::kFold, setup.scheme);
   }
   NormActivateArgs args() const {
     NormActivateArgs a;
@@ -135,7 +141,8 @@ Expected expected_forward(const Problem& p, const std::vector<float>& floor) {
     e.read.push_back(p.setup.store_z ? z : positive);
     if (!p.quantizer) continue;
     const float t = e.read.back() * p.quantizer->scale[c];
-    const float code = std::floor(std::min(t, p.quantizer->top()));
+    const float step = p.setup.scheme == QuantScheme::kNearest ? 0.5f : 0.0f;
+    const float code = std::floor(std::min(t, p.quantizer->top()) + step);
     e.codes.push_back(static_cast<double>(code));
     e.x_hat.push_back(static_cast<double>(rounded(code / p.quantizer->scale[c])));
   }
@@ -175,10 +182,12 @@ void check_forward(const Problem& p) {
   });
 }
 
-/// METHOD.md section 2: 0.5 in the lowest and highest bucket, 1 between, 0 beyond; ReLU before it.
+/// METHOD.md section 2: 0.5 in the lowest and highest bucket, 1 between, 0 beyond; rounded to nearest 1 up to the
+/// bound. ReLU before it.
 double clip_slope(float read, const ActivationQuantizer& q, size_t c) {
-  const float bucket = std::floor(read * q.scale[c]);
+  const float t = read * q.scale[c], bucket = std::floor(t);
   if (!(read > 0)) return 0.0;
+  if (q.scheme == QuantScheme::kNearest) return t < q.top() ? 1.0 : t == q.top() ? 0.5 : 0.0;
   return bucket < 1 ? 0.5 : bucket < q.top() ? 1.0 : bucket == q.top() ? 0.5 : 0.0;
 }
 

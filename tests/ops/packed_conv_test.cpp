@@ -122,7 +122,7 @@ TEST_CASE("weights quantized by prepare_layer give the sum of the dequantized op
                                   .weights = op.masters,
                                   .weight_bits = p.weight_bits,
                                   .quantizer = &op.quantizer};
-      const WeightCodes codes = quantize_weights(op.masters, op.quantizer.fold, p.weight_bits, "layer");
+      const WeightCodes codes = quantize_weights(op.masters, op.quantizer.fold, {p.weight_bits}, "layer");
       const Tensor a = conv_accumulators(prepare_layer(args), op.x);
       CHECK(same_bytes(a, conv_accumulators(prepare_layer(args, codes), op.x)));
       CHECK(first_beyond(values_of(a), naive_forward(op.shape, op.multiplied_x, values_of(codes.codes)).value,

@@ -66,7 +66,7 @@ struct Layer {
   }
   /// The weights that the product stands for.
   Doubles w_hat() const {
-    const WeightCodes w = quantize_weights(masters, quantizer->fold, bits, "layer");
+    const WeightCodes w = quantize_weights(masters, quantizer->fold, {bits}, "layer");
     Doubles out = values_of(w.codes);
     for (size_t i = 0; i < out.size(); ++i) {
       const size_t c = i % at(shape.ic), o = i / at(shape.k());

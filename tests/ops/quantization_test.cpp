@@ -59,9 +59,9 @@ double slope_of(float x, const ActivationQuantizer& q) {
   return static_cast<double>(to_float(g[0]));
 }
 
-void check_unsigned(float bound, const std::vector<Golden>& golden) {
+void check_unsigned(float bound, const std::vector<Golden>& golden, QuantScheme scheme = QuantScheme::kPaper) {
   const ActivationQuantizer q =
-      make_activation_quantizer(std::vector<float>(at(kChannels), bound), 4, false, FactorForm::kFold);
+      make_activation_quantizer(std::vector<float>(at(kChannels), bound), 4, false, FactorForm::kFold, scheme);
   on_every_level([&] {
     const std::vector<int> codes = codes_of_f32(columns_of(golden, kChannels), q);
     for (size_t i = 0; i < golden.size(); ++i) {
@@ -88,13 +88,13 @@ const char* name_of_form(FactorForm form) {
 }
 
 /// sum_c x_hat_c * w_hat[o,c] against sum_c (code*factor)_c * w_code[o,c] / (common * s_w[o]) on random codes.
-void check_identity(int bits, bool is_signed, FactorForm form, int weight_bits, int64_t ic) {
+void check_identity(int bits, bool is_signed, FactorForm form, int weight_bits, int64_t ic, QuantScheme scheme) {
   INFO(bits << " bits, signed " << is_signed << ", form " << name_of_form(form) << ", weights of " << weight_bits
             << " bits, " << ic << " channels");
-  const auto q = make_activation_quantizer(random_bounds(ic, 3), bits, is_signed, form);
+  const auto q = make_activation_quantizer(random_bounds(ic, 3), bits, is_signed, form, scheme);
   constexpr int64_t kOut = 5;
   const Tensor w = random_f32({kOut, 1, 1, ic}, 4);
-  const WeightCodes codes = quantize_weights(w, q.fold, weight_bits, "layer");
+  const WeightCodes codes = quantize_weights(w, q.fold, {weight_bits}, "layer");
   const int top = static_cast<int>(q.top());
   const std::vector<int> x = random_codes(ic, is_signed ? -top : 0, top, 5);
   for (int64_t o = 0; o < kOut; ++o) {
@@ -138,6 +138,44 @@ TEST_CASE("unsigned 4-bit codes and their gradients have the published golden va
                         {1.2f, 15, 0}});
 }
 
+TEST_CASE("clipped, then rounded to nearest: unsigned 4-bit codes and their gradients") {
+  // A bound of 15 makes the scale 1, one of 6 (2.5 steps a unit) has ties at 0.2, 0.6, ...
+  check_unsigned(15.0f,
+                 {{-3.0f, 0, 0},
+                  {0.25f, 0, 1},
+                  {0.5f, 1, 1},
+                  {1.4375f, 1, 1},
+                  {1.5f, 2, 1},
+                  {14.4375f, 14, 1},
+                  {14.5f, 15, 1},
+                  {15.0f, 15, 0.5},
+                  {15.0625f, 15, 0},
+                  {1e30f, 15, 0}},
+                 QuantScheme::kNearest);
+  check_unsigned(
+      6.0f, {{0.19f, 0, 1}, {0.21f, 1, 1}, {0.59f, 1, 1}, {0.61f, 2, 1}, {5.79f, 14, 1}, {5.81f, 15, 1}, {6.1f, 15, 0}},
+      QuantScheme::kNearest);
+  // The bound itself has a code: dequantized it is the bound, where floor's largest value is one step below.
+  const auto q = make_activation_quantizer({3.0f}, 4, false, FactorForm::kFold, QuantScheme::kNearest);
+  CHECK(15.0f / q.scale[0] == doctest::Approx(3.0f).epsilon(1e-6));
+}
+
+TEST_CASE("weights that go through bf16 are quantized as their bf16 values are") {
+  const Tensor w = random_f32({3, 3, 3, 39}, 8);
+  Tensor half(DType::f32, w.shape());
+  for (int64_t i = 0; i < w.size(); ++i) half.data<float>()[i] = to_float(to_bf16(w.data<float>()[i]));
+  const std::vector<float> fold = random_bounds(39, 9);
+  on_every_level([&] {
+    for (const int bits : {4, 8}) {
+      const WeightCodes through = quantize_weights(w, fold, {.bits = bits, .through_bf16 = true}, "layer");
+      const WeightCodes of_half = quantize_weights(half, fold, {.bits = bits}, "layer");
+      CHECK(through.scale == of_half.scale);
+      CHECK(values_of(through.codes) == values_of(of_half.codes));
+      CHECK(through.scale != quantize_weights(w, fold, {.bits = bits}, "layer").scale);
+    }
+  });
+}
+
 TEST_CASE("scales are 2^b / (bound + eps) unsigned and Q / (bound + eps) signed") {
   CHECK(make_activation_quantizer({4.0f}, 4, false, FactorForm::kNone).scale[0] == 4.0f);
   CHECK(make_activation_quantizer({1.0f}, 4, false, FactorForm::kNone).scale[0] == 15.9999981f);
@@ -152,7 +190,7 @@ TEST_CASE("signed 4-bit codes have the published golden values and round half up
                                   0.93f, -0.93f, 0.0f,    0.21f,    -0.21f,  0.22f, -0.22f};
   const std::vector<int> expected = {7, -7, 0, 0, 1, -3, 3, 7, -7, 0, 1, -1, 2, -2};
   on_every_level([&] {
-    const WeightCodes w = quantize_weights(weight_rows({row}), {}, 4, "layer");
+    const WeightCodes w = quantize_weights(weight_rows({row}), {}, {4}, "layer");
     CHECK(w.scale[0] == q.scale[0]);
     for (size_t i = 0; i < row.size(); ++i) {
       INFO("w = " << row[i]);
@@ -160,7 +198,7 @@ TEST_CASE("signed 4-bit codes have the published golden values and round half up
     }
     // Ties: with this bound the scale is 1, and t = -1.5, -0.5, 0.5, 1.5 become -1, 0, 1, 2.
     const WeightCodes tie = quantize_weights(weight_rows({{8.0f, -1.5f, -0.5f, 0.5f, 1.5f, -8.0f}}),
-                                             {7.0f / 8, 1, 1, 1, 1, 7.0f / 8}, 4, "layer");
+                                             {7.0f / 8, 1, 1, 1, 1, 7.0f / 8}, {4}, "layer");
     CHECK(tie.scale[0] == 1.0f);
     const std::vector<int> rounded = {7, -1, 0, 1, 2, -7};
     for (size_t i = 0; i < rounded.size(); ++i) CHECK(tie.codes.data<int8_t>()[i] == rounded[i]);
@@ -203,10 +241,12 @@ TEST_CASE("every form of per-channel scales gives the exact product of the dequa
   on_every_level([] {
     for (const int64_t ic : {1, 3, 39, 130})
       for (const int weight_bits : {4, 8}) {
-        for (const FactorForm form : kAllForms) check_identity(4, false, form, weight_bits, ic);
-        for (const FactorForm form : {FactorForm::kNone, FactorForm::kFold})
-          for (const bool is_signed : {false, true}) check_identity(8, is_signed, form, weight_bits, ic);
-        check_identity(4, true, FactorForm::kFold, weight_bits, ic);
+        for (const QuantScheme scheme : {QuantScheme::kPaper, QuantScheme::kNearest}) {
+          for (const FactorForm form : kAllForms) check_identity(4, false, form, weight_bits, ic, scheme);
+          for (const FactorForm form : {FactorForm::kNone, FactorForm::kFold})
+            for (const bool is_signed : {false, true}) check_identity(8, is_signed, form, weight_bits, ic, scheme);
+          check_identity(4, true, FactorForm::kFold, weight_bits, ic, scheme);
+        }
       }
   });
 }
@@ -275,7 +315,7 @@ TEST_CASE("weights take the full range of their codes per output channel, whatev
         const Tensor w = random_f32({4, 3, 2, ic}, 11);
         std::vector<float> fold = random_bounds(ic, 12, 0.1f, 3.0f);
         if (ic == 17) fold.clear();
-        const WeightCodes codes = quantize_weights(w, fold, bits, "layer");
+        const WeightCodes codes = quantize_weights(w, fold, {bits}, "layer");
         const float top = static_cast<float>((1 << (bits - 1)) - 1);
         for (int64_t o = 0; o < 4; ++o) {
           float bound = 0;
@@ -300,7 +340,7 @@ TEST_CASE("weights take the full range of their codes per output channel, whatev
 
 TEST_CASE("a row of zero weights gets zero codes and a finite scale") {
   on_every_level([] {
-    const WeightCodes codes = quantize_weights(Tensor::zeros(DType::f32, {2, 1, 1, 39}), {}, 4, "layer");
+    const WeightCodes codes = quantize_weights(Tensor::zeros(DType::f32, {2, 1, 1, 39}), {}, {4}, "layer");
     CHECK(values_of(codes.codes) == Doubles(78, 0.0));
     CHECK(std::isfinite(codes.scale[0]));
   });
@@ -312,7 +352,7 @@ TEST_CASE("weights that are not finite are refused with the layer's name and cha
       for (const int64_t position : {0, 7, 16, 38}) {
         const Tensor w = random_f32({3, 2, 1, 39}, 1);
         w.row<float>(4)[position] = bad;  // tap 0 of output channel 2
-        CHECK(message_of<DivergedError>([&] { quantize_weights(w, {}, 4, "layer2.0.conv1"); }) ==
+        CHECK(message_of<DivergedError>([&] { quantize_weights(w, {}, {4}, "layer2.0.conv1"); }) ==
               "weights of layer2.0.conv1, output channel 2, are not finite; lower --lr or set --clip-grad-norm");
       }
   });
@@ -320,7 +360,7 @@ TEST_CASE("weights that are not finite are refused with the layer's name and cha
 
 TEST_CASE("a fold of another length than the input channels is refused") {
   CHECK(message_of<ShapeError>([] {
-          quantize_weights(random_f32({2, 1, 1, 3}, 1), {1.0f, 1.0f}, 4, "fc");
+          quantize_weights(random_f32({2, 1, 1, 3}, 1), {1.0f, 1.0f}, {4}, "fc");
         }) == "[quantize_weights] fc has 3 input channels, the quantizer 2");
 }
 

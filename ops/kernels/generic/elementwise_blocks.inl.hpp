@@ -123,8 +123,8 @@ NIBBLE_INLINE typename V::F relu(typename V::F v) {
 
 /// The unsigned code of x as a float: floor(min(max(x * scale, 0), top)); truncation is floor from 0 up.
 template <typename V>
-NIBBLE_INLINE typename V::F clamped(typename V::F x, typename V::F scale, typename V::F top) {
-  return V::min(relu<V>(x * scale), top);
+NIBBLE_INLINE typename V::F clamped(typename V::F x, typename V::F scale, typename V::F offset, typename V::F top) {
+  return V::min(relu<V>(x * scale) + offset, top);
 }
 
 }  // namespace

@@ -10,12 +10,13 @@ void quantize_bf16(Rows<const bf16> x, int64_t rows, int64_t n, UnsignedQuantize
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> scale(q.scale + c);
-    const auto top = V::splat(q.top);
+    const auto added = V::splat(q.offset), top = V::splat(q.top);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(x, group, r, c);
       typename B::F code[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) code[i] = clamped<V>(V::load(at(x, r, c + i * V::kLanes)), scale.v[i], top);
+      for (int i = 0; i < B::kVectors; ++i)
+        code[i] = clamped<V>(V::load(at(x, r, c + i * V::kLanes)), scale.v[i], added, top);
       V::store_codes(at(codes, r, c), code);
     }
   });

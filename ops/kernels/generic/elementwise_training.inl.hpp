@@ -25,10 +25,9 @@ struct ClassRows {
 /// with each is true from there on.
 template <typename V>
 NIBBLE_INLINE void store_classes(const ClassRows<uint8_t>& row, int64_t c, typename V::F z, typename V::F t,
-                                 typename V::F below_one, typename V::F top, typename V::F below_end) {
+                                 typename V::F below_middle, typename V::F top, typename V::F below_end) {
   const auto positive = V::before(V::splat(0.0f), z);
-  const auto one_or_more = V::both_before(positive, below_one, t);
-  const auto middle = V::both_before(one_or_more, t, top);
+  const auto middle = V::both_before(V::both_before(positive, below_middle, t), t, top);
   V::store_mask(row.low, c, V::differ(positive, middle));
   V::store_mask(row.high, c, V::either(middle, V::both_before(positive, below_end, t)));
 }
@@ -68,8 +67,9 @@ void normalise_activate_as(const NormaliseActivateArgs& given) {
     using V = typename B::V;
     const PerChannel<B> m(args.m + c), a(args.a + c), scale(offset(scales, c), 0.0f);
     const PerChannel<B> m2(offset(args.m2, c), 0.0f), a2(offset(args.a2, c), 0.0f);
-    const auto top = V::splat(args.quantizer.top);
-    const auto below_one = V::splat(float_below(1.0f)), below_end = V::splat(float_below(args.quantizer.top + 1.0f));
+    const auto added = V::splat(args.quantizer.offset), top = V::splat(args.quantizer.top);
+    const auto below_middle = V::splat(float_below(args.quantizer.middle));
+    const auto below_end = V::splat(float_below(args.quantizer.end));
     PerChannel<B> largest(offset(args.channel_max, c), 0.0f);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(args.y, group, r, c);
@@ -101,14 +101,15 @@ void normalise_activate_as(const NormaliseActivateArgs& given) {
         for (int i = 0; i < B::kVectors; ++i) {
           const int64_t k = c + i * V::kLanes;
           if (scales != nullptr)
-            store_classes<V>(row, k, rounded[i], rounded[i] * scale.v[i], below_one, top, below_end);
+            store_classes<V>(row, k, rounded[i], rounded[i] * scale.v[i], below_middle, top, below_end);
           else
             store_classes<V>(row, k, rounded[i]);
         }
       }
       if (scales == nullptr) continue;
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) v[i] = clamped<V>(args.through_bf16 ? rounded[i] : v[i], scale.v[i], top);
+      for (int i = 0; i < B::kVectors; ++i)
+        v[i] = clamped<V>(args.through_bf16 ? rounded[i] : v[i], scale.v[i], added, top);
       V::store_codes(at(codes, r, c), v);
     }
     if (args.channel_max != nullptr) largest.store(args.channel_max + c);
@@ -124,13 +125,13 @@ void normalise_activate(const NormaliseActivateArgs& args) {
     normalise_activate_as<Shortcut::kProjected>(args);
 }
 
-/// The quantizer's derivative at t = v * scale: 0.5 below 1, 1 below top, 0.5 below top + 1, else 0.
+/// The quantizer's derivative at t = v * scale: 0.5 below middle, 1 below top, 0.5 below end, else 0.
 template <typename V>
-NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F top, typename V::F end) {
+NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F middle, typename V::F top, typename V::F end) {
   const auto half = V::splat(0.5f);
   auto slope = V::less(t, end, half, V::splat(0.0f));
   slope = V::less(t, top, V::splat(1.0f), slope);
-  return V::less(t, V::splat(1.0f), half, slope);
+  return V::less(t, middle, half, slope);
 }
 
 /// Where the derivative of an activation comes from.
@@ -147,7 +148,8 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
     using V = typename B::V;
     const PerChannel<B> m(kFromY ? args.m + c : nullptr, 0.0f), a(kFromY ? args.a + c : nullptr, 0.0f);
     const PerChannel<B> scale(kFrom != Activation::kClasses ? offset(scales, c) : nullptr, 0.0f), mean(args.mean + c);
-    const auto top = V::splat(args.quantizer.top), beyond = V::splat(args.quantizer.top + 1.0f), zero = V::splat(0.0f);
+    const auto middle = V::splat(args.quantizer.middle), top = V::splat(args.quantizer.top);
+    const auto beyond = V::splat(args.quantizer.end), zero = V::splat(0.0f);
     PerChannel<B> sum(args.sum_g + c), sum_centred(args.sum_g_centred + c);
     for (int64_t r = group.first; r < group.end; ++r) {
       fetch_ahead(args.y, group, r, c);
@@ -172,7 +174,7 @@ void activate_backward_as(const ActivateBackwardArgs& args) {
           else
             v = V::load(at(args.z, r, k));
           passes = V::before(zero, v);
-          if (scales != nullptr) slope = clip_slope<V>(v * scale.v[i], top, beyond);
+          if (scales != nullptr) slope = clip_slope<V>(v * scale.v[i], middle, top, beyond);
         }
         auto sum_of_both = zero;
         if (through.data != nullptr) {
