@@ -158,7 +158,7 @@ print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev
   # "kernels+avx2 - nibble:ops/avx2", or "nibble:kernels+avx2 / ops/avx2" up to some version of meson (see tally.py).
   tests=$(meson test -C "$root/build/test-clang" --setup asan --list 2>/dev/null |
     sed -n -e 's/.* - nibble://p' -e 's/^nibble:.* \/ //p' | grep -v "^e2e/"; echo "e2e/${best:-scalar}")
-  for test in engine nn data apps; do
+  for test in engine nn data apps fuzz; do
     printf '%s\n' $tests | grep -qx "$test" && continue
     echo "FAIL  clang: the build lists no test $test"
     result clang "test $test" 0 1 0

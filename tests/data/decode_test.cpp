@@ -14,6 +14,7 @@
 #include "data/turbo_jpeg.hpp"
 #include "engine/error.hpp"
 #include "engine/rng.hpp"
+#include "tests/data/images.hpp"
 #include "tests/shared_data.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -28,24 +29,6 @@ std::vector<Decoder> decoders() {
   return all;
 }
 
-// An 8x8 gray baseline JPEG whose one block holds a DC of zero: (code 0 = size 0), then end of block (code 0).
-std::vector<uint8_t> tiny_jpeg(int width = 8, int height = 8) {
-  std::vector<uint8_t> f = {0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0};
-  f.insert(f.end(), 64, 1);
-  const auto high = [](int v) { return static_cast<uint8_t>(v >> 8); };
-  const auto low = [](int v) { return static_cast<uint8_t>(v & 255); };
-  const std::vector<uint8_t> sof = {0xFF,       0xC0, 0, 11,   8, high(height), low(height), high(width),
-                                    low(width), 1,    1, 0x11, 0};
-  f.insert(f.end(), sof.begin(), sof.end());
-  for (const uint8_t kind : {uint8_t{0x00}, uint8_t{0x10}}) {
-    const std::vector<uint8_t> dht = {0xFF, 0xC4, 0, 20, kind, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    f.insert(f.end(), dht.begin(), dht.end());
-  }
-  const std::vector<uint8_t> sos = {0xFF, 0xDA, 0, 8, 1, 1, 0x00, 0, 63, 0, 0x3F, 0xFF, 0xD9};
-  f.insert(f.end(), sos.begin(), sos.end());
-  return f;
-}
-
 std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
   try {
     decode(file, decoder, "some.jpg");
@@ -54,6 +37,9 @@ std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
   }
   return "";
 }
+
+using testing::formula_png;
+using testing::tiny_jpeg;
 
 std::vector<uint8_t> slurp(const fs::path& path) {
   return read_file(path);
@@ -186,61 +172,6 @@ TEST_CASE(
   }
   CHECK_NOTHROW(data_detail::check_jpeg(flat_jpeg(8192, 3, true), "x"));
   CHECK_THROWS_AS(data_detail::check_jpeg(flat_jpeg(8192, 4, false), "x"), DataError);
-}
-
-void put_be32(std::vector<uint8_t>& out, uint32_t v) {
-  for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<uint8_t>(v >> shift));
-}
-
-void put_chunk(std::vector<uint8_t>& out, const char* type, std::span<const uint8_t> body) {
-  put_be32(out, static_cast<uint32_t>(body.size()));
-  const size_t begin = out.size();
-  out.insert(out.end(), type, type + 4);
-  out.insert(out.end(), body.begin(), body.end());
-  uint32_t crc = 0xFFFFFFFFu;
-  for (size_t i = begin; i < out.size(); ++i) {
-    crc ^= out[i];
-    for (int k = 0; k < 8; ++k) crc = (crc & 1) != 0 ? 0xEDB88320u ^ (crc >> 1) : crc >> 1;
-  }
-  put_be32(out, ~crc);
-}
-
-/// 8-bit RGB whose pixel (x, y) is {x, y, x + y}, rows without filter, deflate blocks stored; passes of Adam7 or one.
-std::vector<uint8_t> formula_png(int width, int height, bool interlaced) {
-  constexpr int kAdam7[7][4] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
-                                {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
-  constexpr int kWhole[1][4] = {{0, 0, 1, 1}};
-  std::vector<uint8_t> raw;
-  const std::span<const int[4]> passes = interlaced ? std::span<const int[4]>(kAdam7) : std::span<const int[4]>(kWhole);
-  for (const auto& [x0, y0, dx, dy] : passes)
-    for (int y = y0; y < height && x0 < width; y += dy) {
-      raw.push_back(0);
-      for (int x = x0; x < width; x += dx)
-        for (const int v : {x, y, x + y}) raw.push_back(static_cast<uint8_t>(v));
-    }
-  std::vector<uint8_t> stream = {0x78, 0x01};
-  uint32_t a = 1, b = 0;
-  for (size_t at = 0; at < raw.size(); at += 65535) {
-    const size_t n = std::min<size_t>(65535, raw.size() - at);
-    stream.push_back(at + n == raw.size() ? 1 : 0);
-    for (const size_t v : {n, ~n})
-      for (const int shift : {0, 8}) stream.push_back(static_cast<uint8_t>(v >> shift));
-    stream.insert(stream.end(), raw.begin() + static_cast<std::ptrdiff_t>(at),
-                  raw.begin() + static_cast<std::ptrdiff_t>(at + n));
-  }
-  for (const uint8_t v : raw) {
-    a = (a + v) % 65521;
-    b = (b + a) % 65521;
-  }
-  put_be32(stream, b << 16 | a);
-  std::vector<uint8_t> header, file = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-  put_be32(header, static_cast<uint32_t>(width));
-  put_be32(header, static_cast<uint32_t>(height));
-  header.insert(header.end(), {8, 2, 0, 0, static_cast<uint8_t>(interlaced ? 1 : 0)});
-  put_chunk(file, "IHDR", header);
-  put_chunk(file, "IDAT", stream);
-  put_chunk(file, "IEND", {});
-  return file;
 }
 
 TEST_CASE("an interlaced PNG of any size decodes to the pixels of the plain one") {
