@@ -40,7 +40,7 @@ struct Image {
 /// Decodes `file`, the whole content of `path` (the path is only named in errors). Grayscale is replicated, CMYK and
 /// YCCK are multiplied out, alpha is dropped, 16 bits are cut to 8; EXIF orientation is ignored, as PIL's decoder and
 /// therefore torchvision's ImageFolder do. A JPEG whose scan breaks off or holds errors decodes with `warning` set;
-/// stb_image refuses one in which a restart interval holds more data than its blocks take.
+/// stb_image refuses some of these (README.md, "Refused by stb alone").
 /// Errors: DataError with the path for no image, an unsupported kind, a damaged header, a size over a limit. A machine
 /// without the memory for an image within the limits is no property of the image: std::bad_alloc.
 /// Threads: safe to call concurrently. Cost: about 8 ns (turbo) or 12 ns (stb) a pixel.
