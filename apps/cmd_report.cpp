@@ -1,5 +1,6 @@
 // nibble report
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
@@ -20,6 +21,7 @@ class Report : public Command {
   void declare(CLI::App& app) override {
     add_option(app, "RUN", run_, "run folder, finished or not").required();
     add_option(app, "--out", out_, "the page to write (default: RUN/report.html)");
+    add_flag(app, "--json", json_, "print one JSON object: the page written, and its bytes");
   }
 
   int run() override {
@@ -29,11 +31,13 @@ class Report : public Command {
     const std::string page = run_report(read_run(run_));
     write_file_atomically(out, page);
     message(fmt::format("report: {} ({} bytes)", one_line(out.string()), grouped(static_cast<int64_t>(page.size()))));
+    if (json_) print_object({{"page", out.string()}, {"bytes", page.size()}});
     return 0;
   }
 
  private:
   std::string run_, out_;
+  bool json_ = false;
 };
 
 }  // namespace

@@ -104,7 +104,7 @@ class StudyMeasureCommand : public Command {
     print(format_table(rows));
     const Latency& any = networks.front().latency;
     print(fmt::format("medians of {} in turn on {}, {}, {}; next: nibble study report {}", counted(rounds_, "round"),
-                      any.cpu, any.isa, counted(any.threads, "thread"), study_));
+                      any.cpu, any.isa, counted(any.threads, "thread"), shell_quoted(study_)));
   }
 
   std::string study_;

@@ -25,6 +25,11 @@ class StudyPickCommand : public Command {
     return "  nibble study pick studies/a --max-linear 0.15\n"
            "  nibble study pick studies/a --max-bytes 5e6 --max-ms 4 --json";
   }
+  const char* notes() const override {
+    return "\n\nModels are compared by top1: the published metric (the best epoch of the curve smoothed over five "
+           "epochs),\nas the mean over the seeds. The file that is named is one training's, after its last step: "
+           "top1_last is its own\naccuracy, the one that nibble eval gives.";
+  }
 
   void declare(CLI::App& app) override {
     add_option(app, "STUDY", study_, "study folder, or a study.json").required();
@@ -47,7 +52,7 @@ class StudyPickCommand : public Command {
     if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && times.sitting.empty())
       warn(fmt::format(
           "the times of '{}' were not measured in one sitting; nibble study measure {} times all models in turn",
-          study_, study_));
+          study_, shell_quoted(study_)));
     if (json_)
       print_json(pick);
     else
@@ -71,6 +76,7 @@ class StudyPickCommand : public Command {
             {"seeds", g.points.size()},
             {"top1", g.top1.value},
             {"top1_error", g.top1.error},
+            {"top1_last", p.last.top1},
             {"linear_ratio", p.ratio.linear},
             {"quadratic_ratio", p.ratio.quadratic},
             {"memory_ratio", p.ratio.memory},
@@ -89,12 +95,17 @@ class StudyPickCommand : public Command {
     j["given_up"] = pick.best_of_all->top1.value - pick.best->top1.value;
     j["best_of_all"] = describe(*pick.best_of_all);
     j["next_better"] = pick.next_better != nullptr ? describe(*pick.next_better) : nlohmann::ordered_json();
+    j["points"] = nlohmann::ordered_json::array();  // all that the budget allows, the best first
+    for (const StudyGroup* g : pick.allowed) j["points"].push_back(describe(*g));
     print_object(j);
   }
 
   void print_text(const Pick& pick) const {
     const StudyGroup &best = *pick.best, &all = *pick.best_of_all;
     print(line(best));
+    print(fmt::format("top1 of {} after its last step{}: {:.2f} (above: the best epoch, smoothed{})", best.first().name,
+                      best.first().served_bytes > 0 ? ", as its file has it" : "", best.first().last.top1,
+                      best.points.size() > 1 ? fmt::format(", mean of {} seeds", best.points.size()) : ""));
     const double lost = all.top1.value - best.top1.value;
     if (pick.next_better == nullptr) {
       print("nothing was given up: no model of the study is more accurate");
@@ -106,7 +117,7 @@ class StudyPickCommand : public Command {
     }
     if (const std::string result = file_of(best, kResult); !result.empty()) print("result: " + result);
     if (const std::string model = file_of(best, kServed); !model.empty())
-      print(fmt::format("next: nibble predict {} IMAGE", model));
+      print(fmt::format("next: nibble predict {} IMAGE", shell_quoted(model)));
   }
 
   std::string study_;

@@ -1,11 +1,13 @@
 // nibble study run
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
+#include "apps/study/point_json.hpp"
 #include "apps/study/study_run.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -52,8 +54,10 @@ class StudyRunCommand : public Command {
         app, "--train-eval-images", args_.train_eval_images,
         "training images, spread over all classes, evaluated without augmentation, for the generalization gap (0: "
         "all; new study: 0)");
-    add_option(app, "--config", args_.config,
-               "TOML file with the recipe's options; width, precision and seed in it do not count");
+    add_option(
+        app, "--config", args_.config,
+        "TOML file with the recipe's options; width, precision and seed in it do not count, its [layers] hold for "
+        "every point");
     add_flag(app, "--dry-run", args_.dry_run, "print the points and the time each will take, and stop");
     add_flag(app, "--json", json_, "print one JSON object");
     add_flag(app, "--quiet", quiet_, "no estimate and no progress, only warnings and errors");
@@ -68,7 +72,12 @@ class StudyRunCommand : public Command {
     if (args_.train_eval_images.value_or(0) < 0)
       throw UsageError("--train-eval-images is {}; use 0 (all) or more", *args_.train_eval_images);
     for (const std::string& text : extra_seeds_) args_.grid.extra_seeds.push_back(parse_extra_seed(text));
+    std::error_code unknown;
+    if (recipe_.given().contains("preset") && std::filesystem::exists(plan_path(args_.out), unknown))
+      throw UsageError("the study '{}' has its recipe already; --preset is for a new one, leave it away", args_.out);
+    recipe_.read_preset();
     StudyRun study(args_, recipe_);
+    warn_of_mixed_bf16(study.plan());
     std::vector<PointEstimate> estimates;
     if (!quiet_ || args_.dry_run) {
       estimates = study.estimate();
@@ -109,6 +118,20 @@ class StudyRunCommand : public Command {
     return text;
   }
 
+  /// `[layers]` hold for every point, also for those that others are compared with.
+  void warn_of_mixed_bf16(const StudyPlan& plan) const {
+    std::vector<std::string> layers;
+    for (const PrecisionOverride& o : recipe_.options.network.overrides)
+      if (o.precision != Precision{}) layers.push_back(o.layer + " " + precision_text(o.precision));
+    if (layers.empty() ||
+        std::none_of(plan.points.begin(), plan.points.end(), [](const StudyPoint& p) { return p.precision == "bf16"; }))
+      return;
+    warn(
+        fmt::format("[layers] of the recipe hold for every point, so the bf16 points are not all bf16 ({}), and the "
+                    "report compares with them as they are",
+                    fmt::join(layers, ", ")));
+  }
+
   nlohmann::ordered_json plan_json(const std::vector<PointEstimate>& estimates) const {
     nlohmann::ordered_json j;
     j["points"] = nlohmann::ordered_json::array();
@@ -132,12 +155,7 @@ class StudyRunCommand : public Command {
     std::vector<std::vector<std::string>> rows = {{"point", "linear cost", "top1 best", "top1 last", "train", "bytes"}};
     for (const std::string& name : outcome.done) {
       const PointResult p = read_point_result(result_path(args_.out, name));
-      j["points"].push_back({{"name", name},
-                             {"linear_ratio", p.ratio.linear},
-                             {"top1_best", p.best.top1},
-                             {"top1_last", p.last.top1},
-                             {"top1_train", p.train_unaugmented.top1},
-                             {"served_bytes", p.served_bytes}});
+      j["points"].push_back(point_json(p));
       rows.push_back({name, fmt::format("{:.3f}", p.ratio.linear), fmt::format("{:.2f}", p.best.top1),
                       fmt::format("{:.2f}", p.last.top1), fmt::format("{:.2f}", p.train_unaugmented.top1),
                       grouped(static_cast<int64_t>(p.served_bytes))});
@@ -151,10 +169,10 @@ class StudyRunCommand : public Command {
     print(format_table(rows));
     for (const auto& f : outcome.failed) print(fmt::format("failed: {}: {}", f.point, f.sentence));
     if (!outcome.failed.empty())
-      print(fmt::format("nibble study run --out {0} tries the failed points again; remove {0}/{1} to begin one anew",
-                        args_.out, outcome.failed.front().point));
+      print(fmt::format("nibble study run --out {} tries the failed points again; remove {} to begin one anew",
+                        shell_quoted(args_.out), shell_quoted(args_.out + "/" + outcome.failed.front().point)));
     print(fmt::format("done: {} of {} points; next: nibble study report {}", outcome.done.size(),
-                      study.plan().points.size(), args_.out));
+                      study.plan().points.size(), shell_quoted(args_.out)));
   }
 
   StudyRunArgs args_;

@@ -16,7 +16,7 @@ struct TrainOptions {
   std::string data;
   int64_t limit_classes = 0;  // --classes: the first N class names (0: all)
   int64_t per_class = 0;      // images of each class (0: all)
-  double min_crop = 0.25;
+  double min_crop = 0.25;     // published: 0.08 (METHOD.md section 4)
   std::string decoder = "auto";
   bool strict_data = false;
   int64_t loader_threads = 1;

@@ -127,9 +127,11 @@ std::string summary(const RunFacts& f) {
   if (best->step != last.step)
     text += fmt::format("The best evaluation was {} % after step {}. ", decimal(best->top1, 1), grouped(best->step));
   const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations, quantized_from(f).value_or(0));
-  return text +
-         fmt::format("The published metric, the best epoch of a curve smoothed over five epochs, is {} % (epoch {}).",
-                     decimal(smooth.top1, 1), decimal(smooth.epoch, 0));
+  return text + fmt::format("The published metric, the best epoch of a curve smoothed over five epochs, is {} % ({}).",
+                            decimal(smooth.top1, 1),
+                            std::isfinite(smooth.epoch)
+                                ? "epoch " + decimal(smooth.epoch, 0)
+                                : fmt::format("step {}, not smoothed: the log has no epochs", grouped(smooth.step)));
 }
 
 ChartPoint at(double x, double y, const std::string& tooltip = {}) {

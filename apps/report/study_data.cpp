@@ -10,6 +10,7 @@
 #include "apps/report/statistics.hpp"
 #include "apps/report/svg.hpp"
 #include "engine/error.hpp"
+#include "nn/study/point_layers.hpp"
 
 namespace nibble::apps {
 
@@ -137,9 +138,10 @@ Finding dominance(const std::vector<StudyGroup>& groups) {
   f.verdict = c.verdict();
   f.evidence = c.empty() ? "The study has no w4a4-fl8 model that costs at most as much as one in bf16."
                          : fmt::format(
-                               "Against each of {} bf16 models, the best w4a4-fl8 model of at most its linear "
-                               "cost is more accurate in {} cases, on average by {}.",
-                               c.pairs(), c.positive(), c.text());
+                               "Compared with {}, the best w4a4-fl8 model of at most its linear cost is more accurate "
+                               "in {}; the mean difference is {}.",
+                               c.pairs() == 1 ? "one bf16 model" : fmt::format("each of {} bf16 models", c.pairs()),
+                               counted(static_cast<int64_t>(c.positive()), "case"), c.text());
   return f;
 }
 
@@ -174,8 +176,8 @@ Finding ends(const std::vector<StudyGroup>& groups) {
     if (const StudyGroup* all4 = g.precision == "w4a4-fl8" ? find(groups, "w4a4", g.width) : nullptr) c.add(g, *all4);
   f.verdict = c.verdict();
   f.evidence = c.empty() ? "The study has no width with both of them."
-                         : fmt::format("w4a4-fl8 is more accurate at {} of {} widths with both, on average by {}.",
-                                       c.positive(), c.pairs(), c.text());
+                         : fmt::format("w4a4-fl8 is more accurate at {} of {} with both; the mean difference is {}.",
+                                       c.positive(), counted(static_cast<int64_t>(c.pairs()), "width"), c.text());
   return f;
 }
 
@@ -214,6 +216,18 @@ std::string uneven_images(const std::vector<PointResult>& points) {
   return text.empty()
              ? text
              : fmt::format("not all models saw the same validation images: {}; the others {}", text, grouped(all));
+}
+
+std::string own_layers_text(const std::vector<const PointResult*>& points) {
+  constexpr size_t kNamed = 8;
+  std::vector<std::string> layers;
+  std::set<std::string> seen;
+  for (const PointResult* p : points)
+    for (const PrecisionOverride& o : overrides_of(*p))
+      if (const std::string text = o.layer + " " + precision_text(o.precision); seen.insert(text).second)
+        layers.push_back(text);
+  return layers.size() > kNamed ? counted(static_cast<int64_t>(layers.size()), "layer")
+                                : fmt::format("{}", fmt::join(layers, ", "));
 }
 
 TimesOf times_of(const std::vector<PointResult>& points) {

@@ -43,6 +43,10 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
 /// none was. An image that goes bad while a study runs counts for the points before it only.
 std::string uneven_images(const std::vector<PointResult>& points);
 
+/// "layer2.0.conv2 w8a8, fc w8a8": the layers of any of the points that do not have the precision of their point
+/// (`[layers]` of the recipe), more than eight as "9 layers"; empty: there is none.
+std::string own_layers_text(const std::vector<const PointResult*>& points);
+
 /// Where and when the times of a study were measured.
 struct TimesOf {
   std::vector<std::string> machines;  // "Intel(R) ... (amx kernels, 2 threads)", by name; none: nothing was timed

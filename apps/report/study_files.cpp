@@ -86,20 +86,22 @@ std::string study_csv(const std::vector<PointResult>& points) {
   return text;
 }
 
-uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
-                            const std::filesystem::path& out) {
+StudyReportFiles write_study_report(const std::vector<PointResult>& points, const std::string& name,
+                                    const std::vector<std::string>& missing, const std::filesystem::path& out) {
   for (const char* companion : {kJson, kCsv, kPicture})
     if (out.filename() == companion)
       throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
                        companion);
   refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
-  const std::string page = study_page(points, name);
+  const std::string page = study_page(points, name, missing);
   const std::filesystem::path folder = out.parent_path();
-  write_file_atomically(folder / kJson, study_json(points));
-  write_file_atomically(folder / kCsv, study_csv(points));
-  write_file_atomically(folder / kPicture, study_picture(points));
+  const StudyReportFiles files = {
+      .page = out, .json = folder / kJson, .csv = folder / kCsv, .svg = folder / kPicture, .bytes = page.size()};
+  write_file_atomically(files.json, study_json(points));
+  write_file_atomically(files.csv, study_csv(points));
+  write_file_atomically(files.svg, study_picture(points));
   write_file_atomically(out, page);  // last: it may be what somebody waits for
-  return page.size();
+  return files;
 }
 
 }  // namespace nibble::apps

@@ -43,7 +43,64 @@ std::string meaning_of(const std::string& precision) {
   if (precision == "w8a8") return "8-bit weights and activations";
   if (precision == "w4a4") return "4-bit weights and activations in every layer";
   if (precision == "w4a4-fl8") return "4 bits, but 8 in the first and the last layer";
-  return "bits of weights (w) and activations (a)";
+  return precision.ends_with("-fl8") ? "bits of weights (w) and activations (a), 8 in the first and the last layer"
+                                     : "bits of weights (w) and activations (a)";
+}
+
+/// What `[layers]` changed in the points of one precision.
+std::string exception_of(const std::string& precision, const Groups& groups) {
+  std::vector<const PointResult*> its;
+  for (const StudyGroup& g : groups)
+    if (g.precision == precision) its.insert(its.end(), g.points.begin(), g.points.end());
+  const std::string layers = own_layers_text(its);
+  if (layers.empty()) return "";
+  const bool all =
+      std::all_of(its.begin(), its.end(), [](const PointResult* p) { return !own_layers_text({p}).empty(); });
+  return fmt::format("; except, in {} models, {}", all ? "all its" : "some of its", layers);
+}
+
+/// The sentence on layers of other precisions than their models; empty: there are none.
+std::string own_layers_sentence(const std::vector<PointResult>& points) {
+  std::vector<const PointResult*> all, bf16;
+  for (const PointResult& p : points) {
+    all.push_back(&p);
+    if (p.precision == "bf16") bf16.push_back(&p);
+  }
+  const std::string layers = own_layers_text(all);
+  if (layers.empty()) return "";
+  return fmt::format(
+      " Layers that the recipe gives a precision of their own, whatever that of the model: {}{}.", layers,
+      own_layers_text(bf16).empty()
+          ? ""
+          : "; what is called a bf16 model here has them too, so it is not all bf16, and the findings compare with it");
+}
+
+/// Which models have several seeds; empty: none has.
+std::string seeds_sentence(const std::vector<PointResult>& points, const Groups& groups) {
+  constexpr size_t kNamed = 8;
+  std::vector<std::string> several;
+  bool same = true;
+  for (const StudyGroup& g : groups) {
+    same = same && g.points.size() == groups.front().points.size();
+    if (g.points.size() > 1) several.push_back(fmt::format("{} with {}", g.name(), g.points.size()));
+  }
+  if (several.empty()) return "";
+  const std::string trainings = fmt::format(" There were {} trainings", points.size());
+  if (same) return trainings + fmt::format(", {} seeds of each, whose mean counts.", groups.front().points.size());
+  return trainings +
+         fmt::format(": {} seeds, whose mean counts{}.",
+                     several.size() > kNamed ? fmt::format("{} models with several", several.size()) : listed(several),
+                     several.size() < groups.size() ? ", the others with one" : "");
+}
+
+/// What an unfinished study still lacks; empty: nothing that is known.
+std::string missing_sentence(const std::vector<std::string>& missing) {
+  constexpr size_t kNamed = 8;
+  if (missing.empty()) return "";
+  return fmt::format(" The study is not finished: {} still to come{}; what follows may change with {}.",
+                     missing.size() == 1 ? "one training is" : fmt::format("{} trainings are", missing.size()),
+                     missing.size() > kNamed ? "" : fmt::format(" ({})", listed(missing)),
+                     missing.size() == 1 ? "it" : "them");
 }
 
 /// The sentence on the findings: which hold, which do not.
@@ -51,7 +108,8 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
   std::string text;
   const std::pair<Verdict, const char*> kinds[] = {{Verdict::kHolds, "Confirmed of the published findings"},
                                                    {Verdict::kContradicted, "Contradicted"},
-                                                   {Verdict::kUndecided, "Not decided (within two standard errors)"}};
+                                                   {Verdict::kUndecided, "Not decided (within two standard errors)"},
+                                                   {Verdict::kNotTested, "Not tested, for lack of models to compare"}};
   for (const auto& [verdict, intro] : kinds) {
     std::vector<std::string> claims;
     for (const Finding& f : findings)
@@ -61,13 +119,15 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
   return text;
 }
 
-std::string answer(const std::vector<PointResult>& points, const Groups& groups) {
+std::string answer(const std::vector<PointResult>& points, const Groups& groups,
+                   const std::vector<std::string>& missing) {
   const PointResult& p = points.front();
   const std::string uneven = uneven_images(points);
   std::string text =
       fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images{}.",
-                  points.size() == 1 ? "One model" : fmt::format("{} models", points.size()), p.arch, p.image_size,
+                  groups.size() == 1 ? "One model" : fmt::format("{} models", groups.size()), p.arch, p.image_size,
                   grouped(p.classes), grouped(p.last.images), uneven.empty() ? "" : " (" + uneven + ")");
+  text += seeds_sentence(points, groups) + own_layers_sentence(points) + missing_sentence(missing);
   const StudyGroup* best = best_of(groups, [](const StudyGroup&) { return true; });
   text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), percent(best->top1.value),
                       decimal(best->top1.error, 1));
@@ -81,13 +141,15 @@ std::string answer(const std::vector<PointResult>& points, const Groups& groups)
 void add_key(Page& page, const Groups& groups) {
   page.paragraph(
       "The models differ in precision and in width, the factor on the number of filters of every layer: x0.5 "
-      "has half as many as the usual network. Each precision has one colour and one mark on this page:");
+      "has half as many as the usual network. A point is one training of a model, with one seed: x0.5-s0 has seed 0. "
+      "Each precision has one colour and one mark on this page:");
   std::set<std::string> seen;
   std::vector<Cell> items;
   for (const StudyGroup& g : groups)
     if (seen.insert(g.precision).second)
-      items.push_back(markup_cell(legend_mark(look_of(g.precision)) + " " +
-                                  escaped(fmt::format("{}: {}", g.precision, meaning_of(g.precision)))));
+      items.push_back(markup_cell(
+          legend_mark(look_of(g.precision)) + " " +
+          escaped(fmt::format("{}: {}{}", g.precision, meaning_of(g.precision), exception_of(g.precision, groups)))));
   page.list(items);
 }
 
@@ -103,15 +165,17 @@ void add_findings(Page& page, const Groups& groups) {
   page.paragraph(
       "A finding holds when the mean difference is above two standard errors. An accuracy's standard error has two "
       "parts: "
-      "the validation images are a sample (binomial), and so are the seeds (where a model has two or more). All models "
-      "see the same images, so differences are known a little better than the errors say.");
+      "the validation images are a sample (binomial), and so are the seeds. The second part is known only where a "
+      "model "
+      "has two seeds or more: the error of one with a single seed leaves it out, and is too small. All models see the "
+      "same images, so as far as images go differences are known a little better than the errors say.");
 }
 
 void add_budgets(Page& page, const Groups& groups) {
   page.heading("The best model for a budget");
   Table table;
-  table.header = {"linear cost at most", "best model", "top-1 %",   "its cost",
-                  "best bf16 model",     "top-1 %",    "difference"};
+  table.header = {"linear cost at most", "best model", "top-1 %",           "its cost",
+                  "best bf16 model",     "top-1 %",    "difference, points"};
   table.text_columns = 2;
   for (const double budget : kBudgets) {
     const StudyGroup* best = best_under(groups, budget);
@@ -129,6 +193,10 @@ void add_budgets(Page& page, const Groups& groups) {
           row.end(),
           {{bf16->name()}, {with_error(bf16->top1)}, {fmt::format("{:+.1f}", best->top1.value - bf16->top1.value)}});
     table.rows.push_back(std::move(row));
+  }
+  if (table.rows.empty()) {
+    page.paragraph("No finished model costs at most as much as bf16 at width 1.");
+    return;
   }
   page.table(table,
              "Linear cost counts each multiplication by the wider of its two operands, as machines do whose 8-bit "
@@ -211,7 +279,7 @@ void add_gaps(Page& page, const Groups& groups) {
 
 void add_curves(Page& page, const Groups& groups) {
   page.heading("Training curves");
-  page.paragraph("One line for each model; further seeds of one precision share its colour.");
+  page.paragraph("One line for each point; further seeds of one precision share its colour.");
   for (const double width : widths_of(groups))
     page.figures({{fmt::format("Width {:g}: validation accuracy", width), draw(accuracy_curves(groups, width)), ""},
                   {fmt::format("Width {:g}: training loss", width), draw(loss_curves(groups, width)), ""}});
@@ -252,10 +320,17 @@ void add_layer_costs(Page& page, const Groups& groups) {
 }
 
 void add_quantizers(Page& page, const std::vector<PointResult>& points) {
+  const auto counted_codes = [](const PointResult& p) {
+    return std::any_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.usage.total > 0; });
+  };
   page.heading("What the quantizers do");
+  if (std::none_of(points.begin(), points.end(), counted_codes)) {
+    page.paragraph("No finished model quantizes its activations.");
+    return;
+  }
   page.paragraph(layer_table_caption());
   for (const PointResult& p : points) {
-    if (std::none_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.usage.total > 0; })) continue;
+    if (!counted_codes(p)) continue;
     page.open_details(p.name).table(layer_table(p.layers), "").close_details();
   }
 }
@@ -323,10 +398,11 @@ void add_provenance(Page& page, const std::vector<PointResult>& points) {
 
 }  // namespace
 
-std::string study_page(const std::vector<PointResult>& points, const std::string& name) {
+std::string study_page(const std::vector<PointResult>& points, const std::string& name,
+                       const std::vector<std::string>& missing) {
   const Groups groups = group_points(points);
   Page page("Study: " + name);
-  page.paragraph(answer(points, groups));
+  page.paragraph(answer(points, groups, missing));
   add_key(page, groups);
   add_findings(page, groups);
   add_budgets(page, groups);

@@ -8,8 +8,10 @@
 
 namespace nibble::apps {
 
-/// The whole page. `name` is the study's. DataError when the points do not compare (see group_points).
-std::string study_page(const std::vector<PointResult>& points, const std::string& name);
+/// The whole page. `name` is the study's, `missing` are its planned points without a result. DataError when the points
+/// do not compare (see group_points).
+std::string study_page(const std::vector<PointResult>& points, const std::string& name,
+                       const std::vector<std::string>& missing = {});
 
 /// Accuracy against linear cost as an SVG file of its own, for a README.
 std::string study_picture(const std::vector<PointResult>& points);
@@ -20,9 +22,15 @@ std::string study_json(const std::vector<PointResult>& points);
 /// One line a point, RFC 4180, with a header.
 std::string study_csv(const std::vector<PointResult>& points);
 
+/// What a report consists of.
+struct StudyReportFiles {
+  std::filesystem::path page, json, csv, svg;
+  uint64_t bytes = 0;  // of the page
+};
+
 /// Writes the page to `out` and beside it study.json, points.csv and pareto.svg; each is complete or as it was before.
-/// Returns the bytes of the page. UsageError when `out` has the name of one of them; DataError, DiskError.
-uint64_t write_study_report(const std::vector<PointResult>& points, const std::string& name,
-                            const std::filesystem::path& out);
+/// UsageError when `out` has the name of one of them; DataError, DiskError.
+StudyReportFiles write_study_report(const std::vector<PointResult>& points, const std::string& name,
+                                    const std::vector<std::string>& missing, const std::filesystem::path& out);
 
 }  // namespace nibble::apps

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "apps/console.hpp"
+#include "apps/dataset_evaluation.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/model_input.hpp"
 #include "apps/report/run_report.hpp"
@@ -80,13 +81,25 @@ Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
   return p;
 }
 
+/// A line that somebody edited may lack a number, and a result without it could not be read again. A training loss may
+/// be missing.
+void leave_out_incomplete(Curves& curves) {
+  std::erase_if(curves.train, [](const TrainSample& s) { return !std::isfinite(s.epoch); });
+  std::erase_if(curves.evaluations, [](const EvalSample& s) {
+    return !std::isfinite(s.epoch) || !std::isfinite(s.top5) || !std::isfinite(s.loss);
+  });
+}
+
 }  // namespace
 
 PointResult measure_point(const MeasureArgs& args) {
-  const RunFacts facts = read_run(args.run);
+  RunFacts facts = read_run(args.run);
+  leave_out_incomplete(facts.curves);
   if (facts.curves.evaluations.empty())
-    throw ModelError("{}/metrics.jsonl has no evaluation, so the point has no result; remove {} to train it anew",
-                     args.run, args.run);
+    throw ModelError(
+        "{}/metrics.jsonl has no evaluation with an epoch, accuracies and a loss, so the point has no result; remove "
+        "{} to train it anew",
+        args.run, args.run);
   const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network.options;
   PointResult p;

@@ -57,14 +57,18 @@ Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
   };
   pick.best_of_all = best_of(
       groups, [](const StudyGroup&) { return true; }, cheaper);
-  pick.best = best_of(
-      groups, [&](const StudyGroup& g) { return budget.allows(g); }, cheaper);
-  if (pick.best == nullptr) {
+  for (const StudyGroup& g : groups)
+    if (budget.allows(g)) pick.allowed.push_back(&g);
+  std::stable_sort(pick.allowed.begin(), pick.allowed.end(), [&](const StudyGroup* a, const StudyGroup* b) {
+    return a->top1.value > b->top1.value || (a->top1.value == b->top1.value && cheaper(*a, *b));
+  });
+  if (pick.allowed.empty()) {
     const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
     throw UsageError(
         "no model of the study satisfies {}; the cheapest, {}, has {}: raise the budget or add narrower points",
         budget.text(), least.name(), costs_text(least));
   }
+  pick.best = pick.allowed.front();
   for (const StudyGroup& g : groups)
     if (g.top1.value > pick.best->top1.value && (pick.next_better == nullptr || cheaper(g, *pick.next_better)))
       pick.next_better = &g;

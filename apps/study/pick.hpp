@@ -23,9 +23,10 @@ struct Budget {
 
 /// Cheap is what Budget::cost calls so.
 struct Pick {
-  const StudyGroup* best = nullptr;         // the highest accuracy the budget allows; of equal ones the cheapest
-  const StudyGroup* best_of_all = nullptr;  // the same without a budget
-  const StudyGroup* next_better = nullptr;  // the cheapest that beats it; null: none does
+  std::vector<const StudyGroup*> allowed = {};  // by the budget: the most accurate first, of equal ones the cheapest
+  const StudyGroup* best = nullptr;             // the first of them
+  const StudyGroup* best_of_all = nullptr;      // the same without a budget
+  const StudyGroup* next_better = nullptr;      // the cheapest that beats it; null: none does
 };
 
 /// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms an image"

@@ -10,12 +10,14 @@
 #include <tuple>
 
 #include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
 constexpr const char* kFormat = "nibble-study-1";
+constexpr uint64_t kLongestPlan = uint64_t{16} << 20;
 
 /// Files come from anywhere, and names become folders: letters, digits and dashes only.
 bool is_precision_word(const std::string& text) {
@@ -96,6 +98,15 @@ void StudyPlan::add(StudyGrid grid) {
   });
 }
 
+std::vector<std::string> StudyPlan::without(const std::vector<PointResult>& results) const {
+  std::set<std::string> there;
+  for (const PointResult& r : results) there.insert(r.name);
+  std::vector<std::string> names;
+  for (const StudyPoint& p : points)
+    if (!there.contains(p.name())) names.push_back(p.name());
+  return names;
+}
+
 std::string to_json(const StudyPlan& plan) {
   nlohmann::ordered_json j;
   j["format"] = kFormat;
@@ -140,6 +151,11 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
     throw refuse("a key is missing or of another type");
   }
   return plan;
+}
+
+StudyPlan read_plan(const std::filesystem::path& study) {
+  const std::filesystem::path path = plan_path(study);
+  return plan_from_json(read_text_file(path, kLongestPlan), path.string());
 }
 
 std::filesystem::path plan_path(const std::filesystem::path& study) {

@@ -25,7 +25,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint64_t kLongestPlan = uint64_t{16} << 20;
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
 constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
 
@@ -132,9 +131,8 @@ void StudyRun::settle_decoder(const std::string& own) {
 }
 
 void StudyRun::settle_plan() {
-  const fs::path path = plan_path(args_.out);
-  const bool known = is_there(path);
-  if (known) plan_ = plan_from_json(read_text_file(path, kLongestPlan), path.string());
+  const bool known = is_there(plan_path(args_.out));
+  if (known) plan_ = read_plan(args_.out);
   const StudyData data = describe_data();
   if (known && !(data == plan_.data))
     throw DataError(
@@ -270,8 +268,9 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
 void StudyRun::stop_if_asked() const {
   if (stop_requested())
     throw InterruptedError(
-        "{}", args_.dry_run ? "interrupted before the plan was complete; nothing was changed"
-                            : "interrupted between two points; continue with: nibble study run --out " + args_.out);
+        "{}", args_.dry_run
+                  ? "interrupted before the plan was complete; nothing was changed"
+                  : "interrupted between two points; continue with: nibble study run --out " + shell_quoted(args_.out));
 }
 
 std::vector<PointEstimate> StudyRun::estimate() {
@@ -342,7 +341,7 @@ std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
     return std::nullopt;
   } catch (const InterruptedError&) {
     throw InterruptedError("interrupted in {} and saved; continue with: nibble study run --out {}", point.name(),
-                           args_.out);
+                           shell_quoted(args_.out));
   } catch (const Error& e) {
     const bool own = e.code() == ExitCode::kDiverged || e.code() == ExitCode::kModel ||
                      e.code() == ExitCode::kVerification || e.code() == ExitCode::kFailed;

@@ -10,7 +10,7 @@
 #include "apps/step_probe.hpp"
 #include "apps/study/plan.hpp"
 #include "apps/train_arguments.hpp"
-#include "apps/training_run.hpp"
+#include "apps/training/training_run.hpp"
 #include "nn/folder_lock.hpp"
 #include "nn/study/point_result.hpp"
 

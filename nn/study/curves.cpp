@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kLongestLog = uint64_t{1} << 30;
 constexpr double kHalfWindow = 2.5;  // epochs: the published window is 5 * 156 steps
+constexpr size_t kNeighbours = 250;  // on each side: 100 evaluations an epoch; a log may hold millions
 
 double number(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
@@ -85,11 +86,17 @@ std::vector<TrainSample> thinned(const std::vector<TrainSample>& train, size_t s
 
 std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations) {
   std::vector<SmoothedEpoch> result;
-  for (const EvalSample& centre : evaluations) {
+  for (size_t i = 0; i < evaluations.size(); ++i) {
+    const EvalSample& centre = evaluations[i];
+    const auto distance = [&](size_t k) { return std::abs(evaluations[k].epoch - centre.epoch); };
+    size_t first = i, last = i + 1;  // ends where the epochs leave the window; those that are not known do not end it
+    while (first > 0 && i - first < kNeighbours && !(distance(first - 1) >= kHalfWindow)) --first;
+    while (last < evaluations.size() && last - i <= kNeighbours && !(distance(last) >= kHalfWindow)) ++last;
     SmoothedEpoch mean{.step = centre.step, .epoch = centre.epoch};
     double sum = 0;
-    for (const EvalSample& e : evaluations) {
-      const double weight = std::max(0.0, kHalfWindow - std::abs(e.epoch - centre.epoch));
+    for (size_t k = first; k < last; ++k) {
+      const EvalSample& e = evaluations[k];
+      const double weight = k == i ? kHalfWindow : kHalfWindow - distance(k);
       if (!(weight > 0)) continue;
       sum += weight;
       mean.top1 += weight * e.top1;
@@ -105,10 +112,14 @@ std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations) 
 }
 
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step) {
-  std::vector<EvalSample> counted;
-  std::copy_if(evaluations.begin(), evaluations.end(), std::back_inserter(counted),
-               [&](const EvalSample& e) { return e.step >= first_step; });
-  const std::vector<SmoothedEpoch> all = smoothed(counted.empty() ? evaluations : counted);
+  const auto only = [](const std::vector<EvalSample>& samples, auto counts) {  // all of them where none counts
+    std::vector<EvalSample> counted;
+    std::copy_if(samples.begin(), samples.end(), std::back_inserter(counted), counts);
+    return counted.empty() ? samples : counted;
+  };
+  const std::vector<EvalSample> behind = only(evaluations, [&](const EvalSample& e) { return e.step >= first_step; });
+  const std::vector<SmoothedEpoch> all =
+      smoothed(only(behind, [](const EvalSample& e) { return std::isfinite(e.epoch); }));
   return *std::max_element(all.begin(), all.end(),
                            [](const SmoothedEpoch& a, const SmoothedEpoch& b) { return a.top1 < b.top1; });
 }

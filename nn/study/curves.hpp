@@ -47,12 +47,16 @@ struct SmoothedEpoch {
 };
 
 /// The paper's reading of a run (METHOD.md section 4): triangular kernel of five epochs, weights 1 3 5 3 1 for one
-/// evaluation an epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends.
+/// evaluation an epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends. `evaluations`
+/// ascend by step, and so by epoch: the sum ends where the epochs leave the window, and after the 250 nearest
+/// evaluations on each side. One whose epoch is not known (NaN) stands for itself and is in no other's mean.
+/// Cost: at most 501 terms an evaluation.
 std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
 
 /// The epoch with the highest smoothed accuracy, the first of equals, among the evaluations from `first_step` on; those
 /// before it are not smoothed into later ones either. For a network with quantizers it is the calibration step:
-/// evaluations before it are of bf16 activations. Where none is left all count. `evaluations` is not empty.
+/// evaluations before it are of bf16 activations. Where none is left all count. Of those that count, the ones without
+/// an epoch do so only where none has one. `evaluations` is not empty.
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step);
 
 }  // namespace nibble

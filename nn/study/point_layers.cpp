@@ -1,6 +1,9 @@
 #include "nn/study/point_layers.hpp"
 
 #include <algorithm>
+#include <set>
+
+#include "engine/error.hpp"
 
 namespace nibble {
 
@@ -23,6 +26,25 @@ std::vector<PointLayer> point_layers(const Model& model) {
     layers.push_back(std::move(layer));
   }
   return layers;
+}
+
+std::vector<PrecisionOverride> overrides_of(const PointResult& point) {
+  NetworkOptions plain;
+  plain.arch = point.arch;
+  plain.precision = point.precision;
+  std::vector<PrecisionOverride> found;
+  try {
+    const Network network = build_resnet(plain);
+    std::set<std::string> seen;
+    for (const PointLayer& l : point.layers) {
+      const int unit = network.unit_index(l.name);
+      const Precision own{.weight_bits = l.weight_bits, .activation_bits = l.activation_bits};
+      if (unit < 0 || own == network.units[static_cast<size_t>(unit)].precision) continue;
+      if (seen.insert(l.name).second) found.push_back({l.name, own});
+    }
+  } catch (const UsageError&) {
+  }
+  return found;
 }
 
 }  // namespace nibble

@@ -15,11 +15,8 @@
 namespace nibble::apps {
 namespace {
 
+using testing::has;
 using testing::TemporaryFolder;
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 constexpr const char* kMetrics =
     "{\"step\":10,\"epoch\":1,\"train/loss\":2.5,\"train/"
@@ -130,6 +127,12 @@ TEST_CASE("run report: what files and folders are called cannot leave its place 
   CHECK(xml.elements.count("img") == 0);
 }
 
+TEST_CASE("run report: of a log without epochs the best evaluation is reported as it is") {
+  const TemporaryFolder run("report");
+  write_run(run, "{\"step\":7,\"eval/top1\":40}\n{\"step\":1200,\"eval/top1\":60}\n{\"step\":1300,\"eval/top1\":50}\n");
+  CHECK(has(run_report(read_run(run / "")), "is 60.0 % (step 1,200, not smoothed: the log has no epochs)."));
+}
+
 TEST_CASE("run report: numbers of any size in the log give a page") {
   const TemporaryFolder run("report");
   write_run(
@@ -215,6 +218,11 @@ TEST_CASE("run report: the command writes the page of a real run, and refuses wh
   CHECK(xml.links.empty());
   CHECK(has(html, "codes used"));
   CHECK(has(html, " of 16</td>"));
+  const testing::Result json =
+      testing::run_program("report --json " + (folder / "run") + " --out " + (folder / "json.html"));
+  CHECK(json.code == 0);
+  CHECK(nlohmann::json::parse(json.out) == nlohmann::json({{"page", folder / "json.html"}, {"bytes", html.size()}}));
+  CHECK(testing::read_text(folder / "json.html") == html);
   std::filesystem::remove(folder / "run/best");
   std::filesystem::remove(folder / "run/latest");
   CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "page.html")).code == 0);

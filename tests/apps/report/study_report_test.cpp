@@ -15,11 +15,8 @@
 namespace nibble::apps {
 namespace {
 
+using testing::has;
 using testing::TemporaryFolder;
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 size_t count(const std::string& text, const std::string& part) {
   size_t n = 0;
@@ -142,7 +139,7 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   CHECK(xml.elements["figure"] == 5 + 4 + 4);
   CHECK(count(html, "class=\"front\"") == 4);
   CHECK(count(html, "the paper: ImageNet, 224 px") == 3);
-  CHECK(count(html, "at most its linear cost is more accurate in 2 cases") == 1);
+  CHECK(count(html, "at most its linear cost is more accurate in 2 cases; the mean difference is ") == 1);
 }
 
 TEST_CASE("study report: times of one sitting compare, those of several moments or machines are called so") {
@@ -173,6 +170,61 @@ TEST_CASE("study report: a layer with bits of its own is named") {
   CHECK(count(study_page(points, "small"), named) == 1);
   for (size_t i = 5; i < 16; ++i) points[7].layers[i].weight_bits = 8;
   CHECK(count(study_page(points, "small"), "<figcaption>8 bits: 11 layers; 4 bits: all others.</figcaption>") == 1);
+}
+
+TEST_CASE("study report: layers of their own are named at once and beside the precisions that they belong to") {
+  std::vector<PointResult> points = small_study();
+  CHECK_FALSE(has(study_page(points, "plain"), "a precision of their own"));
+  CHECK_FALSE(has(study_page(points, "plain"), "; except"));
+  const auto set = [](PointResult& p, size_t layer) {
+    p.layers[layer].weight_bits = p.layers[layer].activation_bits = 8;
+  };
+  for (PointResult& p : points) set(p, 5);
+  const std::string name = points[0].layers[5].name, except = "; except, in all its models, " + name + " w8a8<";
+  std::string html = study_page(points, "eight");
+  CHECK(has(html, "whatever that of the model: " + name + " w8a8; what is called a bf16 model here has them too"));
+  CHECK(has(html, "bf16: weights and activations as 16-bit floats, not quantized" + except));
+  CHECK(has(html, "w4a4: 4-bit weights and activations in every layer" + except));
+  CHECK(has(html, "w8a8: 8-bit weights and activations<"));  // they have these bits anyway
+  CHECK(count(html, except) == 3);
+  points = small_study();
+  set(points[7], 5);
+  html = study_page(points, "one");
+  CHECK(has(html, "whatever that of the model: " + name + " w8a8. "));
+  CHECK(has(html, "in every layer; except, in some of its models, " + name + " w8a8<"));
+  for (size_t i = 5; i < 14; ++i) set(points[7], i);
+  CHECK(has(study_page(points, "many"), "whatever that of the model: 9 layers. "));
+}
+
+TEST_CASE("study report: models are counted once whatever their seeds, and it is said which have several") {
+  std::vector<PointResult> points = small_study();
+  CHECK(has(study_page(points, "s"), "8 models of resnet26"));
+  CHECK_FALSE(has(study_page(points, "s"), "trainings"));
+  points.push_back(point("bf16", 1, 71, 1));
+  CHECK(has(study_page(points, "s"),
+            "There were 9 trainings: bf16 x1 with 2 seeds, whose mean counts, the others with one."));
+  points.push_back(point("w4a4", 1, 66, 1));
+  points.push_back(point("w4a4", 1, 66, 2));
+  const std::string html = study_page(points, "s");
+  CHECK(has(html, "8 models of resnet26"));
+  CHECK(has(html, "There were 11 trainings: bf16 x1 with 2 and w4a4 x1 with 3 seeds, whose mean counts, the others"));
+  points = {points[1], points[8]};
+  CHECK(has(study_page(points, "s"), "One model of resnet26"));
+  CHECK(has(study_page(points, "s"), "There were 2 trainings, 2 seeds of each, whose mean counts."));
+}
+
+TEST_CASE("study report: an unfinished study says what is still to come, and what it cannot tell yet") {
+  const std::vector<PointResult> points = {point("bf16", 2, 60)};
+  const std::vector<std::string> missing = {"w8a8-x2-s0", "w4a4-x2-s0"};
+  const std::string html = study_page(points, "s", missing);
+  CHECK(testing::xml_facts(html).problem == "");
+  CHECK(has(html, "not finished: 2 trainings are still to come (w8a8-x2-s0 and w4a4-x2-s0); what follows may change"));
+  CHECK(has(html, "Not tested, for lack of models to compare: 4 bits with 8-bit"));
+  CHECK(has(html, "No finished model quantizes its activations."));
+  CHECK(has(html, "No finished model costs at most as much as bf16 at width 1."));
+  CHECK(has(study_page(points, "s", std::vector<std::string>(9, "x")), "9 trainings are still to come; what"));
+  CHECK(has(study_page(points, "s", {"x"}), "one training is still to come (x); what follows may change with it."));
+  CHECK_FALSE(has(study_page(points, "s"), "still to come"));
 }
 
 TEST_CASE("study report: dominated models are hollow in the picture, which is a file of its own") {
@@ -258,7 +310,21 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(count(testing::read_text(folder / "study/report/points.csv"), "\r\n") == 9);
   const std::string again =
       "study report " + (folder / "study/report/study.json") + " --out " + (folder / "again.html");
-  CHECK(testing::run_program(again).code == 0);
+  const testing::Result printed = testing::run_program(again + " --json");
+  CHECK(printed.code == 0);
+  const nlohmann::json j = nlohmann::json::parse(printed.out);
+  CHECK(j.at("page") == folder / "again.html");
+  CHECK(j.at("bytes") == std::filesystem::file_size(folder / "again.html"));
+  CHECK(j.at("json") == folder / "study.json");
+  CHECK(j.at("csv") == folder / "points.csv");
+  CHECK(j.at("svg") == folder / "pareto.svg");
+  for (const char* key : {"json", "csv", "svg"}) CHECK(std::filesystem::file_size(j.at(key).get<std::string>()) > 0);
+  REQUIRE(j.at("points").size() == 8);
+  CHECK(j.at("points")[0].at("name") == "bf16-x0.5-s0");
+  CHECK(j.at("points")[0].at("top1_best") == 60);
+  CHECK(j.at("points")[0].at("top1_train") == 80);
+  CHECK(j.at("points")[0].at("served_bytes") == 1000000);
+  CHECK(j.at("missing").empty());
   CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
   PointResult fewer = small_study()[1];
@@ -269,6 +335,18 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
     CHECK(uneven.code == 0);
     CHECK(has(uneven.err, "bf16-x1-s0 saw 9,990; the others 10,000"));
   }
+  folder.write("study/plan.json",
+               R"({"format":"nibble-study-1","classes":["a"],"train_images":1,"val_images":1,"train_eval_images":0,)"
+               R"("points":[{"precision":"bf16","width":1,"seed":0},{"precision":"w8a8","width":3,"seed":2}]})");
+  const testing::Result unfinished = testing::run_program("study report --json " + (folder / "study"));
+  CHECK(nlohmann::json::parse(unfinished.out).at("missing") == std::vector<std::string>{"w8a8-x3-s2"});
+  CHECK(has(unfinished.err, "report on 8 points (1 still to come): "));
+  CHECK(has(testing::read_text(folder / "study/report/index.html"), "still to come (w8a8-x3-s2)"));
+  folder.write("study/plan.json", "{}");
+  const testing::Result damaged = testing::run_program("study report " + (folder / "study"));
+  CHECK(damaged.code == 0);
+  CHECK(has(damaged.err, "does not say what is still to come: "));
+  CHECK_FALSE(has(testing::read_text(folder / "study/report/index.html"), "still to come"));
   const std::string before = testing::read_text(folder / "study.json");
   for (const char* companion : {"study.json", "points.csv", "pareto.svg"}) {
     const testing::Result named =

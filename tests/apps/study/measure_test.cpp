@@ -75,6 +75,8 @@ class FinishedRun {
     fs::remove(dir_ / "latest");
     fs::create_symlink(fs::path("checkpoints") / fs::path(checkpoint(step)).filename(), dir_ / "latest");
   }
+  std::string log() const { return read_text_file(dir_ / "metrics.jsonl", 1 << 20); }
+  void write_log(const std::string& lines) const { write_file_atomically(dir_ / "metrics.jsonl", lines); }
   PointResult measure(int64_t train_limit = 0) const {
     return measure_point({.run = dir_.path().string(),
                           .point = {arguments_.options.network.precision, 0.05, 0},
@@ -98,6 +100,22 @@ TEST_CASE("study measure_point: the published metric of a quantized point is of 
   CHECK(p.best.top1 == 20);
   CHECK(p.curves.evaluations.size() == 2);
   CHECK(FinishedRun("bf16").measure().best.step == 5);
+}
+
+TEST_CASE("study measure_point: what an edited log lacks does not get into the result, which is read back") {
+  const FinishedRun run;
+  const std::string whole = run.log();
+  run.write_log(
+      whole +
+      "{\"step\":8,\"eval/top1\":99,\"eval/top5\":99,\"eval/loss\":1}\n{\"step\":9,\"epoch\":2,\"eval/top1\":99}\n"
+      "{\"step\":8,\"train/loss\":1}\n{\"step\":10,\"epoch\":2,\"train/loss\":null}\n");
+  const PointResult p = run.measure();
+  CHECK(p.best.step == 10);
+  CHECK(p.best.top1 == 20);
+  CHECK(to_json(point_result_from_json(to_json(p), "written")) == to_json(p));
+  CHECK(p.curves.train.size() == 1);
+  run.write_log("{\"step\":10,\"eval/top1\":20}\n");
+  CHECK_THROWS_WITH_AS(run.measure(), doctest::Contains("metrics.jsonl has no evaluation with an epoch"), ModelError);
 }
 
 TEST_CASE("study measure_point: the model is that of the last step, whatever latest says; another one is refused") {

@@ -85,6 +85,24 @@ TEST_CASE("study pick: of equally accurate models the cheapest by the first limi
   CHECK(pick_best(groups, {.linear = 0.4, .ms = 9}).best->name() == "w4a4 x1");
 }
 
+TEST_CASE("study pick: all that the budget allows is listed, the most accurate first, of equal ones the cheapest") {
+  std::vector<PointResult> all = points();
+  all.push_back(point("w8a8", 1, {.top1 = 70, .linear = .2, .quadratic = .25, .memory = .5, .bytes = 9'000'000}));
+  const std::vector<StudyGroup> groups = group_points(all);
+  const auto names = [&](const Budget& budget) {
+    std::vector<std::string> allowed;
+    const Pick pick = pick_best(groups, budget);
+    CHECK(pick.best == pick.allowed.front());
+    for (const StudyGroup* g : pick.allowed) allowed.push_back(g->name());
+    return allowed;
+  };
+  using Names = std::vector<std::string>;
+  CHECK(names({.linear = 0.6}) == Names{"w4a4 x1.5", "w8a8 x1", "w4a4 x1", "w4a4 x0.5"});
+  CHECK(names({.quadratic = 0.3}) == Names{"w4a4 x1.5", "w4a4 x1", "w8a8 x1", "w4a4 x0.5"});
+  CHECK(names({.linear = 0.3}) == Names{"w8a8 x1", "w4a4 x1", "w4a4 x0.5"});
+  CHECK(names({.ms = 2.5}) == Names{"w4a4 x1"});
+}
+
 TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model by that budget's cost") {
   const std::vector<PointResult> all = points();
   const std::vector<StudyGroup> groups = group_points(all);

@@ -48,6 +48,16 @@ TEST_CASE("study plan: what is added completes the grid, keeps what is there and
   CHECK(plan.points.size() == 13);
 }
 
+TEST_CASE("study plan: the points that have no result yet are known by name, in the plan's order") {
+  const StudyPlan plan = planned(small_grid());
+  std::vector<PointResult> results(2);
+  results[0].name = "bf16-x1-s0";
+  results[1].name = "w8a8-x9-s9";  // of no plan
+  CHECK(plan.without({}) == names(plan));
+  CHECK(plan.without(results) ==
+        std::vector<std::string>{"w4a4-fl8-x0.5-s0", "bf16-x0.5-s0", "w4a4-fl8-x1-s0", "w4a4-fl8-x1-s7", "bf16-x1-s7"});
+}
+
 TEST_CASE("study plan: an extra seed is WIDTH:SEED and nothing else") {
   CHECK(parse_extra_seed("0.75:12") == std::pair(0.75, uint64_t{12}));
   for (const char* wrong : {"", "1", "1:", ":1", "1:-1", "1:1.5", "x:1", "1:1 ", "1:99999999999999999999"}) {

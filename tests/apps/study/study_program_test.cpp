@@ -1,10 +1,10 @@
 // nibble study run and pick as a user meets them: a tiny study, stopped, continued, extended and refused.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -20,29 +20,11 @@ namespace fs = std::filesystem;
 constexpr const char* kRecipe =
     " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --threads 1 ";
 
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 /// A data set of 20 training images; false (with a message) when there is no program to run.
 bool make_data(const std::string& data) {
-  if (!program()) {
-    MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
-    return false;
-  }
+  if (no_program()) return false;
   REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
   return true;
-}
-
-void check_refused(const std::string& arguments, int code, const std::string& part) {
-  CAPTURE(arguments);
-  const Result r = run_program(arguments);
-  CAPTURE(r.err);
-  CHECK(r.code == code);
-  CHECK(r.out.empty());
-  CHECK(r.err.rfind("error: ", 0) == 0);
-  CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
-  CHECK_MESSAGE(has(r.err, part), part);
 }
 
 /// The file must have `from`; all of them become `to`.
@@ -81,6 +63,16 @@ TEST_CASE("study run: the dry run prints every point with its cost, state and ti
   const auto linear = [](const nlohmann::json& j) { return j.at("points")[1].at("linear_ratio").get<double>(); };
   CHECK(linear(with_layer) > linear(plain));
   CHECK(has(run_program(run + " --config " + config).out, "in all points: layer3.0.conv2 w8a8"));
+  // Of the bf16 points too, and that is said, once; not where there are none, nor where the layers are bf16.
+  const std::string mixed_bf16 = "the bf16 points are not all bf16 (layer3.0.conv2 w8a8)";
+  const size_t said = mixed.err.find(mixed_bf16);
+  CHECK(said != std::string::npos);
+  CHECK(mixed.err.find(mixed_bf16, said + 1) == std::string::npos);
+  const std::string only_w4a4 = "study run --dry-run --data " + data + " --out " + study + kRecipe +
+                                "--widths 0.1 --precisions w4a4 --config " + config;
+  CHECK_FALSE(has(run_well(only_w4a4).err, "not all bf16"));
+  const std::string unquantized = folder.write("bf16.toml", "[layers.\"layer3.0.conv2\"]\nprecision = \"bf16\"\n");
+  CHECK_FALSE(has(run_well(run + " --config " + unquantized).err, "not all bf16"));
   CHECK_FALSE(fs::exists(study));
 
   // The recipe of a study keeps its layers when the study goes on without the config.
@@ -105,8 +97,11 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
                                    "--widths 0.1 --precisions bf16,w4a4-fl8 --train-eval-images 7");
   CAPTURE(first.err);
   REQUIRE(first.code == 0);
-  CHECK(names(nlohmann::json::parse(first.out).at("points")) ==
-        std::vector<std::string>{"bf16-x0.1-s0", "w4a4-fl8-x0.1-s0"});
+  const nlohmann::json done = nlohmann::json::parse(first.out);
+  CHECK(names(done.at("points")) == std::vector<std::string>{"bf16-x0.1-s0", "w4a4-fl8-x0.1-s0"});
+  CHECK(done.at("points")[1].at("precision") == "w4a4-fl8");
+  CHECK(done.at("points")[1].at("width") == 0.1);
+  CHECK(done.at("failed").empty());
   const nlohmann::json result = nlohmann::json::parse(read_text(study + "/w4a4-fl8-x0.1-s0/result.json"));
   CHECK(result.at("train_unaugmented").at("images") == 7);
   CHECK(result.at("last").at("images") == 10);
@@ -116,8 +111,28 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   CHECK(result.at("layers").size() == 30);
   CHECK(result.at("layers")[1].at("values").get<int64_t>() > 0);
 
+  CHECK(nlohmann::json::parse(run_well("study report --json " + study).out).at("points") == done.at("points"));
+  // The accuracy of the file is its own, not the published metric's: here its last epoch was its worst.
+  nlohmann::json worse = result;
+  worse.at("best").at("top1") = 90;
+  write_text(study + "/w4a4-fl8-x0.1-s0/result.json", worse.dump());
   const nlohmann::json pick = nlohmann::json::parse(run_program("study pick --json --max-linear 1 " + study).out);
   CHECK(fs::exists(pick.at("model").get<std::string>()));
+  CHECK(names(pick.at("points")) == std::vector<std::string>{"w4a4-fl8-x0.1-s0", "bf16-x0.1-s0"});
+  CHECK(pick.at("points")[0].at("linear_ratio") == pick.at("linear_ratio"));
+  CHECK(pick.at("points")[1].at("top1").get<double>() <= 90);
+  CHECK(pick.at("top1") == 90);
+  const nlohmann::json file =
+      nlohmann::json::parse(run_well("eval --json --data " + data + " " + pick.at("model").get<std::string>()).out);
+  CHECK(pick.at("top1_last") == file.at("top1"));
+  const std::string text = run_well("study pick --max-linear 1 " + study).out;
+  CHECK(has(text, "w4a4-fl8 x0.1: top1 90.00 +- "));
+  CHECK(has(
+      text,
+      fmt::format("top1 of w4a4-fl8-x0.1-s0 after its last step, as its file has it: {:.2f} (above: the best epoch, "
+                  "smoothed)",
+                  file.at("top1").get<double>())));
+  write_text(study + "/w4a4-fl8-x0.1-s0/result.json", result.dump());
   check_refused("study pick --max-bytes 5 " + study, 2, "the cheapest, w4a4-fl8 x0.1");
   CHECK(run_program("study report " + study).code == 0);
 

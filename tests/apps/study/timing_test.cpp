@@ -5,9 +5,12 @@
 
 #include "apps/train_arguments.hpp"
 #include "engine/error.hpp"
+#include "tests/text.hpp"
 
 namespace nibble::apps {
 namespace {
+
+using testing::has;
 
 PointResult point(const std::string& precision, double width, uint64_t seed, const std::string& more = "") {
   TrainArguments arguments;
@@ -36,10 +39,6 @@ std::string refusal(const PointResult& p) {
     return e.what();
   }
   return "accepted";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 TEST_CASE("study timing: seeds share a network; precision, width and layers make another; fake arithmetic has none") {

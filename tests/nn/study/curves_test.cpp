@@ -115,6 +115,45 @@ TEST_CASE("evaluations before the first step that counts are neither the best no
   CHECK(best_smoothed(all, 81).top1 == best_smoothed(all, 0).top1);  // none is left: all count
 }
 
+TEST_CASE("an evaluation whose epoch is not known stands for itself, and is no other's neighbour") {
+  std::vector<EvalSample> all = evaluations({10, 20, 90, 40, 50});
+  all[2].epoch = NAN;
+  const auto s = smoothed(all);
+  REQUIRE(s.size() == 5);
+  CHECK(s[2].top1 == 90);
+  CHECK(s[2].loss == 1);
+  CHECK(s[1].top1 == doctest::Approx((3 * 10 + 5 * 20 + 40) / 9.0));  // the window goes on behind it
+  CHECK(s[3].top1 == doctest::Approx((20 + 5 * 40 + 3 * 50) / 9.0));
+  CHECK(best_smoothed(all, 0).step == 50);  // not the lucky one that could not be smoothed
+  for (EvalSample& e : all) e.epoch = NAN;
+  CHECK(best_smoothed(all, 0).step == 30);
+  CHECK(best_smoothed(all, 0).top1 == 90);
+  CHECK(best_smoothed(all, 31).top1 == 50);
+}
+
+TEST_CASE("numbers of any size are smoothed to a number, or to the one that was there") {
+  std::vector<EvalSample> all = evaluations({10, 20, 30});
+  all[0].epoch = -1e308;
+  all[1].epoch = 1e308;
+  all[2].epoch = HUGE_VAL;
+  const auto s = smoothed(all);
+  for (size_t i = 0; i < all.size(); ++i) CHECK(s[i].top1 == all[i].top1);
+  CHECK(best_smoothed(all, 0).top1 == 20);
+}
+
+TEST_CASE("of a log that evaluates without end the nearest 250 on each side are weighed, not all") {
+  std::vector<EvalSample> all;  // all in one epoch: the square of their number would take minutes
+  for (int64_t i = 0; i < 200'000; ++i) all.push_back({.step = i, .epoch = 1, .top1 = i < 100'000 ? 0.0 : 100.0});
+  const auto s = smoothed(all);
+  REQUIRE(s.size() == all.size());
+  CHECK(s[99'749].top1 == 0);
+  CHECK(s[99'750].top1 == doctest::Approx(100 / 501.0));
+  CHECK(s[100'249].top1 == doctest::Approx(100 * 500 / 501.0));
+  CHECK(s[100'250].top1 == 100);
+  CHECK(s[0].top1 == 0);
+  CHECK(s.back().top1 == 100);
+}
+
 TEST_CASE("thinning keeps the mean and the last step") {
   std::vector<TrainSample> train;
   for (int i = 1; i <= 1000; ++i) train.push_back({.step = i, .epoch = i / 100.0, .loss = i * 1.0, .top1 = 0});

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "nn/activation_usage.hpp"
 #include "tests/nn/small_model.hpp"
@@ -55,6 +56,39 @@ TEST_CASE("a calibrated model's layers have their quantizer's bounds, and the us
   CHECK(layers[1].usage.codes.size() == 16);
   CHECK(layers[1].usage.total > 0);
   CHECK(layers.back().usage.codes.size() == 256);
+}
+
+TEST_CASE("the layers of a point that do not have its precision's bits are named, and of no other") {
+  const auto point = [](const std::string& precision, const std::vector<PrecisionOverride>& overrides) {
+    NetworkOptions options = testing::small_options(precision);
+    options.overrides = overrides;
+    PointResult p;
+    p.arch = options.arch;
+    p.precision = precision;
+    for (const LayerCost& l : cost_of(build_resnet(options)).layers) p.layers.push_back({l, 0, 0, 0, {}});
+    return p;
+  };
+  const std::vector<PrecisionOverride> eight = {{"layer2.0.conv2", {8, 8}}, {"fc", {8, 8}}};
+  for (const char* precision : {"bf16", "w8a8", "w4a4", "w4a4-fl8"}) CHECK(overrides_of(point(precision, {})).empty());
+  CHECK(overrides_of(point("bf16", eight)) == eight);
+  CHECK(overrides_of(point("w4a4", eight)) == eight);
+  CHECK(overrides_of(point("w4a4-fl8", eight)) == std::vector<PrecisionOverride>{eight[0]});  // fc has them anyway
+  CHECK(overrides_of(point("w8a8", eight)).empty());
+  const std::vector<PrecisionOverride> none = {{"conv1", {16, 16}}};
+  CHECK(overrides_of(point("w4a4-fl8", none)) == none);
+  // From a file: a layer twice, layers and names that no network has.
+  PointResult p = point("bf16", eight);
+  p.layers.insert(p.layers.end(), p.layers.begin(), p.layers.end());
+  p.layers[1].name = "<b>";
+  p.layers[1].weight_bits = 3;
+  CHECK(overrides_of(p) == eight);
+  for (std::string* text : {&p.arch, &p.precision}) {
+    const std::string known = std::exchange(*text, "other");
+    CHECK(overrides_of(p).empty());
+    *text = known;
+  }
+  p.layers.clear();
+  CHECK(overrides_of(p).empty());
 }
 
 TEST_CASE("a bf16 model's layers have neither bounds nor codes") {

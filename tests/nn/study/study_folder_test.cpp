@@ -6,10 +6,12 @@
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
 #include "tests/temp_dir.hpp"
+#include "tests/text.hpp"
 
 namespace {
 
 using namespace nibble;
+using nibble::testing::has;
 
 PointResult point(const std::string& precision, double width, uint64_t seed) {
   PointResult p;
@@ -32,10 +34,6 @@ std::string refusal(const std::filesystem::path& study) {
     return e.what();
   }
   return "accepted";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
