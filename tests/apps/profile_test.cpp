@@ -3,11 +3,11 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -26,13 +26,6 @@ std::map<std::string, int64_t> macs_of_layers() {
   return macs;
 }
 
-std::vector<json> lines_of(const std::string& text) {
-  std::vector<json> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
-  return lines;
-}
-
 /// The rows of all kinds of pass and what is outside of them are the threads' time.
 void check_shares(const json& profile) {
   double shares = profile.at("outside_ms_per_step").get<double>() / profile.at("thread_ms_per_step").get<double>();
@@ -43,15 +36,30 @@ void check_shares(const json& profile) {
   CHECK(shares == doctest::Approx(1.0).epsilon(0.02));  // zones of pool threads may end just after the clock is read
 }
 
+/// The multipliers that a pass may have used, by the one thing that tells: with their peak, its time is its share of
+/// it.
+std::set<std::string> multipliers_of(const json& pass, const json& profile) {
+  const double seconds = pass.at("self_ms_per_step").get<double>() / 1000, macs = pass.at("macs").get<double>();
+  std::set<std::string> names;
+  for (const auto& [name, peak] : profile.at("peak_gmacs_per_second").items()) {
+    const double of_peak = macs / (seconds * peak.get<double>() * 1e9 / profile.at("threads").get<double>());
+    if (of_peak == doctest::Approx(pass.at("share_of_peak").get<double>()).epsilon(1e-9)) names.insert(name);
+  }
+  return names;
+}
+
 TEST_CASE("bench --profile --json: a training step counts each layer's products once in each direction") {
   if (no_program()) return;
   const auto macs = macs_of_layers();
   const Result r =
       run_program("bench train --profile --json --batch-size 6 --shard 3 --repeats 2 --threads 2" + kNetwork);
   REQUIRE(r.code == 0);
-  const std::vector<json> phases = lines_of(r.out);
+  const std::vector<json> phases = json_lines(r.out);
   REQUIRE(phases.size() == 2);
+  CHECK(phases[0].at("phase") == "train before calibration");
+  CHECK(phases[1].at("phase") == "train after calibration");
   for (const json& phase : phases) {
+    const bool codes = phase.at("phase") == "train after calibration";
     const json& profile = phase.at("profile");
     CHECK(phase.at("ms_per_step") > 0);  // what bench/compare reads
     CHECK(profile.at("threads") == 2);
@@ -67,6 +75,9 @@ TEST_CASE("bench --profile --json: a training step counts each layer's products 
       CHECK(passes.at("conv backward, weights").at("macs") == 6 * macs.at(name));
       CHECK(passes.at("conv backward, weights").at("calls") == 4);  // two shards, two steps
       CHECK(passes.at("conv forward").at("bytes") > 0);
+      const std::string forward = !codes ? "bf16" : name == "conv1" || name == "fc" ? "int8" : "int4";
+      CHECK(multipliers_of(passes.at("conv forward"), profile).contains(forward));
+      CHECK(multipliers_of(passes.at("conv backward, weights"), profile).contains("bf16"));
       CHECK(passes.contains("conv backward, input") == (name != "conv1"));
       CHECK(passes.contains("norm backward, sums") ==
             (name != "fc" && (name.find("downsample") != std::string::npos || passes.contains("norm and activate"))));

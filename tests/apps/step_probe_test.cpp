@@ -3,6 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include "engine/parallel.hpp"
+#include "engine/profiler.hpp"
+
 namespace nibble::apps {
 namespace {
 
@@ -59,7 +66,30 @@ TEST_CASE("describe speed: it names the speeds of the phases that are still to c
                        {.total_steps = 1, .quantized_from = -1, .probe = {}}) == "about 1,372 img/s: 0 s for 1 step");
 }
 
-TEST_CASE("probe step: it measures both phases, and one speed for a network without quantizers") {
+/// What the profiler saw of probe_step(), and the time it took.
+struct Probed {
+  PhaseSeconds image;
+  double seconds = 0;
+  int64_t steps = 0;                      // of both phases
+  std::array<int64_t, kMacUnits> macs{};  // forward
+};
+
+Probed probe(const TrainOptions& o) {
+  Probed p;
+  start_profiler();
+  const auto began = std::chrono::steady_clock::now();
+  p.image = probe_step(o);
+  p.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  stop_profiler();
+  for (const ZoneTotal& z : zone_table()) {
+    if (z.name == "optimizer") p.steps = z.count;
+    if (z.name == "conv forward") p.macs = z.macs;
+  }
+  return p;
+}
+
+TEST_CASE(
+    "probe step: it measures steps on bf16, then steps on codes, and one speed for a network without quantizers") {
   TrainOptions o;
   o.network.arch = "resnet26";
   o.network.width = 0.25;
@@ -68,14 +98,39 @@ TEST_CASE("probe step: it measures both phases, and one speed for a network with
   o.batch_size = 4;
   o.shard = 2;
   o.network.precision = "w4a4-fl8";
-  const PhaseSeconds quantized = probe_step(o);
-  CHECK(quantized.before > 0);
-  CHECK(quantized.after > 0);
-  CHECK(quantized.before != quantized.after);
+  int64_t ends = 0, body = 0;  // products of an image, forward
+  for (const UnitSpec& u : build_resnet(o.network).units) {
+    const bool end = u.name == "conv1" || u.name == "fc";
+    (end ? ends : body) += u.macs();
+  }
+  const int64_t images = 2 * std::min(threads(), 2);  // a shard a thread, at most a batch
+  const auto of = [](const Probed& p, MacUnit unit) { return p.macs[static_cast<size_t>(unit)]; };
+
+  const Probed quantized = probe(o);
+  const int64_t before = of(quantized, MacUnit::kBf16) / (images * (ends + body));
+  const int64_t after = of(quantized, MacUnit::kCode4) / (images * body);
+  CHECK(of(quantized, MacUnit::kBf16) == before * images * (ends + body));
+  CHECK(of(quantized, MacUnit::kCode4) == after * images * body);
+  CHECK(of(quantized, MacUnit::kCode8) == after * images * ends);
+  CHECK(of(quantized, MacUnit::kFloat) == 0);
+  CHECK((before >= 1 && before <= 3));
+  CHECK((after >= 1 && after <= 3));
+  CHECK(before + after == quantized.steps);
+  CHECK(quantized.image.before > 0);
+  CHECK(quantized.image.after > 0);
+  CHECK(quantized.image.before != quantized.image.after);
+  // A median of up to three steps: half of them, rounded up, took at least as long, and the probe made them all.
+  const double steps_before = static_cast<double>((before + 1) / 2), steps_after = static_cast<double>((after + 1) / 2);
+  CHECK(static_cast<double>(images) * (steps_before * quantized.image.before + steps_after * quantized.image.after) <=
+        quantized.seconds);
+
   o.network.precision = "bf16";
-  const PhaseSeconds plain = probe_step(o);
-  CHECK(plain.before > 0);
-  CHECK(plain.before == plain.after);
+  const Probed plain = probe(o);
+  CHECK(of(plain, MacUnit::kBf16) == plain.steps * images * (ends + body));
+  CHECK(of(plain, MacUnit::kCode4) + of(plain, MacUnit::kCode8) + of(plain, MacUnit::kFloat) == 0);
+  CHECK(plain.steps <= 3);
+  CHECK(plain.image.before > 0);
+  CHECK(plain.image.before == plain.image.after);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 """The arrows of the rooms, and the doors: TBB, getenv and intrinsics each live in one place.
 
 engine <- ops <- nn <- apps, engine <- data <- apps; data may use the kernel table but no op; tests and bench may
-include anything.
+include anything. Own headers stand in quotes everywhere, so that no other spelling gets around the arrows.
 """
 
+import posixpath
 import re
 
 import tree
@@ -43,11 +44,13 @@ def without_comments(text):
 
 def arrows(path, text):
     room = path.split("/")[0]
-    if room in TEST_FOLDERS:
-        return
-    for match in re.finditer(r'^\s*#\s*include\s*"([^"]+)"', text, flags=re.M):
-        target, line = match.group(1), text.count("\n", 0, match.start(1)) + 1
-        if room == "data" and target in DATA_ALSO:
+    for match in re.finditer(r'^\s*#\s*include\s*([<"])([^">]+)', text, flags=re.M):
+        target, line = match.group(2), text.count("\n", 0, match.start(1)) + 1
+        if match.group(1) == "<":
+            if posixpath.normpath(target).split("/")[0] in (*tree.ROOMS, ".."):
+                yield f"{path}:{line}: <{target}> is a header of the project; include it in quotes"
+            continue
+        if room in TEST_FOLDERS or (room == "data" and target in DATA_ALSO):
             continue
         if target.split("/")[0] not in MAY_INCLUDE[room]:
             yield f"{path}:{line}: {room}/ may not include \"{target}\" (see the map of rooms in README.md)"
