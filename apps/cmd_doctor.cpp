@@ -14,6 +14,7 @@
 #include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
 #include "data/loader.hpp"
+#include "data/synth.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "nn/train_options.hpp"
@@ -66,7 +67,31 @@ double probe_training_rate(const std::string& precision) {
   return 1 / probe_step(o).after;
 }
 
-double decode_rate(const std::string& dir) {
+constexpr int kProceduralSide = 224;
+
+/// Images a second of one thread that decodes JPEGs from memory, drawn and packed here as `nibble synth` does.
+double procedural_decode_rate() {
+  std::vector<std::vector<uint8_t>> files;
+  std::vector<uint8_t> pixels(size_t{3} * kProceduralSide * kProceduralSide);
+  for (int label = 0; label < 4; ++label) {
+    draw_synthetic(kProceduralSide, 0, SynthSplit::train, label, 0, pixels.data());
+    files.push_back(encode_jpeg(pixels, kProceduralSide, kProceduralSide, 90));
+  }
+  const auto round = [&] {
+    for (const std::vector<uint8_t>& file : files) decode(file, Decoder::auto_, "a procedural image");
+  };
+  round();  // a decoder's first call is slower
+  const auto began = Clock::now();
+  double seconds = 0, images = 0;
+  do {
+    round();
+    images += static_cast<double>(files.size());
+    seconds = std::chrono::duration<double>(Clock::now() - began).count();
+  } while (seconds < 0.1);
+  return images / seconds;
+}
+
+double folder_decode_rate(const std::string& dir) {
   const ImageFolder images({.dir = dir, .split = "train", .decoder = Decoder::auto_});
   const auto began = Clock::now();
   int64_t done = 0, at = 0;
@@ -124,6 +149,21 @@ class Doctor : public Command {
     const bool estimate = !given_fields(*app_, fields_).empty() || has_option(*app_, "--batch-size");
     options_.shard = std::max<int64_t>(1, std::gcd(options_.batch_size, options_.shard));  // any batch can be asked for
     options_.validate();
+    nlohmann::ordered_json j = facts();
+    const std::string estimated = estimate ? estimate_run(j) : std::string();
+    if (json_) {
+      print_object(j);
+      return 0;
+    }
+    print_facts(j);
+    print(estimate ? estimated
+                   : "for a network of your choice: nibble doctor --arch resnet50 --width 1 --image-size 224");
+    return 0;
+  }
+
+ private:
+  /// What the machine is and measures, by the names that --json gives.
+  nlohmann::ordered_json facts() const {
     const Memory memory = memory_of_machine();
     nlohmann::ordered_json j;
     j["version"] = NIBBLE_VERSION;
@@ -142,43 +182,43 @@ class Doctor : public Command {
     j["memory_available_bytes"] = memory.available;
     j["huge_pages"] = first_line("/sys/kernel/mm/transparent_hugepage/enabled");
     j["decoder"] = std::string(name_of(resolve(Decoder::auto_)));
-    if (!data_.empty()) j["decode_images_per_second_per_thread"] = decode_rate(data_);
+    j["decode_images_per_second_per_thread"] = data_.empty() ? procedural_decode_rate() : folder_decode_rate(data_);
     if (!data_.empty())
       for (const int size : {64, 128, 224})
         j["loader_images_per_second_per_thread"][std::to_string(size)] = loader_rate(data_, size);
     j["probe_train_images_per_second"] = {{"bf16", probe_training_rate("bf16")},
                                           {"w8a8", probe_training_rate("w8a8")},
                                           {"w4a4-fl8", probe_training_rate("w4a4-fl8")}};
-    const std::string estimated = estimate ? estimate_run(j) : std::string();
-    if (json_) {
-      print_object(j);
-      return 0;
-    }
-    print(fmt::format("cpu      {}", cpu_features().brand));
-    print(fmt::format("kernels  {}; runnable: {}", isa_explanation(), fmt::join(levels, ", ")));
-    print(fmt::format("cores    {} online, {} available to this process, {}", sysconf(_SC_NPROCESSORS_ONLN),
-                      available_cores(), counted(threads(), "thread")));
-    print(fmt::format("memory   {} MiB, {} MiB allowed, {} MiB available; transparent huge pages: {}",
-                      grouped(memory.total >> 20), grouped(memory.limit >> 20), grouped(memory.available >> 20),
-                      j["huge_pages"].get<std::string>()));
+    return j;
+  }
+
+  void print_facts(const nlohmann::ordered_json& j) const {
+    const auto text = [&](const char* key) { return j.at(key).get<std::string>(); };
+    const auto mebibytes = [&](const char* key) { return grouped(j.at(key).get<int64_t>() >> 20); };
     const auto rate = [](const nlohmann::ordered_json& number) { return rate_text(number.get<double>()); };
+    print(fmt::format("cpu      {}", text("cpu")));
+    print(fmt::format("kernels  {}; runnable: {}", text("isa_why"),
+                      fmt::join(j.at("isa_runnable").get<std::vector<std::string>>(), ", ")));
+    print(fmt::format("cores    {} online, {} available to this process, {}", j.at("cores_online").get<int64_t>(),
+                      j.at("cores_available").get<int64_t>(), counted(j.at("threads").get<int64_t>(), "thread")));
+    print(fmt::format("memory   {} MiB, {} MiB allowed, {} MiB available; transparent huge pages: {}",
+                      mebibytes("memory_bytes"), mebibytes("memory_limit_bytes"), mebibytes("memory_available_bytes"),
+                      text("huge_pages")));
     print(fmt::format(
-        "decoder  {}{}", j["decoder"].get<std::string>(),
-        data_.empty() ? "" : fmt::format(", {} images/s a thread", rate(j["decode_images_per_second_per_thread"]))));
+        "decoder  {}, {} images/s a thread{}", text("decoder"), rate(j.at("decode_images_per_second_per_thread")),
+        data_.empty()
+            ? fmt::format(" (procedural JPEGs of {0}x{0} px in memory; --data measures yours)", kProceduralSide)
+            : ""));
     if (!data_.empty()) {
-      const auto& loader = j["loader_images_per_second_per_thread"];
+      const auto& loader = j.at("loader_images_per_second_per_thread");
       print(fmt::format("loader   {} images/s a thread at 64 px, {} at 128 px, {} at 224 px (decoded and augmented)",
                         rate(loader["64"]), rate(loader["128"]), rate(loader["224"])));
     }
-    const auto& probe = j["probe_train_images_per_second"];
+    const auto& probe = j.at("probe_train_images_per_second");
     print(fmt::format("training probe (resnet26 x0.25, 64 px): bf16 {}, w8a8 {}, w4a4-fl8 {} img/s",
                       rate(probe["bf16"]), rate(probe["w8a8"]), rate(probe["w4a4-fl8"])));
-    print(estimate ? estimated
-                   : "for a network of your choice: nibble doctor --arch resnet50 --width 1 --image-size 224");
-    return 0;
   }
 
- private:
   /// Speed of the network asked for, and with --data the time of a whole run, from real steps.
   std::string estimate_run(nlohmann::ordered_json& j) const {
     const TrainOptions& o = options_;

@@ -5,6 +5,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/dataset_evaluation.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "data/image_folder.hpp"
@@ -65,6 +66,9 @@ class Eval : public Command {
     const std::vector<std::string>& here = data.class_names();
     const std::vector<std::string>& there = model.class_names;
     if (here == there) return;
+    if (!there.empty() && there.size() < here.size() && std::equal(there.begin(), there.end(), here.begin()))
+      throw DataError("{} has {} classes, of which the model {} was trained on the first {}; {} --classes {}", data_,
+                      here.size(), model.path, there.size(), classes_ > 0 ? "use" : "add", there.size());
     const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
     const auto name = [&](const std::vector<std::string>& all) {
       return differs < std::ssize(all) ? "'" + all[static_cast<size_t>(differs)] + "'" : "missing";

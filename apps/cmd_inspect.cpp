@@ -6,6 +6,7 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
+#include "nn/network_json.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "ops/kernels/table.hpp"
 
@@ -34,9 +35,38 @@ struct Row {
   }
 };
 
+/// How its activations become codes; empty for a network without codes.
+std::string scales_text(const Network& network) {
+  if (network.quantizers.empty()) return "";
+  const NetworkOptions& o = network.options;
+  const bool per_channel = o.granularity == Granularity::kPerChannel, integer = o.mode == QuantMode::kInteger;
+  return fmt::format(", scales {}{}{}", per_channel ? "per channel" : "per tensor",
+                     per_channel && integer ? " by " + name_of(o.per_channel_by) : "",
+                     o.scheme == QuantScheme::kNearest ? ", codes rounded to nearest" : "");
+}
+
 /// Index of code 0: the lowest of unsigned codes, the middle of signed ones (an odd number of them).
 size_t zero_code(const Row& r) {
   return r.usage.codes.size() % 2 == 1 ? r.usage.codes.size() / 2 : 0;
+}
+
+/// What there is to see of a model, whichever form it has.
+struct Subject {
+  const Network& network;
+  const std::vector<ActivationQuantizer>& quantizers;
+  const std::vector<QuantizerUsage>& usage;
+  const Executor* executor;  // none in fake mode
+
+  bool calibrated() const { return !quantizers.empty(); }
+};
+
+Subject subject_of(const LoadedModel& model) {
+  if (model.executor != nullptr) {
+    const ServedModel& m = model.executor->model();
+    return {m.network, m.quantizers, m.usage, model.executor.get()};
+  }
+  const Model& m = model.checkpoint->model;
+  return {m.network, m.quantizers, m.usage, nullptr};
 }
 
 std::string kernel_name(const LayerWeights& layer) {
@@ -44,6 +74,11 @@ std::string kernel_name(const LayerWeights& layer) {
   if (!layer.integer()) return "bf16";
   if (layer.int_gemm == &t.u4s4) return "u4s4";
   return layer.int_gemm == &t.u8s4 ? "u8s4" : "u8s8";
+}
+
+std::string product_of(const Subject& m, size_t u) {
+  if (m.executor != nullptr) return kernel_name(m.executor->layers()[u]);
+  return m.network.units[u].quantizer >= 0 && m.calibrated() ? "fake" : "bf16";
 }
 
 class Inspect : public Command {
@@ -55,7 +90,9 @@ class Inspect : public Command {
   const char* notes() const override {
     return "\n\nColumns: clipped is the share of the layer's inputs beyond their bounds, codes how many of all occur,\n"
            "zero and top the shares of code 0 and of the highest, all at the last evaluation; product is the kernel:\n"
-           "u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized.";
+           "u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"
+           "multiplies dequantized values, and its bytes are those that codes would take. Where no evaluation has\n"
+           "counted the codes, their columns are '-', and --json leaves clipped_share and code_counts out.";
   }
 
   void declare(CLI::App& app) override {
@@ -65,48 +102,53 @@ class Inspect : public Command {
 
   int run() override {
     const LoadedModel model = load_model(model_);
-    if (model.executor == nullptr)
-      throw UnsupportedError("{} was trained with --quant-mode fake and has no integer layers to inspect", model.path);
-    const ServedModel& served = model.executor->model();
+    const Subject subject = subject_of(model);
     std::vector<Row> rows;
-    for (size_t u = 0; u < served.network.units.size(); ++u) rows.push_back(describe(*model.executor, u));
+    for (size_t u = 0; u < subject.network.units.size(); ++u) rows.push_back(describe(subject, u));
     if (json_)
-      print_json(rows, served);
+      print_json(rows, subject);
     else
-      print_rows(rows, served);
+      print_rows(rows, subject);
     return 0;
   }
 
  private:
-  static Row describe(const Executor& executor, size_t u) {
-    const ServedModel& served = executor.model();
-    const UnitSpec& unit = served.network.units[u];
+  static Row describe(const Subject& m, size_t u) {
+    const UnitSpec& unit = m.network.units[u];
     Row row;
     row.name = unit.name;
-    row.kernel = kernel_name(executor.layers()[u]);
+    row.kernel = product_of(m, u);
     row.shape = unit.shape;
     row.weight_bits = unit.precision.weight_bits;
-    row.activation_bits = served.calibrated() ? unit.precision.activation_bits : 16;
+    row.activation_bits = m.calibrated() ? unit.precision.activation_bits : 16;
     row.macs = unit.macs();
     row.bytes = served_weight_bytes(unit);
-    if (unit.quantizer >= 0 && served.calibrated()) {
-      const auto& bound = served.quantizers[static_cast<size_t>(unit.quantizer)].bound;
+    if (unit.quantizer >= 0 && m.calibrated()) {
+      const auto& bound = m.quantizers[static_cast<size_t>(unit.quantizer)].bound;
       const auto [low, high] = std::minmax_element(bound.begin(), bound.end());
       row.low_bound = *low;
       row.high_bound = *high;
-      if (!served.usage.empty()) row.usage = served.usage[static_cast<size_t>(unit.quantizer)];
+      if (!m.usage.empty()) row.usage = m.usage[static_cast<size_t>(unit.quantizer)];
     }
     return row;
   }
 
-  void print_json(const std::vector<Row>& rows, const ServedModel& served) const {
+  static void print_json(const std::vector<Row>& rows, const Subject& m) {
+    const NetworkOptions& o = m.network.options;
     nlohmann::ordered_json j;
-    j["arch"] = served.network.options.arch;
-    j["width"] = served.network.options.width;
-    j["precision"] = served.network.options.precision;
-    j["image_size"] = served.network.options.image_size;
-    j["classes"] = served.network.options.classes;
-    j["calibrated"] = served.calibrated();
+    j["arch"] = o.arch;
+    j["width"] = o.width;
+    j["precision"] = o.precision;
+    j["quant_mode"] = name_of(o.mode);
+    j["quant_scheme"] = name_of(o.scheme);
+    j["granularity"] = name_of(o.granularity);
+    j["per_channel_by"] = name_of(o.per_channel_by);
+    j["bf16_weights"] = o.bf16_weights;
+    j["same_padding"] = o.same_padding;
+    j["signed_block_input"] = o.signed_block_input;
+    j["image_size"] = o.image_size;
+    j["classes"] = o.classes;
+    j["calibrated"] = m.calibrated();
     j["layers"] = nlohmann::ordered_json::array();
     for (const Row& r : rows) {
       j["layers"].push_back({{"name", r.name},
@@ -128,7 +170,7 @@ class Inspect : public Command {
     print_object(j);
   }
 
-  static void print_rows(const std::vector<Row>& rows, const ServedModel& served) {
+  static void print_rows(const std::vector<Row>& rows, const Subject& m) {
     std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "a bits", "bounds",
                                                     "clipped", "codes", "zero", "top", "mega-macs", "bytes",
                                                     "product"}};
@@ -145,10 +187,10 @@ class Inspect : public Command {
                        fmt::format("{:.2f}", static_cast<double>(r.macs) * 1e-6),
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
-    print(fmt::format("{} x{} {}, {} px, {} classes{}", served.network.options.arch, served.network.options.width,
-                      served.network.options.precision, served.network.options.image_size,
-                      served.network.options.classes,
-                      served.calibrated() || served.network.quantizers.empty() ? "" : ", not calibrated yet"));
+    const NetworkOptions& o = m.network.options;
+    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}", o.arch, o.width, o.precision, o.image_size, o.classes,
+                      scales_text(m.network), is_servable(m.network) ? "" : ", fake quantization",
+                      m.calibrated() || m.network.quantizers.empty() ? "" : ", not calibrated yet"));
   }
 
   std::string model_;

@@ -1,6 +1,7 @@
 // nibble predict
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -10,6 +11,7 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "data/augment.hpp"
+#include "nn/runtime/evaluation.hpp"
 
 namespace nibble::apps {
 
@@ -44,10 +46,13 @@ class Predict : public Command {
     const Decoder decoder = decoder_from_name(decoder_);
     const LoadedModel model = load_model(model_);
     bool failed = false;
+    std::error_code none;  // what cannot be looked at, load_image says
     for (const std::string& path : images_) {
       std::vector<Guess> best;
       std::string damage;
       try {
+        if (std::filesystem::is_directory(path, none))
+          throw DataError("{} is a folder and no image; name its images, such as {}", path, all_in(path));
         const Image image = load_image(path, decoder);
         damage = image.warning;
         best = predict(model, image);
@@ -67,6 +72,11 @@ class Predict : public Command {
   }
 
  private:
+  /// For the shell: every file of a folder.
+  static std::string all_in(const std::string& folder) {
+    return shell_quoted(folder) + (folder.ends_with('/') ? "*" : "/*");
+  }
+
   std::vector<Guess> predict(const LoadedModel& model, const Image& image) const {
     const int side = static_cast<int>(model.network.options.image_size);
     const Tensor input(DType::u8, {1, side, side, 3});

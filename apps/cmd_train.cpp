@@ -6,7 +6,8 @@
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/train_arguments.hpp"
-#include "apps/training_run.hpp"
+#include "apps/training/run_note.hpp"
+#include "apps/training/training_run.hpp"
 
 namespace nibble::apps {
 
@@ -19,7 +20,8 @@ class Train : public Command {
   const char* examples() const override {
     return "  nibble train --data imagenette --out runs/a --precision w4a4-fl8 --image-size 128\n"
            "  nibble train --resume runs/a\n"
-           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.01";
+           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.01\n"
+           "  nibble train --data DIR --preset paper --batch-size 64 --dry-run   # the published recipe";
   }
 
   void declare(CLI::App& app) override {
@@ -50,7 +52,7 @@ class Train : public Command {
       if (json_)
         print_object(plan_json(run.plan()));
       else
-        print(run.banner());
+        print(run.banner() + preset_line());
       return 0;
     }
     const RunSummary summary = run.run();
@@ -59,7 +61,7 @@ class Train : public Command {
   }
 
  private:
-  /// Flag > environment > file > default: the file fills what the command line left alone.
+  /// Flag > environment > file > preset > default: the file fills what the command line left alone.
   void read_options() {
     if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave --out away");
     if (!resume_.empty() && !config_.empty())
@@ -71,6 +73,7 @@ class Train : public Command {
       refuse_changed_options();
     }
     const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
+    arguments_.read_preset();
     if (!file.empty()) arguments_.read(file);
     arguments_.resolve();
     if (arguments_.options.data.empty())
@@ -86,7 +89,12 @@ class Train : public Command {
         throw UsageError("--{} cannot change when a run is resumed; start a new run with it", name);
   }
 
-  static nlohmann::ordered_json plan_json(const RunPlan& p) {
+  std::string preset_line() const {
+    const std::string summary = arguments_.preset_summary();
+    return summary.empty() ? "" : "\npreset " + summary;
+  }
+
+  nlohmann::ordered_json plan_json(const RunPlan& p) const {
     nlohmann::ordered_json j;
     j["train_images"] = p.train_images;
     j["val_images"] = p.validation_images;
@@ -96,6 +104,7 @@ class Train : public Command {
     j["steps"] = p.steps;
     j["steps_per_epoch"] = p.steps_per_epoch;
     j["quantized_from"] = p.quantized_from;
+    if (const std::string summary = arguments_.preset_summary(); !summary.empty()) j["preset"] = summary;
     return j;
   }
 
@@ -118,7 +127,8 @@ class Train : public Command {
     print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {}{}", s.evaluation.top1_percent(),
                       s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
                       trained ? fmt::format("{:.1f} img/s  ", s.images_per_second) : "", out));
-    if (s.exportable) print(fmt::format("next: nibble export {}/latest --out model.safetensors", out));
+    if (s.exportable)
+      print(fmt::format("next: nibble export {} --out model.safetensors", shell_quoted(out + "/latest")));
   }
 
   TrainArguments arguments_;

@@ -19,6 +19,17 @@ std::string where(const std::string& source, const toml::node& node) {
   return fmt::format("{}:{}", source, node.source().begin.line);
 }
 
+/// "Error while parsing string: saw '\u0001'" as part of a sentence: "string: saw '\x01'".
+std::string reason_of(const toml::parse_error& e) {
+  std::string reason(e.description());
+  constexpr std::string_view kPreface = "Error while parsing ";
+  if (reason.starts_with(kPreface)) reason.erase(0, kPreface.size());
+  if (reason.starts_with("Encountered")) reason[0] = 'e';
+  constexpr std::string_view kEscape = "'\\u00";  // the parser's way to show a control character
+  for (size_t at = 0; (at = reason.find(kEscape, at)) != std::string::npos; ++at) reason.replace(at, 5, "'\\x");
+  return reason;
+}
+
 /// Stores a TOML value in a field (unless `keep`), or says what type the field has.
 struct Storing {
   const std::string& source;
@@ -95,26 +106,33 @@ void read_layers(const std::string& source, const toml::node& node, std::vector<
 
 }  // namespace
 
-void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                 const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
+std::set<std::string> read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
+                                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
     throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
-  parse_config(read_text_file(file, kLongestConfig), file.string(), fields, given, overrides);
+  return parse_config(read_text_file(file, kLongestConfig), file.string(), fields, given, overrides);
 }
 
-void parse_config(const std::string& text, const std::string& source, const std::vector<OptionField>& fields,
-                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
+std::set<std::string> parse_config(const std::string& text, const std::string& source,
+                                   const std::vector<OptionField>& fields, const std::set<std::string>& given,
+                                   std::vector<PrecisionOverride>& overrides) {
   toml::table table;
   try {
     table = toml::parse(text, source);
   } catch (const toml::parse_error& e) {
-    throw UsageError("{}:{}: {}", source, e.source().begin.line, e.description());
+    throw UsageError(
+        "{}:{}: this line cannot be read as TOML ({}); write each option once, as lr = 0.1, texts in quotes", source,
+        e.source().begin.line, reason_of(e));
   }
   std::vector<std::string> known = {"layers"};
   for (const OptionField& f : fields) known.push_back(f.name);
+  std::set<std::string> found;
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
+    if (name == "preset")
+      throw UsageError("{}: a preset is for the command line (--preset), this file goes on top of it; leave it away",
+                       where(source, node));
     if (name == "layers") {
       read_layers(source, node, overrides);
       continue;
@@ -126,7 +144,9 @@ void parse_config(const std::string& text, const std::string& source, const std:
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
     }
     std::visit(Storing{source, node, field->name, given.contains(name)}, field->value);
+    found.insert(name);
   }
+  return found;
 }
 
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides) {

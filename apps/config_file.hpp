@@ -12,12 +12,14 @@ namespace nibble::apps {
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
 /// `given` names the options that the command line has set already: their keys are checked and not stored.
 /// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors.
-void read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                 const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
+/// Returns the names of the options that the file has.
+std::set<std::string> read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
+                                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
 
 /// The same from a text that is kept elsewhere; errors call it `source`.
-void parse_config(const std::string& text, const std::string& source, const std::vector<OptionField>& fields,
-                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
+std::set<std::string> parse_config(const std::string& text, const std::string& source,
+                                   const std::vector<OptionField>& fields, const std::set<std::string>& given,
+                                   std::vector<PrecisionOverride>& overrides);
 
 /// The same fields as TOML text, which read_config reads back equal.
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);

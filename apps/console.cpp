@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "engine/env.hpp"
 #include "engine/error.hpp"
@@ -67,6 +69,28 @@ std::string one_line(const std::string& name) {
   std::string line = printable(name);
   for (size_t at = 0; (at = line.find('\n', at)) != std::string::npos;) line.replace(at, 1, "\\n");
   return line;
+}
+
+std::string shell_quoted(const std::string& word) {
+  const bool escapes = one_line(word) != word;  // control characters would not reach the terminal as they are
+  const auto plain = [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte >= 0x80 || std::isalnum(byte) != 0 || std::string_view("_./,:=+-@%").find(c) != std::string_view::npos;
+  };
+  if (!escapes && !word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  std::string quoted = escapes ? "$'" : "'";
+  for (const char c : word) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\'')
+      quoted += escapes ? "\\'" : "'\\''";
+    else if (escapes && c == '\\')
+      quoted += "\\\\";
+    else if (escapes && (byte < 0x20 || byte >= 0x7f))
+      quoted += fmt::format("\\x{:02x}", byte);
+    else
+      quoted += c;
+  }
+  return quoted + "'";
 }
 
 namespace {

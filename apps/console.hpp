@@ -19,6 +19,9 @@ Verbosity verbosity();
 std::string printable(const std::string& text);
 /// The same for a name inside of a line: line ends, too, which would forge a line.
 std::string one_line(const std::string& name);
+/// A word of a command that is printed to be pasted into a shell: as it is, or in quotes where a shell would split or
+/// change it: 'my run'; with control characters $'a\nb', which bash and zsh read.
+std::string shell_quoted(const std::string& word);
 /// Lines on stderr, unless quiet; printable.
 void message(const std::string& lines);
 /// One line on stderr, always: printable, line ends too, and cut where it exceeds 8 KiB.

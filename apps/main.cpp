@@ -1,5 +1,6 @@
 // The program: finds the command, runs it, turns errors into one sentence and the documented exit code.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <new>
@@ -59,7 +60,11 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
   const std::vector<std::string> rest = unknown_words(app, chosen);
   std::string word = rest.empty() ? "?" : rest.front();
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
-  const std::string near = nearest_name(word, known_words(where));
+  const std::vector<std::string> known = known_words(where);
+  if (word.starts_with("-") && std::find(known.begin(), known.end(), word) != known.end())
+    return UsageError("the option {0} belongs behind the command: nibble {1}{0}; see nibble {1}--help", word,
+                      words_of(chosen));
+  const std::string near = nearest_name(word, known);
   const bool has_parts = !where.get_subcommands([](const CLI::App*) { return true; }).empty();
   const char* kind = word.starts_with("-") ? "option" : has_parts ? "command" : "argument";
   return UsageError("unknown {} '{}'{}; see nibble {}--help", kind, word,

@@ -3,12 +3,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 
-#include "data/dataset.hpp"
 #include "nn/checkpoint.hpp"
-#include "nn/runtime/evaluation.hpp"
 #include "nn/runtime/executor.hpp"
 
 namespace nibble::apps {
@@ -33,23 +30,5 @@ LoadedModel load_model(const std::string& path);
 
 /// Executor or modules for a model in training.
 RunModel runner_for(const Model& model);
-
-struct EvaluationOptions {
-  int64_t batch_size = 32;
-  int64_t limit = 0;
-  int64_t loader_threads = 1;
-  bool strict_data = false;
-  bool (*stop)() = nullptr;                // asked after each batch: true ends the evaluation early
-  std::set<std::string>* named = nullptr;  // bad images named before, which are not named again
-};
-struct EvaluationReport {
-  EvaluationResult result;
-  int64_t skipped = 0, damaged = 0;  // left out; used although damaged
-  double seconds = 0;
-  bool stopped = false;  // by options.stop: the result is that of the images until then
-};
-/// Runs a whole data set; names skipped and damaged images on stderr.
-EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
-                                  const EvaluationOptions& options);
 
 }  // namespace nibble::apps

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "apps/command_line.hpp"
 #include "engine/env.hpp"
@@ -17,12 +18,19 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
       {"width", "filter multiplier; the stem stays at 64", &o.width},
       {"precision", "bf16, w4a4, w8a8, w4a8, w8a4, the last four also with -fl8 (8-bit first and last layer)",
        &o.precision},
-      {"granularity", "activation scales: per_channel or per_tensor", &t.granularity},
-      {"per-channel-by", "how per-channel scales pass an integer sum: fold, shift or shift+fold", &t.per_channel_by},
-      {"quant-mode", "integer, or fake: quantize, dequantize, bf16 product (the published arithmetic)", &t.quant_mode},
+      {"granularity", "scales of activations: per_channel (one an input channel) or per_tensor (one a layer)",
+       &t.granularity},
+      {"per-channel-by",
+       "how scales of channels pass an integer sum: fold (into the weights), shift (as powers of two) or shift+fold",
+       &t.per_channel_by},
+      {"quant-mode", "integer, or fake: quantize, dequantize, bf16 product (the published arithmetic, never served)",
+       &t.quant_mode},
+      {"quant-scheme", "unsigned activations: paper (2^b steps, floor) or nearest (2^b - 1 steps, rounded)",
+       &t.quant_scheme},
       {"image-size", "side of the square input in pixels", &o.image_size},
       {"same-padding", "pad stride-2 layers as the published model does", &o.same_padding},
       {"signed-block-input", "signed conv1 quantizer in projection blocks, as published", &o.signed_block_input},
+      {"bf16-weights", "round weights to bf16 before they are quantized, as published", &o.bf16_weights},
   };
 }
 
@@ -40,8 +48,12 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
       {"steps", "number of steps instead of epochs (0: use --epochs)", &o.steps},
       {"lr", "peak learning rate", &o.lr},
       {"warmup-epochs", "linear warm-up", &o.warmup_epochs},
-      {"schedule", "cosine, step or paper", &o.schedule},
-      {"optimizer", "sgd or lars", &o.optimizer},
+      {"schedule",
+       "behind the warm-up: cosine (to 0), step (a tenth at each third of the run), or paper (a cosine over 78 % "
+       "of the run to a thousandth, times a line to 0 over the last fifth)",
+       &o.schedule},
+      {"optimizer", "sgd, or lars: each kernel's step scaled by norm of weights / norm of gradient, for large batches",
+       &o.optimizer},
       {"momentum", "momentum of the optimiser", &o.momentum},
       {"nesterov", "Nesterov momentum", &o.nesterov},
       {"weight-decay", "on convolution and linear kernels only", &o.weight_decay},
@@ -61,6 +73,7 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
   options.granularity = granularity_from(texts.granularity);
   options.per_channel_by = per_channel_by_from(texts.per_channel_by);
   options.mode = quant_mode_from(texts.quant_mode);
+  options.scheme = quant_scheme_from(texts.quant_scheme);
 }
 
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group) {
@@ -101,24 +114,72 @@ void apply_threads(int64_t threads) {
   set_threads(static_cast<int>(threads));
 }
 
-std::string nearest_name(const std::string& wrong, const std::vector<std::string>& known) {
-  const auto distance = [](const std::string& a, const std::string& b) {
-    std::vector<size_t> row(b.size() + 1);
-    for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-    for (size_t i = 1; i <= a.size(); ++i) {
-      size_t diagonal = row[0]++;
-      for (size_t j = 1; j <= b.size(); ++j) {
-        const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-        diagonal = row[j];
-        row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-      }
+namespace {
+
+/// Names that other trainers have for what ours calls differently.
+constexpr std::pair<const char*, const char*> kElsewhere[] = {{"workers", "loader-threads"},
+                                                              {"num-workers", "loader-threads"},
+                                                              {"learning-rate", "lr"},
+                                                              {"wd", "weight-decay"},
+                                                              {"resolution", "image-size"},
+                                                              {"bits", "precision"},
+                                                              {"model", "arch"},
+                                                              {"output", "out"}};
+
+std::string without_dashes(const std::string& name) {
+  return name.substr(std::min(name.size(), name.find_first_not_of('-')));
+}
+
+/// Whether `part` is one of the words of "image-size".
+bool has_word(const std::string& name, const std::string& part) {
+  return ("-" + name + "-").find("-" + part + "-") != std::string::npos;
+}
+
+/// Letters to insert, remove, replace, or exchange with their neighbour.
+size_t edits(const std::string& a, const std::string& b) {
+  std::vector<size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    before = std::exchange(above, row);
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
     }
-    return row[b.size()];
-  };
+  }
+  return row[b.size()];
+}
+
+/// The first name that `fits`, of several the shortest.
+template <typename Fits>
+std::string shortest(const std::vector<std::string>& known, const Fits& fits) {
   std::string best;
-  size_t least = std::max<size_t>(2, wrong.size() / 3) + 1;
+  for (const std::string& name : known)
+    if (fits(without_dashes(name)) && (best.empty() || name.size() < best.size())) best = name;
+  return best;
+}
+
+}  // namespace
+
+std::string nearest_name(const std::string& wrong, const std::vector<std::string>& all_known) {
+  const std::string word = without_dashes(wrong);
+  std::vector<std::string> known = all_known;
+  if (wrong.starts_with("-")) std::erase_if(known, [](const std::string& name) { return !name.starts_with("-"); });
+  if (std::string same = shortest(known, [&](const std::string& name) { return name == word; }); !same.empty())
+    return same;
+  for (const auto& [elsewhere, ours] : kElsewhere)
+    if (const char* its = ours; word == elsewhere)
+      if (std::string name = shortest(known, [&](const std::string& n) { return n == its; }); !name.empty())
+        return name;
+  if (word.size() > 1)
+    if (std::string name = shortest(known, [&](const std::string& n) { return n.starts_with(word); }); !name.empty())
+      return name;
+  for (const std::string& name : known)
+    if (has_word(without_dashes(name), word)) return name;
+  std::string best;
+  size_t least = std::max<size_t>(1, (word.size() + 1) / 3) + 1;
   for (const std::string& name : known) {
-    if (const size_t d = distance(wrong, name); d < least) {
+    if (const size_t d = edits(word, without_dashes(name)); d < least) {
       least = d;
       best = name;
     }

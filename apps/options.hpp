@@ -25,6 +25,7 @@ struct NetworkTexts {
   std::string granularity = "per_channel";
   std::string per_channel_by = "fold";
   std::string quant_mode = "integer";
+  std::string quant_scheme = "paper";
 };
 
 /// The options that describe a network, bound to `options` and `texts`.
@@ -45,7 +46,8 @@ void declare_threads(CLI::App& app, int64_t& threads);
 /// Applies the choice of --threads.
 void apply_threads(int64_t threads);
 
-/// The known name nearest to `wrong` by edit distance, or empty when nothing is near.
+/// The known name that `wrong` was meant to be: one that it begins or is a word of, one that other programs call so, or
+/// the nearest within an edit or a third of its letters; empty when nothing is near.
 std::string nearest_name(const std::string& wrong, const std::vector<std::string>& known);
 
 }  // namespace nibble::apps

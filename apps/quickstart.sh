@@ -72,4 +72,4 @@ say "predict one image"
 image=$(find "$out/images/val" -type f | sort | sed -n 1p)  # reads on: head would kill sort, and with it this script
 run $nibble predict "$out/model.safetensors" "$image"
 
-say "done in $((SECONDS - began)) s after the build; try: $nibble inspect $out/model.safetensors"
+say "done in $((SECONDS - began)) s after the build; try: $nibble inspect $(printf %q "$out/model.safetensors")"

@@ -8,9 +8,12 @@
 #include <fstream>
 
 #include "engine/error.hpp"
+#include "tests/text.hpp"
 
 namespace nibble::apps {
 namespace {
+
+using testing::has;
 
 /// A file that lives as long as the object.
 class TemporaryFile {
@@ -52,10 +55,6 @@ std::string refusal(const std::string& text) {
   return "accepted";
 }
 
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 TEST_CASE("config: keys are the options' names, and what the file leaves out keeps its value") {
   Options o;
   o.read(
@@ -92,8 +91,21 @@ TEST_CASE("config: a wrong key or value is refused with file, line and what woul
   CHECK(has(refusal("seed = -1\n"), "seed needs a whole number of at least 0"));
   CHECK(has(refusal("nesterov = 1\n"), "nesterov needs true or false"));
   CHECK(has(refusal("arch = 50\n"), "arch needs a string in quotes"));
-  CHECK(has(refusal("lr = \n"), ".toml:1: "));
   CHECK(has(refusal("lr = 1\nlr = 2\n"), ".toml:2: "));
+}
+
+TEST_CASE("config: a line that is no TOML is refused in the program's words, with the parser's reason inside") {
+  for (const char* line : {"lr = ", "lr 0.1", "precision = w8a8", "data = 'a", "[layers"}) {
+    const std::string said = refusal("\n" + std::string(line) + "\n");
+    CAPTURE(said);
+    CHECK(has(said, ".toml:2: this line cannot be read as TOML ("));
+    CHECK(has(said, "); write each option once, as lr = 0.1, texts in quotes"));
+    CHECK_FALSE(has(said, "rror while parsing"));
+    CHECK_FALSE(has(said, "\n"));
+  }
+  CHECK(has(refusal("lr = \n"), "expected value, saw '\\n'"));
+  CHECK(has(refusal("lr \x01 3\n"), "saw '\\x01'"));
+  CHECK(has(refusal("data = '\xff'\n"), "TOML (encountered invalid utf-8"));
 }
 
 TEST_CASE("config: a layer takes exactly one key and a layer's precision") {

@@ -12,7 +12,7 @@
 namespace nibble::apps {
 namespace {
 
-TEST_CASE("options: the nearest name is found within two edits or a third of the word, else nothing") {
+TEST_CASE("options: the nearest name is found within an edit or a third of the word, else nothing") {
   const std::vector<std::string> known = {"--lr", "--width", "--precision", "--image-size", "--batch-size"};
   CHECK(nearest_name("--lrr", known) == "--lr");
   CHECK(nearest_name("--widht", known) == "--width");
@@ -22,6 +22,32 @@ TEST_CASE("options: the nearest name is found within two edits or a third of the
   CHECK(nearest_name("--lr", known) == "--lr");
   CHECK(nearest_name("", known).empty());
   CHECK(nearest_name("--lr", {}).empty());
+}
+
+TEST_CASE("options: a part of a name means that name, whatever else has similar letters") {
+  TrainOptions o;
+  NetworkTexts texts;
+  std::vector<std::string> known;
+  for (const OptionField& f : network_fields(o.network, texts)) known.push_back("--" + f.name);
+  for (const OptionField& f : training_fields(o)) known.push_back("--" + f.name);
+  CHECK(nearest_name("--batch", known) == "--batch-size");
+  CHECK(nearest_name("--warmup", known) == "--warmup-epochs");
+  CHECK(nearest_name("--label", known) == "--label-smoothing");
+  CHECK(nearest_name("--image", known) == "--image-size");
+  CHECK(nearest_name("--prec", known) == "--precision");
+  CHECK(nearest_name("--cal", known) == "--calibrate-at");
+  CHECK(nearest_name("--epoch", known) == "--epochs");
+  CHECK(nearest_name("--size", known) == "--image-size");
+  CHECK(nearest_name("--decay", known) == "--weight-decay");
+  CHECK(nearest_name("--batch_size", known) == "--batch-size");
+  CHECK(nearest_name("--workers", known) == "--loader-threads");
+  CHECK(nearest_name("-lr", known) == "--lr");
+  CHECK(nearest_name("--archh", known) == "--arch");
+  CHECK(nearest_name("--widht", {"--weights", "--widths"}) == "--widths");
+  CHECK(nearest_name("--lamp", known).empty());
+  CHECK(nearest_name("--x", known).empty());
+  CHECK(nearest_name("size", {"decoder", "image-size"}) == "image-size");  // keys of a file have no dashes
+  CHECK(nearest_name("--trian", {"train"}).empty());                       // an option is no command
 }
 
 TEST_CASE("options: every field is declared under its name and writes to its place") {

@@ -4,12 +4,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
 #include <string>
+
+#include "tests/text.hpp"
 
 namespace nibble::testing {
 
@@ -77,6 +80,28 @@ inline Result run_program(const std::string& arguments, const std::string& setti
   r.out = read_text(folder / "out");
   r.err = read_text(folder / "err");
   return r;
+}
+
+/// The same for a command that must succeed; one that does not ends the test, which shows its messages.
+inline Result run_well(const std::string& arguments, const std::string& settings = "") {
+  Result r = run_program(arguments, settings);
+  INFO(arguments);
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  return r;
+}
+
+/// The promise for every wrong input: the code, nothing on stdout, one line on stderr that begins with "error: ".
+inline void check_refused(const std::string& arguments, int code, const std::string& part,
+                          const std::string& settings = "") {
+  CAPTURE(arguments);
+  const Result r = run_program(arguments, settings);
+  CAPTURE(r.err);
+  CHECK(r.code == code);
+  CHECK(r.out.empty());
+  CHECK(r.err.rfind("error: ", 0) == 0);
+  CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
+  CHECK_MESSAGE(has(r.err, part), part);
 }
 
 /// Makes data (`per_class` training images of 32 px a class) at `data` and a calibrated tiny model from it at `run`,

@@ -7,7 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "data/synth.hpp"
 #include "engine/cpu.hpp"
+#include "nn/checkpoint.hpp"
+#include "tests/nn/small_model.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -15,20 +18,19 @@ namespace {
 constexpr const char* kCommands[] = {"train", "eval",  "export", "predict", "inspect", "report",
                                      "cost",  "bench", "synth",  "study",   "doctor"};
 
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
+/// Names of the first `n` classes of `nibble synth`.
+std::vector<std::string> first_classes(std::ptrdiff_t n) {
+  const std::vector<std::string>& all = synthetic_class_names();
+  return {all.begin(), all.begin() + n};
 }
 
-/// The promise for every wrong input: the code, nothing on stdout, one line on stderr that begins with "error: ".
-void check_refused(const std::string& arguments, int code, const std::string& part, const std::string& settings = "") {
-  CAPTURE(arguments);
-  const Result r = run_program(arguments, settings);
-  CAPTURE(r.err);
-  CHECK(r.code == code);
-  CHECK(r.out.empty());
-  CHECK(r.err.rfind("error: ", 0) == 0);
-  CHECK(std::count(r.err.begin(), r.err.end(), '\n') == 1);
-  CHECK_MESSAGE(has(r.err, part), part);
+/// Writes a checkpoint of a calibrated model of these classes that nobody has trained; returns `path`.
+std::string untrained_model(const std::string& path, const std::vector<std::string>& classes) {
+  NetworkOptions o = small_options("w4a4-fl8", 0.1);
+  o.classes = std::ssize(classes);
+  const Model model = calibrated_model(o);
+  save_checkpoint(path, model, make_gradients(model), 1, "{}", classes);
+  return path;
 }
 
 TEST_CASE("program: help is on stdout with exit 0, for the program and for every command with examples") {
@@ -63,12 +65,19 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
   check_refused("train --lrr=1", 2, "unknown option '--lrr' (did you mean --lr?)");
   check_refused("cost --widht 2", 2, "did you mean --width?");
   CHECK(run_program("cost --width 2 --width 1 --precision bf16").out == run_program("cost --precision bf16").out);
-  check_refused("bench train --batch 2", 2, "unknown option '--batch'");
+  check_refused("bench train --batch 2", 2, "unknown option '--batch' (did you mean --batch-size?)");
   check_refused("cost surplus", 2, "unknown argument 'surplus'");
   // The word beside what is missing may be what is missing.
   check_refused("synth --outt a", 2, "unknown option '--outt' (did you mean --out?)");
   check_refused("predict --josn", 2, "unknown option '--josn' (did you mean --json?)");
   check_refused("synth", 2, "--out is required; see nibble synth --help");
+}
+
+TEST_CASE("program: an option in front of its command is told its place") {
+  if (no_program()) return;
+  check_refused("--json cost", 2, "the option --json belongs behind the command: nibble cost --json");
+  check_refused("study --out=x run", 2, "the option --out belongs behind the command: nibble study run --out");
+  check_refused("--jsn cost", 2, "unknown option '--jsn' (did you mean --json?)");
 }
 
 TEST_CASE("program: a command's name as a surplus word is unknown, and neither command runs") {
@@ -230,6 +239,45 @@ TEST_CASE(
   check_refused(eval + " --classes 9", 3, "(10 classes) is '" + last + "'");
   std::filesystem::rename(val + last, val + last + "s");
   check_refused(eval, 3, "class 9 of " + data + " (10 classes) is '" + last + "s', that of the model");
+}
+
+TEST_CASE("program: eval of a model of the folder's first classes says which --classes it needs") {
+  if (no_program()) return;
+  const TemporaryFolder folder("first-classes");
+  const std::string data = folder / "data", model = untrained_model(folder / "model", first_classes(3));
+  REQUIRE(run_program("synth --out " + data + " --train 1 --val 1 --size 32").code == 0);
+  const std::string eval = "eval " + model + " --data " + data;
+  check_refused(eval, 3,
+                data + " has 10 classes, of which the model " + model + " was trained on the first 3; add --classes 3");
+  check_refused(eval + " --classes 4", 3,
+                " has 4 classes, of which the model " + model + " was trained on the first 3; use --classes 3");
+  CHECK(nlohmann::json::parse(run_program(eval + " --classes 3 --json").out).at("images") == 3);
+  std::vector<std::string> others = first_classes(4);
+  others.erase(others.begin());
+  untrained_model(model, others);
+  check_refused(eval, 3, "evaluate on the data set it was trained on");
+}
+
+TEST_CASE("program: predict says of a folder that it is one, and how its images are named") {
+  if (no_program()) return;
+  const TemporaryFolder folder("folders");
+  const std::string model = untrained_model(folder / "model", first_classes(3)), images = folder / "my images";
+  std::filesystem::create_directories(images);
+  const std::string predict = "predict " + model + " '" + images;
+  check_refused(predict + "'", 3, images + " is a folder and no image; name its images, such as '" + images + "'/*\n");
+  check_refused(predict + "/'", 3, "such as '" + images + "/'*\n");
+  const Result r = run_program(predict + "' --json");
+  CHECK(r.code == 3);
+  CHECK(has(nlohmann::json::parse(r.out).at("error").get<std::string>(), "is a folder"));
+}
+
+TEST_CASE("program: doctor measures decoding without --data, too, and says on what") {
+  if (no_program()) return;
+  const nlohmann::json j = nlohmann::json::parse(run_program("doctor --json").out);
+  CHECK(j.at("decode_images_per_second_per_thread").get<double>() > 1);
+  CHECK_FALSE(j.contains("loader_images_per_second_per_thread"));
+  const std::string text = run_program("doctor").out;
+  CHECK(has(text, " images/s a thread (procedural JPEGs of 224x224 px"));
 }
 
 TEST_CASE("program: a run whose checkpoint holds another network is not resumed; never quantizing is said") {
@@ -430,9 +478,11 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   CHECK(nlohmann::json::parse(small.out).at("estimate").at("images_per_second_after_calibration").get<double>() > 0);
   CHECK_FALSE(nlohmann::json::parse(small.out).at("estimate").contains("seconds"));
 
-  const std::string train = "train --batch-size 4 --shard 4 --steps 40 --out '" + (folder / "run") + "'" + data + net;
+  const std::string train =
+      "train --batch-size 4 --shard 4 --steps 40 --out '" + (folder / "my run") + "'" + data + net;
   const Result run = run_program(train);
   CHECK(run.code == 0);
+  CHECK(has(run.out, "next: nibble export '" + (folder / "my run/latest") + "' --out model.safetensors"));  // pastes
   CHECK(has(run.err, "speed  about "));
   CHECK(has(run.err, " for 40 steps (probed;"));
   CHECK(run.err.find("speed  about ") < run.err.find("loss "));

@@ -38,10 +38,8 @@ std::vector<ManifestRow> manifest(const std::filesystem::path& path) {
 
 /// Exit codes the manifest's wording allows: 0 labels, 3 a clear error.
 bool allowed(const std::string& expected, int code) {
-  const bool choice = expected.starts_with("either") || expected.find(" or ") != std::string::npos ||
-                      expected.find("unless") != std::string::npos || expected.find("(or ") != std::string::npos ||
-                      expected.find("skip") != std::string::npos ||
-                      expected.find("decoder without") != std::string::npos;
+  const bool choice = expected.starts_with("either") || has(expected, " or ") || has(expected, "unless") ||
+                      has(expected, "(or ") || has(expected, "skip") || has(expected, "decoder without");
   if (choice) return code == 0 || code == 3;
   return expected.starts_with("reject") ? code == 3 : code == 0;
 }

@@ -10,20 +10,15 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "engine/rng.hpp"
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace {
 
-using nibble::testing::no_program;
-using nibble::testing::program;
-using nibble::testing::read_text;
-using nibble::testing::run_program;
-using nibble::testing::TemporaryFolder;
+using namespace nibble::testing;
 
 using Clock = std::chrono::steady_clock;
 using Log = std::vector<nlohmann::json>;
@@ -69,20 +64,12 @@ int64_t newest_step(const std::string& run) {
   return newest;
 }
 
-std::string checkpoint(int64_t step) {
-  const std::string digits = std::to_string(step);
-  return "checkpoints/step-" + std::string(6 - digits.size(), '0') + digits + ".safetensors";
-}
-
 /// The lines of the log without the keys `without` and what a clock says.
 Log log_of(const std::string& run, const std::vector<std::string>& without = {}) {
-  Log lines;
-  std::istringstream text(read_text(run + "/metrics.jsonl"));
-  for (std::string line; std::getline(text, line);) {
-    nlohmann::json object = nlohmann::json::parse(line);
-    for (const char* key : {"images_per_second", "data_wait", "eval/images_per_second"}) object.erase(key);
-    for (const std::string& key : without) object.erase(key);
-    lines.push_back(object);
+  Log lines = metrics_of(run);
+  for (nlohmann::json& line : lines) {
+    for (const char* key : {"images_per_second", "data_wait", "eval/images_per_second"}) line.erase(key);
+    for (const std::string& key : without) line.erase(key);
   }
   return lines;
 }
@@ -101,10 +88,10 @@ std::set<int64_t> resumed_steps(const std::string& run) {
 TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in the same bytes") {
   if (no_program()) return;
   const TemporaryFolder folder("kill");
-  const std::string data = folder / "data", whole = folder / "whole", killed = folder / "killed";
-  REQUIRE(run_program("synth --out " + data + " --train 8 --val 2 --size 40").code == 0);
+  const std::string data = synthetic_data(folder, {.train = 8, .val = 2, .size = 40}), whole = folder / "whole",
+                    killed = folder / "killed";
   const auto began = Clock::now();
-  REQUIRE(run_program("train --data " + data + " --out " + whole + kNetwork).code == 0);
+  train_run(data, whole, kNetwork);
   const double length = std::chrono::duration<double>(Clock::now() - began).count();
 
   nibble::Rng rng(1, nibble::rng_purpose::kTest);
@@ -125,13 +112,13 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
     INFO("attempt ", kills, " ended by itself, with exit code ", WEXITSTATUS(status));
     REQUIRE(WIFSIGNALED(status));
   }
-  REQUIRE(run_program("train --resume " + killed + " --quiet").code == 0);
+  run_well("train --resume " + killed + " --quiet");
   const std::set<int64_t> resumed = resumed_steps(killed);
   MESSAGE("went on from ", resumed.size(), " different steps");
   CHECK_MESSAGE(resumed.size() >= 2, "nearly every attempt began at step 0: nothing was shown about resuming");
-  const std::string expected = read_text(whole + "/" + checkpoint(100));
+  const std::string expected = read_text(whole + "/" + checkpoint_of(100));
   REQUIRE(expected.size() > 1000);
-  CHECK(read_text(killed + "/" + checkpoint(100)) == expected);
+  CHECK(read_text(killed + "/" + checkpoint_of(100)) == expected);
   // A line's averages begin at the checkpoint when that lies between two lines.
   const std::vector<std::string> averages = {"train/loss", "train/top1"};
   CHECK(log_of(killed, averages) == log_of(whole, averages));
@@ -140,10 +127,10 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
 TEST_CASE("the log of a run that was killed behind each of its checkpoints and resumed is that of one that was not") {
   if (no_program()) return;
   const TemporaryFolder folder("kill-log");
-  const std::string data = folder / "data", whole = folder / "whole", killed = folder / "killed";
+  const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
+                    killed = folder / "killed";
   const std::string options = std::string(kSmall) + " --epochs 5 --calibrate-at 20";
-  REQUIRE(run_program("synth --out " + data + " --train 10 --val 2 --size 32").code == 0);
-  REQUIRE(run_program("train --data " + data + " --out " + whole + options).code == 0);
+  train_run(data, whole, options);
   int kills = 0;
   for (bool done = false; !done;) {
     const int64_t before = newest_step(killed);
@@ -160,16 +147,16 @@ TEST_CASE("the log of a run that was killed behind each of its checkpoints and r
   CHECK(expected.size() == 15);  // two lines and an evaluation an epoch
   CHECK(log_of(killed) == expected);
   CHECK(std::filesystem::read_symlink(killed + "/best") == std::filesystem::read_symlink(whole + "/best"));
-  CHECK(read_text(killed + "/" + checkpoint(60)) == read_text(whole + "/" + checkpoint(60)));
+  CHECK(read_text(killed + "/" + checkpoint_of(60)) == read_text(whole + "/" + checkpoint_of(60)));
 }
 
 TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes on to the same bytes and log") {
   if (no_program()) return;
   const TemporaryFolder folder("term");
-  const std::string data = folder / "data", whole = folder / "whole", run = folder / "run", err = folder / "err";
+  const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
+                    run = folder / "run", err = folder / "err";
   const std::string options = std::string(kSmall) + " --steps 100 --save-every 1000000 --eval-every 0";
-  REQUIRE(run_program("synth --out " + data + " --train 10 --val 2 --size 32").code == 0);
-  REQUIRE(run_program("train --data " + data + " --out " + whole + options).code == 0);
+  train_run(data, whole, options);
   int status = 0;
   for (int attempt = 0; attempt < 10; ++attempt) {
     std::filesystem::remove_all(run);
@@ -181,22 +168,21 @@ TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes
   const std::string said = read_text(err), before_step = "interrupted at step ";
   CAPTURE(said);
   REQUIRE(WEXITSTATUS(status) == 75);
-  REQUIRE(said.find(before_step) != std::string::npos);
+  REQUIRE(has(said, before_step));
   const int64_t step = std::stoll(said.substr(said.find(before_step) + before_step.size()));
-  CHECK(said.find(before_step + std::to_string(step) + " and saved; continue with: nibble train --resume " + run) !=
-        std::string::npos);
+  CHECK(has(said, before_step + std::to_string(step) + " and saved; continue with: nibble train --resume " + run));
   CHECK(step >= 10);
-  CHECK(std::filesystem::read_symlink(run + "/latest") == checkpoint(step));
+  CHECK(std::filesystem::read_symlink(run + "/latest") == checkpoint_of(step));
   std::set<std::string> saved;
   for (const auto& file : std::filesystem::directory_iterator(run + "/checkpoints"))
     saved.insert("checkpoints/" + file.path().filename().string());
-  CHECK(saved == std::set<std::string>{checkpoint(step)});
+  CHECK(saved == std::set<std::string>{checkpoint_of(step)});
 
-  REQUIRE(run_program("train --resume " + run + " --quiet").code == 0);
+  run_well("train --resume " + run + " --quiet");
   if (step < 100) CHECK(resumed_steps(run) == std::set<int64_t>{step});
-  const std::string expected = read_text(whole + "/" + checkpoint(100));
+  const std::string expected = read_text(whole + "/" + checkpoint_of(100));
   REQUIRE(expected.size() > 1000);
-  CHECK(read_text(run + "/" + checkpoint(100)) == expected);
+  CHECK(read_text(run + "/" + checkpoint_of(100)) == expected);
 
   // The interruption adds a line, unless it fell on one; that line and the next one share the average.
   Log log = log_of(run);

@@ -2,34 +2,20 @@
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>
+#include <vector>
 
-#include "tests/apps/program.hpp"
-#include "tests/shared_data.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace {
 
-using nibble::testing::no_program;
-using nibble::testing::read_text;
-using nibble::testing::Result;
-using nibble::testing::run_program;
-using nibble::testing::TemporaryFolder;
+using namespace nibble::testing;
+
+constexpr SyntheticImages kImages = {.train = 5, .val = 2, .size = 40};
 
 /// Small enough for seconds on the scalar level, quantized from step 3 of 8 on.
 std::string train_arguments(const std::string& data, const std::string& out, const std::string& precision) {
   return "train --data " + data + " --out " + out + " --precision " + precision +
          " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --steps 8 --calibrate-at 3 --quiet";
-}
-
-std::string make_data(const TemporaryFolder& folder) {
-  const std::string data = folder / "data";
-  REQUIRE(run_program("synth --out " + data + " --train 5 --val 2 --size 40").code == 0);
-  return data;
-}
-
-nlohmann::json json_of(const Result& r) {
-  INFO(r.err);
-  REQUIRE(r.code == 0);
-  return nlohmann::json::parse(r.out);
 }
 
 std::string evaluate(const std::string& model, const std::string& data, const std::string& options) {
@@ -41,7 +27,7 @@ std::string evaluate(const std::string& model, const std::string& data, const st
 TEST_CASE("a trained model and its exported file have one logits hash, for any threads, batch and precision") {
   if (no_program()) return;
   const TemporaryFolder folder("main-job");
-  const std::string data = make_data(folder);
+  const std::string data = synthetic_data(folder, kImages);
   for (const std::string precision : {"w4a4-fl8", "w8a8"}) {
     CAPTURE(precision);
     const std::string run = folder / ("run-" + precision), served = folder / (precision + ".safetensors");
@@ -63,13 +49,11 @@ TEST_CASE("a trained model and its exported file have one logits hash, for any t
 TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkpoints") {
   if (no_program()) return;
   const TemporaryFolder folder("threads");
-  const std::string data = make_data(folder);
+  const std::string data = synthetic_data(folder, kImages);
   std::string first;
   for (const std::string threads : {"1", "2", "3"}) {
     const std::string run = folder / ("run" + threads);
-    REQUIRE(run_program(train_arguments(data, run, "w4a4-fl8") +
-                        " --width 0.1 --steps 30 --calibrate-at 10 --threads " + threads)
-                .code == 0);
+    run_well(train_arguments(data, run, "w4a4-fl8") + " --width 0.1 --steps 30 --calibrate-at 10 --threads " + threads);
     const std::string bytes = read_text(run + "/checkpoints/step-000030.safetensors");
     REQUIRE(bytes.size() > 1000);
     if (first.empty()) first = bytes;
@@ -80,16 +64,16 @@ TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkp
 TEST_CASE("a damaged model file is refused with exit code 4 and the section's name") {
   if (no_program()) return;
   const TemporaryFolder folder("damage");
-  const std::string data = make_data(folder), run = folder / "run", served = folder / "model.safetensors";
-  REQUIRE(run_program(train_arguments(data, run, "w4a4-fl8")).code == 0);
-  REQUIRE(run_program("export " + run + " --out " + served).code == 0);
+  const std::string data = synthetic_data(folder, kImages), run = folder / "run", served = folder / "model.safetensors";
+  run_well(train_arguments(data, run, "w4a4-fl8"));
+  run_well("export " + run + " --out " + served);
   for (const std::string& path : {served, run + "/checkpoints/step-000008.safetensors"}) {
     const std::string bytes = read_text(path);
     std::string flipped = bytes;
     flipped[bytes.size() / 2] = static_cast<char>(flipped[bytes.size() / 2] ^ 4);
     const Result flip = run_program("eval " + folder.write("flipped", flipped) + " --data " + data);
     CHECK(flip.code == 4);
-    CHECK(flip.err.find("tensor") != std::string::npos);
+    CHECK(has(flip.err, "tensor"));
     const Result cut =
         run_program("eval " + folder.write("cut", bytes.substr(0, bytes.size() - 100)) + " --data " + data);
     CHECK(cut.code == 4);
@@ -100,28 +84,28 @@ TEST_CASE("a damaged model file is refused with exit code 4 and the section's na
 TEST_CASE("predict answers for good images, names bad ones and ends with exit code 3") {
   if (no_program()) return;
   const TemporaryFolder folder("predict");
-  const std::string data = make_data(folder), run = folder / "run";
-  REQUIRE(run_program(train_arguments(data, run, "w4a4-fl8")).code == 0);
+  const std::string data = synthetic_data(folder, kImages), run = folder / "run";
+  run_well(train_arguments(data, run, "w4a4-fl8"));
   const std::string good = data + "/val/striped_disk/00000.jpg", bad = folder.write("bad.jpg", "no image");
   const Result r = run_program("predict " + run + " " + bad + " " + good + " --json");
   CHECK(r.code == 3);
-  const size_t line = r.out.find('\n');
-  CHECK(nlohmann::json::parse(r.out.substr(0, line)).contains("error"));
-  CHECK(nlohmann::json::parse(r.out.substr(line + 1)).at("top").size() == 5);
+  const std::vector<nlohmann::json> lines = json_lines(r.out);
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0].contains("error"));
+  CHECK(lines[1].at("top").size() == 5);
 }
 
 TEST_CASE("a bf16 run and a run before calibration evaluate; the latter is not exported") {
   if (no_program()) return;
   const TemporaryFolder folder("bf16");
-  const std::string data = make_data(folder), plain = folder / "plain", early = folder / "early";
-  REQUIRE(run_program(train_arguments(data, plain, "bf16")).code == 0);
+  const std::string data = synthetic_data(folder, kImages), plain = folder / "plain", early = folder / "early";
+  run_well(train_arguments(data, plain, "bf16"));
   CHECK(evaluate(plain, data, "--threads 1") == evaluate(plain, data, "--threads 3 --batch-size 7"));
-  REQUIRE(run_program("train --data " + data + " --out " + early +
-                      " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --steps 2 "
-                      "--calibrate-at 100 --quiet")
-              .code == 0);
+  train_run(data, early,
+            " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --steps 2 "
+            "--calibrate-at 100 --quiet");
   CHECK(run_program("eval " + early + " --data " + data).code == 0);
   const Result refused = run_program("export " + early + " --out " + (folder / "x.safetensors"));
   CHECK(refused.code == 4);
-  CHECK(refused.err.find("not calibrated") != std::string::npos);
+  CHECK(has(refused.err, "not calibrated"));
 }

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 #include "tests/shared_data.hpp"
 
 namespace {
@@ -34,10 +34,7 @@ void make_small(const fs::path& imagenette, const fs::path& data) {
 
 std::string hash_of(const std::string& model, const std::string& data, const std::string& options,
                     const std::string& settings = "") {
-  const Result r = run_program("eval " + model + " --data " + data + " --json " + options, settings);
-  INFO(r.err);
-  REQUIRE(r.code == 0);
-  const nlohmann::json j = nlohmann::json::parse(r.out);
+  const nlohmann::json j = json_of(run_program("eval " + model + " --data " + data + " --json " + options, settings));
   CHECK(j.at("images") == 20);
   return j.at("logits_sha256");
 }
@@ -60,11 +57,11 @@ TEST_CASE("real images: checkpoint and exported file have one logits hash, on tw
         "--precision w8a8"}) {
     CAPTURE(form);
     const std::string run = folder / ("run" + std::to_string(seen.size())), served = run + "/served.safetensors";
-    REQUIRE(run_program("train --data " + data + " --out " + run + " " + form +
-                        " --arch resnet26 --width 0.2 --image-size 32 --batch-size 20 --shard 10 --steps 6 "
-                        "--warmup-epochs 0 --calibrate-at 3 --quiet")
-                .code == 0);
-    REQUIRE(run_program("export " + run + "/latest --out " + served).code == 0);
+    train_run(data, run,
+              form +
+                  " --arch resnet26 --width 0.2 --image-size 32 --batch-size 20 --shard 10 --steps 6 "
+                  "--warmup-epochs 0 --calibrate-at 3 --quiet");
+    run_well("export " + run + "/latest --out " + served);
     const std::string hash = hash_of(run + "/latest", data, "--threads 1 --batch-size 1");
     CHECK(hash_of(served, data, "--threads 2 --batch-size 7") == hash);
     CHECK(hash_of(run + "/latest", data, "--threads 3 --batch-size 32", "NIBBLE_ISA=scalar") == hash);

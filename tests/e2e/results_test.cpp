@@ -6,46 +6,25 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <vector>
 
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace {
 
-using nibble::testing::no_program;
-using nibble::testing::read_text;
-using nibble::testing::Result;
-using nibble::testing::run_program;
-using nibble::testing::TemporaryFolder;
-using nibble::testing::write_text;
+using namespace nibble::testing;
 
+constexpr SyntheticImages kImages = {.train = 2, .val = 2};
 const std::string kTrain = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
 
-std::string make_data(const TemporaryFolder& folder, int train = 2) {
-  const std::string data = folder / "data";
-  REQUIRE(run_program("synth --out " + data + " --val 2 --size 32 --train " + std::to_string(train)).code == 0);
-  return data;
-}
-
 std::string make_run(const TemporaryFolder& folder, const std::string& data, const std::string& options) {
-  const std::string run = folder / "run";
-  REQUIRE(run_program("train --data " + data + " --out " + run + kTrain + options).code == 0);
+  std::string run = folder / "run";
+  train_run(data, run, kTrain + options);
   return run;
 }
 
-std::vector<nlohmann::json> lines_of(const std::string& text) {
-  std::vector<nlohmann::json> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
-  return lines;
-}
-
 nlohmann::json evaluate(const std::string& model, const std::string& data, const std::string& options = "") {
-  const Result r = run_program("eval " + model + " --data " + data + " --json " + options);
-  INFO(r.err);
-  REQUIRE(r.code == 0);
-  return nlohmann::json::parse(r.out);
+  return json_of(run_program("eval " + model + " --data " + data + " --json " + options));
 }
 
 /// Bytes of every convolution's and linear layer's kernel in a safetensors file, read with nothing but the format.
@@ -155,7 +134,7 @@ print('%d kernels' % len(kernels))
 TEST_CASE("the log's lr follows the schedule, its epoch is the step over the steps of an epoch") {
   if (no_program()) return;
   const TemporaryFolder folder("schedule");
-  const std::string data = make_data(folder, 10);
+  const std::string data = synthetic_data(folder, {.train = 10, .val = 2});
   // Six steps an epoch, 24 in all, the first nine of them warm-up. A line has the rate of the step that ends there.
   const auto half_cosine = [](double progress) {
     return 0.5 + 0.5 * std::cos(3.14159265358979323846 * std::min(progress, 1.0));
@@ -170,12 +149,11 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
   for (const std::string schedule : {"step", "cosine", "paper"}) {
     CAPTURE(schedule);
     const std::string run = folder / schedule;
-    REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
-                        " --batch-size 16 --epochs 4 --warmup-epochs 1.5 --lr 0.08 --eval-every 0 --schedule " +
-                        schedule)
-                .code == 0);
+    train_run(
+        data, run,
+        kTrain + " --batch-size 16 --epochs 4 --warmup-epochs 1.5 --lr 0.08 --eval-every 0 --schedule " + schedule);
     std::vector<int> steps;
-    for (const nlohmann::json& line : lines_of(read_text(run + "/metrics.jsonl"))) {
+    for (const nlohmann::json& line : metrics_of(run)) {
       const int step = line.at("step");
       CAPTURE(step);
       CHECK(line.at("epoch") == step / 6.0);
@@ -190,14 +168,14 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
 TEST_CASE("a run with given weights has their kernels, one without has not, and other classes start fc alone anew") {
   if (no_program()) return;
   const TemporaryFolder folder("weights");
-  const std::string data = make_data(folder), run = make_run(folder, data, " --steps 2 --calibrate-at 1 --seed 9");
+  const std::string data = synthetic_data(folder, kImages),
+                    run = make_run(folder, data, " --steps 2 --calibrate-at 1 --seed 9");
   const std::string last = "/checkpoints/step-000001.safetensors", given = run + "/checkpoints/step-000002.safetensors";
   const std::string options = kTrain + " --lr 0 --steps 1 --calibrate-at 1 --warmup-epochs 0", weights = " --weights ";
   const std::string with = folder / "with", without = folder / "without", fewer = folder / "fewer";
-  REQUIRE(run_program("train --data " + data + " --out " + with + options + weights + given).code == 0);
-  REQUIRE(run_program("train --data " + data + " --out " + without + options).code == 0);
-  REQUIRE(run_program("train --data " + data + " --out " + fewer + options + " --classes 9" + weights + given).code ==
-          0);
+  train_run(data, with, options + weights + given);
+  train_run(data, without, options);
+  train_run(data, fewer, options + " --classes 9" + weights + given);
   const auto expected = kernels_of(given), taken = kernels_of(with + last), random = kernels_of(without + last);
   const auto other = kernels_of(fewer + last);
   CHECK(expected.size() == 30);
@@ -216,12 +194,10 @@ TEST_CASE("a run with given weights has their kernels, one without has not, and 
 TEST_CASE("eval says what the end of training and the last line of the log say, and what predictions add up to") {
   if (no_program()) return;
   const TemporaryFolder folder("agree");
-  const std::string data = make_data(folder), run = folder / "run";
-  const Result trained =
-      run_program("train --data " + data + " --out " + run + kTrain + " --epochs 4 --calibrate-at 3 --json");
-  REQUIRE(trained.code == 0);
-  const nlohmann::json end = nlohmann::json::parse(trained.out), result = evaluate(run + "/latest", data);
-  const nlohmann::json line = lines_of(read_text(run + "/metrics.jsonl")).back();
+  const std::string data = synthetic_data(folder, kImages), run = folder / "run";
+  const nlohmann::json end = json_of(train_run(data, run, kTrain + " --epochs 4 --calibrate-at 3 --json"));
+  const nlohmann::json result = evaluate(run + "/latest", data);
+  const nlohmann::json line = metrics_of(run).back();
   CHECK(line.at("step") == 8);
   CHECK(line.at("eval/images") == result.at("images"));
   for (const std::string key : {"top1", "top5", "loss"}) {
@@ -231,10 +207,9 @@ TEST_CASE("eval says what the end of training and the last line of the log say, 
   }
   CHECK(result.at("logits_sha256") == end.at("logits_sha256"));
 
-  const Result predicted = run_program("predict " + run + "/latest " + data + "/val/*/*.jpg --top 10 --json");
-  REQUIRE(predicted.code == 0);
+  const Result predicted = run_well("predict " + run + "/latest " + data + "/val/*/*.jpg --top 10 --json");
   double images = 0, first = 0, first_five = 0, loss = 0;
-  for (const nlohmann::json& j : lines_of(predicted.out)) {
+  for (const nlohmann::json& j : json_lines(predicted.out)) {
     const std::string image = j.at("image"), label = std::filesystem::path(image).parent_path().filename();
     const nlohmann::json& top = j.at("top");
     const auto right =
@@ -255,7 +230,7 @@ TEST_CASE(
     "an image that cannot be read is left out of an evaluation as if it were not there, --limit takes the first") {
   if (no_program()) return;
   const TemporaryFolder folder("left-out");
-  const std::string data = make_data(folder), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
+  const std::string data = synthetic_data(folder, kImages), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
   const nlohmann::json all = evaluate(run, data);
   const nlohmann::json three = evaluate(run, data, "--limit 3");
   CHECK(all.at("images") == 20);
@@ -281,7 +256,7 @@ TEST_CASE(
     "predictions are probabilities in descending order under the names of the classes, and differ between images") {
   if (no_program()) return;
   const TemporaryFolder folder("probabilities");
-  const std::string data = make_data(folder), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
+  const std::string data = synthetic_data(folder, kImages), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
   std::vector<std::string> classes;
   for (const auto& entry : std::filesystem::directory_iterator(data + "/train"))
     classes.push_back(entry.path().filename());
@@ -291,10 +266,10 @@ TEST_CASE(
   const Result r =
       run_program("predict " + run + " " + images[0] + " " + images[1] + " " + images[2] + " --top 10 --json");
   CHECK(r.code == 3);
-  const std::vector<nlohmann::json> lines = lines_of(r.out);
+  const std::vector<nlohmann::json> lines = json_lines(r.out);
   REQUIRE(lines.size() == 3);
   for (size_t i = 0; i < lines.size(); ++i) CHECK(lines[i].at("image") == images[i]);
-  CHECK(lines[1].at("error").get<std::string>().find(images[1]) != std::string::npos);
+  CHECK(has(lines[1].at("error").get<std::string>(), images[1]));
   CHECK_FALSE(lines[1].contains("top"));
   for (const size_t i : {0, 2}) {
     REQUIRE(lines[i].at("top").size() == 10);
@@ -324,10 +299,10 @@ TEST_CASE("Python reads a checkpoint and a served file with struct and json, and
     return;
   }
   const TemporaryFolder folder("python");
-  const std::string data = make_data(folder), served = folder / "model.safetensors", out = folder / "out";
+  const std::string data = synthetic_data(folder, kImages), served = folder / "model.safetensors", out = folder / "out";
   const std::string run =
       make_run(folder, data, " --steps 4 --calibrate-at 2 --granularity per_tensor --precision w4a4-fl8");
-  REQUIRE(run_program("export " + run + "/latest --out " + served).code == 0);
+  run_well("export " + run + "/latest --out " + served);
   const std::string script = folder.write("read.py", kReader);
   const std::string command = "python3 " + script + " " + run + "/latest " + served + " >" + out + " 2>&1";
   const int status = std::system(command.c_str());

@@ -3,51 +3,30 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <vector>
 
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace {
 
-using nibble::testing::no_program;
-using nibble::testing::read_text;
-using nibble::testing::Result;
-using nibble::testing::run_program;
-using nibble::testing::TemporaryFolder;
-using nibble::testing::write_text;
+using namespace nibble::testing;
 
 constexpr const char* kNetwork = " --arch resnet26 --width 0.1 --image-size 32";
 const std::string kTrain = std::string(kNetwork) + " --batch-size 8 --shard 8";
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-std::string make_data(const TemporaryFolder& folder, int val = 1) {
-  const std::string data = folder / "data";
-  REQUIRE(run_program("synth --out " + data + " --train 2 --size 32 --val " + std::to_string(val)).code == 0);
-  return data;
-}
-
-std::string target_of(const std::string& link) {
-  return std::filesystem::read_symlink(link).filename().string();
-}
 
 }  // namespace
 
 TEST_CASE("the best checkpoint of a run that quantizes is a quantized one, whatever came before calibration") {
   if (no_program()) return;
   const TemporaryFolder folder("best");
-  const std::string data = make_data(folder);
+  const std::string data = synthetic_data(folder);
   for (int seed : {2, 3, 5, 6}) {
     CAPTURE(seed);
     const std::string run = folder / ("run" + std::to_string(seed));
     // 8 steps: evaluations at 2, 4 before and at 6, 8 behind the calibration.
-    REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
-                        " --epochs 4 --calibrate-at 6 --precision w4a4 --quiet --seed " + std::to_string(seed))
-                .code == 0);
-    CHECK(target_of(run + "/best") >= "step-000006.safetensors");
+    train_run(data, run,
+              kTrain + " --epochs 4 --calibrate-at 6 --precision w4a4 --quiet --seed " + std::to_string(seed));
+    CHECK(std::filesystem::read_symlink(run + "/best") >= checkpoint_of(6));
     CHECK(run_program("export " + run + " --out " + run + ".safetensors").code == 0);
   }
 }
@@ -55,20 +34,16 @@ TEST_CASE("the best checkpoint of a run that quantizes is a quantized one, whate
 TEST_CASE("best is the first of the most accurate evaluations from calibration on, and it is kept") {
   if (no_program()) return;
   const TemporaryFolder folder("first-best");
-  const std::string data = make_data(folder, 2);
+  const std::string data = synthetic_data(folder, {.val = 2});
   for (int seed : {1, 2, 3}) {
     CAPTURE(seed);
     const std::string run = folder / ("run" + std::to_string(seed));
     // 16 steps, an evaluation every second one, seven of them from calibration on.
-    REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
-                        " --epochs 8 --calibrate-at 4 --keep 1 --quiet --seed " + std::to_string(seed))
-                .code == 0);
+    train_run(data, run, kTrain + " --epochs 8 --calibrate-at 4 --keep 1 --quiet --seed " + std::to_string(seed));
     int64_t step = -1;
     double top1 = -1;
     int evaluations = 0;
-    std::istringstream log(read_text(run + "/metrics.jsonl"));
-    for (std::string text; std::getline(log, text);) {
-      const nlohmann::json line = nlohmann::json::parse(text);
+    for (const nlohmann::json& line : metrics_of(run)) {
       if (!line.contains("eval/top1") || line.at("step") < 4) continue;
       ++evaluations;
       if (line.at("eval/top1") <= top1) continue;
@@ -76,18 +51,15 @@ TEST_CASE("best is the first of the most accurate evaluations from calibration o
       step = line.at("step");
     }
     CHECK(evaluations == 7);
-    const std::string digits = std::to_string(step);
-    CHECK(target_of(run + "/best") == "step-" + std::string(6 - digits.size(), '0') + digits + ".safetensors");
-    const Result best = run_program("eval " + run + "/best --json --data " + data);
-    REQUIRE(best.code == 0);
-    CHECK(nlohmann::json::parse(best.out).at("top1") == top1);
+    CHECK(std::filesystem::read_symlink(run + "/best") == checkpoint_of(step));
+    CHECK(json_of(run_program("eval " + run + "/best --json --data " + data)).at("top1") == top1);
   }
 }
 
 TEST_CASE("images that cannot be read keep no step from being saved, however many come first") {
   if (no_program()) return;
   const TemporaryFolder folder("usage");
-  const std::string data = make_data(folder, 7), run = folder / "run";
+  const std::string data = synthetic_data(folder, {.val = 7}), run = folder / "run";
   int64_t left = 64;  // as many as the count of codes looks at
   std::vector<std::filesystem::path> images;
   for (const auto& image : std::filesystem::recursive_directory_iterator(data + "/val"))
@@ -100,7 +72,7 @@ TEST_CASE("images that cannot be read keep no step from being saved, however man
   CAPTURE(r.err);
   CHECK(r.code == 0);
   CHECK(nlohmann::json::parse(r.out).at("steps") == 4);
-  CHECK(std::filesystem::exists(run + "/checkpoints/step-000004.safetensors"));
+  CHECK(std::filesystem::exists(run + "/" + checkpoint_of(4)));
   const std::string named = "skipped " + images.front().string() + ":";
   CHECK(has(r.err, named));  // once, though it was met at two evaluations
   CHECK(r.err.find(named) == r.err.rfind(named));
@@ -109,18 +81,16 @@ TEST_CASE("images that cannot be read keep no step from being saved, however man
 TEST_CASE("a resumed run leads latest to its checkpoint, keeps what was given anew, and says nothing of steps it had") {
   if (no_program()) return;
   const TemporaryFolder folder("latest");
-  const std::string data = make_data(folder), run = folder / "run", moved = folder / "moved";
-  REQUIRE(run_program("train --data " + data + " --out " + run + kTrain +
-                      " --steps 3 --calibrate-at 1 --save-every 1 --keep 9 --quiet")
-              .code == 0);
+  const std::string data = synthetic_data(folder), run = folder / "run", moved = folder / "moved";
+  train_run(data, run, kTrain + " --steps 3 --calibrate-at 1 --save-every 1 --keep 9 --quiet");
   // As a process leaves it that ends between a checkpoint and its link.
   std::filesystem::remove(run + "/latest");
-  std::filesystem::create_symlink("checkpoints/step-000002.safetensors", run + "/latest");
+  std::filesystem::create_symlink(checkpoint_of(2), run + "/latest");
   std::filesystem::rename(data, moved);
   Result r = run_program("train --resume " + run + " --data " + moved + " --json --quiet");
   CAPTURE(r.err);
   REQUIRE(r.code == 0);
-  CHECK(target_of(run + "/latest") == "step-000003.safetensors");
+  CHECK(std::filesystem::read_symlink(run + "/latest") == checkpoint_of(3));
   CHECK_FALSE(nlohmann::json::parse(r.out).contains("train_loss"));
   CHECK(nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").size() == 1);
   CHECK(run_program("train --resume " + run + " --quiet").code == 0);  // the data's new place is known
@@ -129,7 +99,7 @@ TEST_CASE("a resumed run leads latest to its checkpoint, keeps what was given an
 TEST_CASE("images that are used although damaged are named and counted") {
   if (no_program()) return;
   const TemporaryFolder folder("damaged");
-  const std::string data = make_data(folder), run = folder / "run";
+  const std::string data = synthetic_data(folder), run = folder / "run";
   for (const char* split : {"train", "val"}) {
     const std::string image = data + "/" + split + "/striped_disk/00000.jpg";
     const std::string bytes = read_text(image);
@@ -149,7 +119,7 @@ TEST_CASE("images that are used although damaged are named and counted") {
 TEST_CASE("a model before calibration is said to be one, and nobody is told to export it") {
   if (no_program()) return;
   const TemporaryFolder folder("uncalibrated");
-  const std::string data = make_data(folder), run = folder / "run";
+  const std::string data = synthetic_data(folder), run = folder / "run";
   const Result r = run_program("train --data " + data + " --out " + run + kTrain + " --steps 2 --calibrate-at 9");
   REQUIRE(r.code == 0);
   CHECK_FALSE(has(r.out, "nibble export"));
@@ -162,7 +132,7 @@ TEST_CASE(
     "a shard of one value per channel is refused before anything is made, a run shorter than its warm-up is not") {
   if (no_program()) return;
   const TemporaryFolder folder("shapes");
-  const std::string data = make_data(folder), run = folder / "run";
+  const std::string data = synthetic_data(folder), run = folder / "run";
   Result r = run_program("train --data " + data + " --out " + run + kNetwork + " --batch-size 2 --shard 1 --steps 2");
   CHECK(r.code == 2);
   CHECK(has(r.err, "--shard 1 at 32 px"));

@@ -1,0 +1,18 @@
+#include "apps/bad_images.hpp"
+
+#include "apps/console.hpp"
+
+namespace nibble::apps {
+
+void BadImageNames::name_unreadable(std::string_view fate, const std::vector<ImageNote>& images) {
+  for (const ImageNote& image : images)
+    if (named_.insert(image.path).second) warn(fmt::format("{} {}: {}", fate, image.path, image.reason));
+}
+
+void BadImageNames::name_damaged(const std::vector<ImageNote>& images) {
+  for (const ImageNote& image : images)
+    if (named_.insert(image.path).second)
+      warn(fmt::format("{} is used although damaged: {}", image.path, image.reason));
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,41 @@
+#include "apps/dataset_evaluation.hpp"
+
+#include <chrono>
+
+#include "apps/console.hpp"
+#include "data/loader.hpp"
+
+namespace nibble::apps {
+
+EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
+                                  const EvaluationOptions& options) {
+  EvalLoader loader({.dataset = dataset,
+                     .batch_size = options.batch_size,
+                     .image_size = static_cast<int>(image_size),
+                     .workers = static_cast<int>(options.loader_threads),
+                     .bad_images = options.strict_data ? BadImages::error : BadImages::skip,
+                     .limit = options.limit});
+  Evaluation evaluation;
+  const auto began = std::chrono::steady_clock::now();
+  int64_t done = 0;
+  bool stopped = false;
+  while (const std::optional<Batch> batch = loader.next()) {
+    evaluation.add(run(batch->images), batch->labels);
+    done += batch->size();
+    stopped = options.stop != nullptr && options.stop();
+    if (stopped) break;
+    if (interactive()) progress(fmt::format("evaluating: {} of {} images", done, loader.images_total()));
+  }
+  BadImageNames own;
+  BadImageNames& names = options.bad_images != nullptr ? *options.bad_images : own;
+  names.name_unreadable("skipped", loader.skipped());
+  names.name_damaged(loader.damaged());
+  EvaluationReport report{.result = evaluation.result(),
+                          .skipped = static_cast<int64_t>(loader.skipped().size()),
+                          .damaged = static_cast<int64_t>(loader.damaged().size()),
+                          .stopped = stopped};
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return report;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,31 @@
+// A model run over a whole data set: accuracy, loss and hash, and which images had no part in it.
+#pragma once
+#include <cstdint>
+
+#include "apps/bad_images.hpp"
+#include "apps/model_input.hpp"
+#include "data/dataset.hpp"
+#include "nn/runtime/evaluation.hpp"
+
+namespace nibble::apps {
+
+struct EvaluationOptions {
+  int64_t batch_size = 32;
+  int64_t limit = 0;  // only the first N images (0: all)
+  int64_t loader_threads = 1;
+  bool strict_data = false;             // a bad image is an error
+  bool (*stop)() = nullptr;             // asked after each batch: true ends the evaluation early
+  BadImageNames* bad_images = nullptr;  // what was named before is not named again; nullptr: nothing was
+};
+struct EvaluationReport {
+  EvaluationResult result;
+  int64_t skipped = 0, damaged = 0;  // left out; used although damaged
+  double seconds = 0;
+  bool stopped = false;  // by options.stop: the result is that of the images until then
+};
+/// Images centre-cropped to `image_size` pixels a side, in the data set's order. Names bad images on stderr.
+/// Errors: DataError when no image can be read or, with strict_data, at the first bad one; DiskError.
+EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
+                                  const EvaluationOptions& options);
+
+}  // namespace nibble::apps

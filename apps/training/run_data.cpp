@@ -1,0 +1,50 @@
+#include "apps/training/run_data.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <span>
+
+#include "data/image_folder.hpp"
+#include "data/sampler.hpp"
+#include "data/wrappers.hpp"
+#include "nn/sha256.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+std::string digest_of(const Dataset& data) {
+  Sha256 hash;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    const std::filesystem::path path = data.path(i);
+    const std::string line =
+        fmt::format("{}/{} {}\n", path.parent_path().filename().string(), path.filename().string(), data.label(i));
+    hash.update(std::as_bytes(std::span(line)));
+  }
+  return hash.hex();
+}
+
+}  // namespace
+
+RunData open_run_data(const TrainOptions& o) {
+  RunData data;
+  const Decoder decoder = decoder_from_name(o.decoder);
+  data.decoder = std::string(name_of(resolve(decoder)));
+  const SubsetArgs subset{.classes = static_cast<int>(o.limit_classes), .per_class = o.per_class, .seed = o.seed};
+  data.train = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "train", .decoder = decoder});
+  data.validation = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "val", .decoder = decoder});
+  if (o.limit_classes > 0 || o.per_class > 0) data.train = std::make_shared<Subset>(data.train, subset);
+  if (o.limit_classes > 0)
+    data.validation =
+        std::make_shared<Subset>(data.validation, SubsetArgs{.classes = subset.classes, .per_class = 0, .seed = 0});
+  require_same_classes(*data.train, *data.validation, o.data + "/train", o.data + "/val");
+  if (const int classes = data.train->num_classes(); classes < 2)
+    throw DataError("{}/train has {} class; training needs at least 2 class folders", o.data, classes);
+  data.digest = digest_of(*data.train);
+  data.steps_per_epoch =
+      Sampler({.size = data.train->size(), .batch_size = o.batch_size, .seed = o.seed}).batches_per_epoch();
+  return data;
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,27 @@
+// The images of a training run: opened, cut down to what was asked for, checked, and told apart from other images.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "data/dataset.hpp"
+#include "nn/train_options.hpp"
+
+namespace nibble::apps {
+
+struct RunData {
+  DatasetPtr train, validation;  // of the same classes; images as they are, without augmentation
+  std::string decoder;           // the one in use, never "auto": the pixels of two decoders differ
+  /// SHA-256 in hex over folder and file name of each training image and its label: the same images in another place
+  /// are the same images.
+  std::string digest;
+  int64_t steps_per_epoch = 0;  // whole batches in train
+};
+
+/// Opens DIR/train and DIR/val of `options.data` and keeps the classes and images that the options ask for. Decodes
+/// nothing.
+/// Errors: DataError when a folder is missing or holds no images, when the two differ in their classes, or for fewer
+/// than two classes; UsageError for fewer classes than asked for or less than one batch; UnsupportedError for a decoder
+/// that this build lacks.
+RunData open_run_data(const TrainOptions& options);
+
+}  // namespace nibble::apps

@@ -1,0 +1,70 @@
+#include "apps/training/run_evaluation.hpp"
+
+#include <algorithm>
+#include <memory>
+
+#include "apps/console.hpp"
+#include "apps/signals.hpp"
+#include "data/loader.hpp"
+#include "data/wrappers.hpp"
+#include "nn/activation_usage.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr const char* kEvalTop1 = "eval/top1";
+constexpr int64_t kUsageImages = 64;  // whose codes are counted
+
+}  // namespace
+
+void count_codes(Model& model, const DatasetPtr& validation, int64_t image_size) {
+  model.usage.clear();
+  if (!model.calibrated()) return;
+  try {
+    EvalLoader few({.dataset = std::make_shared<Subset>(validation, SubsetArgs{.evenly = kUsageImages}),
+                    .batch_size = kUsageImages,
+                    .image_size = static_cast<int>(image_size)});
+    if (const std::optional<Batch> batch = few.next()) model.usage = measure_usage(model, batch->images);
+  } catch (const Error& e) {  // no reason not to save the step
+    warn(fmt::format("the use of codes is not counted: {}", e.what()));
+  }
+}
+
+EvaluationReport evaluate_in_training(const Model& model, const DatasetPtr& validation, const TrainOptions& o,
+                                      BadImageNames& bad_images) {
+  return evaluate_dataset(runner_for(model), validation, o.network.image_size,
+                          {.batch_size = 64,
+                           .loader_threads = o.loader_threads,
+                           .strict_data = o.strict_data,
+                           .stop = stop_requested,
+                           .bad_images = &bad_images});
+}
+
+MetricsRecord evaluation_record(int64_t step, double epoch, const EvaluationReport& report) {
+  const EvaluationResult& r = report.result;
+  return MetricsRecord()
+      .add("step", step)
+      .add("epoch", epoch)
+      .add(kEvalTop1, r.top1_percent())
+      .add("eval/top5", r.top5_percent())
+      .add("eval/loss", r.loss)
+      .add("eval/images", r.images)
+      .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, report.seconds));
+}
+
+std::optional<double> logged_top1(const std::filesystem::path& metrics, int64_t step) {
+  return logged_value(metrics, step, kEvalTop1);
+}
+
+std::string evaluation_text(double epoch, const EvaluationReport& report, const Model& model, bool best) {
+  const EvaluationResult& r = report.result;
+  const char* arithmetic = !model.calibrated()          ? "bf16 activations"
+                           : is_servable(model.network) ? "integer engine"
+                                                        : "fake quantization";
+  return fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images, {}]{}", epoch,
+                     r.top1_percent(), r.top5_percent(), r.loss, arithmetic, r.images, duration(report.seconds),
+                     best ? "  best" : "");
+}
+
+}  // namespace nibble::apps

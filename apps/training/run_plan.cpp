@@ -1,0 +1,55 @@
+#include "apps/training/run_plan.hpp"
+
+#include "apps/console.hpp"
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
+#include "ops/kernels/table.hpp"
+
+namespace nibble::apps {
+
+RunPlan plan_run(const TrainOptions& o, const RunData& data) {
+  const Network net = build_resnet(o.network);
+  RunPlan plan{.train_images = data.train->size(),
+               .validation_images = data.validation->size(),
+               .classes = data.train->num_classes(),
+               .steps = o.steps > 0 ? o.steps : o.epochs * data.steps_per_epoch,
+               .steps_per_epoch = data.steps_per_epoch};
+  for (const UnitSpec& u : net.units) {
+    plan.parameters += u.weight_count() + (u.norm_name.empty() ? u.shape.oc : 2 * u.shape.oc);
+    plan.macs += u.macs();
+  }
+  if (!net.quantizers.empty()) plan.quantized_from = o.calibrate_step(plan.steps);
+  return plan;
+}
+
+std::string plan_text(const RunPlan& p, const TrainOptions& o, const RunData& data) {
+  kernels::active();  // probes the levels, which may change the one in use
+  std::string text =
+      fmt::format("nibble {}  {}, {}\n", NIBBLE_VERSION, isa_explanation(), counted(threads(), "thread"));
+  text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
+                      grouped(p.validation_images), p.classes, data.decoder);
+  text +=
+      fmt::format("model  {} x{} {}  {} parameters, {} multiply-adds an image at {} px\n", o.network.arch,
+                  o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs), o.network.image_size);
+  text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(p.steps),
+                      o.batch_size, o.shard, p.steps_per_epoch, o.lr, o.schedule);
+  if (p.quantized_from >= 0) text += fmt::format(", activations quantized from step {}", p.quantized_from);
+  return text;
+}
+
+std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, bool resumed) {
+  std::vector<std::string> doubts;
+  if (p.quantized_from > p.steps)
+    doubts.push_back(
+        fmt::format("--calibrate-at gives step {}, after the last of {}: activations are never quantized, and the "
+                    "model cannot be exported",
+                    p.quantized_from, p.steps));
+  const double warm_up = o.warmup_epochs * static_cast<double>(p.steps_per_epoch);
+  if (!resumed && o.warmup_epochs > 0 && warm_up >= static_cast<double>(p.steps))
+    doubts.push_back(
+        fmt::format("--warmup-epochs {} are {:.0f} steps, the run has {}: the rate rises to the end; give fewer",
+                    o.warmup_epochs, warm_up, p.steps));
+  return doubts;
+}
+
+}  // namespace nibble::apps
