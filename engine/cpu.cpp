@@ -96,10 +96,10 @@ CpuFeatures detect() {
   f.avx512 = zmm && f.avx2_fma && bit(l7.b, 16) && bit(l7.b, 17) && bit(l7.b, 30) && bit(l7.b, 31);
   f.avx512_vnni = f.avx512 && bit(l7.c, 11);
   f.avx512_bf16 = f.avx512 && bit(l71.a, 5);
-  const bool tile = f.avx512_vnni && bit(l7.d, 24);
+  const bool tile = bit(l7.d, 24);
   f.amx_int8 = tile && bit(l7.d, 25);
   f.amx_bf16 = tile && bit(l7.d, 22);
-  if (f.amx_int8 && f.amx_bf16) request_tiles(f);
+  if (f.avx512_vnni && f.amx_int8 && f.amx_bf16) request_tiles(f);
 #else
   f.brand = "not x86-64";
 #endif
@@ -122,6 +122,7 @@ std::string missing_beside_tiles(const CpuFeatures& f) {
   };
   need(f.amx_int8, "AMX-INT8");
   need(f.amx_bf16, "AMX-BF16");
+  need(f.avx512_vnni, "AVX512-VNNI");
   need(f.avx512_bf16, "AVX512-BF16");
   return missing;
 }
@@ -163,7 +164,7 @@ bool promised(const CpuFeatures& f, Isa isa) {
     case Isa::avx512vnni:
       return f.avx512_vnni;
     case Isa::amx:
-      return f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
+      return f.avx512_vnni && f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
   }
   return false;
 }
@@ -233,9 +234,9 @@ std::string isa_explanation(const CpuFeatures& f) {
     const Isa better = static_cast<Isa>(i);
     if (promised(f, better) && !runnable(better)) return why + " (" + reason_against(better) + ")";
   }
+  if (!f.amx_refusal.empty()) return why + " (" + f.amx_refusal + ")";
   if (const std::string missing = missing_beside_tiles(f); !missing.empty())
     return why + fmt::format(" (its tiles stay unused: the CPU, or what it runs under, does not report {})", missing);
-  if (!f.amx_refusal.empty()) return why + " (" + f.amx_refusal + ")";
   return why + " (the best this CPU has)";
 }
 

@@ -59,7 +59,7 @@ void set_active_isa(Isa isa);
 void mark_not_runnable(Isa isa, const std::string& reason);
 /// One line that says which level runs and why not the next better one.
 std::string isa_explanation();
-/// The same on a CPU with these features.
+/// The same as if this machine's CPU had these features: they decide what is named as missing, not what runs here.
 std::string isa_explanation(const CpuFeatures& features);
 
 }  // namespace nibble

@@ -23,11 +23,13 @@ void add(QuantizerUsage& sum, const QuantizerUsage& part) {
 class UsageCounter {
  public:
   UsageCounter(const Model& model, const StepWeights& weights) : model_(model), weights_(weights) {
-    for (const ActivationQuantizer& q : model.quantizers)
+    for (const ActivationQuantizer& q : model.quantizers) {
+      kernels_.push_back(q.kernel());
       usage_.push_back({.codes = std::vector<int64_t>(static_cast<size_t>(
                             q.is_signed ? 2 * static_cast<int64_t>(q.top()) + 1 : int64_t{1} << q.bits)),
                         .clipped = 0,
                         .total = 0});
+    }
   }
 
   void image(const Tensor& images) {
@@ -87,7 +89,7 @@ class UsageCounter {
       const float inside = t > -a.top() ? std::min(t, a.top()) : -a.top();  // a NaN counts as the lowest code
       ++u.codes[static_cast<size_t>(std::floor(inside + 0.5f) + a.top())];
     } else {
-      const kernels::UnsignedQuantizer k = a.kernel();
+      const kernels::UnsignedQuantizer& k = kernels_[static_cast<size_t>(q)];
       u.clipped += t >= k.end;
       ++u.codes[t > 0 ? static_cast<size_t>(std::min(t + k.offset, k.top)) : 0];  // NaN: code 0, as the kernels have it
     }
@@ -95,6 +97,7 @@ class UsageCounter {
 
   const Model& model_;
   const StepWeights& weights_;
+  std::vector<kernels::UnsignedQuantizer> kernels_;  // by quantizer; those of signed ones are not read
   std::vector<QuantizerUsage> usage_;
 };
 

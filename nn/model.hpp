@@ -29,7 +29,7 @@ struct Calibration {
 /// How often each code of a quantizer occurred, over the images of the last evaluation (see activation_usage.hpp).
 struct QuantizerUsage {
   std::vector<int64_t> codes;  // [2^b], or [2Q + 1] from -Q up
-  int64_t clipped = 0;         // values at or beyond the end of the top bucket
+  int64_t clipped = 0;         // values beyond what the codes cover
   int64_t total = 0;
 };
 

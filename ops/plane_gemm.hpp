@@ -26,7 +26,7 @@ struct PlaneCut {
 /// About 512 points a task, by shape alone: task_count(g) tasks of grid_rows_per_task(g) rows, as for gather_gemm.
 PlaneCut cut_by_shape(const Gather& g);
 /// For the executor, where only speed depends on it: pieces for `workers` threads. Points are cheapest to share out,
-/// but no task gets less than a block of them, so for few points panels are shared out, too.
+/// but only the last part gets less than a block of them, so for few points panels are shared out, too.
 PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers);
 
 template <typename C>

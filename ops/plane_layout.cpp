@@ -90,10 +90,12 @@ PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
   };
   const int64_t most_rows =
       std::clamp<int64_t>(g.points() / kBlockPoints, 1, std::max<int64_t>(1, std::min(all, workers)));
-  if (most_rows >= workers)
+  // Two workers share rows while there are two blocks of points, the cut that was measured.
+  if (most_rows >= workers && (workers <= 2 || g.points() > kPoints * workers))
     return parts_of_rows(std::max<int64_t>(1, ceil_divide(g.points(), kPoints * workers)) * workers);
   // At most a task a thread: the cut whose longest task is shortest, of equals the one that reads the source least
-  // often. A panel whose neighbour is in another task takes a third longer (block_pipeline.hpp).
+  // often. A panel whose neighbour is in another task takes a third longer (block_pipeline.hpp). That every part of the
+  // panels lays its source out anew is left out; with more than two threads none of it was timed where there are tiles.
   PlaneCut best;
   int64_t least = 0;
   for (int64_t parts = 1; parts <= std::min(panels, workers);) {

@@ -196,11 +196,11 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
   const Zone zone("executor, image codes");
   const auto fill = [&](auto* to, const auto* table, auto pad) {
-    constexpr int64_t kTaskRows = 32;  // of about 0.25 us each
+    constexpr int64_t kImageRows = 32;  // of about 0.25 us each
     const int64_t rows = n * ph;
     // Captures are copies: a store of bytes might change what a reference means.
-    parallel_for((rows + kTaskRows - 1) / kTaskRows, [=](int64_t task) {
-      for (int64_t row = task * kTaskRows; row < std::min(rows, (task + 1) * kTaskRows); ++row) {
+    parallel_for((rows + kImageRows - 1) / kImageRows, [=](int64_t task) {
+      for (int64_t row = task * kImageRows; row < std::min(rows, (task + 1) * kImageRows); ++row) {
         const int64_t y = row % ph - s.pad_before;
         auto* line = to + row * pw * 3;
         std::fill_n(line, pw * 3, pad);

@@ -158,7 +158,8 @@ enum class Store { kCached, kStreamed };
 
 /// Rows of clip classes, two bits an element: bit c of a row is bit 0 of the class of channel c, bit c of the row's
 /// second half, clip_class_bytes(n) / 2 bytes further, is bit 1. The class says what the gradient of z needs: 0 for
-/// z <= 0; else 1 for z*s < 1, 2 up to top, 1 up to top + 1, 3 from there on; without a quantizer 2 for every z > 0.
+/// z <= 0; else, by the ranges of UnsignedQuantizer, 1 where its derivative is 0.5, 2 where it is 1, 3 where it is 0;
+/// without a quantizer 2 for every z > 0.
 [[gnu::always_inline]] constexpr int64_t clip_class_bytes(int64_t n) {  // never a symbol of a kernel level
   return 2 * ((n + 7) / 8);
 }

@@ -80,7 +80,10 @@ TEST_CASE("a level that fails its probe after it was chosen is replaced, or refu
     }
   } restore;
   const Isa broken = restore.broken;
-  if (broken == Isa::scalar) return;  // nothing is left without it
+  if (broken == Isa::scalar) {
+    MESSAGE("skipped: nothing is left without the scalar level");
+    return;
+  }
   unsetenv("NIBBLE_ISA");
   set_active_isa(broken);
   mark_not_runnable(broken, "its products are wrong");
@@ -114,7 +117,7 @@ TEST_CASE("tiles may be used when the kernel granted them, and else their refusa
   CHECK(promised(f, Isa::amx));
 
   f = with_tiles();
-  note_tile_permission(f, 0, ~kTileBit);  // the request went well, and yet: tile configuration (bit 17) alone
+  note_tile_permission(f, 0, ~kTileBit);  // the request went well, and yet: all but the tiles
   CHECK_FALSE(f.amx_permitted);
   CHECK(f.amx_refusal == "the kernel did not grant AMX tiles");
   CHECK_FALSE(promised(f, Isa::amx));
@@ -147,6 +150,7 @@ TEST_CASE("a level is promised by all the features that it needs and by no fewer
   for (bool CpuFeatures::*feature :
        {&CpuFeatures::avx512_bf16, &CpuFeatures::amx_int8, &CpuFeatures::amx_bf16, &CpuFeatures::amx_permitted})
     CHECK(without(feature) == "scalar avx2 avxvnni avx512 avx512vnni ");
+  CHECK(without(&CpuFeatures::avx512_vnni) == "scalar avx2 avxvnni avx512 ");
 }
 
 TEST_CASE("the explanation names what keeps the tiles from being used") {
@@ -166,11 +170,11 @@ TEST_CASE("the explanation names what keeps the tiles from being used") {
   f.amx_int8 = f.amx_bf16 = f.amx_permitted = true;
   CHECK(isa_explanation(f) ==
         "scalar on A CPU (its tiles stay unused: the CPU, or what it runs under, does not report "
-        "AVX512-BF16)");
+        "AVX512-VNNI and AVX512-BF16)");
   f.amx_bf16 = false;
   CHECK(isa_explanation(f) ==
         "scalar on A CPU (its tiles stay unused: the CPU, or what it runs under, does not report "
-        "AMX-BF16 and AVX512-BF16)");
+        "AMX-BF16 and AVX512-VNNI and AVX512-BF16)");
   f.amx_bf16 = f.avx512_bf16 = true;
   note_tile_permission(f, ENOSYS, 0);
   CHECK(isa_explanation(f) == "scalar on A CPU (the kernel refused AMX tiles (arch_prctl: Function not implemented))");

@@ -32,7 +32,8 @@ std::vector<FuzzInput> seeds() {
   all.push_back(
       bytes_of("# a comment\n"
                "arch = 'resnet26'\nwidth = 0.5\nprecision = \"w8a8\"\nclasses = 12\nimage-size = 64\n"
-               "granularity = \"per_tensor\"\nquant-mode = \"fake\"\nlr = 1e-2\nnesterov = false\n"
+               "granularity = \"per_tensor\"\nquant-mode = \"fake\"\nquant-scheme = 'nearest'\nbf16-weights = true\nlr "
+               "= 1e-2\nnesterov = false\n"
                "seed = 18_446\noptimizer = 'lars'\nschedule = \"step\"\ndata = \"a/b\\u00e9\"\n"
                "[layers.\"layer1.0.conv2\"]\nprecision = \"w8a8\"\n[layers]\nfc = { precision = \"bf16\" }\n"));
   return all;

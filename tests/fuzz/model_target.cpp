@@ -85,7 +85,11 @@ std::vector<FuzzInput> seeds() {
   for (const char* precision : {"w4a4-fl8", "w8a8", "bf16"}) {
     NetworkOptions options = small_options(precision, 0.05);
     options.per_channel_by = PerChannelBy::kShiftFold;
-    if (all.size() == 1) options.overrides = {{"layer2.0.conv2", {4, 8}}};
+    if (all.size() == 2) {
+      options.overrides = {{"layer2.0.conv2", {4, 8}}};
+      options.scheme = QuantScheme::kNearest;
+      options.bf16_weights = options.signed_block_input = true;
+    }
     const Model model = calibrated_model(options);
     save_served(dir / "served", make_served(model));
     all.push_back(without_checksums(dir / "served"));

@@ -1,5 +1,5 @@
-// Every target on its seeds, on the inputs kept in corpus/, and on changed copies of both: what a fuzzer found once
-// stays found, and builds without one still try some damage.
+// Every target on its seeds, on the inputs kept in corpus/ (a choice of those that reached new code, and what ever
+// failed), and on changed copies of both: builds without a fuzzer still try some damage.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -16,8 +16,10 @@ namespace {
 constexpr uint32_t kRounds = 300;  // a target: half a second in a release build, some seconds under sanitizers
 
 std::vector<FuzzInput> kept_inputs(const char* target) {
-  const std::filesystem::path folder = std::filesystem::path(NIBBLE_SOURCE_ROOT) / "tests/fuzz/corpus" / target;
-  if (!std::filesystem::exists(folder)) return {};
+  const std::filesystem::path corpus = std::filesystem::path(NIBBLE_SOURCE_ROOT) / "tests/fuzz/corpus";
+  REQUIRE(std::filesystem::is_directory(corpus));
+  const std::filesystem::path folder = corpus / target;
+  if (!std::filesystem::exists(folder)) return {};  // models are too large to keep: their seeds are made
   std::vector<std::filesystem::path> paths;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());

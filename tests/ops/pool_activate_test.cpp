@@ -71,7 +71,8 @@ Pooled naive_max_pool(const Image& image, const Doubles& z) {
 
 /// METHOD.md section 2, for values behind ReLU.
 double clip_slope(double value, const ActivationQuantizer& q, size_t c) {
-  const float bucket = std::floor(static_cast<float>(value) * q.scale[c]);
+  const float t = static_cast<float>(value) * q.scale[c], bucket = std::floor(t);
+  if (q.scheme == QuantScheme::kNearest) return t < q.top() ? 1.0 : t == q.top() ? 0.5 : 0.0;
   return bucket < 1 ? 0.5 : bucket < q.top() ? 1.0 : bucket == q.top() ? 0.5 : 0.0;
 }
 
@@ -92,6 +93,7 @@ struct Use {
   const char* name;
   int bits;  // 0: no quantizer
   bool dequantize, through, direct;
+  QuantScheme scheme = QuantScheme::kPaper;
 };
 constexpr Use kUses[] = {
     {"bf16", 0, false, false, true},
@@ -99,6 +101,7 @@ constexpr Use kUses[] = {
     {"u8", 8, false, true, false},
     {"u4 and z", 4, false, true, true},
     {"u4 dequantized", 4, true, true, false},
+    {"u4 to nearest and z", 4, false, true, true, QuantScheme::kNearest},
 };
 
 void check_outputs(const Activated& out, const Doubles& pooled, const Use& use, const ActivationQuantizer* q,
@@ -109,7 +112,8 @@ void check_outputs(const Activated& out, const Doubles& pooled, const Use& use, 
   Doubles expected;
   for (const double v : pooled) {
     const float scale = q->scale[expected.size() % channels];
-    const float code = std::floor(std::min(static_cast<float>(v) * scale, q->top()));
+    const float clipped = std::min(static_cast<float>(v) * scale, q->top());
+    const float code = std::floor(use.scheme == QuantScheme::kNearest ? clipped + 0.5f : clipped);
     expected.push_back(use.dequantize ? rounded(static_cast<double>(code / scale)) : static_cast<double>(code));
   }
   CHECK(first_beyond(values_of(out.codes.value()), expected, kExact) == "");
@@ -123,8 +127,8 @@ void check_pool(const Tensor& z, const Shape& pooled_shape, const Doubles& poole
   const size_t c = at(z.shape().back());
   std::optional<ActivationQuantizer> quantizer;
   if (use.bits != 0)
-    quantizer =
-        make_activation_quantizer(random_bounds(z.shape().back(), 5, 0.4f, 2.0f), use.bits, false, FactorForm::kFold);
+    quantizer = make_activation_quantizer(random_bounds(z.shape().back(), 5, 0.4f, 2.0f), use.bits, false,
+                                          FactorForm::kFold, use.scheme);
   const ActivationQuantizer* q = quantizer ? &*quantizer : nullptr;
   const Tensor through = random_bf16(pooled_shape, 6), direct = random_bf16(pooled_shape, 7);
   const Doubles t = values_of(through), d = values_of(direct);

@@ -50,7 +50,8 @@ TEST_CASE("tasks: one image's map keeps many threads busy, by rows, by panels, a
   struct Case {
     int64_t side, outputs, workers, row_parts, panel_parts;
   };
-  for (const Case& e : std::vector<Case>{{28, 128, 24, 14, 1},
+  for (const Case& e : std::vector<Case>{{28, 128, 24, 10, 2},
+                                         {14, 256, 6, 3, 2},
                                          {28, 128, 25, 10, 2},
                                          {28, 128, 28, 14, 2},
                                          {28, 128, 64, 14, 4},

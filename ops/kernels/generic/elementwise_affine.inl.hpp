@@ -5,7 +5,8 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-/// The kernel below with or without the addition of the offset, which takes a port of 12 operations a vector.
+/// The kernel below, compiled with and without the addition of the offset: it would be one of about ten operations on
+/// each vector of every inner convolution's output.
 template <bool kOffset, typename Acc>
 NIBBLE_INLINE void affine_quantize_as(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
                                       const float* a, UnsignedQuantizer q, Rows<uint8_t> codes) {

@@ -121,7 +121,7 @@ NIBBLE_INLINE typename V::F relu(typename V::F v) {
   return V::max(v, V::splat(0.0f));
 }
 
-/// The unsigned code of x as a float: floor(min(max(x * scale, 0), top)); truncation is floor from 0 up.
+/// The unsigned code of x as a float: floor(min(max(x * scale, 0) + offset, top)); truncation is floor from 0 up.
 template <typename V>
 NIBBLE_INLINE typename V::F clamped(typename V::F x, typename V::F scale, typename V::F offset, typename V::F top) {
   return V::min(relu<V>(x * scale) + offset, top);

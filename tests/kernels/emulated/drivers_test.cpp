@@ -153,7 +153,8 @@ TEST_CASE("emulated drivers: a product by images and one by planes, cut for any 
     g.n = op.shape.n;
     const Tensor expected = conv_accumulators(layer, op.x);  // by images where there are 32 of them
     check_cuts(layer, op, {cut_by_shape(g)}, expected);
-    check_cuts(layer, op, {cut_for_workers(g, layer.forward, 25)}, expected);
+    for (const int64_t workers : {2, 7, 25, 64})
+      check_cuts(layer, op, {cut_for_workers(g, layer.forward, workers)}, expected);
     check_cuts(layer, op, strips(g, g.points() < 200 ? 1 : 3), expected);
   });
 }
