@@ -28,7 +28,12 @@ class StudyPickCommand : public Command {
   const char* notes() const override {
     return "\n\nModels are compared by top1: the published metric (the best epoch of the curve smoothed over five "
            "epochs),\nas the mean over the seeds. The file that is named is one training's, after its last step: "
-           "top1_last is its own\naccuracy, the one that nibble eval gives.";
+           "top1_last is its own\naccuracy, the one that nibble eval gives.\n\n"
+           "--json: a model is all seeds of one precision and width: name (of its first training), precision, width, "
+           "seeds (their\nnumber), top1 (mean, percent), top1_error (its standard error), top1_last (of the training "
+           "named), linear_ratio,\nquadratic_ratio, memory_ratio, served_bytes, ms (0: not measured). The one picked "
+           "has model and result (files;\nempty: not there), given_up, best_of_all, next_better (null: none) and "
+           "points (all under the budget) as well.";
   }
 
   void declare(CLI::App& app) override {

@@ -1,6 +1,7 @@
 // nibble study report
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
@@ -29,7 +30,8 @@ class StudyReportCommand : public Command {
   void declare(CLI::App& app) override {
     add_option(app, "STUDY", study_, "study folder, or a study.json").required();
     add_option(app, "--out", out_, "the page to write (default: STUDY/report/index.html); the data go beside it");
-    add_flag(app, "--json", json_, "print one JSON object: the files written, and the points");
+    add_flag(app, "--json", json_,
+             "print one JSON object: the files written, the points, and those missing of the plan (null: no plan)");
   }
 
   int run() override {
@@ -38,7 +40,8 @@ class StudyReportCommand : public Command {
     const fs::path folder = fs::is_directory(study) ? study / "" : study.parent_path() / "";
     const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
     if (out_.empty()) make_folder(out.parent_path());
-    const std::vector<std::string> missing = missing_points(study, points);
+    const std::optional<std::vector<std::string>> planned = missing_points(study, points);
+    const std::vector<std::string> missing = planned.value_or(std::vector<std::string>());
     const StudyReportFiles files = write_study_report(points, folder.parent_path().filename().string(), missing, out);
     if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     const std::string to_come =
@@ -46,7 +49,7 @@ class StudyReportCommand : public Command {
     message(fmt::format("report on {}{}: {} ({} bytes), beside it study.json, points.csv, pareto.svg",
                         counted(static_cast<int64_t>(points.size()), "point"), to_come, out.string(),
                         grouped(static_cast<int64_t>(files.bytes))));
-    if (json_) print_json(files, points, missing);
+    if (json_) print_json(files, points, planned);
     return 0;
   }
 
@@ -57,21 +60,22 @@ class StudyReportCommand : public Command {
     if (error) throw DiskError("cannot make the folder '{}': {}", folder.string(), error.message());
   }
 
-  /// What the plan of a study folder has and `points` do not. A plan that cannot be read is no reason to give no
-  /// report.
-  static std::vector<std::string> missing_points(const fs::path& study, const std::vector<PointResult>& points) {
+  /// What the plan of a study folder has and `points` do not; none without a plan, as of a single file. A plan that
+  /// cannot be read is no reason to give no report.
+  static std::optional<std::vector<std::string>> missing_points(const fs::path& study,
+                                                                const std::vector<PointResult>& points) {
     std::error_code ignored;
-    if (!fs::is_regular_file(plan_path(study), ignored)) return {};
+    if (!fs::is_regular_file(plan_path(study), ignored)) return std::nullopt;
     try {
       return read_plan(study).without(points);
     } catch (const Error& e) {
       warn(fmt::format("the report does not say what is still to come: {}", e.what()));
-      return {};
+      return std::nullopt;
     }
   }
 
   static void print_json(const StudyReportFiles& files, const std::vector<PointResult>& points,
-                         const std::vector<std::string>& missing) {
+                         const std::optional<std::vector<std::string>>& missing) {
     nlohmann::ordered_json j;
     j["page"] = files.page.string();
     j["json"] = files.json.string();
@@ -80,7 +84,7 @@ class StudyReportCommand : public Command {
     j["bytes"] = files.bytes;
     j["points"] = nlohmann::ordered_json::array();
     for (const PointResult& p : points) j["points"].push_back(point_json(p));
-    j["missing"] = missing;
+    j["missing"] = missing ? nlohmann::ordered_json(*missing) : nlohmann::ordered_json();
     print_object(j);
   }
 

@@ -42,6 +42,12 @@ class StudyRunCommand : public Command {
            "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1";
   }
 
+  const char* notes() const override {
+    return "\n\nPoints in the published arithmetic (--preset paper, --quant-mode fake), bf16 ones too, cannot be "
+           "served: they have\nneither bytes nor milliseconds, so nibble study pick finds them under a budget of cost "
+           "(--max-linear, ...), not\nunder --max-bytes or --max-ms, and nibble study measure passes them by.";
+  }
+
   void declare(CLI::App& app) override {
     add_option(app, "--out", args_.out, "folder of the study, new or begun").required();
     add_option(app, "--widths", args_.grid.widths, "filter multipliers (new study: 0.5,0.75,1,1.5)").delimiter(',');
@@ -106,8 +112,13 @@ class StudyRunCommand : public Command {
         format_table(rows) + fmt::format(
                                  "\n{} points, about {} to go (steps still to train, by a probe; evaluations come on "
                                  "top){}",
-                                 estimates.size(), duration(total), overrides_text());
+                                 estimates.size(), duration(total), overrides_text() + preset_text());
     args_.dry_run ? print(text) : message(text);
+  }
+
+  std::string preset_text() const {
+    const std::string summary = recipe_.preset_summary();
+    return summary.empty() ? "" : "\npreset " + summary;
   }
 
   /// The layers that every point has at a precision of their own.
@@ -146,6 +157,7 @@ class StudyRunCommand : public Command {
     j["layers"] = nlohmann::ordered_json::object();
     for (const PrecisionOverride& o : recipe_.options.network.overrides)
       j["layers"][o.layer] = precision_text(o.precision);
+    if (const nlohmann::ordered_json preset = recipe_.preset_json(); !preset.is_null()) j["preset"] = preset;
     return j;
   }
 

@@ -104,7 +104,7 @@ class Train : public Command {
     j["steps"] = p.steps;
     j["steps_per_epoch"] = p.steps_per_epoch;
     j["quantized_from"] = p.quantized_from;
-    if (const std::string summary = arguments_.preset_summary(); !summary.empty()) j["preset"] = summary;
+    if (const nlohmann::ordered_json preset = arguments_.preset_json(); !preset.is_null()) j["preset"] = preset;
     return j;
   }
 

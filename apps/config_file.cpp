@@ -195,6 +195,14 @@ std::string without_options(const std::string& config, const std::set<std::strin
   return kept;
 }
 
+std::string with_missing_options(const std::string& config, const std::string& defaults) {
+  const std::map<std::string, std::string> has = lines_of(config);
+  std::string missing;
+  for (const auto& [name, value] : lines_of(defaults))
+    if (!name.starts_with("[") && !has.contains(name)) missing += name + " = " + value + "\n";
+  return missing + config;
+}
+
 ConfigDifference first_difference(const std::string& first, const std::string& second,
                                   const std::set<std::string>& ignored) {
   const std::map<std::string, std::string> a = lines_of(first), b = lines_of(second);

@@ -27,6 +27,9 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
 /// A config text without the lines of some options.
 std::string without_options(const std::string& config, const std::set<std::string>& names);
 
+/// A config text with the lines of `defaults` in front whose options it does not have, as of a version before them.
+std::string with_missing_options(const std::string& config, const std::string& defaults);
+
 /// Name and values of the first option that two config texts give differently; an empty name when there is none.
 struct ConfigDifference {
   std::string name, first, second;

@@ -77,7 +77,7 @@ std::string shell_quoted(const std::string& word) {
     const auto byte = static_cast<unsigned char>(c);
     return byte >= 0x80 || std::isalnum(byte) != 0 || std::string_view("_./,:=+-@%").find(c) != std::string_view::npos;
   };
-  if (!escapes && !word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  if (!escapes && !word.empty() && word[0] != '=' && std::all_of(word.begin(), word.end(), plain)) return word;
   std::string quoted = escapes ? "$'" : "'";
   for (const char c : word) {
     const auto byte = static_cast<unsigned char>(c);

@@ -20,7 +20,8 @@ std::string printable(const std::string& text);
 /// The same for a name inside of a line: line ends, too, which would forge a line.
 std::string one_line(const std::string& name);
 /// A word of a command that is printed to be pasted into a shell: as it is, or in quotes where a shell would split or
-/// change it: 'my run'; with control characters $'a\nb', which bash and zsh read.
+/// change it: 'my run', '=x' (zsh); with control characters $'a\nb', which bash and zsh read. Quotes do not keep a
+/// program from taking a word that begins with - for an option.
 std::string shell_quoted(const std::string& word);
 /// Lines on stderr, unless quiet; printable.
 void message(const std::string& lines);

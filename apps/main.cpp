@@ -54,11 +54,21 @@ std::vector<std::string> unknown_words(const CLI::App& app, const CLI::App* chos
   return words;
 }
 
-/// The first word the parser did not know, with the nearest one it does.
-UsageError unknown_word(const CLI::App& app, const CLI::App* chosen) {
+/// Whether the word stands behind "--" in the line, and nowhere else.
+bool behind_mark(const std::vector<std::string>& line, const std::string& word) {
+  const auto mark = std::find(line.begin(), line.end(), "--");
+  return mark != line.end() && std::find(line.begin(), mark, word) == mark;
+}
+
+/// The first word of the line that the parser did not know, with the nearest one it does.
+UsageError unknown_word(const CLI::App& app, const CLI::App* chosen, const std::vector<std::string>& line) {
   const CLI::App& where = chosen != nullptr ? *chosen : app;
   const std::vector<std::string> rest = unknown_words(app, chosen);
   std::string word = rest.empty() ? "?" : rest.front();
+  if (behind_mark(line, word))
+    return UsageError(
+        "'{0}' stands behind '--' and so is an argument, which nibble {1}does not take; see nibble {1}--help", word,
+        words_of(chosen));
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
   const std::vector<std::string> known = known_words(where);
   if (word.starts_with("-") && std::find(known.begin(), known.end(), word) != known.end())
@@ -86,9 +96,8 @@ std::string complaint(const CLI::ParseError& e, const CLI::App& where) {
 }
 
 /// The parser takes the word behind "--out=" for its value.
-void refuse_empty_values(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
+void refuse_empty_values(const std::vector<std::string>& line) {
+  for (const std::string& word : line) {
     if (word == "--") return;
     if (word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1)
       throw UsageError("{} is empty, as from a variable that is not set; give it a value or leave it away",
@@ -171,16 +180,17 @@ int run(int argc, char** argv) {
     for (const CLI::App* a = &app; !a->get_subcommands().empty(); a = deepest) deepest = a->get_subcommands().front();
     return deepest;
   };
-  refuse_empty_values(argc, argv);
+  const std::vector<std::string> line(argv + std::min(argc, 1), argv + argc);
+  refuse_empty_values(line);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {
-    throw unknown_word(app, parsed_command());
+    throw unknown_word(app, parsed_command(), line);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return show(app, e);  // --help, --version
     const CLI::App* command = parsed_command();
     if (dynamic_cast<const CLI::RequiredError*>(&e) != nullptr && !unknown_words(app, command).empty())
-      throw unknown_word(app, command);  // it may be what is missing, misspelt
+      throw unknown_word(app, command, line);  // it may be what is missing, misspelt
     throw UsageError("{}; see nibble {}--help", complaint(e, command != nullptr ? *command : app), words_of(command));
   }
   if (chosen == nullptr) {

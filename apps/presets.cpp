@@ -1,5 +1,7 @@
 #include "apps/presets.hpp"
 
+#include <algorithm>
+
 #include "engine/error.hpp"
 
 namespace nibble::apps {
@@ -20,7 +22,6 @@ arch = "resnet50"
 image-size = 224
 min-crop = 0.08
 batch-size = 8192
-shard = 64                   # images a device: 64 or 128, which of them is not published
 epochs = 250
 steps = 0
 schedule = "paper"
@@ -37,8 +38,21 @@ eval-every = 1
 
 }  // namespace
 
+int64_t Preset::shard_of(int64_t batch_size) const {
+  constexpr int64_t kSmallest = 16;  // fewer images of a larger batch: the statistics would be of another kind
+  int64_t shard = std::min(largest_shard, batch_size);
+  while (shard > 1 && batch_size % shard != 0) --shard;
+  if (shard < kSmallest && shard < batch_size)
+    throw UsageError(
+        "--batch-size {} has no divisor from {} to {} for the shard of --preset {}; use a multiple of {}, or give "
+        "--shard",
+        batch_size, kSmallest, largest_shard, name, largest_shard);
+  return shard;
+}
+
 const Preset& preset_named(const std::string& name) {
-  static const Preset paper{.name = "paper", .options = kPaper, .lr_of_256 = 0.1};
+  // Images a device: 64 or 128, which of them is not published.
+  static const Preset paper{.name = "paper", .options = kPaper, .lr_of_256 = 0.1, .largest_shard = 64};
   if (name != paper.name) throw UsageError("--preset is '{}'; the only one there is: {}", name, paper.name);
   return paper;
 }

@@ -12,7 +12,7 @@ build=build/release
 
 say() { printf '\n== %s\n' "$*"; }
 run() {
-  printf '$ %s\n' "$*" >&2
+  printf '$%s\n' "$(printf ' %q' "$@")" >&2
   "$@"
 }
 # value KEY FILE: a top-level string or number of the last JSON object in FILE.

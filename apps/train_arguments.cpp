@@ -1,6 +1,8 @@
 #include "apps/train_arguments.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "apps/command_line.hpp"
@@ -28,7 +30,8 @@ void TrainArguments::declare(CLI::App& app, const std::set<std::string>& without
   app_ = &app;
   add_option(app, "--preset", preset_name_,
              "paper: the published recipe and arithmetic (which is not served) for all options that neither the "
-             "command line nor --config gives; its learning rate is 0.1 for 256 images of --batch-size");
+             "command line nor --config gives; its learning rate is 0.1 for 256 images of --batch-size, its shard the "
+             "largest divisor of --batch-size up to 64");
   declare_fields(app, leave_out(data_, without), "Options");
   declare_fields(app, leave_out(network_, without), "Network");
   declare_fields(app, leave_out(training_, without), "Training");
@@ -40,11 +43,15 @@ std::set<std::string> TrainArguments::given() const {
   return names;
 }
 
+bool TrainArguments::is_given(const std::string& name) const {
+  return of_files_.contains(name) || given().contains(name);
+}
+
 void TrainArguments::read_preset() {
   if (preset_name_.empty()) return;
   preset_ = &preset_named(preset_name_);
   of_preset_ = parse_config(preset_->options, "--preset " + preset_name_, all_, given(), options.network.overrides);
-  of_preset_.insert("lr");
+  of_preset_.insert({"lr", "shard"});
 }
 
 void TrainArguments::read(const std::string& file) {
@@ -58,8 +65,12 @@ void TrainArguments::read_text(const std::string& text, const std::string& sourc
 }
 
 void TrainArguments::resolve() {
-  if (preset_ != nullptr && !given().contains("lr") && !of_files_.contains("lr"))
+  if (preset_ != nullptr && !is_given("lr"))
     options.lr = preset_->lr_of_256 * static_cast<double>(options.batch_size) / 256;
+  if (preset_ != nullptr && !is_given("shard") && options.batch_size > 0)
+    options.shard = preset_->shard_of(options.batch_size);
+  std::copy_if(of_preset_.begin(), of_preset_.end(), std::inserter(instead_, instead_.end()),
+               [&](const std::string& name) { return is_given(name); });
   resolve_texts(texts_, options.network);
   options.validate();
 }
@@ -70,11 +81,30 @@ std::string TrainArguments::config_text(const std::set<std::string>& without) co
 
 std::string TrainArguments::preset_summary() const {
   if (preset_ == nullptr) return "";
+  const nlohmann::ordered_json preset = preset_json();
   std::istringstream lines(write_config(all_, {}));
-  std::string summary;
+  std::string summary, instead;
   for (std::string line; std::getline(lines, line);)
-    if (of_preset_.contains(line.substr(0, line.find(" = ")))) summary += (summary.empty() ? ": " : ", ") + line;
-  return preset_->name + summary;
+    if (preset["options"].contains(line.substr(0, line.find(" = ")))) summary += (summary.empty() ? ": " : ", ") + line;
+  for (const auto& name : preset["overridden"])
+    instead += (instead.empty() ? "; given instead: " : ", ") + name.get<std::string>();
+  return preset_->name + summary + instead;
+}
+
+nlohmann::ordered_json TrainArguments::preset_json() const {
+  if (preset_ == nullptr) return {};
+  nlohmann::ordered_json j;
+  j["name"] = preset_->name;
+  j["options"] = nlohmann::ordered_json::object();
+  j["overridden"] = nlohmann::ordered_json::array();
+  for (const OptionField& field : all_) {
+    if (!of_preset_.contains(field.name)) continue;
+    if (instead_.contains(field.name))
+      j["overridden"].push_back(field.name);
+    else
+      std::visit([&](const auto* value) { j["options"][field.name] = *value; }, field.value);
+  }
+  return j;
 }
 
 }  // namespace nibble::apps

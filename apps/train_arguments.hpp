@@ -1,5 +1,6 @@
 // The options of a training run as the command line and a config file give them; shared by train and study.
 #pragma once
+#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,23 +28,28 @@ class TrainArguments {
   void read(const std::string& file);
   /// The same from a text that errors call `source`.
   void read_text(const std::string& text, const std::string& source);
-  /// Turns texts into enumerations and checks ranges; UsageError. With a preset, a learning rate that neither the
-  /// command line nor a file gave follows from the batch size.
+  /// Turns texts into enumerations and checks ranges; UsageError. With a preset, a learning rate and a shard that
+  /// neither the command line nor a file gave follow from the batch size.
   void resolve();
   /// All options as TOML, except those in `without`; read() makes the same options of it.
   std::string config_text(const std::set<std::string>& without = {}) const;
-  /// The name of the preset that was read, and its options with the values they have now: "paper: epochs = 250, ...";
-  /// empty without one.
+  /// The name of the preset that was read, its options that are in use with their values, and the names of those that
+  /// the command line or a file gave instead: "paper: epochs = 250, ...; given instead: shard"; empty without one.
   std::string preset_summary() const;
+  /// The same: {"name": "paper", "options": {"epochs": 250, ...}, "overridden": ["shard"]}; null without one.
+  nlohmann::ordered_json preset_json() const;
 
   TrainOptions options;
 
  private:
+  /// Given by the command line or a file.
+  bool is_given(const std::string& name) const;
+
   CLI::App* app_ = nullptr;
   NetworkTexts texts_;
   std::string preset_name_;
-  const Preset* preset_ = nullptr;  // once it is read
-  std::set<std::string> of_preset_, of_files_;
+  const Preset* preset_ = nullptr;                        // once it is read
+  std::set<std::string> of_preset_, of_files_, instead_;  // instead_: of the preset's, once they are resolved
   std::vector<OptionField> data_, network_, training_, all_;
 };
 

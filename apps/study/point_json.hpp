@@ -1,4 +1,5 @@
-// A finished point as commands print it: the same keys everywhere.
+// A finished point as `study run` and `study report` print it; `study pick` prints groups over seeds, by keys of its
+// own.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 

@@ -190,8 +190,10 @@ void StudyRun::unpack_kept() {
   kept_.clear();
 }
 
-/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe.
+/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe. Options
+/// that its version did not have yet were at their defaults.
 void StudyRun::refuse_other_recipes() {
+  const std::string defaults = TrainArguments().config_text();
   for (const StudyPoint& p : plan_.points) {
     fs::path source = result_path(args_.out, p.name()), remedy = folder_of(p);
     std::string config;
@@ -208,9 +210,10 @@ void StudyRun::refuse_other_recipes() {
       source = config_of(p);
       config = read_text_file(source, kLongestConfig);
     }
+    if (config.empty()) continue;
     set_point(p);
-    const ConfigDifference d = difference_of(recipe_.config_text(), config, kHarmless);
-    if (!config.empty() && !d.name.empty())
+    const ConfigDifference d = difference_of(recipe_.config_text(), with_missing_options(config, defaults), kHarmless);
+    if (!d.name.empty())
       throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
                        source.string(), d.name, d.second, d.first, remedy.string());
   }

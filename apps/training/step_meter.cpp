@@ -11,11 +11,11 @@ namespace {
 constexpr double kPlainLineEvery = 10;  // seconds between progress lines when stderr is no terminal
 constexpr double kRedrawEvery = 0.2;
 
-double seconds_since(StepMeter::Clock::time_point begin) {
-  return std::chrono::duration<double>(StepMeter::Clock::now() - begin).count();
-}
-
 }  // namespace
+
+double StepMeter::seconds_since(Clock::time_point begin) const {
+  return std::chrono::duration<double>(now_() - begin).count();
+}
 
 double StepMeter::seconds() const {
   return std::max(1e-9, seconds_since(since_));
@@ -53,12 +53,13 @@ MetricsRecord StepMeter::take(int64_t done, double waited) {
 
 void StepMeter::go_on(double waited) {
   waited_before_ = waited;
-  since_ = Clock::now();
+  since_ = now_();
 }
 
 std::optional<std::string> StepMeter::progress_line(int64_t done, double waited, const StepPace& pace) {
-  if (done != total_ && seconds_since(shown_) < (interactive() ? kRedrawEvery : kPlainLineEvery)) return std::nullopt;
-  shown_ = Clock::now();
+  const double every = interactive() ? kRedrawEvery : kPlainLineEvery;
+  if (done != total_ && shown_ && seconds_since(*shown_) < every) return std::nullopt;
+  shown_ = now_();
   const double elapsed = seconds();
   const double images = static_cast<double>(images_), rate = images / elapsed;
   const double epoch_steps = static_cast<double>(steps_per_epoch_);

@@ -2,8 +2,10 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "apps/step_probe.hpp"
 #include "nn/metrics_log.hpp"
@@ -18,11 +20,13 @@ class StepMeter {
  public:
   using Clock = std::chrono::steady_clock;
 
-  StepMeter(int64_t total_steps, int64_t steps_per_epoch) : total_(total_steps), steps_per_epoch_(steps_per_epoch) {}
+  /// `now` is for tests.
+  StepMeter(int64_t total_steps, int64_t steps_per_epoch, std::function<Clock::time_point()> now = Clock::now)
+      : total_(total_steps), steps_per_epoch_(steps_per_epoch), now_(std::move(now)) {}
 
   void add(const StepResult& step);
   /// The time from `from` to now was not spent on steps.
-  void exclude(Clock::time_point from) { since_ += Clock::now() - from; }
+  void exclude(Clock::time_point from) { since_ += now_() - from; }
 
   /// Steps since the last line.
   int64_t steps() const { return steps_; }
@@ -31,8 +35,9 @@ class StepMeter {
   MetricsRecord take(int64_t done, double waited);
   void go_on(double waited);
 
-  /// The progress line, when it is due: a step of a large network takes seconds, so it does not wait for a line of the
-  /// log. `pace` says the time left.
+  /// The progress line, when it is due: at the first step, at the last, and some time after the one before (0.2 s on a
+  /// terminal, 10 s elsewhere). A step of a large network takes seconds, so it does not wait for a line of the log.
+  /// `pace` says the time left.
   std::optional<std::string> progress_line(int64_t done, double waited, const StepPace& pace);
 
   /// Of all steps; 0 before the first.
@@ -41,11 +46,14 @@ class StepMeter {
   std::optional<double> last_loss() const;
 
  private:
+  double seconds_since(Clock::time_point begin) const;
   /// Since the last line; never 0.
   double seconds() const;
 
   int64_t total_, steps_per_epoch_;
-  Clock::time_point since_ = Clock::now(), shown_;
+  std::function<Clock::time_point()> now_;
+  Clock::time_point since_ = now_();
+  std::optional<Clock::time_point> shown_;
   double loss_ = 0, waited_before_ = 0, finished_seconds_ = 0;
   int64_t top1_ = 0, images_ = 0, steps_ = 0, all_images_ = 0;
   std::optional<StepResult> last_;

@@ -182,6 +182,13 @@ TEST_CASE("config: two texts differ in the first option that both give, or in an
   CHECK(first_difference("lr = 1\n", a, {"lr"}).first == "nothing");
 }
 
+TEST_CASE("config: options that a text does not have come in front of it with their defaults, and no layers do") {
+  const std::string old = "lr = 0.1\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
+  const std::string defaults = "keep = 3\nlr = 0.05\nprecision = 'w4a4'\n\n[layers.\"conv1\"]\nprecision = \"bf16\"\n";
+  CHECK(with_missing_options(old, defaults) == "keep = 3\nprecision = 'w4a4'\n" + old);
+  CHECK(with_missing_options(old, old) == old);
+}
+
 TEST_CASE("config: a text without some options keeps the others and the layers, in order") {
   const std::string layers = "\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
   CHECK(without_options("lr = 0.1\nkeep = 3\nkeeper = 1\ndata = 'a = b'\n" + layers, {"keep", "data"}) ==

@@ -18,6 +18,7 @@ TEST_CASE("console: words of printed commands are quoted where a shell needs it,
   for (const char* plain : {"runs/a", "/tmp/lr=0.1_b-2,c@3:4+5%", "../w4a4-fl8-x1-s0", "caf\xc3\xa9"})
     CHECK(shell_quoted(plain) == plain);
   CHECK(shell_quoted("my run") == "'my run'");
+  CHECK(shell_quoted("=ls") == "'=ls'");  // zsh: the path of ls
   CHECK(shell_quoted("") == "''");
   CHECK(shell_quoted("it's") == "'it'\\''s'");
   CHECK(shell_quoted("a\\b") == "'a\\b'");

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include "apps/train_arguments.hpp"
 #include "engine/error.hpp"
@@ -95,6 +96,32 @@ TEST_CASE("preset: the learning rate follows the batch size as published, unless
   CHECK(rate("--batch-size 512 --shard 64") == TrainOptions().lr);
 }
 
+TEST_CASE("preset: the shard is the largest divisor of the batch size up to 64, unless line or file give one") {
+  const auto shard = [](const std::string& line, const std::string& file = "") {
+    TrainArguments a;
+    parse(a, line, file);
+    return a.options.shard;
+  };
+  CHECK(shard("--preset paper --batch-size 32") == 32);
+  CHECK(shard("--preset paper --batch-size 96") == 48);
+  CHECK(shard("--preset paper --batch-size 128") == 64);
+  CHECK(shard("--preset paper --batch-size 7") == 7);
+  CHECK(shard("--preset paper --batch-size 1") == 1);
+  CHECK(shard("--preset paper --batch-size 272") == 34);
+  CHECK(shard("--preset paper", "batch-size = 96\n") == 48);
+  CHECK(shard("--preset paper --batch-size 96 --shard 12") == 12);
+  CHECK(shard("--preset paper --batch-size 96", "shard = 24\n") == 24);
+  CHECK(shard("--preset paper --batch-size 67 --shard 1") == 1);
+  CHECK(shard("--batch-size 64") == TrainOptions().shard);
+  for (const std::string batch : {"65", "67", "134"})  // 13, 1 and 2 images
+    CHECK_THROWS_WITH_AS(shard("--preset paper --batch-size " + batch),
+                         doctest::Contains(("--batch-size " + batch + " has no divisor from 16 to 64").c_str()),
+                         UsageError);
+  CHECK_THROWS_WITH_AS(shard("--preset paper --batch-size 0"), doctest::Contains("--batch-size is 0"), UsageError);
+  CHECK_THROWS_WITH_AS(shard("--preset paper --batch-size 96 --shard 64"),
+                       doctest::Contains("--batch-size 96 is not a multiple of --shard 64"), UsageError);
+}
+
 TEST_CASE("preset: the command line wins over the file, that over the preset, that over the default") {
   TrainArguments a;
   parse(a, "--preset paper --epochs 3 --no-same-padding --label-smoothing 0.1",
@@ -118,14 +145,34 @@ TEST_CASE("preset: the resolved config holds its options and not its name, and m
   CHECK(again.preset_summary().empty());
 }
 
-TEST_CASE("preset: its summary names its options with the values of this run, and no others") {
+TEST_CASE("preset: its summary names its options that are in use with their values, and which were given instead") {
   TrainArguments a;
-  parse(a, "--preset paper --batch-size 128 --keep 7");
+  parse(a, "--preset paper --batch-size 96 --keep 7", "epochs = 3\nper-class = 4\n");
   const std::string text = a.preset_summary();
   CHECK(text.starts_with("paper: "));
-  for (const char* part : {"lr = 0.05", "batch-size = 128", "epochs = 250", "quant-mode = 'fake'", "min-crop = 0.08"})
+  for (const char* part : {"lr = 0.0375", "shard = 48", "quant-mode = 'fake'", "min-crop = 0.08"})
     CHECK_MESSAGE(has(text, part), text);
-  CHECK_FALSE(has(text, "keep"));
+  for (const char* part : {"keep", "per-class", "batch-size = ", "epochs = 3"}) CHECK_MESSAGE(!has(text, part), text);
+  CHECK_MESSAGE(text.ends_with("; given instead: batch-size, epochs"), text);
+
+  const nlohmann::json j = a.preset_json(), &options = j.at("options");
+  CHECK(j.at("name") == "paper");
+  CHECK(j.at("overridden") == std::vector<std::string>{"batch-size", "epochs"});
+  CHECK(options.at("lr").get<double>() == doctest::Approx(0.0375));
+  CHECK(options.at("shard") == 48);
+  CHECK(options.at("quant-mode") == "fake");
+  CHECK(options.at("bf16-weights") == true);
+  CHECK(options.size() == 24);
+  for (const char* name : {"keep", "per-class", "batch-size", "epochs"}) CHECK_FALSE(options.contains(name));
+
+  TrainArguments none;
+  parse(none, "--keep 7");
+  CHECK(none.preset_summary().empty());
+  CHECK(none.preset_json().is_null());
+  TrainArguments whole;
+  parse(whole, "--preset paper");
+  CHECK_FALSE(has(whole.preset_summary(), "instead"));
+  CHECK(whole.preset_json().at("overridden").empty());
 }
 
 TEST_CASE("preset: a name that is none is refused with those there are, a file with a preset by its line") {
@@ -152,6 +199,22 @@ TEST_CASE("preset: a dry run shows it, a resumed run and a begun study refuse it
   CHECK_MESSAGE(plan.code == 0, plan.err);
   CHECK_MESSAGE(has(plan.out, "lr 0.025 paper"), plan.out);
   CHECK_MESSAGE(has(plan.out, "\npreset paper: "), plan.out);
+  const auto preset_of = [](const std::string& command) {
+    return nlohmann::json::parse(run_well(command).out).at("preset");
+  };
+  const nlohmann::json planned = preset_of("train" + line + " --dry-run --json");
+  CHECK(planned.at("name") == "paper");
+  CHECK(planned.at("options").at("lr") == 0.025);
+  CHECK(planned.at("overridden") == std::vector<std::string>{"image-size", "batch-size", "epochs"});
+  const std::string sweep =
+      "study run" + line + " --arch resnet26 --widths 0.1 --precisions bf16 --dry-run --out " + (folder / "none");
+  const std::string swept = run_well(sweep).out;
+  CHECK_MESSAGE(has(swept, "\npreset paper: "), swept);
+  CHECK_MESSAGE(has(swept, "; given instead: arch, image-size, batch-size, epochs"), swept);
+  const nlohmann::json of_study = preset_of(sweep + " --json");
+  CHECK(of_study.at("options") != planned.at("options"));  // no arch
+  CHECK(of_study.at("overridden").at(0) == "arch");
+  CHECK(of_study.at("options").at("lr") == 0.025);
   check_refused("train --data " + data + " --preset papper", 2, "--preset is 'papper'");
   const std::string run = folder / "run";
   const Result trained =
@@ -162,6 +225,11 @@ TEST_CASE("preset: a dry run shows it, a resumed run and a begun study refuse it
   const Result begun = run_program("study run" + line +
                                    " --steps 1 --arch resnet26 --widths 0.1 --precisions bf16 --quiet --out " + study);
   REQUIRE_MESSAGE(begun.code == 0, begun.err);
+  // Of points in the published arithmetic there is no file to serve, so no budget of bytes or time allows them.
+  CHECK_FALSE(std::filesystem::exists(study + "/bf16-x0.1-s0/served.safetensors"));
+  CHECK(has(run_well("study pick --max-linear 1 " + study).out, "not served, not timed"));
+  for (const char* budget : {" --max-bytes 1e9", " --max-ms 1e6"})
+    check_refused("study pick " + study + budget, 2, "no model of the study satisfies at most ");
   check_refused("study run --out " + study + " --preset paper", 2, "has its recipe already");
 }
 

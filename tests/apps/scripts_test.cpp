@@ -64,7 +64,9 @@ class Quickstart {
                  "mkdir -p build/release\ntouch build/release/build.ninja\ncp ../program build/release/nibble\n");
   }
   Result run(const std::string& out) const {
-    const std::string settings = "PATH='" + (folder_ / "bin") + "':\"$PATH\" ";
+    std::string settings = "PATH='" + (folder_ / "bin") + "':\"$PATH\" ";
+    if (program())  // the script works in another folder
+      settings += "NIBBLE_PROGRAM='" + std::filesystem::absolute(*program()).string() + "' ";
     return run_shell(folder_, settings + "bash '" + (folder_ / "tree/apps/quickstart.sh") + "' '" + out + "'");
   }
   std::string steps() const { return read_text(folder_ / "tree/steps"); }
@@ -95,8 +97,10 @@ TEST_CASE("quickstart: it builds, trains, evaluates, exports, finds the same log
   REQUIRE(r.code == 0);
   CHECK(r.out.find("train and served logits are identical on 10 images") != std::string::npos);
   CHECK(r.out.find("== done in ") != std::string::npos);
-  CHECK(r.err.find("nibble predict " + out + "/model.safetensors " + out + "/images/val/checked_cross/00000.jpg\n") !=
-        std::string::npos);
+  const std::string pasted = folder / "run\\ of\\ mine", model = pasted + "/model.safetensors";
+  CHECK(r.err.find("$ build/release/nibble predict " + model + " " + pasted +
+                   "/images/val/checked_cross/00000.jpg\n") != std::string::npos);
+  CHECK(r.out.ends_with("; try: build/release/nibble inspect " + model + "\n"));
   for (const char* made : {"/images/train", "/run/latest", "/model.safetensors"})
     CHECK(std::filesystem::exists(out + made));
   const std::string first = quickstart.steps();

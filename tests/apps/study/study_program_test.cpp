@@ -304,6 +304,33 @@ TEST_CASE("study run: a study keeps the decoder it began with; one of an older v
   CHECK(fs::exists(point + "/result.json"));
 }
 
+TEST_CASE("study run: a result from before an option existed was made with its default, and with no other value") {
+  const TemporaryFolder folder("study-before");
+  const std::string data = folder / "data", study = folder / "study", kept = folder / "kept";
+  if (!make_data(data)) return;
+  const std::string run = "study run --quiet --data " + data + kRecipe + "--widths 0.05 --precisions w4a4 --out ";
+  const std::string point = study + "/w4a4-x0.05-s0";
+  REQUIRE(run_program(run + study).code == 0);
+  for (const char* file : {"/result.json", "/config.resolved.toml"})
+    for (const char* line : {"quant-scheme = 'paper'", "bf16-weights = false"})
+      replace_in(point + file, std::string(line) + (file[1] == 'r' ? "\\n" : "\n"), "");
+  fs::remove(study + "/plan.json");
+  REQUIRE(run_program("study report " + study).code == 0);
+  fs::create_directories(kept);
+  fs::copy_file(study + "/report/study.json", kept + "/study.json");
+  const std::string scheme = " was made with quant-scheme = 'paper', the study has 'nearest'",
+                    rounded = " was made with bf16-weights = false, the study has true";
+  for (const std::string& held : {study, kept}) {
+    const std::string named = held == kept ? kept + "/study.json" : point + "/result.json";
+    check_refused(run + held + " --quant-scheme nearest", 2, named + scheme);
+    check_refused(run + held + " --bf16-weights", 2, named + rounded);
+    const Result same = run_well(run + held + " --dry-run --json");
+    CHECK(nlohmann::json::parse(same.out).at("points")[0].at("state") == "done");
+  }
+  fs::remove(point + "/result.json");  // a run that has begun
+  check_refused(run + study + " --quant-scheme nearest", 2, point + "/config.resolved.toml" + scheme);
+}
+
 TEST_CASE("study run: a point that was judged on fewer images than the validation set has says so at once") {
   const TemporaryFolder folder("study-fewer");
   const std::string data = folder / "data", study = folder / "study";
