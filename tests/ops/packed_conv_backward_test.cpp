@@ -135,17 +135,7 @@ TEST_CASE("the gradient of an image is the same, bit by bit, alone and among ima
       const ConvShape& s = op.shape;
       const Tensor d_y = output_gradient(op).carried;
       INFO(named.name << "; " << p.name);
-      on_every_level([&] {
-        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
-        const Tensor d_x = packed_conv_backward_input(layer, d_y, {s.n, s.h, s.w, s.ic});
-        for (const int64_t image : {int64_t{0}, int64_t{31}, s.n - 1}) {
-          Tensor alone(DType::bf16, {1, s.oh(), s.ow(), s.oc}, d_y.stride());
-          std::memcpy(alone.raw(), d_y.row<bf16>(image * s.oh() * s.ow()), alone.bytes());
-          const Tensor one = packed_conv_backward_input(layer, alone, {1, s.h, s.w, s.ic});
-          for (int64_t pixel = 0; pixel < s.h * s.w; ++pixel)
-            CHECK(std::memcmp(one.row<bf16>(pixel), d_x.row<bf16>(image * s.h * s.w + pixel), 2 * at(s.ic)) == 0);
-        }
-      });
+      on_every_level([&] { check_images_alone(op.layer(Passes::kForwardAndBackward), s, d_y); });
     }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "tests/ops/packed_layers.hpp"
 
@@ -22,6 +23,18 @@ inline OutputGradient output_gradient(const Operands& op) {
   if (scaled)
     for (size_t i = 0; i < g.of_y.size(); ++i) g.of_y[i] *= static_cast<double>(op.weights.scale[i % at(s.oc)]);
   return g;
+}
+
+/// The input gradient of the first, the 32nd and the last image, each made alone, has the bits it has in the batch.
+inline void check_images_alone(const LayerWeights& layer, const ConvShape& s, const Tensor& d_y) {
+  const Tensor d_x = packed_conv_backward_input(layer, d_y, {s.n, s.h, s.w, s.ic});
+  for (const int64_t image : {int64_t{0}, int64_t{31}, s.n - 1}) {
+    Tensor alone(DType::bf16, {1, s.oh(), s.ow(), s.oc}, d_y.stride());
+    std::memcpy(alone.raw(), d_y.row<bf16>(image * s.oh() * s.ow()), alone.bytes());
+    const Tensor one = packed_conv_backward_input(layer, alone, {1, s.h, s.w, s.ic});
+    for (int64_t pixel = 0; pixel < s.h * s.w; ++pixel)
+      CHECK(std::memcmp(one.row<bf16>(pixel), d_x.row<bf16>(image * s.h * s.w + pixel), 2 * at(s.ic)) == 0);
+  }
 }
 
 /// d_x against d_y * w_hat: a sum of exact products in fp32, two fp32 roundings for the scale, one to bf16.

@@ -122,18 +122,8 @@ TEST_CASE("emulated drivers: an image's gradient is the same, bit by bit, by pla
   for (const NamedShape& named : conv_shapes()) {
     const ConvShape& s = named.shape;
     if (s.n < 32) continue;
-    for_each_layer({named}, some_precisions(), [&](const Operands& op) {
-      const Tensor d_y = output_gradient(op).carried;
-      const LayerWeights layer = tiled_layer(op);
-      const Tensor d_x = packed_conv_backward_input(layer, d_y, x_shape(s));
-      for (const int64_t image : {int64_t{0}, int64_t{31}, s.n - 1}) {
-        Tensor alone(DType::bf16, {1, s.oh(), s.ow(), s.oc}, d_y.stride());
-        std::memcpy(alone.raw(), d_y.row<bf16>(image * s.oh() * s.ow()), alone.bytes());
-        const Tensor one = packed_conv_backward_input(layer, alone, {1, s.h, s.w, s.ic});
-        for (int64_t pixel = 0; pixel < s.h * s.w; ++pixel)
-          CHECK(std::memcmp(one.row<bf16>(pixel), d_x.row<bf16>(image * s.h * s.w + pixel), 2 * at(s.ic)) == 0);
-      }
-    });
+    for_each_layer({named}, some_precisions(),
+                   [&](const Operands& op) { check_images_alone(tiled_layer(op), s, output_gradient(op).carried); });
   }
 }
 
