@@ -13,8 +13,6 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
-
 std::string where(const std::string& source, const toml::node& node) {
   return fmt::format("{}:{}", source, node.source().begin.line);
 }

@@ -1,5 +1,6 @@
 // The config file: TOML with the options' names as keys, and per-layer precision tables.
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
@@ -8,6 +9,9 @@
 #include "apps/options.hpp"
 
 namespace nibble::apps {
+
+/// Bytes; a longer file is refused.
+constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
 
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
 /// `given` names the options that the command line has set already: their keys are checked and not stored.

@@ -15,8 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr uint64_t kLongestNote = uint64_t{1} << 20;  // 2000 sessions
-constexpr int kDeepest = 64;                          // levels: copying and printing a value recurse
+constexpr int kDeepest = 64;  // levels: copying and printing a value recurse
 
 std::string text_of(const std::filesystem::path& path) {
   try {

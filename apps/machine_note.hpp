@@ -14,6 +14,9 @@ struct MachineNoteArgs {
   int64_t first_step = 0;  // where this process starts
 };
 
+/// Bytes of machine.json that are read: 2000 sessions.
+constexpr uint64_t kLongestNote = uint64_t{1} << 20;
+
 /// One entry of the list "sessions" per process that worked on the run: version, CPU, kernel level and why, threads,
 /// paths, UTC time of the start, first step; and, when the process ends in order, last step, seconds and images/s.
 /// A process that was killed leaves its entry without an end.

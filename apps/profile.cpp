@@ -119,7 +119,7 @@ std::string shape_text(const ConvShape& s) {
                      s.oh());
 }
 
-std::string layer_table(const Profile& p, const Network& network) {
+std::string layer_times(const Profile& p, const Network& network) {
   const auto found = by_layer(p);
   const auto columns = columns_of(p);
   const auto has_macs = [&](const std::string& zone) {
@@ -165,7 +165,7 @@ nlohmann::ordered_json row_json(const ZoneTotal& z, const Profile& p) {
 }  // namespace
 
 std::string profile_text(const Profile& profile, const Network& network) {
-  const std::string layers = layer_table(profile, network);
+  const std::string layers = layer_times(profile, network);
   return pass_table(profile) + "\n\n" + (layers.empty() ? "" : layers + "\n\n") + peaks_text(profile) + "\n";
 }
 

@@ -10,7 +10,7 @@
 namespace nibble {
 namespace {
 
-constexpr int kAttempts = 10;
+constexpr int kCropAttempts = 10;
 constexpr double kMinRatio = 3.0 / 4.0, kMaxRatio = 4.0 / 3.0;
 constexpr float kLogMaxRatio = 0.28768207f;  // ln(4/3) = -ln(3/4)
 
@@ -48,7 +48,7 @@ TrainCrop train_crop(int width, int height, const TrainTransform& t, const Sampl
   TrainCrop crop;
   crop.mirrored = rng.below(2) == 1 && t.flip;
   const double area = static_cast<double>(width) * height;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  for (int attempt = 0; attempt < kCropAttempts; ++attempt) {
     const double target = area * (t.min_crop + (1.0 - t.min_crop) * rng.uniform());
     const double ratio = exp_exact(kLogMaxRatio * (2.0f * rng.uniform() - 1.0f));
     const int w = static_cast<int>(std::floor(std::sqrt(target * ratio) + 0.5));

@@ -19,10 +19,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint64_t kLongestLog = uint64_t{1} << 30;  // 5 million lines of 200 bytes
-constexpr size_t kLongestLine = size_t{1} << 20;     // ours have some hundred bytes
+constexpr size_t kLongestLine = size_t{1} << 20;  // ours have some hundred bytes
 
-std::string json_string(std::string_view text) {
+std::string json_text(std::string_view text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -55,7 +54,7 @@ std::pair<std::string, int64_t> cut(std::string_view text, std::optional<int64_t
 }  // namespace
 
 MetricsRecord& MetricsRecord::add(std::string_view key, std::string_view text) {
-  return add_literal(key, json_string(text));
+  return add_literal(key, json_text(text));
 }
 
 std::string MetricsRecord::shortest(float value) {
@@ -67,7 +66,7 @@ std::string MetricsRecord::shortest(double value) {
 }
 
 MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view json) {
-  const std::string name = json_string(key) + ":";
+  const std::string name = json_text(key) + ":";
   if (members_.starts_with(name) || members_.find("," + name) != std::string::npos)
     throw Error(ExitCode::kFailed, fmt::format("[metrics] the key {} was added twice to one line", name));
   members_ += fmt::format("{}{}{}", members_.empty() ? "" : ",", name, json);
@@ -77,7 +76,7 @@ MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view
 std::optional<double> logged_value(const fs::path& path, int64_t step, std::string_view key) {
   if (!path_exists(path)) return std::nullopt;
   const std::string text = read_text_file(path, kLongestLog);
-  const std::string quoted = json_string(key);
+  const std::string quoted = json_text(key);
   std::optional<double> value;
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view line = rest.substr(0, rest.find('\n'));

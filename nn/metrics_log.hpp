@@ -11,6 +11,9 @@
 
 namespace nibble {
 
+/// Longer logs are not read: 5 million lines of 200 bytes.
+constexpr uint64_t kLongestLog = uint64_t{1} << 30;
+
 /// One line in the making: `MetricsRecord().add("step", 5).add("train/loss", 1.25)`. Keys keep their order. Numbers
 /// are written with the fewest digits that read back to the same value; infinities and NaN, which JSON lacks, as null.
 class MetricsRecord {

@@ -9,7 +9,7 @@ namespace nibble {
 namespace {
 
 /// One parameter tensor with what belongs to it.
-struct Slot {
+struct ParameterSlot {
   Tensor parameter, gradient, second_half, momentum;
   bool kernel = false;
   const char* what = "";
@@ -42,9 +42,9 @@ double square_sum(const Tensor& t, const Tensor& plus = {}) {
   return sum;
 }
 
-std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& half,
-                           const UnitParameters& m) {
-  std::vector<Slot> slots;
+std::vector<ParameterSlot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& half,
+                                    const UnitParameters& m) {
+  std::vector<ParameterSlot> slots;
   const auto push = [&](Tensor UnitParameters::*tensor, bool kernel, const char* what) {
     if ((p.*tensor).defined()) slots.push_back({p.*tensor, g.*tensor, half.*tensor, m.*tensor, kernel, what});
   };
@@ -57,7 +57,7 @@ std::vector<Slot> slots_of(const UnitParameters& p, const UnitParameters& g, con
 
 /// What LARS multiplies the step of a kernel with: the norm of its weights over that of what they change by. 1 for
 /// other parameters, and without LARS.
-float trust_in(const Slot& s, float decay, float clip, const OptimizerOptions& options) {
+float trust_in(const ParameterSlot& s, float decay, float clip, const OptimizerOptions& options) {
   if (options.kind != OptimizerKind::kLars || !s.kernel) return 1.0f;
   const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
   const double denominator = g + static_cast<double>(decay) * w;
@@ -76,13 +76,13 @@ OptimizerKind optimizer_kind(const std::string& name) {
 double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
                       const OptimizerOptions& options, int64_t step, const Gradients& second_half) {
   Zone zone("optimizer");
-  std::vector<Slot> slots;
+  std::vector<ParameterSlot> slots;
   double total = 0;
   // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
   std::pair<const std::string*, const char*> broken{nullptr, ""};
   for (size_t u = 0; u < model.units.size(); ++u) {
     const UnitParameters half = second_half.units.empty() ? UnitParameters() : second_half.units[u];
-    for (Slot& slot : slots_of(model.units[u], gradients.units[u], half, momentum.units[u])) {
+    for (ParameterSlot& slot : slots_of(model.units[u], gradients.units[u], half, momentum.units[u])) {
       slot.square = square_sum(slot.gradient, slot.second_half);
       if (!std::isfinite(slot.square)) broken = {&model.network.units[u].name, slot.what};
       total += slot.square;
@@ -96,7 +96,8 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
         *broken.first, broken.second, step);
   zone.count([&] {  // the norm reads the gradients, the step too; it reads and writes parameters and momentum
     int64_t bytes = 0;
-    for (const Slot& s : slots) bytes += (s.second_half.defined() ? 8 : 6) * static_cast<int64_t>(s.parameter.bytes());
+    for (const ParameterSlot& s : slots)
+      bytes += (s.second_half.defined() ? 8 : 6) * static_cast<int64_t>(s.parameter.bytes());
     return ZoneWork{.bytes = bytes};
   });
   const double norm = std::sqrt(total);
@@ -104,7 +105,7 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
                          ? static_cast<float>(static_cast<double>(options.clip_norm) / norm)
                          : 1.0f;
   constexpr int64_t kBlock = 1 << 16;
-  for (const Slot& s : slots) {
+  for (const ParameterSlot& s : slots) {
     const float full_decay = s.kernel ? options.weight_decay : 0.0f, trust = trust_in(s, full_decay, clip, options);
     const float decay = full_decay * trust, scale = clip * trust;
     const int64_t n = s.parameter.size();

@@ -34,7 +34,7 @@ std::string_view file_dtype(DType dtype) {
   throw DTypeError("[safetensors] a 4-bit tensor has no type of its own in the file, add its packed bytes as raw U8");
 }
 
-std::string json_string(const std::string& text) {
+std::string utf8_json(const std::string& text) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::exception&) {
@@ -44,7 +44,7 @@ std::string json_string(const std::string& text) {
 
 std::string entry_json(const std::string& name, std::string_view dtype, const std::vector<int64_t>& shape,
                        uint64_t begin, uint64_t end) {
-  return fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", json_string(name), dtype,
+  return fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", utf8_json(name), dtype,
                      fmt::join(shape, ","), begin, end);
 }
 
@@ -121,7 +121,7 @@ std::vector<std::byte> SafetensorsWriter::head(const std::vector<const Item*>& o
   std::string json = fmt::format("{{\"{}\":{{", kMetadataName);
   for (const auto& [key, value] : metadata) {
     if (json.back() != '{') json += ',';
-    json += json_string(key) + ":" + json_string(value);
+    json += utf8_json(key) + ":" + utf8_json(value);
   }
   json += '}';
   uint64_t at = 0;

@@ -141,7 +141,8 @@ stage_levels() {
 # kernels take ten times as long, and at -O2 compiling costs more than the tests gain. The emulated kernels, which their
 # guards watch in the gcc build, would take a sixth of the compile time. -g1: a report names file and line, and compiling
 # is 5 % shorter. No recovery: the first report ends a test anyway, and the kernels of a level compile in 46 s instead
-# of 63. Of the levels that this machine runs: scalar, avx2 and the best one, so that each way of writing kernels (no
+# of 63. Unity sources of ten files each: a JSON parser and the like are compiled once for ten files (the gcc build
+# compiles file by file). Of the levels that this machine runs: scalar, avx2 and the best one, so that each way of writing kernels (no
 # vectors, 8 lanes, 16 lanes) is watched; every level more costs some minutes, and the gcc stage tests them all.
 stage_clang() {
   local runnable
@@ -150,7 +151,7 @@ import json, sys
 levels = json.load(sys.stdin)["isa_runnable"]
 print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev/null)
   CXX=clang++ build clang --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false \
-    "-Dcpp_args=-g1 -fno-sanitize-recover=all" ${runnable:+"-Dkernel_levels=$runnable"} -Dbench=disabled -Demulated=disabled -Dwerror=true || return
+    -Dunity=on -Dunity_size=10 "-Dcpp_args=-g1 -fno-sanitize-recover=all" ${runnable:+"-Dkernel_levels=$runnable"} -Dbench=disabled -Demulated=disabled -Dwerror=true || return
   # End to end on the best level only: the kernels of every level are tested one by one before, and 20 kills a level
   # take 200 s under instrumentation.
   local best tests

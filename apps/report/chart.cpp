@@ -10,7 +10,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr size_t kLongestText = 36;
+constexpr size_t kLongestLabel = 36;
 constexpr double kTextSize = 14;  // px
 constexpr double kRow = 20;       // of the legend
 constexpr double kInsetWidth = 218, kInsetHeight = 142;
@@ -24,7 +24,7 @@ struct Box {
 /// In a wide sans-serif face (DejaVu Sans), rounded up: a mean over all letters cut the end off "w8a8".
 double text_width(const std::string& text) {
   double ems = 0;
-  for (const char c : shortened(text, kLongestText)) {
+  for (const char c : shortened(text, kLongestLabel)) {
     const std::string_view wide = "mwMW%", narrow = "fijlrtI.,:;-()' ";
     ems += wide.find(c) != wide.npos ? 0.98 : narrow.find(c) != narrow.npos ? 0.42 : 0.66;
   }
@@ -95,7 +95,7 @@ class Plot {
                          {"stroke-dasharray", "4 3"},
                          {"d", fmt::format("M{} {}V{}", coordinate(x), coordinate(area_.y0), coordinate(area_.y1))}});
       text(x + (right ? 5 : -5), area_.y1 - 7, right ? "start" : "end", "quiet small",
-           shortened(g.words, kLongestText));
+           shortened(g.words, kLongestLabel));
     }
   }
 
@@ -149,7 +149,7 @@ class Plot {
       svg_.open("g", {{"class", colour_class(s->look)}});
       draw_mark(svg_, s->look.mark, {.x = area_.x1 + 10, .y = y, .radius = 3.5});
       svg_.close();
-      text(area_.x1 + 19, y + 4, "start", "", shortened(s->name, kLongestText));
+      text(area_.x1 + 19, y + 4, "start", "", shortened(s->name, kLongestLabel));
     }
   }
 
@@ -207,7 +207,7 @@ class Plot {
       if (!box.inside(area_) || !free(box)) continue;
       if (!on_front && std::any_of(steps_.begin(), steps_.end(), [&](const Box& t) { return t.meets(box); })) continue;
       taken_.push_back(box);
-      text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestText));
+      text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestLabel));
       return true;
     }
     return false;
@@ -259,7 +259,7 @@ int legend(const Chart& chart, Xml* svg) {
   int row = 0;
   for (const Series& s : chart.series) {
     if (!s.named || chart.end_names) continue;
-    const std::string name = shortened(s.name, kLongestText);
+    const std::string name = shortened(s.name, kLongestLabel);
     const double width = 40 + text_width(name) + 14;
     if (x > 4 && x + width > chart.width) {
       x = 4;
@@ -296,13 +296,21 @@ void draw_inset(Xml& svg, const Chart& chart, const Box& box) {
                     {"height", coordinate(box.y1 - box.y0)},
                     {"rx", "4"}});
   Plot plot(svg, chart, {box.x0 + 28, box.y0 + 24, box.x1 - 8, box.y1 - 18}, /*is_inset=*/true);
-  plot.text(box.x0 + 8, box.y0 + 15, "start", "quiet small", shortened(chart.name, kLongestText));
+  plot.text(box.x0 + 8, box.y0 + 15, "start", "quiet small", shortened(chart.name, kLongestLabel));
   plot.draw_axes();
   plot.draw_series();
   svg.close();
 }
 
 }  // namespace
+
+ChartPoint plain_mark(double x, double y, const std::string& tooltip) {
+  ChartPoint p;
+  p.x = x;
+  p.y = y;
+  p.tooltip = tooltip;
+  return p;
+}
 
 std::string draw(const Chart& chart) {
   Xml svg;

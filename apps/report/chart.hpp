@@ -17,6 +17,9 @@ struct ChartPoint {
   std::string tooltip = {};  // shown when the pointer rests on the mark
 };
 
+/// A plain mark.
+ChartPoint plain_mark(double x, double y, const std::string& tooltip = {});
+
 struct Series {
   std::string name;
   Look look;

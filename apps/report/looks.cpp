@@ -20,7 +20,7 @@ constexpr KnownLook kLooks[] = {
     {"w4a4-fl8", {3, Mark::kDiamond, ""}},
 };
 
-constexpr const char* kStyle = R"css(
+constexpr const char* kDrawingStyle = R"css(
 :root{color-scheme:light dark;--paper:#ffffff;--ink:#1b1f24;--muted:#5b6570;--grid:#e3e6ea;--panel:#f5f6f8;
 --s0:#0072b2;--s1:#00805c;--s2:#ad4c8c;--s3:#c65400;--s4:#6a5acd;--s5:#7a6a00}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e8eaed;--muted:#a3acb7;--grid:#31373f;
@@ -130,7 +130,7 @@ std::string colour_swatch(int colour) {
 }
 
 std::string drawing_style() {
-  return kStyle;
+  return kDrawingStyle;
 }
 
 std::string standalone(const std::string& svg) {

@@ -6,7 +6,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr const char* kStyle = R"css(
+constexpr const char* kPageStyle = R"css(
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.2rem clamp(.8rem,3vw,2.2rem) 3rem;max-width:80rem;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:anywhere}
@@ -48,7 +48,7 @@ Page::Page(const std::string& title) {
   html_.leaf("meta", {{"charset", "utf-8"}});
   html_.leaf("meta", {{"name", "viewport"}, {"content", "width=device-width, initial-scale=1"}});
   html_.element("title", {}, title);
-  html_.open("style").raw(drawing_style()).raw(kStyle).close();
+  html_.open("style").raw(drawing_style()).raw(kPageStyle).close();
   html_.close().raw("\n");
   html_.open("body");
   html_.element("h1", {}, title).raw("\n");

@@ -6,6 +6,7 @@
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
+#include "apps/machine_note.hpp"
 #include "apps/report/chart.hpp"
 #include "apps/report/layer_figures.hpp"
 #include "apps/report/page.hpp"
@@ -22,8 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint64_t kLongestText = uint64_t{1} << 20;
-constexpr size_t kSamples = 300;  // of a curve: more than the picture has columns to tell apart
+constexpr size_t kCurveSamples = 300;  // of a curve: more than the picture has columns to tell apart
 
 std::string text_of(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
@@ -39,7 +39,7 @@ std::vector<RunSession> read_sessions(const fs::path& path) {
   std::vector<RunSession> all;
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return all;
-  const nlohmann::json note = nlohmann::json::parse(read_text_file(path, kLongestText), nullptr, false);
+  const nlohmann::json note = nlohmann::json::parse(read_text_file(path, kLongestNote), nullptr, false);
   if (!note.is_object() || !note.contains("sessions") || !note["sessions"].is_array()) return all;
   for (const nlohmann::json& s : note["sessions"]) {
     if (!s.is_object()) continue;
@@ -134,14 +134,6 @@ std::string summary(const RunFacts& f) {
                                 : fmt::format("step {}, not smoothed: the log has no epochs", grouped(smooth.step)));
 }
 
-ChartPoint at(double x, double y, const std::string& tooltip = {}) {
-  ChartPoint p;
-  p.x = x;
-  p.y = y;
-  p.tooltip = tooltip;
-  return p;
-}
-
 Chart epoch_chart(const RunFacts& f, const std::string& name, const std::string& y_title) {
   Chart chart;
   chart.name = name;
@@ -162,12 +154,13 @@ std::string learning_chart(const RunFacts& f, const std::string& name, const std
                            EvalValue eval) {
   Chart chart = epoch_chart(f, name, y_title);
   Series training{"training batches", {kGrey, Mark::kCircle, ""}, {}, true};
-  for (const TrainSample& s : thinned(f.curves.train, kSamples)) training.points.push_back(at(s.epoch, train(s)));
+  for (const TrainSample& s : thinned(f.curves.train, kCurveSamples))
+    training.points.push_back(plain_mark(s.epoch, train(s)));
   Series validation{"validation images", look_of(f.options.network.precision), {}, true};
   validation.look.dashes = "";
   for (const EvalSample& s : f.curves.evaluations)
     validation.points.push_back(
-        at(s.epoch, eval(s), fmt::format("epoch {}: {}", decimal(s.epoch, 1), decimal(eval(s), 3))));
+        plain_mark(s.epoch, eval(s), fmt::format("epoch {}: {}", decimal(s.epoch, 1), decimal(eval(s), 3))));
   chart.series = {training, validation};
   return draw(chart);
 }
@@ -178,7 +171,7 @@ std::string progress_chart(const RunFacts& f, const std::string& name, const std
   chart.y.low = 0;
   Series line{"", look_of("bf16"), {}, true, false};
   for (const ProgressSample& s : f.curves.progress)
-    line.points.push_back(at(s.epoch, value(s), fmt::format("step {}: {}", s.step, tick_label(value(s)))));
+    line.points.push_back(plain_mark(s.epoch, value(s), fmt::format("step {}: {}", s.step, tick_label(value(s)))));
   chart.series = {line};
   chart.height = 240;
   return draw(chart);
@@ -292,7 +285,7 @@ RunFacts read_run(const fs::path& run) {
   RunFacts facts;
   facts.name = fs::absolute(run).lexically_normal().filename().string();
   if (facts.name.empty()) facts.name = fs::absolute(run).lexically_normal().parent_path().filename().string();
-  facts.config = read_text_file(config, kLongestText);
+  facts.config = read_text_file(config, kLongestConfig);
   read_options(config, facts.options);
   facts.options.validate();
   if (fs::is_regular_file(metrics, ignored)) facts.curves = read_curves(metrics);

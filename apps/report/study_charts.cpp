@@ -13,17 +13,10 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr size_t kSamples = 60;  // of a training curve in a small picture
-
-ChartPoint at(double x, double y) {
-  ChartPoint p;
-  p.x = x;
-  p.y = y;
-  return p;
-}
+constexpr size_t kSmallCurveSamples = 60;  // of a training curve in a small picture
 
 ChartPoint point_of(const StudyGroup& group, double x) {
-  ChartPoint p = at(x, group.top1.value);
+  ChartPoint p = plain_mark(x, group.top1.value);
   p.error = group.top1.error;
   p.label = fmt::format("x{:g}", group.width);
   p.tooltip = describe(group);
@@ -82,7 +75,7 @@ Chart cost_chart(const std::vector<StudyGroup>& groups, const CostKind& cost) {
   chart.y.title = "top-1 %";
   chart.series = series_of(groups, [&](const StudyGroup& g) { return cost.of(g); });
   const std::vector<const StudyGroup*> front = front_of(groups, cost);
-  for (const StudyGroup* g : front) chart.front.push_back(at(cost.of(*g), g->top1.value));
+  for (const StudyGroup* g : front) chart.front.push_back(plain_mark(cost.of(*g), g->top1.value));
   size_t i = 0;
   for (Series& s : chart.series) {
     for (ChartPoint& p : s.points) {
@@ -120,7 +113,7 @@ std::shared_ptr<const Chart> published_chart(const CostKind& cost) {
     if (p.width < 0.5 || p.width > 2) continue;  // as in the published figures
     if (chart->series.empty() || chart->series.back().name != p.precision)
       chart->series.push_back({p.precision, look_of(p.precision), {}});
-    chart->series.back().points.push_back(at(published_cost(p).*ratio, p.top1));
+    chart->series.back().points.push_back(plain_mark(published_cost(p).*ratio, p.top1));
   }
   return chart;
 }
@@ -129,7 +122,7 @@ Chart accuracy_curves(const std::vector<StudyGroup>& groups, double width) {
   return curves(groups, width, "validation accuracy", "top-1 % on validation images", [](const PointResult& p) {
     std::vector<ChartPoint> points;
     for (const EvalSample& s : p.curves.evaluations) {
-      points.push_back(at(s.epoch, s.top1));
+      points.push_back(plain_mark(s.epoch, s.top1));
       points.back().tooltip = fmt::format("{}, epoch {}: {} %", p.name, decimal(s.epoch, 1), decimal(s.top1, 2));
     }
     return points;
@@ -139,8 +132,8 @@ Chart accuracy_curves(const std::vector<StudyGroup>& groups, double width) {
 Chart loss_curves(const std::vector<StudyGroup>& groups, double width) {
   return curves(groups, width, "training loss", "cross entropy of training batches", [](const PointResult& p) {
     std::vector<ChartPoint> points;
-    for (const TrainSample& s : thinned(p.curves.train, kSamples)) {
-      points.push_back(at(s.epoch, s.loss));
+    for (const TrainSample& s : thinned(p.curves.train, kSmallCurveSamples)) {
+      points.push_back(plain_mark(s.epoch, s.loss));
       points.back().tooltip = fmt::format("{}, epoch {}: {}", p.name, decimal(s.epoch, 1), decimal(s.loss, 3));
     }
     return points;

@@ -22,7 +22,7 @@ constexpr double kBudgets[] = {0.05, 0.1, 0.15, 0.25, 0.5, 1};
 
 using Groups = std::vector<StudyGroup>;
 
-std::string percent(double value) {
+std::string in_percent(double value) {
   return decimal(value, 1) + " %";
 }
 
@@ -129,12 +129,12 @@ std::string answer(const std::vector<PointResult>& points, const Groups& groups,
                   grouped(p.classes), grouped(p.last.images), uneven.empty() ? "" : " (" + uneven + ")");
   text += seeds_sentence(points, groups) + own_layers_sentence(points) + missing_sentence(missing);
   const StudyGroup* best = best_of(groups, [](const StudyGroup&) { return true; });
-  text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), percent(best->top1.value),
+  text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), in_percent(best->top1.value),
                       decimal(best->top1.error, 1));
   for (const auto& [budget, words] :
        {std::pair{1.0, "at most the cost of bf16 at width 1"}, {0.25, "at most a quarter of that cost"}})
     if (const StudyGroup* g = best_under(groups, budget))
-      text += fmt::format(" Of those of {}, the best is {} ({}).", words, g->name(), percent(g->top1.value));
+      text += fmt::format(" Of those of {}, the best is {} ({}).", words, g->name(), in_percent(g->top1.value));
   return text + verdict_sentence(findings_of(groups));
 }
 

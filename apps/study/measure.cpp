@@ -22,7 +22,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr size_t kCurveSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB a point
+constexpr size_t kKeptSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB a point
 
 uint64_t write_served(const Checkpoint& checkpoint, const std::string& run) {
   ServedModel served = make_served(checkpoint.model);
@@ -118,7 +118,7 @@ PointResult measure_point(const MeasureArgs& args) {
   p.best = best_smoothed(facts.curves.evaluations,
                          model.network.quantizers.empty() ? 0 : args.options.calibrate_step(args.steps));
   p.train_unaugmented = training_accuracy(model, args);
-  p.curves.train = thinned(facts.curves.train, kCurveSamples);
+  p.curves.train = thinned(facts.curves.train, kKeptSamples);
   p.curves.evaluations = facts.curves.evaluations;
   p.layers = point_layers(model.checkpoint->model);
   p.provenance = provenance_of(facts, args);

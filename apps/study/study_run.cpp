@@ -26,7 +26,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
-constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
 
 /// What a point varies, and so no part of the recipe.
 const std::set<std::string> kVaried = {"width", "precision", "seed"};

@@ -7,12 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/atomic_file.hpp"
+#include "nn/metrics_log.hpp"
 
 namespace nibble {
 
 namespace {
 
-constexpr uint64_t kLongestLog = uint64_t{1} << 30;
 constexpr double kHalfWindow = 2.5;  // epochs: the published window is 5 * 156 steps
 constexpr size_t kNeighbours = 250;  // on each side: 100 evaluations an epoch; a log may hold millions
 

@@ -49,19 +49,19 @@ Json curves_json(const Curves& curves) {
 }
 
 /// One JSON object being read; every failure names the file and the key.
-class Reader {
+class ResultReader {
  public:
-  Reader(const nlohmann::json& object, std::string source, std::string path)
+  ResultReader(const nlohmann::json& object, std::string source, std::string path)
       : object_(object), source_(std::move(source)), path_(std::move(path)) {
     if (!object.is_object()) fail("", "is no object");
   }
 
-  Reader inside(const char* key) const { return {value(key), source_, path_ + key + "."}; }
+  ResultReader inside(const char* key) const { return {value(key), source_, path_ + key + "."}; }
 
-  std::vector<Reader> items(const char* key) const {
+  std::vector<ResultReader> items(const char* key) const {
     const nlohmann::json& list = value(key);
     if (!list.is_array()) fail(key, "is no list");
-    std::vector<Reader> all;
+    std::vector<ResultReader> all;
     for (size_t i = 0; i < list.size(); ++i) all.push_back({list[i], source_, fmt::format("{}{}[{}].", path_, key, i)});
     return all;
   }
@@ -127,7 +127,7 @@ class Reader {
   std::string source_, path_;
 };
 
-CostSums read_cost(const Reader& r) {
+CostSums read_cost(const ResultReader& r) {
   CostSums c;
   c.macs = r.count("macs");
   c.weights = r.count("weights");
@@ -137,14 +137,14 @@ CostSums read_cost(const Reader& r) {
   return c;
 }
 
-Accuracy read_accuracy(const Reader& r) {
+Accuracy read_accuracy(const ResultReader& r) {
   return {.top1 = r.percent("top1"),
           .top5 = r.percent("top5"),
           .loss = r.number("loss", 0, 1e300),
           .images = r.count("images")};
 }
 
-PointLayer read_layer(const Reader& r) {
+PointLayer read_layer(const ResultReader& r) {
   PointLayer l;
   static_cast<CostSums&>(l) = read_cost(r);
   l.name = r.text("name");
@@ -162,14 +162,14 @@ PointLayer read_layer(const Reader& r) {
   return l;
 }
 
-Curves read_curves_of(const Reader& r) {
+Curves read_curves_of(const ResultReader& r) {
   Curves curves;
-  for (const Reader& s : r.items("train"))
+  for (const ResultReader& s : r.items("train"))
     curves.train.push_back({.step = s.count("step"),
                             .epoch = s.number("epoch"),
                             .loss = s.number_or_nan("loss"),
                             .top1 = s.number_or_nan("top1")});
-  for (const Reader& s : r.items("eval"))
+  for (const ResultReader& s : r.items("eval"))
     curves.evaluations.push_back({.step = s.count("step"),
                                   .epoch = s.number("epoch"),
                                   .top1 = s.percent("top1"),
@@ -178,7 +178,7 @@ Curves read_curves_of(const Reader& r) {
   return curves;
 }
 
-PointResult read_point(const Reader& r) {
+PointResult read_point(const ResultReader& r) {
   if (r.text("format") != kFormat) r.fail("format", fmt::format("is not {}", kFormat));
   PointResult p;
   p.name = r.text("name");
@@ -191,11 +191,11 @@ PointResult read_point(const Reader& r) {
   p.steps = r.count("steps");
   p.epochs = r.count("epochs");
   p.cost = read_cost(r.inside("cost"));
-  const Reader ratio = r.inside("ratio");
+  const ResultReader ratio = r.inside("ratio");
   p.ratio = {
       .linear = ratio.number("linear"), .quadratic = ratio.number("quadratic"), .memory = ratio.number("memory")};
   p.served_bytes = r.unsigned_number("served_bytes");
-  const Reader latency = r.inside("latency");
+  const ResultReader latency = r.inside("latency");
   p.latency = {.batch1_ms = latency.number("batch1_ms"),
                .batch32_ms_per_image = latency.number("batch32_ms_per_image"),
                .threads = latency.count("threads"),
@@ -203,7 +203,7 @@ PointResult read_point(const Reader& r) {
                .isa = latency.text("isa"),
                .sitting = latency.has("sitting") ? latency.text("sitting") : ""};
   p.last = read_accuracy(r.inside("last"));
-  const Reader best = r.inside("best");
+  const ResultReader best = r.inside("best");
   p.best = {.step = best.count("step"),
             .epoch = best.number("epoch"),
             .top1 = best.percent("top1"),
@@ -211,8 +211,8 @@ PointResult read_point(const Reader& r) {
             .loss = best.number("loss", 0, 1e300)};
   p.train_unaugmented = read_accuracy(r.inside("train_unaugmented"));
   p.curves = read_curves_of(r.inside("curves"));
-  for (const Reader& layer : r.items("layers")) p.layers.push_back(read_layer(layer));
-  const Reader from = r.inside("provenance");
+  for (const ResultReader& layer : r.items("layers")) p.layers.push_back(read_layer(layer));
+  const ResultReader from = r.inside("provenance");
   p.provenance = {.command = from.text("command"),
                   .config = from.text("config"),
                   .version = from.text("version"),
@@ -271,7 +271,7 @@ std::string to_json(const PointResult& p) {
 
 PointResult point_result_from_json(const std::string& text, const std::string& source) {
   const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return read_point(Reader(j, source, ""));
+  return read_point(ResultReader(j, source, ""));
 }
 
 std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
@@ -281,7 +281,7 @@ std::vector<PointResult> points_from_json(const std::string& text, const std::st
   std::vector<PointResult> points;
   // Read where they are: copying or printing a value recurses, and a hostile file nests a million lists.
   for (const nlohmann::json& p : j["points"])
-    points.push_back(read_point(Reader(p, fmt::format("{} (point {})", source, points.size() + 1), "")));
+    points.push_back(read_point(ResultReader(p, fmt::format("{} (point {})", source, points.size() + 1), "")));
   return points;
 }
 

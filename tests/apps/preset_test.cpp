@@ -14,7 +14,7 @@ namespace {
 
 using testing::has;
 
-void parse(TrainArguments& arguments, const std::string& line, const std::string& file = "") {
+void parse_preset(TrainArguments& arguments, const std::string& line, const std::string& file = "") {
   CLI::App app;
   arguments.declare(app);
   app.parse(line);
@@ -25,7 +25,7 @@ void parse(TrainArguments& arguments, const std::string& line, const std::string
 
 TEST_CASE("preset: paper is the published recipe, option for option") {
   TrainArguments a;
-  parse(a, "--preset paper");
+  parse_preset(a, "--preset paper");
   const TrainOptions& o = a.options;
   CHECK(o.network == NetworkOptions{.arch = "resnet50",
                                     .width = 1,
@@ -60,7 +60,7 @@ TEST_CASE("preset: paper is the published recipe, option for option") {
 
 TEST_CASE("preset: paper gives the published learning rates and the published step of calibration") {
   TrainArguments a;
-  parse(a, "--preset paper");
+  parse_preset(a, "--preset paper");
   const TrainerOptions t = a.options.trainer(39000, 156);  // 250 epochs of 156 steps
   CHECK(t.calibrate_step == 7500);
   CHECK(t.schedule.warmup_steps == 780);
@@ -84,7 +84,7 @@ TEST_CASE("preset: paper gives the published learning rates and the published st
 TEST_CASE("preset: the learning rate follows the batch size as published, unless line or file give one") {
   const auto rate = [](const std::string& line, const std::string& file = "") {
     TrainArguments a;
-    parse(a, line, file);
+    parse_preset(a, line, file);
     return a.options.lr;
   };
   CHECK(rate("--preset paper --batch-size 64") == 0.025);
@@ -99,7 +99,7 @@ TEST_CASE("preset: the learning rate follows the batch size as published, unless
 TEST_CASE("preset: the shard is the largest divisor of the batch size up to 64, unless line or file give one") {
   const auto shard = [](const std::string& line, const std::string& file = "") {
     TrainArguments a;
-    parse(a, line, file);
+    parse_preset(a, line, file);
     return a.options.shard;
   };
   CHECK(shard("--preset paper --batch-size 32") == 32);
@@ -124,8 +124,8 @@ TEST_CASE("preset: the shard is the largest divisor of the batch size up to 64, 
 
 TEST_CASE("preset: the command line wins over the file, that over the preset, that over the default") {
   TrainArguments a;
-  parse(a, "--preset paper --epochs 3 --no-same-padding --label-smoothing 0.1",
-        "epochs = 7\nmin-crop = 0.25\nquant-mode = \"integer\"\n");
+  parse_preset(a, "--preset paper --epochs 3 --no-same-padding --label-smoothing 0.1",
+               "epochs = 7\nmin-crop = 0.25\nquant-mode = \"integer\"\n");
   CHECK(a.options.epochs == 3);
   CHECK_FALSE(a.options.network.same_padding);
   CHECK(a.options.label_smoothing == 0.1);  // the default, but asked for
@@ -137,9 +137,9 @@ TEST_CASE("preset: the command line wins over the file, that over the preset, th
 
 TEST_CASE("preset: the resolved config holds its options and not its name, and makes the same run without it") {
   TrainArguments with, again;
-  parse(with, "--preset paper --batch-size 128 --width 0.5 --precision w4a4");
+  parse_preset(with, "--preset paper --batch-size 128 --width 0.5 --precision w4a4");
   CHECK_FALSE(has(with.config_text(), "preset"));
-  parse(again, "", with.config_text());
+  parse_preset(again, "", with.config_text());
   CHECK(again.config_text() == with.config_text());
   CHECK(again.options.network == with.options.network);
   CHECK(again.preset_summary().empty());
@@ -147,7 +147,7 @@ TEST_CASE("preset: the resolved config holds its options and not its name, and m
 
 TEST_CASE("preset: its summary names its options that are in use with their values, and which were given instead") {
   TrainArguments a;
-  parse(a, "--preset paper --batch-size 96 --keep 7", "epochs = 3\nper-class = 4\n");
+  parse_preset(a, "--preset paper --batch-size 96 --keep 7", "epochs = 3\nper-class = 4\n");
   const std::string text = a.preset_summary();
   CHECK(text.starts_with("paper: "));
   for (const char* part : {"lr = 0.0375", "shard = 48", "quant-mode = 'fake'", "min-crop = 0.08"})
@@ -166,20 +166,21 @@ TEST_CASE("preset: its summary names its options that are in use with their valu
   for (const char* name : {"keep", "per-class", "batch-size", "epochs"}) CHECK_FALSE(options.contains(name));
 
   TrainArguments none;
-  parse(none, "--keep 7");
+  parse_preset(none, "--keep 7");
   CHECK(none.preset_summary().empty());
   CHECK(none.preset_json().is_null());
   TrainArguments whole;
-  parse(whole, "--preset paper");
+  parse_preset(whole, "--preset paper");
   CHECK_FALSE(has(whole.preset_summary(), "instead"));
   CHECK(whole.preset_json().at("overridden").empty());
 }
 
 TEST_CASE("preset: a name that is none is refused with those there are, a file with a preset by its line") {
   TrainArguments a;
-  CHECK_THROWS_WITH_AS(parse(a, "--preset papper"), "--preset is 'papper'; the only one there is: paper", UsageError);
+  CHECK_THROWS_WITH_AS(parse_preset(a, "--preset papper"), "--preset is 'papper'; the only one there is: paper",
+                       UsageError);
   TrainArguments b;
-  CHECK_THROWS_WITH_AS(parse(b, "", "lr = 1\npreset = \"paper\"\n"),
+  CHECK_THROWS_WITH_AS(parse_preset(b, "", "lr = 1\npreset = \"paper\"\n"),
                        doctest::Contains("test.toml:2: a preset is for the command line"), UsageError);
 }
 

@@ -23,12 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<Decoder> decoders() {
-  std::vector<Decoder> all = {Decoder::stb};
-  if (data_detail::have_turbo()) all.push_back(Decoder::turbo);
-  return all;
-}
-
 std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
   try {
     decode(file, decoder, "some.jpg");
@@ -38,6 +32,7 @@ std::string error_of(std::span<const uint8_t> file, Decoder decoder) {
   return "";
 }
 
+using testing::decoders;
 using testing::formula_png;
 using testing::tiny_jpeg;
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/decode.hpp"
+#include "data/turbo_jpeg.hpp"
 
 namespace nibble::testing {
 
@@ -22,6 +23,13 @@ inline Image formula_image(int width, int height) {
       for (int c = 0; c < 3; ++c)
         pixels[i++] = static_cast<uint8_t>(x * 7 + y * 13 + c * 29 + x * y * 3 + ((x * x + y * 31) >> 3) * 17);
   return {.width = width, .height = height, .pixels = std::move(pixels), .warning = {}};
+}
+
+/// Those of this build.
+inline std::vector<Decoder> decoders() {
+  std::vector<Decoder> all = {Decoder::stb};
+  if (data_detail::have_turbo()) all.push_back(Decoder::turbo);
+  return all;
 }
 
 /// 64-bit FNV-1a.

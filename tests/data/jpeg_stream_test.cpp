@@ -19,6 +19,7 @@
 namespace nibble {
 namespace {
 
+using testing::decoders;
 using testing::has;
 using testing::tiny_jpeg;
 
@@ -45,12 +46,6 @@ Outcome outcome_of(const Bytes& file, Decoder decoder) {
   } catch (const DataError& e) {
     return {.error = e.what(), .warning = {}, .pixels = {}};
   }
-}
-
-std::vector<Decoder> decoders() {
-  std::vector<Decoder> all = {Decoder::stb};
-  if (data_detail::have_turbo()) all.push_back(Decoder::turbo);
-  return all;
 }
 
 /// A gray image of two blocks beside each other, mid gray, a restart between them; behind the first block's one byte of

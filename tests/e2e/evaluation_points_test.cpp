@@ -18,7 +18,7 @@ using nibble::testing::TemporaryFolder;
 using nibble::testing::write_text;
 
 /// Two steps an epoch, six in all, an evaluation after each epoch and after the last step.
-constexpr const char* kRun =
+constexpr const char* kThreeEpochs =
     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 3 --calibrate-at 3 --keep 9"
     " --precision w4a4-fl8 --strict-data --quiet --json";
 
@@ -28,7 +28,7 @@ std::string make_data(const TemporaryFolder& folder) {
   return data;
 }
 
-std::vector<nlohmann::json> log_of(const std::string& run) {
+std::vector<nlohmann::json> log_lines(const std::string& run) {
   std::vector<nlohmann::json> lines;
   std::istringstream text(read_text(run + "/metrics.jsonl"));
   for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
@@ -38,7 +38,7 @@ std::vector<nlohmann::json> log_of(const std::string& run) {
 /// step:top1 of the evaluations in the log, in order.
 std::string evaluations(const std::string& run) {
   std::string text;
-  for (const nlohmann::json& line : log_of(run))
+  for (const nlohmann::json& line : log_lines(run))
     if (line.contains("eval/top1")) text += line.at("step").dump() + ":" + line.at("eval/top1").dump() + " ";
   return text;
 }
@@ -50,11 +50,11 @@ TEST_CASE("a run that ends inside an evaluation has saved its step, and the resu
   const TemporaryFolder folder("evaluation");
   const std::string data = make_data(folder), whole = folder / "whole", broken = folder / "broken";
   const std::string image = data + "/val/striped_disk/00001.jpg", good = read_text(image);
-  REQUIRE(run_program("train --data " + data + " --out " + whole + kRun).code == 0);
+  REQUIRE(run_program("train --data " + data + " --out " + whole + kThreeEpochs).code == 0);
   REQUIRE(evaluations(whole).starts_with("2:"));
 
   write_text(image, "no image");  // --strict-data: the evaluation ends the run
-  CHECK(run_program("train --data " + data + " --out " + broken + kRun).code == 3);
+  CHECK(run_program("train --data " + data + " --out " + broken + kThreeEpochs).code == 3);
   CHECK(std::filesystem::exists(broken + "/checkpoints/step-000002.safetensors"));
   CHECK(evaluations(broken).empty());
   CHECK(run_program("train --resume " + broken + " --quiet").code == 3);  // the evaluation of step 2, again
@@ -71,7 +71,7 @@ TEST_CASE("an evaluation whose line or whose link to the best is missing is made
   if (no_program()) return;
   const TemporaryFolder folder("line");
   const std::string data = make_data(folder), run = folder / "run";
-  REQUIRE(run_program("train --data " + data + " --out " + run + kRun).code == 0);
+  REQUIRE(run_program("train --data " + data + " --out " + run + kThreeEpochs).code == 0);
   const std::string expected = evaluations(run), all = read_text(run + "/metrics.jsonl");
   const std::string last = read_text(run + "/checkpoints/step-000006.safetensors");
   const auto best = std::filesystem::read_symlink(run + "/best");
@@ -98,7 +98,7 @@ TEST_CASE("a run that ends at an image it cannot read has saved the steps before
   if (no_program()) return;
   const TemporaryFolder folder("unreadable");
   const std::string data = make_data(folder), whole = folder / "whole", last = "/checkpoints/step-000006.safetensors";
-  const std::string run_options = std::string(kRun) + " --save-every 100 --eval-every 0";
+  const std::string run_options = std::string(kThreeEpochs) + " --save-every 100 --eval-every 0";
   REQUIRE(run_program("train --data " + data + " --out " + whole + run_options).code == 0);
   // Which step needs an image follows from the seed: the first class whose image is not in the first batch.
   int resumed = 0;
@@ -142,11 +142,12 @@ TEST_CASE("images_per_second of a run, in its log and in its result, leaves out 
   if (no_program()) return;
   const TemporaryFolder folder("rate");
   const std::string data = make_data(folder), run = folder / "run", trace = folder / "trace";
-  const Result r = run_program("train --data " + data + " --out " + run + kRun, "NIBBLE_PROFILE='" + trace + "'");
+  const Result r =
+      run_program("train --data " + data + " --out " + run + kThreeEpochs, "NIBBLE_PROFILE='" + trace + "'");
   REQUIRE(r.code == 0);
   const double inside = seconds_in_steps(trace);
   double logged = 0;  // 32 images a line of the log
-  for (const nlohmann::json& line : log_of(run))
+  for (const nlohmann::json& line : log_lines(run))
     if (!line.contains("eval/top1")) logged += 32 / line.at("images_per_second").get<double>();
   CHECK(logged >= 0.999 * inside);
   CHECK(96 / nlohmann::json::parse(r.out).at("images_per_second").get<double>() >= 0.999 * inside);

@@ -23,7 +23,7 @@ using namespace nibble::testing;
 using Clock = std::chrono::steady_clock;
 using Log = std::vector<nlohmann::json>;
 
-constexpr const char* kNetwork =
+constexpr const char* kTwentyEpochs =
     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 20 --eval-every 5 --calibrate-at "
     "30 --save-every 2"
     " --precision w4a4-fl8 --quiet";
@@ -65,7 +65,7 @@ int64_t newest_step(const std::string& run) {
 }
 
 /// The lines of the log without the keys `without` and what a clock says.
-Log log_of(const std::string& run, const std::vector<std::string>& without = {}) {
+Log comparable_log(const std::string& run, const std::vector<std::string>& without = {}) {
   Log lines = metrics_of(run);
   for (nlohmann::json& line : lines) {
     for (const char* key : {"images_per_second", "data_wait", "eval/images_per_second"}) line.erase(key);
@@ -91,7 +91,7 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
   const std::string data = synthetic_data(folder, {.train = 8, .val = 2, .size = 40}), whole = folder / "whole",
                     killed = folder / "killed";
   const auto began = Clock::now();
-  train_run(data, whole, kNetwork);
+  train_run(data, whole, kTwentyEpochs);
   const double length = std::chrono::duration<double>(Clock::now() - began).count();
 
   nibble::Rng rng(1, nibble::rng_purpose::kTest);
@@ -99,7 +99,7 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
     // An unborn run is started, a born one resumed: config.resolved.toml is what makes a folder a run.
     const bool born = std::filesystem::exists(killed + "/config.resolved.toml");
     const std::string command =
-        train(born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + kNetwork);
+        train(born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + kTwentyEpochs);
     // However fast the machine is now, the 100 steps do not end before the 20th kill; however slow it is, every fourth
     // attempt lasts to the step that is its share of them, so that the kills lie all over the run.
     const int64_t before = newest_step(killed), share = 4 * (kills + 1);
@@ -121,7 +121,7 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
   CHECK(read_text(killed + "/" + checkpoint_of(100)) == expected);
   // A line's averages begin at the checkpoint when that lies between two lines.
   const std::vector<std::string> averages = {"train/loss", "train/top1"};
-  CHECK(log_of(killed, averages) == log_of(whole, averages));
+  CHECK(comparable_log(killed, averages) == comparable_log(whole, averages));
 }
 
 TEST_CASE("the log of a run that was killed behind each of its checkpoints and resumed is that of one that was not") {
@@ -143,9 +143,9 @@ TEST_CASE("the log of a run that was killed behind each of its checkpoints and r
   }
   MESSAGE("killed ", kills, " times");
   CHECK(kills > 0);
-  const Log expected = log_of(whole);
+  const Log expected = comparable_log(whole);
   CHECK(expected.size() == 15);  // two lines and an evaluation an epoch
-  CHECK(log_of(killed) == expected);
+  CHECK(comparable_log(killed) == expected);
   CHECK(std::filesystem::read_symlink(killed + "/best") == std::filesystem::read_symlink(whole + "/best"));
   CHECK(read_text(killed + "/" + checkpoint_of(60)) == read_text(whole + "/" + checkpoint_of(60)));
 }
@@ -185,8 +185,8 @@ TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes
   CHECK(read_text(run + "/" + checkpoint_of(100)) == expected);
 
   // The interruption adds a line, unless it fell on one; that line and the next one share the average.
-  Log log = log_of(run);
-  const Log lines = log_of(whole);
+  Log log = comparable_log(run);
+  const Log lines = comparable_log(whole);
   const auto number = [](const nlohmann::json& line, const char* key) { return line.at(key).get<double>(); };
   const auto at_step = [&](const nlohmann::json& line) { return line.at("step") == step; };
   if (std::none_of(lines.begin(), lines.end(), at_step)) {

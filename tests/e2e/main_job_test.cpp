@@ -10,7 +10,7 @@ namespace {
 
 using namespace nibble::testing;
 
-constexpr SyntheticImages kImages = {.train = 5, .val = 2, .size = 40};
+constexpr SyntheticImages kFiveAClass = {.train = 5, .val = 2, .size = 40};
 
 /// Small enough for seconds on the scalar level, quantized from step 3 of 8 on.
 std::string train_arguments(const std::string& data, const std::string& out, const std::string& precision) {
@@ -18,7 +18,7 @@ std::string train_arguments(const std::string& data, const std::string& out, con
          " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --steps 8 --calibrate-at 3 --quiet";
 }
 
-std::string evaluate(const std::string& model, const std::string& data, const std::string& options) {
+std::string logits_hash(const std::string& model, const std::string& data, const std::string& options) {
   return json_of(run_program("eval " + model + " --data " + data + " --json " + options)).at("logits_sha256");
 }
 
@@ -27,21 +27,21 @@ std::string evaluate(const std::string& model, const std::string& data, const st
 TEST_CASE("a trained model and its exported file have one logits hash, for any threads, batch and precision") {
   if (no_program()) return;
   const TemporaryFolder folder("main-job");
-  const std::string data = synthetic_data(folder, kImages);
+  const std::string data = synthetic_data(folder, kFiveAClass);
   for (const std::string precision : {"w4a4-fl8", "w8a8"}) {
     CAPTURE(precision);
     const std::string run = folder / ("run-" + precision), served = folder / (precision + ".safetensors");
     const Result trained = run_program(train_arguments(data, run, precision) + " --json");
     const nlohmann::json summary = json_of(trained);
     CHECK(summary.at("steps") == 8);
-    const std::string hash = evaluate(run + "/latest", data, "--threads 1 --batch-size 1");
+    const std::string hash = logits_hash(run + "/latest", data, "--threads 1 --batch-size 1");
     CHECK(hash == summary.at("logits_sha256"));
     CHECK(run_program("export " + run + "/latest --out " + served).code == 0);
     for (const std::string options :
          {"--threads 2 --batch-size 7", "--threads 3 --batch-size 32", "--threads 1 --batch-size 20"}) {
       CAPTURE(options);
-      CHECK(evaluate(run + "/latest", data, options) == hash);
-      CHECK(evaluate(served, data, options) == hash);
+      CHECK(logits_hash(run + "/latest", data, options) == hash);
+      CHECK(logits_hash(served, data, options) == hash);
     }
   }
 }
@@ -49,7 +49,7 @@ TEST_CASE("a trained model and its exported file have one logits hash, for any t
 TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkpoints") {
   if (no_program()) return;
   const TemporaryFolder folder("threads");
-  const std::string data = synthetic_data(folder, kImages);
+  const std::string data = synthetic_data(folder, kFiveAClass);
   std::string first;
   for (const std::string threads : {"1", "2", "3"}) {
     const std::string run = folder / ("run" + threads);
@@ -64,7 +64,8 @@ TEST_CASE("30 training steps with 1, 2 and 3 threads write byte-identical checkp
 TEST_CASE("a damaged model file is refused with exit code 4 and the section's name") {
   if (no_program()) return;
   const TemporaryFolder folder("damage");
-  const std::string data = synthetic_data(folder, kImages), run = folder / "run", served = folder / "model.safetensors";
+  const std::string data = synthetic_data(folder, kFiveAClass), run = folder / "run",
+                    served = folder / "model.safetensors";
   run_well(train_arguments(data, run, "w4a4-fl8"));
   run_well("export " + run + " --out " + served);
   for (const std::string& path : {served, run + "/checkpoints/step-000008.safetensors"}) {
@@ -84,7 +85,7 @@ TEST_CASE("a damaged model file is refused with exit code 4 and the section's na
 TEST_CASE("predict answers for good images, names bad ones and ends with exit code 3") {
   if (no_program()) return;
   const TemporaryFolder folder("predict");
-  const std::string data = synthetic_data(folder, kImages), run = folder / "run";
+  const std::string data = synthetic_data(folder, kFiveAClass), run = folder / "run";
   run_well(train_arguments(data, run, "w4a4-fl8"));
   const std::string good = data + "/val/striped_disk/00000.jpg", bad = folder.write("bad.jpg", "no image");
   const Result r = run_program("predict " + run + " " + bad + " " + good + " --json");
@@ -98,9 +99,9 @@ TEST_CASE("predict answers for good images, names bad ones and ends with exit co
 TEST_CASE("a bf16 run and a run before calibration evaluate; the latter is not exported") {
   if (no_program()) return;
   const TemporaryFolder folder("bf16");
-  const std::string data = synthetic_data(folder, kImages), plain = folder / "plain", early = folder / "early";
+  const std::string data = synthetic_data(folder, kFiveAClass), plain = folder / "plain", early = folder / "early";
   run_well(train_arguments(data, plain, "bf16"));
-  CHECK(evaluate(plain, data, "--threads 1") == evaluate(plain, data, "--threads 3 --batch-size 7"));
+  CHECK(logits_hash(plain, data, "--threads 1") == logits_hash(plain, data, "--threads 3 --batch-size 7"));
   train_run(data, early,
             " --arch resnet26 --width 0.2 --image-size 32 --batch-size 16 --shard 8 --steps 2 "
             "--calibrate-at 100 --quiet");

@@ -14,16 +14,16 @@ namespace {
 
 using namespace nibble::testing;
 
-constexpr SyntheticImages kImages = {.train = 2, .val = 2};
-const std::string kTrain = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
+constexpr SyntheticImages kTwoAClass = {.train = 2, .val = 2};
+const std::string kQuietTrain = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
 
 std::string make_run(const TemporaryFolder& folder, const std::string& data, const std::string& options) {
   std::string run = folder / "run";
-  train_run(data, run, kTrain + options);
+  train_run(data, run, kQuietTrain + options);
   return run;
 }
 
-nlohmann::json evaluate(const std::string& model, const std::string& data, const std::string& options = "") {
+nlohmann::json evaluation_of(const std::string& model, const std::string& data, const std::string& options = "") {
   return json_of(run_program("eval " + model + " --data " + data + " --json " + options));
 }
 
@@ -149,9 +149,9 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
   for (const std::string schedule : {"step", "cosine", "paper"}) {
     CAPTURE(schedule);
     const std::string run = folder / schedule;
-    train_run(
-        data, run,
-        kTrain + " --batch-size 16 --epochs 4 --warmup-epochs 1.5 --lr 0.08 --eval-every 0 --schedule " + schedule);
+    train_run(data, run,
+              kQuietTrain + " --batch-size 16 --epochs 4 --warmup-epochs 1.5 --lr 0.08 --eval-every 0 --schedule " +
+                  schedule);
     std::vector<int> steps;
     for (const nlohmann::json& line : metrics_of(run)) {
       const int step = line.at("step");
@@ -168,10 +168,11 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
 TEST_CASE("a run with given weights has their kernels, one without has not, and other classes start fc alone anew") {
   if (no_program()) return;
   const TemporaryFolder folder("weights");
-  const std::string data = synthetic_data(folder, kImages),
+  const std::string data = synthetic_data(folder, kTwoAClass),
                     run = make_run(folder, data, " --steps 2 --calibrate-at 1 --seed 9");
   const std::string last = "/checkpoints/step-000001.safetensors", given = run + "/checkpoints/step-000002.safetensors";
-  const std::string options = kTrain + " --lr 0 --steps 1 --calibrate-at 1 --warmup-epochs 0", weights = " --weights ";
+  const std::string options = kQuietTrain + " --lr 0 --steps 1 --calibrate-at 1 --warmup-epochs 0",
+                    weights = " --weights ";
   const std::string with = folder / "with", without = folder / "without", fewer = folder / "fewer";
   train_run(data, with, options + weights + given);
   train_run(data, without, options);
@@ -194,9 +195,9 @@ TEST_CASE("a run with given weights has their kernels, one without has not, and 
 TEST_CASE("eval says what the end of training and the last line of the log say, and what predictions add up to") {
   if (no_program()) return;
   const TemporaryFolder folder("agree");
-  const std::string data = synthetic_data(folder, kImages), run = folder / "run";
-  const nlohmann::json end = json_of(train_run(data, run, kTrain + " --epochs 4 --calibrate-at 3 --json"));
-  const nlohmann::json result = evaluate(run + "/latest", data);
+  const std::string data = synthetic_data(folder, kTwoAClass), run = folder / "run";
+  const nlohmann::json end = json_of(train_run(data, run, kQuietTrain + " --epochs 4 --calibrate-at 3 --json"));
+  const nlohmann::json result = evaluation_of(run + "/latest", data);
   const nlohmann::json line = metrics_of(run).back();
   CHECK(line.at("step") == 8);
   CHECK(line.at("eval/images") == result.at("images"));
@@ -230,9 +231,10 @@ TEST_CASE(
     "an image that cannot be read is left out of an evaluation as if it were not there, --limit takes the first") {
   if (no_program()) return;
   const TemporaryFolder folder("left-out");
-  const std::string data = synthetic_data(folder, kImages), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
-  const nlohmann::json all = evaluate(run, data);
-  const nlohmann::json three = evaluate(run, data, "--limit 3");
+  const std::string data = synthetic_data(folder, kTwoAClass),
+                    run = make_run(folder, data, " --steps 4 --calibrate-at 2");
+  const nlohmann::json all = evaluation_of(run, data);
+  const nlohmann::json three = evaluation_of(run, data, "--limit 3");
   CHECK(all.at("images") == 20);
   CHECK(all.at("skipped") == 0);
   CHECK(three.at("images") == 3);
@@ -240,12 +242,12 @@ TEST_CASE(
 
   const std::string image = data + "/val/checked_disk/00001.jpg";  // the fourth of them
   write_text(image, "no image");
-  CHECK(evaluate(run, data, "--limit 3").at("logits_sha256") == three.at("logits_sha256"));
-  const nlohmann::json skipped = evaluate(run, data);
+  CHECK(evaluation_of(run, data, "--limit 3").at("logits_sha256") == three.at("logits_sha256"));
+  const nlohmann::json skipped = evaluation_of(run, data);
   CHECK(skipped.at("images") == 19);
   CHECK(skipped.at("skipped") == 1);
   std::filesystem::remove(image);
-  const nlohmann::json removed = evaluate(run, data);
+  const nlohmann::json removed = evaluation_of(run, data);
   CHECK(removed.at("images") == 19);
   CHECK(removed.at("skipped") == 0);
   for (const char* key : {"logits_sha256", "top1", "top5", "loss"}) CHECK(skipped.at(key) == removed.at(key));
@@ -256,7 +258,8 @@ TEST_CASE(
     "predictions are probabilities in descending order under the names of the classes, and differ between images") {
   if (no_program()) return;
   const TemporaryFolder folder("probabilities");
-  const std::string data = synthetic_data(folder, kImages), run = make_run(folder, data, " --steps 4 --calibrate-at 2");
+  const std::string data = synthetic_data(folder, kTwoAClass),
+                    run = make_run(folder, data, " --steps 4 --calibrate-at 2");
   std::vector<std::string> classes;
   for (const auto& entry : std::filesystem::directory_iterator(data + "/train"))
     classes.push_back(entry.path().filename());
@@ -299,7 +302,8 @@ TEST_CASE("Python reads a checkpoint and a served file with struct and json, and
     return;
   }
   const TemporaryFolder folder("python");
-  const std::string data = synthetic_data(folder, kImages), served = folder / "model.safetensors", out = folder / "out";
+  const std::string data = synthetic_data(folder, kTwoAClass), served = folder / "model.safetensors",
+                    out = folder / "out";
   const std::string run =
       make_run(folder, data, " --steps 4 --calibrate-at 2 --granularity per_tensor --precision w4a4-fl8");
   run_well("export " + run + "/latest --out " + served);

@@ -9,7 +9,7 @@ namespace {
 
 using namespace nibble::testing;
 
-constexpr const char* kRun =
+constexpr const char* kThreeSteps =
     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 3 --calibrate-at 1 --save-every 1"
     " --strict-data --quiet";
 constexpr const char* kLast = "/checkpoints/step-000003.safetensors";
@@ -17,7 +17,7 @@ constexpr const char* kLast = "/checkpoints/step-000003.safetensors";
 /// A run of three steps, taken back to its second checkpoint.
 std::string begun_run(const TemporaryFolder& folder, const std::string& data) {
   std::string run = folder / "run";
-  train_run(data, run, kRun);
+  train_run(data, run, kThreeSteps);
   std::filesystem::remove(run + kLast);
   return run;
 }
@@ -28,8 +28,8 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   if (no_program()) return;
   const TemporaryFolder folder("given");
   const std::string data = synthetic_data(folder), whole = folder / "whole", broken = folder / "broken";
-  train_run(data, folder / "base", std::string(kRun) + " --seed 9");
-  const std::string options = " --weights " + (folder / "base") + kLast + kRun;
+  train_run(data, folder / "base", std::string(kThreeSteps) + " --seed 9");
+  const std::string options = " --weights " + (folder / "base") + kLast + kThreeSteps;
   train_run(data, whole, options);
 
   std::filesystem::rename(data + "/train", data + "/kept");
@@ -87,7 +87,7 @@ TEST_CASE("a model whose logits are not finite ends its run with exit code 6 and
   const std::string data = synthetic_data(folder), run = folder / "run";
   const std::string options =
       " --precision bf16 --lr 1000 --weight-decay 1 --warmup-epochs 0 --no-zero-gamma --steps 6";
-  for (const std::string& command : {"--data " + data + " --out " + run + kRun + options, "--resume " + run}) {
+  for (const std::string& command : {"--data " + data + " --out " + run + kThreeSteps + options, "--resume " + run}) {
     const Result r = run_program("train --quiet " + command);
     CAPTURE(r.err);
     CHECK(r.code == 6);
@@ -108,7 +108,7 @@ TEST_CASE("a class folder whose name models could not keep is refused before tra
   const std::string data = synthetic_data(folder);
   for (const std::string split : {"train", "val"})
     std::filesystem::rename(data + "/" + split + "/striped_disk", data + "/" + split + "/caf\xe9");
-  const Result r = run_program("train --data " + data + " --out " + (folder / "run") + kRun);
+  const Result r = run_program("train --data " + data + " --out " + (folder / "run") + kThreeSteps);
   CAPTURE(r.err);
   CHECK(r.code == 3);
   CHECK(has(r.err, "is not UTF-8"));

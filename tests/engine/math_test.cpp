@@ -9,15 +9,11 @@ using namespace nibble;
 
 namespace {
 
-float float_of(uint32_t word) {
-  return std::bit_cast<float>(word);
-}
-
 /// Every 251st single (a prime, so that all exponents and trailing bits are met) in [low, high] of positive words.
 template <typename Body>
 void visit(float low, float high, const Body& body) {
   for (uint64_t w = std::bit_cast<uint32_t>(low); w <= std::bit_cast<uint32_t>(high); w += 251)
-    body(float_of(static_cast<uint32_t>(w)));
+    body(std::bit_cast<float>(static_cast<uint32_t>(w)));
 }
 
 }  // namespace
@@ -46,7 +42,7 @@ TEST_CASE("exp_exact saturates at both ends and passes NaN on") {
 
 TEST_CASE("log_exact is within 1e-6 of log x, relative to max(1, |log x|), for every normal magnitude") {
   double worst = 0;
-  visit(float_of(0x00800000u), float_of(0x7f7fffffu), [&](float x) {
+  visit(std::bit_cast<float>(0x00800000u), std::bit_cast<float>(0x7f7fffffu), [&](float x) {
     const double exact = std::log(static_cast<double>(x));
     worst = std::max(worst, std::abs(static_cast<double>(log_exact(x)) - exact) / std::max(1.0, std::abs(exact)));
   });

@@ -8,7 +8,7 @@
 namespace nibble::testing {
 namespace {
 
-void check(std::span<const uint8_t> input) {
+void check_config(std::span<const uint8_t> input) {
   std::string written;
   try {
     apps::TrainArguments arguments;
@@ -27,7 +27,7 @@ void check(std::span<const uint8_t> input) {
   if (again.config_text() != written) throw std::logic_error("a config is not read back as it was written");
 }
 
-std::vector<FuzzInput> seeds() {
+std::vector<FuzzInput> config_seeds() {
   std::vector<FuzzInput> all = {bytes_of(apps::TrainArguments().config_text())};
   all.push_back(
       bytes_of("# a comment\n"
@@ -41,6 +41,6 @@ std::vector<FuzzInput> seeds() {
 
 }  // namespace
 
-const FuzzTarget kConfigTarget = {"config", check, seeds};
+const FuzzTarget kConfigTarget = {"config", check_config, config_seeds};
 
 }  // namespace nibble::testing

@@ -10,7 +10,7 @@
 namespace nibble::testing {
 namespace {
 
-void check(std::span<const uint8_t> input) {
+void check_image(std::span<const uint8_t> input) {
   for (const Decoder decoder : {Decoder::stb, Decoder::turbo}) {
     if (decoder == Decoder::turbo && !data_detail::have_turbo()) continue;
     try {
@@ -25,7 +25,7 @@ void check(std::span<const uint8_t> input) {
   }
 }
 
-std::vector<FuzzInput> seeds() {
+std::vector<FuzzInput> image_seeds() {
   std::vector<FuzzInput> all = {tiny_jpeg(), formula_png(5, 3, false), formula_png(9, 11, true)};
   for (const int side : {1, 17, 40}) {
     const Image image = formula_image(side, side + 3);
@@ -36,6 +36,6 @@ std::vector<FuzzInput> seeds() {
 
 }  // namespace
 
-const FuzzTarget kImageTarget = {"image", check, seeds};
+const FuzzTarget kImageTarget = {"image", check_image, image_seeds};
 
 }  // namespace nibble::testing

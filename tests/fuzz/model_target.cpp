@@ -40,7 +40,7 @@ void run(ServedModel model) {
   (void)Executor(std::move(model)).run(random_images(1, size));
 }
 
-void check(std::span<const uint8_t> input) {
+void check_model(std::span<const uint8_t> input) {
   const std::optional<SafetensorsFile> file = sealed(input);
   if (!file) return;
   try {
@@ -79,7 +79,7 @@ FuzzInput without_checksums(const std::filesystem::path& path) {
   return bytes_of(std::string(reinterpret_cast<const char*>(&length), sizeof length) + header + data);
 }
 
-std::vector<FuzzInput> seeds() {
+std::vector<FuzzInput> model_seeds() {
   const TempDir dir;
   std::vector<FuzzInput> all;
   for (const char* precision : {"w4a4-fl8", "w8a8", "bf16"}) {
@@ -104,6 +104,6 @@ std::vector<FuzzInput> seeds() {
 
 }  // namespace
 
-const FuzzTarget kModelTarget = {"model", check, seeds};
+const FuzzTarget kModelTarget = {"model", check_model, model_seeds};
 
 }  // namespace nibble::testing

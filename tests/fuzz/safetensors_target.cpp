@@ -31,7 +31,7 @@ void check_round_trip(const SafetensorsFile& file) {
   }
 }
 
-void check(std::span<const uint8_t> input) {
+void check_safetensors(std::span<const uint8_t> input) {
   std::optional<SafetensorsFile> file;
   try {
     file = SafetensorsFile::parse(std::as_bytes(input), "fuzzed");
@@ -48,7 +48,7 @@ void check(std::span<const uint8_t> input) {
   }
 }
 
-std::vector<FuzzInput> seeds() {
+std::vector<FuzzInput> safetensors_seeds() {
   SafetensorsWriter writer;
   writer.add_raw({"a", "F32", {2, 3}, std::vector<std::byte>(24, std::byte{1})});
   writer.add_raw({"b", "I64", {}, std::vector<std::byte>(8, std::byte{2})});
@@ -69,6 +69,6 @@ std::vector<FuzzInput> seeds() {
 
 }  // namespace
 
-const FuzzTarget kSafetensorsTarget = {"safetensors", check, seeds};
+const FuzzTarget kSafetensorsTarget = {"safetensors", check_safetensors, safetensors_seeds};
 
 }  // namespace nibble::testing

@@ -51,7 +51,7 @@ void check_metrics(const std::string& text) {
     if (s.step > 3) throw std::logic_error("a line behind the step stayed in the log");
 }
 
-void check(std::span<const uint8_t> input) {
+void check_study(std::span<const uint8_t> input) {
   if (input.empty()) return;
   const std::string text = text_of(input.subspan(1));
   try {
@@ -99,7 +99,7 @@ PointResult finished_point(const char* precision, uint64_t seed) {
   return p;
 }
 
-std::vector<FuzzInput> seeds() {
+std::vector<FuzzInput> study_seeds() {
   apps::StudyPlan plan;
   plan.data = {{"a", "b"}, 100, 10};
   plan.add({{0.5, 1}, {"bf16", "w4a4"}, {0, 1}, {{1, 7}}});
@@ -115,6 +115,6 @@ std::vector<FuzzInput> seeds() {
 
 }  // namespace
 
-const FuzzTarget kStudyTarget = {"study", check, seeds};
+const FuzzTarget kStudyTarget = {"study", check_study, study_seeds};
 
 }  // namespace nibble::testing

@@ -8,26 +8,26 @@ namespace nibble::testing {
 namespace {
 
 template <typename Body>
-void for_each_family(const Body& body) {
+void for_each_floating_family(const Body& body) {
   set_float_mode();
   for (const Isa isa : levels_under_test())
     for_each_float_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
 }
 
 TEST_CASE("float products lie within the bound of recursive summation and are exact for small integers") {
-  for_each_family([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
+  for_each_floating_family([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
 }
 
 TEST_CASE("float segments packed one behind the other are one longer product") {
-  for_each_family([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
+  for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
 }
 
 TEST_CASE("the order of a float sum does not depend on the place in the tile or the number of panels") {
-  for_each_family([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
+  for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
 }
 
 TEST_CASE("a float panel does not depend on how its operand lay in memory") {
-  for_each_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
+  for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }
 
 TEST_CASE("float rows multiplied in place equal the naive product, whatever lies behind them") {

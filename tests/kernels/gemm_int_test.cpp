@@ -6,26 +6,26 @@ namespace nibble::testing {
 namespace {
 
 template <typename Body>
-void for_each_family(const Body& body) {
+void for_each_int_family(const Body& body) {
   for (const Isa isa : levels_under_test())
     for_each_code_family(kernels::table_of(isa), std::string(nibble::name_of(isa)), body);
 }
 
 TEST_CASE("integer products equal the naive ones for every extent and every extreme of the codes") {
-  for_each_family(check_codes);
+  for_each_int_family(check_codes);
 }
 
 TEST_CASE("integer segments packed one behind the other are one longer product") {
-  for_each_family(check_code_segments);
+  for_each_int_family(check_code_segments);
 }
 
 TEST_CASE("an integer panel does not depend on how the right operand lay in memory") {
-  for_each_family(check_code_layouts);
+  for_each_int_family(check_code_layouts);
 }
 
 TEST_CASE("integer rows multiplied in place equal the naive product, whatever lies behind them") {
   bool checked = false;
-  for_each_family([&](const GemmInt& g, CodeRange range, const std::string& kernel) {
+  for_each_int_family([&](const GemmInt& g, CodeRange range, const std::string& kernel) {
     check_strided_codes(g, range, kernel);
     checked = checked || g.run_strided != nullptr;
   });

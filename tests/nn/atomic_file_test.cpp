@@ -24,7 +24,7 @@ namespace {
 using namespace nibble;
 namespace fs = std::filesystem;
 
-std::string read(const fs::path& path) {
+std::string content_of(const fs::path& path) {
   return read_text_file(path, 1 << 20);
 }
 
@@ -122,7 +122,7 @@ TEST_CASE("atomic file: the order is write, fsync of the file, rename, fsync of 
     write_new(dir / "a");
     CHECK(fault.trace == "wwsrs");
   }
-  CHECK(read(dir / "a") == "new content");
+  CHECK(content_of(dir / "a") == "new content");
   CHECK(files_in(dir.path()) == 1);
 }
 
@@ -136,7 +136,7 @@ TEST_CASE("atomic file: a failure of any call throws DiskError and leaves the ol
         CHECK_THROWS_AS(write_new(dir / "a"), DiskError);
       }
       // Behind the rename only the durability is in doubt: the new file is complete.
-      CHECK(read(dir / "a") == (call < 4 ? "old" : "new content"));
+      CHECK(content_of(dir / "a") == (call < 4 ? "old" : "new content"));
       CHECK(files_in(dir.path()) == 1);
     }
   }
@@ -162,7 +162,7 @@ TEST_CASE("atomic file: short writes and interrupted calls lose nothing") {
     WithFault with(Fault{.fail_at = 2, .error_number = EINTR, .longest_write = 1});
     write_new(dir / "a");
   }
-  CHECK(read(dir / "a") == "new content");
+  CHECK(content_of(dir / "a") == "new content");
 }
 
 TEST_CASE("atomic file: a process killed at any call leaves the old file or the new, and removable leftovers") {
@@ -174,7 +174,7 @@ TEST_CASE("atomic file: a process killed at any call leaves the old file or the 
       write_new(dir / "a");
     });
     CHECK(code == 9);
-    CHECK(read(dir / "a") == (call < 4 ? "old" : "new content"));
+    CHECK(content_of(dir / "a") == (call < 4 ? "old" : "new content"));
     CHECK(remove_temporary_files(dir.path()) == (call < 4 ? 1 : 0));
     CHECK(files_in(dir.path()) == 1);
   }
@@ -190,7 +190,7 @@ TEST_CASE("atomic file: a real size limit (EFBIG) is a DiskError and the older f
     write_file_atomically(dir / "a", std::string(5000, 'x'));
   });
   CHECK(code == 7);
-  CHECK(read(dir / "a") == "old");
+  CHECK(content_of(dir / "a") == "old");
   CHECK(files_in(dir.path()) == 1);
 }
 
@@ -232,7 +232,7 @@ TEST_CASE("atomic file: a directory that may be written but not read is written 
     return;
   }
   CHECK(code == 0);
-  CHECK(read(closed / "link") == "new");
+  CHECK(content_of(closed / "link") == "new");
   CHECK_THROWS_AS(sync_directory(dir / "missing"), DiskError);
 }
 

@@ -59,7 +59,7 @@ NetworkOptions unusual_options() {
   return o;
 }
 
-void check_round_trip(const Model& model) {
+void check_checkpoint_round_trip(const Model& model) {
   const TempDir dir;
   const Gradients momentum = random_momentum(model);
   std::vector<std::string> names = {"dog", "a \"quoted\" name", "K\xC3\xA4se", "", "e"};
@@ -93,14 +93,14 @@ void check_round_trip(const Model& model) {
 }
 
 TEST_CASE("checkpoint: everything comes back bit for bit, calibrated or not, with every option") {
-  check_round_trip(calibrated_model(small_options("w4a4-fl8")));
-  check_round_trip(random_model(small_options("w4a4-fl8")));
-  check_round_trip(random_model(small_options("bf16")));
-  check_round_trip(calibrated_model(unusual_options()));
+  check_checkpoint_round_trip(calibrated_model(small_options("w4a4-fl8")));
+  check_checkpoint_round_trip(random_model(small_options("w4a4-fl8")));
+  check_checkpoint_round_trip(random_model(small_options("bf16")));
+  check_checkpoint_round_trip(calibrated_model(unusual_options()));
   NetworkOptions o = small_options("w4a4");
   o.granularity = Granularity::kPerTensor;
   o.mode = QuantMode::kFake;
-  check_round_trip(calibrated_model(o));
+  check_checkpoint_round_trip(calibrated_model(o));
 }
 
 TEST_CASE("checkpoint: kernels lie OHWI in memory and OIHW in the file, fc as [classes, features]") {
@@ -131,14 +131,14 @@ TEST_CASE("checkpoint: kernels lie OHWI in memory and OIHW in the file, fc as [c
   CHECK(file.find("momentum.bn1.running_mean") == nullptr);
 }
 
-std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
+std::string error_loading_after(const std::function<void(Edited&)>& edit, const Model& model) {
   const TempDir dir;
   save_checkpoint(dir / "good.safetensors", model, make_gradients(model), 3, "{}", {"a", "b", "c", "d", "e"});
   return testing::error_after(dir / "good.safetensors", edit, [](const auto& path) { load_checkpoint(path); });
 }
 
 TEST_CASE("checkpoint: an unchanged copy is accepted, so the refusals below are for their own reason") {
-  CHECK(error_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
+  CHECK(error_loading_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
 }
 
 TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
@@ -205,7 +205,7 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
   };
   for (const Case& c : cases) {
     CAPTURE(c.what);
-    const std::string error = error_after(c.edit, model);
+    const std::string error = error_loading_after(c.edit, model);
     CHECK_MESSAGE(error.find(c.named) != std::string::npos, error);
   }
 }
@@ -213,7 +213,7 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
 TEST_CASE("checkpoint: a network description with impossible values is refused, never built") {
   const Model model = random_model(small_options("w4a4-fl8", 0.1));
   const auto with = [&](const std::string& from, const std::string& to) {
-    return error_after(
+    return error_loading_after(
         [&](Edited& e) {
           std::string& text = e.metadata["nibble.network"];
           const size_t at = text.find(from);

@@ -23,22 +23,10 @@ using testing::NaiveMap;
 using testing::NaiveTrace;
 using testing::random_images;
 using testing::random_model;
+using testing::RestoreExecution;
 using testing::same_bytes;
 using testing::small_options;
 using testing::TempDir;
-
-/// Puts the level and the number of threads back.
-struct Restore {
-  Isa isa = active_isa();
-  int threads = nibble::threads();
-  Restore() = default;
-  Restore(const Restore&) = delete;
-  Restore& operator=(const Restore&) = delete;
-  ~Restore() {
-    set_active_isa(isa);
-    set_threads(threads);
-  }
-};
 
 Tensor images_of(const Tensor& all, int64_t first, int64_t count) {
   const Tensor out(DType::u8, {count, all.dim(1), all.dim(2), 3});
@@ -78,7 +66,7 @@ void check_row_by_row(const Model& model, const Tensor& images, const Tensor& ex
 
 /// The integer executor's logits on every level, thread count and batch split.
 void check_executor(const Model& model, const Tensor& images, const Tensor& expected) {
-  const Restore restore;
+  const RestoreExecution restore;
   for (Isa isa : runnable_isas()) {
     set_active_isa(isa);
     CAPTURE(std::string(name_of(isa)));
@@ -259,7 +247,7 @@ TEST_CASE("executor: per-layer overrides give the same bits everywhere") {
 void check_mixed_model(const NetworkOptions& o) {
   const Model model = calibrated_model(o);
   const Tensor images = random_images(10, o.image_size);
-  const Restore restore;
+  const RestoreExecution restore;
   for (Isa isa : runnable_isas()) {
     set_active_isa(isa);
     CAPTURE(std::string(name_of(isa)));
@@ -286,7 +274,7 @@ TEST_CASE("executor: layers overridden to bf16 are stable per level and equal th
 /// bf16 products: one level's bits do not depend on threads or batch; levels may differ in the order of sums.
 void check_float_model(const Model& model) {
   const Tensor images = random_images(10, model.network.options.image_size);
-  const Restore restore;
+  const RestoreExecution restore;
   Tensor first;
   for (Isa isa : runnable_isas()) {
     set_active_isa(isa);

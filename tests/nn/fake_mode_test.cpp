@@ -18,6 +18,7 @@ namespace {
 
 using testing::random_images;
 using testing::random_model;
+using testing::RestoreExecution;
 using testing::same_bytes;
 using testing::small_options;
 
@@ -117,18 +118,10 @@ void check_alive(const Evaluated& e) {
   }
 }
 
-struct Restore {
-  Isa isa = active_isa();
-  Restore() = default;
-  Restore(const Restore&) = delete;
-  Restore& operator=(const Restore&) = delete;
-  ~Restore() { set_active_isa(isa); }
-};
-
 /// Every unit's sums and the logits of integer and fake mode are the same numbers, on every level.
 void check_same(const NetworkOptions& options, Bounds bounds) {
   const Tensor images = random_images(2, options.image_size);
-  const Restore restore;
+  const RestoreExecution restore;
   for (const Isa isa : runnable_isas()) {
     set_active_isa(isa);
     CAPTURE(std::string(name_of(isa)));

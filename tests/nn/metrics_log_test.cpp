@@ -18,7 +18,7 @@ namespace {
 using namespace nibble;
 namespace fs = std::filesystem;
 
-std::string read(const fs::path& path) {
+std::string log_text(const fs::path& path) {
   return read_text_file(path, 1 << 24);
 }
 
@@ -28,7 +28,7 @@ std::string after_cut(const std::string& text, std::optional<int64_t> step, int6
   write_file_atomically(dir / "m", text);
   const MetricsLog log(dir / "m", {.keep_to_step = step});
   CHECK(log.lines_removed() == expected_removed);
-  return read(dir / "m");
+  return log_text(dir / "m");
 }
 
 ssize_t half_then_full(int fd, const void* data, size_t bytes) {
@@ -70,13 +70,13 @@ TEST_CASE("metrics log: lines are in the file as soon as they are written, and a
   {
     MetricsLog log(dir / "m");
     log.write(MetricsRecord().add("step", 1).add("train/loss", 2.5));
-    CHECK(read(dir / "m") == "{\"step\":1,\"train/loss\":2.5}\n");
+    CHECK(log_text(dir / "m") == "{\"step\":1,\"train/loss\":2.5}\n");
   }
   MetricsLog log(dir / "m");
   CHECK(log.lines_removed() == 0);
   log.write(MetricsRecord().add("step", 2));
   log.sync();
-  CHECK(read(dir / "m") == "{\"step\":1,\"train/loss\":2.5}\n{\"step\":2}\n");
+  CHECK(log_text(dir / "m") == "{\"step\":1,\"train/loss\":2.5}\n{\"step\":2}\n");
 }
 
 TEST_CASE("metrics log: resuming removes later steps, damaged lines and the partial last line") {
@@ -137,9 +137,9 @@ TEST_CASE("metrics log: a full disk is a DiskError, leaves whole lines, and writ
   disk_calls().write = half_then_full;
   CHECK_THROWS_AS(log.write(MetricsRecord().add("step", 2)), DiskError);
   disk_calls() = saved;
-  CHECK(read(dir / "m") == "{\"step\":1}\n");
+  CHECK(log_text(dir / "m") == "{\"step\":1}\n");
   log.write(MetricsRecord().add("step", 2));
-  CHECK(read(dir / "m") == "{\"step\":1}\n{\"step\":2}\n");
+  CHECK(log_text(dir / "m") == "{\"step\":1}\n{\"step\":2}\n");
 }
 
 TEST_CASE("metrics log: a failing cut leaves the older file") {
@@ -152,7 +152,7 @@ TEST_CASE("metrics log: a failing cut leaves the older file") {
   };
   CHECK_THROWS_AS(MetricsLog(dir / "m", {.keep_to_step = 1}), DiskError);
   disk_calls() = saved;
-  CHECK(read(dir / "m") == "{\"step\":1}\n{\"step\":2}\n");
+  CHECK(log_text(dir / "m") == "{\"step\":1}\n{\"step\":2}\n");
 }
 
 TEST_CASE("metrics log: a path that cannot be opened is a DiskError") {

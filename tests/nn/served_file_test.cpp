@@ -30,7 +30,7 @@ using testing::small_options;
 using testing::TempDir;
 using testing::vector_of;
 
-void check_round_trip(const Model& model) {
+void check_served_round_trip(const Model& model) {
   const TempDir dir;
   ServedModel served = make_served(model);
   served.class_names = {"ant", "bee", "cat", "dog", "eel"};
@@ -70,14 +70,14 @@ TEST_CASE("served file: everything comes back bit for bit in every precision and
     for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold}) {
       NetworkOptions o = small_options(precision, 0.13);  // odd channels: odd rows of nibbles
       o.per_channel_by = by;
-      check_round_trip(calibrated_model(o));
+      check_served_round_trip(calibrated_model(o));
     }
   }
   NetworkOptions o = small_options("w4a4-fl8", 0.13);
   o.granularity = Granularity::kPerTensor;
   o.overrides = {{"layer1.0.conv2", {16, 16}}};
-  check_round_trip(calibrated_model(o));
-  check_round_trip(random_model(small_options("bf16", 0.13)));
+  check_served_round_trip(calibrated_model(o));
+  check_served_round_trip(random_model(small_options("bf16", 0.13)));
 }
 
 TEST_CASE("served file: a layer takes exactly oc*ceil(k/2), oc*k or 2*oc*k bytes") {
@@ -136,7 +136,7 @@ TEST_CASE("served file: an integer model that is not calibrated is refused, bf16
   CHECK_NOTHROW(save_served(dir / "m.safetensors", make_served(random_model(small_options("bf16", 0.1)))));
 }
 
-std::string error_after(const std::function<void(Edited&)>& edit, const Model& model) {
+std::string error_serving_after(const std::function<void(Edited&)>& edit, const Model& model) {
   const TempDir dir;
   save_served(dir / "good.safetensors", make_served(model));
   return testing::error_after(dir / "good.safetensors", edit,
@@ -157,7 +157,7 @@ TEST_CASE("served file: one that its check refuses leaves the older file as it w
 }
 
 TEST_CASE("served file: an unchanged copy is accepted, so the refusals below are for their own reason") {
-  CHECK(error_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
+  CHECK(error_serving_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
 }
 
 TEST_CASE("served file: each kind of wrong content is refused by name") {
@@ -228,7 +228,7 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
   };
   for (const Case& c : cases) {
     CAPTURE(c.what);
-    const std::string error = error_after(c.edit, model);
+    const std::string error = error_serving_after(c.edit, model);
     CHECK_MESSAGE(error.find(c.named) != std::string::npos, error);
   }
 }
@@ -239,7 +239,7 @@ TEST_CASE("served file: bounds of extreme size end in a model error or run, neve
     for (float high : {1.0f, 1e10f, 3e38f}) {
       CAPTURE(low);
       CAPTURE(high);
-      const std::string error = error_after(
+      const std::string error = error_serving_after(
           [&](Edited& e) {
             const Tensor& t = e.tensors["layer1.0.conv2.input.bound"];
             t.data<float>()[0] = low;

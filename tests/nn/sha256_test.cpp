@@ -13,21 +13,21 @@ namespace {
 
 using namespace nibble;
 
-std::span<const std::byte> bytes_of(std::string_view text) {
+std::span<const std::byte> text_bytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
 }  // namespace
 
 TEST_CASE("sha256 gives the digests of FIPS 180-4's examples") {
-  CHECK(to_hex(sha256(bytes_of(""))) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK(to_hex(sha256(bytes_of("abc"))) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK(to_hex(sha256(bytes_of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"))) ==
+  CHECK(to_hex(sha256(text_bytes(""))) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(to_hex(sha256(text_bytes("abc"))) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(to_hex(sha256(text_bytes("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"))) ==
         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK(to_hex(sha256(bytes_of("abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnop"
-                               "qrlmnopqrsmnopqrstnopqrstu"))) ==
-        "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1");
-  CHECK(to_hex(sha256(bytes_of(std::string(1'000'000, 'a')))) ==
+  CHECK(to_hex(sha256(text_bytes(
+            "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnop"
+            "qrlmnopqrsmnopqrstnopqrstu"))) == "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1");
+  CHECK(to_hex(sha256(text_bytes(std::string(1'000'000, 'a')))) ==
         "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
@@ -46,16 +46,16 @@ TEST_CASE("sha256 does not depend on how the bytes are split, and may be read in
   const std::string text(301, 'x');
   for (size_t cut = 0; cut <= text.size(); ++cut) {
     Sha256 hash;
-    hash.update(bytes_of(std::string_view(text).substr(0, cut)));
-    CHECK(hash.digest() == sha256(bytes_of(std::string_view(text).substr(0, cut))));
-    hash.update(bytes_of(std::string_view(text).substr(cut)));
-    CHECK(hash.digest() == sha256(bytes_of(text)));
+    hash.update(text_bytes(std::string_view(text).substr(0, cut)));
+    CHECK(hash.digest() == sha256(text_bytes(std::string_view(text).substr(0, cut))));
+    hash.update(text_bytes(std::string_view(text).substr(cut)));
+    CHECK(hash.digest() == sha256(text_bytes(text)));
   }
 }
 
 TEST_CASE("crc32c gives the values of RFC 3720 appendix B.4") {
-  CHECK(crc32c(bytes_of("")) == 0u);
-  CHECK(crc32c(bytes_of("123456789")) == 0xe3069283u);
+  CHECK(crc32c(text_bytes("")) == 0u);
+  CHECK(crc32c(text_bytes("123456789")) == 0xe3069283u);
   CHECK(crc32c(std::vector<std::byte>(32, std::byte{0})) == 0x8a9136aau);
   CHECK(crc32c(std::vector<std::byte>(32, std::byte{0xff})) == 0x62a8ab43u);
   std::vector<std::byte> ascending(32);

@@ -5,10 +5,25 @@
 #include <string>
 #include <vector>
 
+#include "engine/cpu.hpp"
+#include "engine/parallel.hpp"
 #include "engine/rng.hpp"
 #include "nn/model.hpp"
 
 namespace nibble::testing {
+
+/// Puts the kernel level and the number of threads back.
+struct RestoreExecution {
+  Isa isa = active_isa();
+  int threads = nibble::threads();
+  RestoreExecution() = default;
+  RestoreExecution(const RestoreExecution&) = delete;
+  RestoreExecution& operator=(const RestoreExecution&) = delete;
+  ~RestoreExecution() {
+    set_active_isa(isa);
+    set_threads(threads);
+  }
+};
 
 /// resnet26 at 32 pixels and 5 classes: the smallest network that has every kind of unit.
 inline NetworkOptions small_options(const std::string& precision, double width = 0.25) {

@@ -66,12 +66,12 @@ std::vector<C> product(const Gemm& gemm, const std::vector<T>& a, const std::vec
   return out;
 }
 
-struct Size {
+struct DepthSize {
   int64_t segments, k;
 };
-constexpr Size kSizes[] = {{1, 1},   {1, 3},    {1, 63},   {1, 64},   {1, 65},  {1, 511}, {1, 512}, {1, 513},
-                           {1, 600}, {1, 1024}, {1, 1030}, {1, 1537}, {2, 513}, {3, 170}, {3, 171}, {9, 1},
-                           {9, 39},  {9, 64},   {9, 130},  {9, 512},  {4, 600}, {7, 21}};
+constexpr DepthSize kSizes[] = {{1, 1},   {1, 3},    {1, 63},   {1, 64},   {1, 65},  {1, 511}, {1, 512}, {1, 513},
+                                {1, 600}, {1, 1024}, {1, 1030}, {1, 1537}, {2, 513}, {3, 170}, {3, 171}, {9, 1},
+                                {9, 39},  {9, 64},   {9, 130},  {9, 512},  {4, 600}, {7, 21}};
 
 struct Case {
   int64_t rows, columns;
@@ -91,7 +91,7 @@ Sums reference(const std::vector<T>& a, const std::vector<W>& b, int64_t rows, i
 }
 
 void check_int(const kernels::GemmInt& gemm, int largest_a, int largest_b) {
-  for (const Size size : kSizes)
+  for (const DepthSize size : kSizes)
     for (const Case shape : kCases) {
       const int64_t depth = size.segments * size.k;
       std::vector<uint8_t> a;
@@ -117,7 +117,7 @@ double value_bf16(bf16 v) {
 
 template <typename T>
 void check_float(const kernels::GemmFloat<T>& gemm, double (*read)(T), T (*make)(float)) {
-  for (const Size size : kSizes)
+  for (const DepthSize size : kSizes)
     for (const Case shape : kCases) {
       const int64_t depth = size.segments * size.k;
       std::vector<T> a, b;

@@ -10,11 +10,11 @@ using namespace nibble::testing;
 
 namespace {
 
-struct Size {
+struct LinearSize {
   int64_t n, in, out;
 };
 
-Doubles naive(const std::vector<Doubles>& x, Size s) {
+Doubles naive(const std::vector<Doubles>& x, LinearSize s) {
   Doubles y;
   for (int64_t i = 0; i < s.n; ++i) {
     for (int64_t o = 0; o < s.out; ++o) {
@@ -30,7 +30,7 @@ Doubles naive(const std::vector<Doubles>& x, Size s) {
 }  // namespace
 
 TEST_CASE("linear and the gradients of x, w and bias are right at odd sizes") {
-  for (const Size s : {Size{1, 1, 1}, Size{3, 7, 5}, Size{9, 4, 17}, Size{2, 33, 10}}) {
+  for (const LinearSize s : {LinearSize{1, 1, 1}, LinearSize{3, 7, 5}, LinearSize{9, 4, 17}, LinearSize{2, 33, 10}}) {
     const GradcheckReport report = gradcheck(
         {.arguments = {random_tensor({s.n, s.in}, 1), random_tensor({s.out, s.in}, 2), random_tensor({s.out}, 3)},
          .op = [](Tape* t, const std::vector<Variable>& v) { return linear(t, v[0], v[1], v[2]); },

@@ -11,11 +11,11 @@ using namespace nibble::testing;
 
 namespace {
 
-struct Size {
+struct MatmulSize {
   int64_t m, k, n;
 };
 
-Doubles naive(const Doubles& a, const Doubles& b, Size s) {
+Doubles naive(const Doubles& a, const Doubles& b, MatmulSize s) {
   Doubles y(static_cast<size_t>(s.m * s.n));
   for (int64_t i = 0; i < s.m; ++i)
     for (int64_t j = 0; j < s.n; ++j)
@@ -28,7 +28,8 @@ Doubles naive(const Doubles& a, const Doubles& b, Size s) {
 }  // namespace
 
 TEST_CASE("matmul and its gradients are right at odd sizes") {
-  for (const Size s : {Size{1, 1, 1}, Size{1, 7, 1}, Size{5, 1, 3}, Size{7, 9, 5}, Size{17, 3, 33}, Size{2, 40, 17}}) {
+  for (const MatmulSize s : {MatmulSize{1, 1, 1}, MatmulSize{1, 7, 1}, MatmulSize{5, 1, 3}, MatmulSize{7, 9, 5},
+                             MatmulSize{17, 3, 33}, MatmulSize{2, 40, 17}}) {
     const GradcheckReport report =
         gradcheck({.arguments = {random_tensor({s.m, s.k}, 1), random_tensor({s.k, s.n}, 2)},
                    .op = [](Tape* t, const std::vector<Variable>& v) { return matmul(t, v[0], v[1]); },
@@ -39,7 +40,7 @@ TEST_CASE("matmul and its gradients are right at odd sizes") {
 }
 
 TEST_CASE("matmul sums over several chunks of k and several blocks of rows") {
-  const Size s{kBlockRows + 65, 2 * kChunkK + 37, 19};
+  const MatmulSize s{kBlockRows + 65, 2 * kChunkK + 37, 19};
   const Tensor a = random_tensor({s.m, s.k}, 1), b = random_tensor({s.k, s.n}, 2);
   const Doubles x = to_doubles(a), w = to_doubles(b), expected = naive(x, w, s), y = to_doubles(matmul_forward(a, b));
   // |error| <= 2 k 2^-24 sum |a b|, and the mean of |a b| is 1/4

@@ -205,6 +205,9 @@ inline bool same_bytes(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+/// A bound of first_beyond: equal.
+inline constexpr auto kExact = [](size_t) { return 0.0; };
+
 /// First element that is further from the reference than bound(i), as text; empty if there is none.
 template <typename Bound>
 std::string first_beyond(const Doubles& got, const Doubles& expected, const Bound& bound) {

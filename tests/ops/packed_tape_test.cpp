@@ -196,7 +196,7 @@ double slope(double v, const ActivationQuantizer& q, size_t i) {
   return !(v > 0) ? 0.0 : bucket < 1 ? 0.5 : bucket < top ? 1.0 : bucket == top ? 0.5 : 0.0;
 }
 
-void check_forward(const Network& net, const Saved& s) {
+void check_network_forward(const Network& net, const Saved& s) {
   const Doubles y1 = values_of(s.y1), y2 = values_of(s.y2), y_side = values_of(s.y_side), codes1 = values_of(s.codes1);
   const auto near = [](const Doubles& got, const Sums& expected) {
     return first_beyond(got, expected.value, [&](size_t i) {
@@ -276,7 +276,7 @@ TEST_CASE("a taped network has the values and gradients of double arithmetic on 
     on_every_level([&] {
       const Network net(form);
       const Saved saved = net.run(d_logits);
-      check_forward(net, saved);
+      check_network_forward(net, saved);
       check_backward(net, saved, d_logits);
     });
   }

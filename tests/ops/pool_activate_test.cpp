@@ -9,8 +9,6 @@ using namespace nibble::testing;
 
 namespace {
 
-constexpr auto kExact = [](size_t) { return 0.0; };
-
 double rounded(double v) {
   return static_cast<double>(to_float(to_bf16(static_cast<float>(v))));
 }

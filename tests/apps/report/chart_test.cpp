@@ -8,17 +8,13 @@
 
 #include "apps/report/columns.hpp"
 #include "tests/apps/report/xml_checker.hpp"
+#include "tests/text.hpp"
 
 namespace nibble::apps {
 namespace {
 
+using testing::count_of;
 using testing::xml_facts;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 Chart two_series() {
   Chart chart;
@@ -43,10 +39,10 @@ Chart two_series() {
 TEST_CASE("chart: each point is a mark with its tooltip, each series is named in the legend") {
   const std::string svg = draw(two_series());
   CHECK(xml_facts(svg).problem.empty());
-  CHECK(count(svg, "class=\"mark\"") == 4 + 2);  // and one in the legend for each series
-  CHECK(count(svg, "<title>w4a4-fl8 x0.25</title>") == 1);
-  CHECK(count(svg, ">w4a4-fl8</text>") == 1);
-  CHECK(count(svg, "aria-label=\"accuracy against cost\"") == 1);
+  CHECK(count_of(svg, "class=\"mark\"") == 4 + 2);  // and one in the legend for each series
+  CHECK(count_of(svg, "<title>w4a4-fl8 x0.25</title>") == 1);
+  CHECK(count_of(svg, ">w4a4-fl8</text>") == 1);
+  CHECK(count_of(svg, "aria-label=\"accuracy against cost\"") == 1);
 }
 
 TEST_CASE("chart: dominated points are hollow, error bars have the length of two standard errors") {
@@ -55,8 +51,8 @@ TEST_CASE("chart: dominated points are hollow, error bars have the length of two
   chart.series[0].points[0].hollow = true;
   chart.series[0].points[1].error = 10;
   const std::string svg = draw(chart);
-  CHECK(count(svg, "class=\"mark hollow\"") == 1);
-  REQUIRE(count(svg, "class=\"bar\"") == 1);
+  CHECK(count_of(svg, "class=\"mark hollow\"") == 1);
+  REQUIRE(count_of(svg, "class=\"bar\"") == 1);
   // The plot is 360 - 44 - (30 + 20) = 266 units high for 100 points; the bar goes from 55 to 75.
   const std::string bar = svg.substr(svg.find("class=\"bar\""));
   const double low = std::stod(bar.substr(bar.find(' ', bar.find("d=")) + 1)),
@@ -66,15 +62,15 @@ TEST_CASE("chart: dominated points are hollow, error bars have the length of two
 
 TEST_CASE("chart: the front is one line of steps through its points, on to the right edge") {
   Chart chart = two_series();
-  CHECK(count(draw(chart), "class=\"front\"") == 0);
+  CHECK(count_of(draw(chart), "class=\"front\"") == 0);
   chart.front = {chart.series[1].points[0], chart.series[1].points[1], chart.series[0].points[1]};
   const std::string svg = draw(chart);
-  REQUIRE(count(svg, "class=\"front\"") == 1);
+  REQUIRE(count_of(svg, "class=\"front\"") == 1);
   const std::string front = svg.substr(svg.find("class=\"front\""));
   const std::string path = front.substr(0, front.find("/>"));
-  CHECK(count(path, "M") == 1);
-  CHECK(count(path, "V") == 2);
-  CHECK(count(path, "H") == 3);
+  CHECK(count_of(path, "M") == 1);
+  CHECK(count_of(path, "V") == 2);
+  CHECK(count_of(path, "H") == 3);
   CHECK(path.ends_with("H504\""));
 }
 
@@ -93,8 +89,8 @@ TEST_CASE("chart: the inset is grey, named, and covers no mark") {
     }
   const std::string svg = draw(chart);
   CHECK(xml_facts(svg).problem.empty());
-  CHECK(count(svg, "class=\"grey\"") == 1);
-  CHECK(count(svg, ">elsewhere</text>") == 1);
+  CHECK(count_of(svg, "class=\"grey\"") == 1);
+  CHECK(count_of(svg, ">elsewhere</text>") == 1);
   const std::string frame = svg.substr(svg.find("class=\"frame\""));
   const auto number = [&](const std::string& key) {
     return std::stod(frame.substr(frame.find(key + "=\"") + key.size() + 2));
@@ -129,9 +125,9 @@ TEST_CASE("chart: hostile names and values give well-formed pictures") {
     const std::string svg = draw(chart);
     CAPTURE(svg);
     CHECK(xml_facts(svg).problem.empty());
-    CHECK(count(svg, "<script") == 0);
-    CHECK(count(svg, "nan") == 0);
-    CHECK(count(svg, "inf") == 0);
+    CHECK(count_of(svg, "<script") == 0);
+    CHECK(count_of(svg, "nan") == 0);
+    CHECK(count_of(svg, "inf") == 0);
   }
 }
 
@@ -139,8 +135,8 @@ TEST_CASE("chart: without a value to show it says so") {
   Chart chart = two_series();
   for (Series& s : chart.series)
     for (ChartPoint& p : s.points) p.y = std::nan("");
-  CHECK(count(draw(chart), ">no data</text>") == 1);
-  CHECK(count(draw(Chart{}), ">no data</text>") == 1);
+  CHECK(count_of(draw(chart), ">no data</text>") == 1);
+  CHECK(count_of(draw(Chart{}), ">no data</text>") == 1);
 }
 
 TEST_CASE("chart: names at the lines' ends keep their distance") {
@@ -176,8 +172,8 @@ TEST_CASE("chart: a file of its own carries its style and a background and nothi
   CHECK(facts.problem.empty());
   CHECK(facts.links.empty());
   CHECK(file.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"draw\""));
-  CHECK(count(file, "prefers-color-scheme:dark") == 1);
-  CHECK(count(file, "<rect class=\"paper\" width=\"100%\" height=\"100%\"/>") == 1);
+  CHECK(count_of(file, "prefers-color-scheme:dark") == 1);
+  CHECK(count_of(file, "<rect class=\"paper\" width=\"100%\" height=\"100%\"/>") == 1);
 }
 
 TEST_CASE("chart: columns are as high as their values, on the axis that is given") {
@@ -185,29 +181,29 @@ TEST_CASE("chart: columns are as high as their values, on the axis that is given
       "cost", "share", 10, {{"stem", "first", 5, 0}, {"layer1", "", 10, 1}, {"layer1", "", std::nan(""), 1}}};
   const std::string svg = draw(chart);
   CHECK(xml_facts(svg).problem.empty());
-  CHECK(count(svg, "<rect") == 3);
-  CHECK(count(svg, "height=\"70\"") == 1);  // half of 164 - 24
-  CHECK(count(svg, "height=\"140\"") == 1);
-  CHECK(count(svg, "height=\"0\"") == 1);
-  CHECK(count(svg, "<title>first</title>") == 1);
-  CHECK(count(svg, ">layer1</text>") == 1);
+  CHECK(count_of(svg, "<rect") == 3);
+  CHECK(count_of(svg, "height=\"70\"") == 1);  // half of 164 - 24
+  CHECK(count_of(svg, "height=\"140\"") == 1);
+  CHECK(count_of(svg, "height=\"0\"") == 1);
+  CHECK(count_of(svg, "<title>first</title>") == 1);
+  CHECK(count_of(svg, ">layer1</text>") == 1);
   CHECK(xml_facts(draw(ColumnChart{})).problem.empty());
 }
 
 TEST_CASE("chart: a strip of codes has one square a code up to 16, then neighbours together") {
-  CHECK(count(code_strip(std::vector<int64_t>(16, 1), "codes"), "class=\"cell\"") == 16);
+  CHECK(count_of(code_strip(std::vector<int64_t>(16, 1), "codes"), "class=\"cell\"") == 16);
   const std::string wide = code_strip(std::vector<int64_t>(256, 1), "codes");
-  CHECK(count(wide, "class=\"cell\"") == 16);
-  CHECK(count(wide, "fill-opacity=\"0.25\"") == 16);  // the root of a sixteenth
-  CHECK(count(code_strip({3, 1}, "codes"), "<title>75.0, 25.0 %</title>") == 1);
+  CHECK(count_of(wide, "class=\"cell\"") == 16);
+  CHECK(count_of(wide, "fill-opacity=\"0.25\"") == 16);  // the root of a sixteenth
+  CHECK(count_of(code_strip({3, 1}, "codes"), "<title>75.0, 25.0 %</title>") == 1);
   CHECK(xml_facts(code_strip({}, "<\"&")).problem.empty());
   CHECK(xml_facts(code_strip({0, 0, -5}, "none")).problem.empty());
 }
 
 TEST_CASE("chart: a share's bar never leaves its cell") {
-  CHECK(count(share_bar(0.25, 1), "width=\"25\"") == 1);
-  CHECK(count(share_bar(7, 1), "width=\"100\"") == 1);
-  CHECK(count(share_bar(std::nan(""), 1), "width=\"0\"") == 1);
+  CHECK(count_of(share_bar(0.25, 1), "width=\"25\"") == 1);
+  CHECK(count_of(share_bar(7, 1), "width=\"100\"") == 1);
+  CHECK(count_of(share_bar(std::nan(""), 1), "width=\"0\"") == 1);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ void write_run(const TemporaryFolder& folder, const std::string& metrics, const 
   if (!metrics.empty()) folder.write("metrics.jsonl", metrics);
 }
 
-std::string refusal(const std::string& run) {
+std::string reading_refusal(const std::string& run) {
   try {
     read_run(run);
   } catch (const Error& e) {
@@ -190,15 +190,15 @@ TEST_CASE("machine note: an entry is added to the flat ones of an older file; a 
 
 TEST_CASE("run report: no run, no metrics and a damaged config are refused in one sentence naming the file") {
   const TemporaryFolder run("report");
-  CHECK(has(refusal(run / ""), "has no config.resolved.toml"));
+  CHECK(has(reading_refusal(run / ""), "has no config.resolved.toml"));
   write_run(run, "");
-  CHECK(has(refusal(run / ""), "metrics.jsonl' has no metrics to report yet"));
+  CHECK(has(reading_refusal(run / ""), "metrics.jsonl' has no metrics to report yet"));
   write_run(run, "not json\n");
-  CHECK(has(refusal(run / ""), "has no metrics to report yet"));
+  CHECK(has(reading_refusal(run / ""), "has no metrics to report yet"));
   write_run(run, kMetrics, "nonsense = 1\n");
-  CHECK(has(refusal(run / ""), "config.resolved.toml:"));
+  CHECK(has(reading_refusal(run / ""), "config.resolved.toml:"));
   run.write("config.resolved.toml", "epochs = ");
-  CHECK(has(refusal(run / ""), "config.resolved.toml"));
+  CHECK(has(reading_refusal(run / ""), "config.resolved.toml"));
 }
 
 TEST_CASE("run report: the command writes the page of a real run, and refuses what is none") {

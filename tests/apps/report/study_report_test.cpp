@@ -15,14 +15,9 @@
 namespace nibble::apps {
 namespace {
 
+using testing::count_of;
 using testing::has;
 using testing::TemporaryFolder;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 PointResult point(const std::string& precision, double width, double top1, uint64_t seed = 0) {
   NetworkOptions o;
@@ -137,9 +132,9 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
     CHECK_MESSAGE(has(html, part), part);
   // linear, quadratic, memory, bytes, width; two curves for each of two widths; four precisions' layers.
   CHECK(xml.elements["figure"] == 5 + 4 + 4);
-  CHECK(count(html, "class=\"front\"") == 4);
-  CHECK(count(html, "the paper: ImageNet, 224 px") == 3);
-  CHECK(count(html, "at most its linear cost is more accurate in 2 cases; the mean difference is ") == 1);
+  CHECK(count_of(html, "class=\"front\"") == 4);
+  CHECK(count_of(html, "the paper: ImageNet, 224 px") == 3);
+  CHECK(count_of(html, "at most its linear cost is more accurate in 2 cases; the mean difference is ") == 1);
 }
 
 TEST_CASE("study report: times of one sitting compare, those of several moments or machines are called so") {
@@ -163,13 +158,13 @@ TEST_CASE("study report: times of one sitting compare, those of several moments 
 
 TEST_CASE("study report: a layer with bits of its own is named") {
   std::vector<PointResult> points = small_study();
-  CHECK(count(study_page(points, "small"), "<figcaption>8 bits: conv1, fc; 4 bits: all others.</figcaption>") == 1);
-  CHECK(count(study_page(points, "small"), "<figcaption>16 bits: all layers.</figcaption>") == 1);
+  CHECK(count_of(study_page(points, "small"), "<figcaption>8 bits: conv1, fc; 4 bits: all others.</figcaption>") == 1);
+  CHECK(count_of(study_page(points, "small"), "<figcaption>16 bits: all layers.</figcaption>") == 1);
   points[7].layers[5].weight_bits = points[7].layers[5].activation_bits = 8;
   const std::string named = "<figcaption>8 bits: " + points[7].layers[5].name + "; 4 bits: all others.</figcaption>";
-  CHECK(count(study_page(points, "small"), named) == 1);
+  CHECK(count_of(study_page(points, "small"), named) == 1);
   for (size_t i = 5; i < 16; ++i) points[7].layers[i].weight_bits = 8;
-  CHECK(count(study_page(points, "small"), "<figcaption>8 bits: 11 layers; 4 bits: all others.</figcaption>") == 1);
+  CHECK(count_of(study_page(points, "small"), "<figcaption>8 bits: 11 layers; 4 bits: all others.</figcaption>") == 1);
 }
 
 TEST_CASE("study report: layers of their own are named at once and beside the precisions that they belong to") {
@@ -186,7 +181,7 @@ TEST_CASE("study report: layers of their own are named at once and beside the pr
   CHECK(has(html, "bf16: weights and activations as 16-bit floats, not quantized" + except));
   CHECK(has(html, "w4a4: 4-bit weights and activations in every layer" + except));
   CHECK(has(html, "w8a8: 8-bit weights and activations<"));  // they have these bits anyway
-  CHECK(count(html, except) == 3);
+  CHECK(count_of(html, except) == 3);
   points = small_study();
   set(points[7], 5);
   html = study_page(points, "one");
@@ -231,8 +226,8 @@ TEST_CASE("study report: dominated models are hollow in the picture, which is a 
   const std::string svg = study_picture(small_study());
   CHECK(testing::xml_facts(svg).problem == "");
   CHECK(has(svg, "xmlns=\"http://www.w3.org/2000/svg\""));
-  CHECK(count(svg, "class=\"mark hollow\"") == 2);  // both of bf16
-  CHECK(count(svg, ", dominated</title>") == 2);
+  CHECK(count_of(svg, "class=\"mark hollow\"") == 2);  // both of bf16
+  CHECK(count_of(svg, ", dominated</title>") == 2);
 }
 
 TEST_CASE("study report: JSON and CSV hold all points") {
@@ -243,7 +238,7 @@ TEST_CASE("study report: JSON and CSV hold all points") {
   CHECK(j["fronts"]["linear"].size() == 6);
   CHECK(j["findings"][0]["verdict"] == "holds");
   const std::string csv = study_csv(points);
-  CHECK(count(csv, "\r\n") == points.size() + 1);
+  CHECK(count_of(csv, "\r\n") == points.size() + 1);
   CHECK(has(csv, "\"w4a4-fl8-x0.5-s0\",\"resnet26\",\"w4a4-fl8\",0.5,0,"));
 }
 
@@ -307,7 +302,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   const std::string page = testing::read_text(folder / "study/report/index.html");
   CHECK(has(page, "Study: study"));
   CHECK(testing::xml_facts(testing::read_text(folder / "study/report/pareto.svg")).problem == "");
-  CHECK(count(testing::read_text(folder / "study/report/points.csv"), "\r\n") == 9);
+  CHECK(count_of(testing::read_text(folder / "study/report/points.csv"), "\r\n") == 9);
   const std::string again =
       "study report " + (folder / "study/report/study.json") + " --out " + (folder / "again.html");
   const testing::Result printed = testing::run_program(again + " --json");
@@ -325,7 +320,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(j.at("points")[0].at("top1_train") == 80);
   CHECK(j.at("points")[0].at("served_bytes") == 1000000);
   CHECK(j.at("missing").is_null());  // there is no plan beside a single file
-  CHECK(count(testing::read_text(folder / "again.html"), "<figure>") == count(page, "<figure>"));
+  CHECK(count_of(testing::read_text(folder / "again.html"), "<figure>") == count_of(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
   PointResult fewer = small_study()[1];
   fewer.last.images = 9990;

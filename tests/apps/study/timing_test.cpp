@@ -12,7 +12,7 @@ namespace {
 
 using testing::has;
 
-PointResult point(const std::string& precision, double width, uint64_t seed, const std::string& more = "") {
+PointResult untimed_point(const std::string& precision, double width, uint64_t seed, const std::string& more = "") {
   TrainArguments arguments;
   TrainOptions& o = arguments.options;
   o.network.arch = "resnet26";
@@ -43,13 +43,13 @@ std::string refusal(const PointResult& p) {
 
 TEST_CASE("study timing: seeds share a network; precision, width and layers make another; fake arithmetic has none") {
   const std::string layer = "\n[layers.\"layer3.0.conv2\"]\nprecision = \"w8a8\"\n";
-  PointResult fake = point("w8a8", 0.1, 0);
+  PointResult fake = untimed_point("w8a8", 0.1, 0);
   const std::string integer = "quant-mode = 'integer'";
   REQUIRE(has(fake.provenance.config, integer));
   fake.provenance.config.replace(fake.provenance.config.find(integer), integer.size(), "quant-mode = 'fake'");
   const std::vector<TimedNetwork> networks =
-      networks_of({point("w4a4", 0.1, 0), point("bf16", 0.1, 0), point("w4a4", 0.1, 1), fake, point("w4a4", 0.2, 0),
-                   point("w4a4", 0.1, 2, layer)});
+      networks_of({untimed_point("w4a4", 0.1, 0), untimed_point("bf16", 0.1, 0), untimed_point("w4a4", 0.1, 1), fake,
+                   untimed_point("w4a4", 0.2, 0), untimed_point("w4a4", 0.1, 2, layer)});
   REQUIRE(networks.size() == 4);
   CHECK(networks[0].points == std::vector<std::string>{"w4a4-x0.1-s0", "w4a4-x0.1-s1"});
   CHECK(networks[0].options.classes == 7);
@@ -59,13 +59,13 @@ TEST_CASE("study timing: seeds share a network; precision, width and layers make
 }
 
 TEST_CASE("study timing: a configuration that is damaged or another network's is refused with the point's name") {
-  CHECK(refusal(point("w4a4", 0.1, 0)) == "accepted");
-  CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "did you mean 'width'?"));
-  CHECK(has(refusal(point("w4a4", 0.1, 0, "\nwidht = 3\n")), "the result of w4a4-x0.1-s0"));
-  CHECK(has(refusal(point("w4a4", 0.1, 0, "=")), "the configuration of w4a4-x0.1-s0:"));
-  CHECK(
-      has(refusal(point("w4a4", 0.1, 0, "\n[layers.nowhere]\nprecision = \"w8a8\"\n")), "the result of w4a4-x0.1-s0"));
-  PointResult p = point("w4a4", 0.1, 0);
+  CHECK(refusal(untimed_point("w4a4", 0.1, 0)) == "accepted");
+  CHECK(has(refusal(untimed_point("w4a4", 0.1, 0, "\nwidht = 3\n")), "did you mean 'width'?"));
+  CHECK(has(refusal(untimed_point("w4a4", 0.1, 0, "\nwidht = 3\n")), "the result of w4a4-x0.1-s0"));
+  CHECK(has(refusal(untimed_point("w4a4", 0.1, 0, "=")), "the configuration of w4a4-x0.1-s0:"));
+  CHECK(has(refusal(untimed_point("w4a4", 0.1, 0, "\n[layers.nowhere]\nprecision = \"w8a8\"\n")),
+            "the result of w4a4-x0.1-s0"));
+  PointResult p = untimed_point("w4a4", 0.1, 0);
   p.classes = 1'000'000'000;
   CHECK(has(refusal(p), "the result of w4a4-x0.1-s0"));
   p.classes = 7;
@@ -76,7 +76,7 @@ TEST_CASE("study timing: a configuration that is damaged or another network's is
 }
 
 TEST_CASE("study timing: every network is timed in one sitting") {
-  std::vector<TimedNetwork> networks = networks_of({point("w4a4", 0.05, 0), point("bf16", 0.05, 0)});
+  std::vector<TimedNetwork> networks = networks_of({untimed_point("w4a4", 0.05, 0), untimed_point("bf16", 0.05, 0)});
   time_in_turn(networks, 1);
   for (const TimedNetwork& n : networks) {
     CHECK(n.latency.batch1_ms > 0);
