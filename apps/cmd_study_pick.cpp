@@ -8,6 +8,7 @@
 #include "apps/console.hpp"
 #include "apps/study/pick.hpp"
 #include "engine/error.hpp"
+#include "nn/study/curves.hpp"
 #include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
@@ -54,7 +55,7 @@ class StudyPickCommand : public Command {
     const std::vector<StudyGroup> groups = group_points(points);
     const Pick pick = pick_best(groups, budget_);
     if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
-    if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && times.sitting.empty())
+    if (const TimesOf times = times_of(points); budget_.ms && !times.machines.empty() && !times.compare())
       warn(fmt::format(
           "the times of '{}' were not measured in one sitting; nibble study measure {} times all models in turn",
           study_, shell_quoted(study_)));
@@ -108,8 +109,10 @@ class StudyPickCommand : public Command {
   void print_text(const Pick& pick) const {
     const StudyGroup &best = *pick.best, &all = *pick.best_of_all;
     print(line(best));
-    print(fmt::format("top1 of {} after its last step{}: {:.2f} (above: the best epoch, smoothed{})", best.first().name,
+    const bool smoothed = has_neighbours(best.first().curves.evaluations, best.first().best.epoch);
+    print(fmt::format("top1 of {} after its last step{}: {:.2f} (above: the best {}{})", best.first().name,
                       best.first().served_bytes > 0 ? ", as its file has it" : "", best.first().last.top1,
+                      smoothed ? "epoch, smoothed" : "evaluation",
                       best.points.size() > 1 ? fmt::format(", mean of {} seeds", best.points.size()) : ""));
     const double lost = all.top1.value - best.top1.value;
     if (pick.next_better == nullptr) {

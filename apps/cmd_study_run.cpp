@@ -110,9 +110,10 @@ class StudyRunCommand : public Command {
     }
     const std::string text =
         format_table(rows) + fmt::format(
-                                 "\n{} points, about {} to go (steps still to train, by a probe; evaluations come on "
+                                 "\n{}, about {} to go (steps still to train, by a probe; evaluations come on "
                                  "top){}",
-                                 estimates.size(), duration(total), overrides_text() + preset_text());
+                                 counted(static_cast<int64_t>(estimates.size()), "point"), duration(total),
+                                 overrides_text() + preset_text());
     args_.dry_run ? print(text) : message(text);
   }
 
@@ -183,8 +184,8 @@ class StudyRunCommand : public Command {
     if (!outcome.failed.empty())
       print(fmt::format("nibble study run --out {} tries the failed points again; remove {} to begin one anew",
                         shell_quoted(args_.out), shell_quoted(args_.out + "/" + outcome.failed.front().point)));
-    print(fmt::format("done: {} of {} points; next: nibble study report {}", outcome.done.size(),
-                      study.plan().points.size(), shell_quoted(args_.out)));
+    print(fmt::format("done: {} of {}; next: nibble study report {}", outcome.done.size(),
+                      counted(static_cast<int64_t>(study.plan().points.size()), "point"), shell_quoted(args_.out)));
   }
 
   StudyRunArgs args_;

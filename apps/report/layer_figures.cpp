@@ -132,13 +132,11 @@ Table layer_table(const std::vector<PointLayer>& layers) {
 }
 
 std::string layer_table_caption() {
-  return "A quantizer maps the values from 0 to a channel's bound onto its codes; values above the bound are clipped "
-         "to "
-         "the highest one. The bounds are the lowest, the median and the highest of the layer's channels. The strip "
-         "has "
-         "one square for each code, from the lowest to the highest, the stronger its colour the more often it occurs "
-         "among the "
-         "validation images (8 bits: one square for 16 codes). A good bound clips little and leaves few squares empty.";
+  return "A quantizer maps the values from 0 to a channel's bound onto its codes, in the first layer those from the "
+         "bound's negative to the bound; values beyond are clipped to the nearest code. The bounds are the lowest, the "
+         "median and the highest of the layer's channels. The strip has one square for each code, from the lowest to "
+         "the highest, the stronger its colour the more often it occurs in up to 64 validation images, spread over all "
+         "(8 bits: one square for 16 codes). A good bound clips little and leaves few squares empty.";
 }
 
 }  // namespace nibble::apps

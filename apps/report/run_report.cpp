@@ -101,6 +101,13 @@ std::optional<int64_t> quantized_from(const RunFacts& f) {
   return planned && quantized ? std::optional<int64_t>(f.options.calibrate_step(*planned)) : std::nullopt;
 }
 
+/// The most accurate evaluation from `first_step` on, of all where none is left.
+EvalSample best_evaluation(const std::vector<EvalSample>& evaluations, int64_t first_step) {
+  return *std::max_element(evaluations.begin(), evaluations.end(), [&](const EvalSample& a, const EvalSample& b) {
+    return std::pair(a.step >= first_step, a.top1) < std::pair(b.step >= first_step, b.top1);
+  });
+}
+
 /// The answer in one paragraph.
 std::string summary(const RunFacts& f) {
   const int64_t done = steps_done(f);
@@ -114,8 +121,8 @@ std::string summary(const RunFacts& f) {
     text += fmt::format("Not finished: {} steps. ", grouped(done));
   if (f.curves.evaluations.empty()) return text + "It has not been evaluated yet.";
   const EvalSample& last = f.curves.evaluations.back();
-  const auto best = std::max_element(f.curves.evaluations.begin(), f.curves.evaluations.end(),
-                                     [](const EvalSample& a, const EvalSample& b) { return a.top1 < b.top1; });
+  const int64_t first_step = quantized_from(f).value_or(0);
+  const EvalSample best = best_evaluation(f.curves.evaluations, first_step);
   text += fmt::format("The last evaluation, after step {}, named {} % of the validation images right",
                       grouped(last.step), decimal(last.top1, 1));
   if (last.images > 0)
@@ -124,14 +131,16 @@ std::string summary(const RunFacts& f) {
   text += std::isfinite(last.top5)
               ? fmt::format("; the right class was among its first five for {} %. ", decimal(last.top5, 1))
               : ". ";
-  if (best->step != last.step)
-    text += fmt::format("The best evaluation was {} % after step {}. ", decimal(best->top1, 1), grouped(best->step));
-  const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations, quantized_from(f).value_or(0));
+  if (best.step != last.step)
+    text += fmt::format("The best evaluation was {} % after step {}. ", decimal(best.top1, 1), grouped(best.step));
+  const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations, first_step);
+  std::string where = "epoch " + decimal(smooth.epoch, 0);
+  if (!std::isfinite(smooth.epoch))
+    where = fmt::format("step {}, not smoothed: the log has no epochs", grouped(smooth.step));
+  else if (!has_neighbours(f.curves.evaluations, smooth.epoch, first_step))
+    where += ", not smoothed: no other evaluation that counts is within two and a half epochs";
   return text + fmt::format("The published metric, the best epoch of a curve smoothed over five epochs, is {} % ({}).",
-                            decimal(smooth.top1, 1),
-                            std::isfinite(smooth.epoch)
-                                ? "epoch " + decimal(smooth.epoch, 0)
-                                : fmt::format("step {}, not smoothed: the log has no epochs", grouped(smooth.step)));
+                            decimal(smooth.top1, 1), where);
 }
 
 Chart epoch_chart(const RunFacts& f, const std::string& name, const std::string& y_title) {

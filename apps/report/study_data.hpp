@@ -1,5 +1,4 @@
-// What a study found: points grouped over seeds, standard errors, Pareto fronts, and the paper's claims put to the
-// test.
+// What a study measured: points grouped over seeds, standard errors, Pareto fronts, the best under a budget.
 #pragma once
 #include <string>
 #include <vector>
@@ -21,12 +20,12 @@ struct StudyGroup {
   double width = 1;
   std::vector<const PointResult*> points;  // by seed
 
-  /// The published metric, mean over the seeds. Error: sqrt(binomial error^2 + variance over seeds / seeds): the images
-  /// are a sample, and so are the seeds. The second term needs two seeds.
+  /// The published metric, mean over the seeds. Error: sqrt(binomial error^2 + seed_spread^2 / seeds): the images are a
+  /// sample, and so are the seeds.
   Estimate top1;
   Estimate last_top1;               // the same after the last step
   Estimate train_top1;              // without augmentation, after the last step
-  Estimate gap;                     // train_top1 - last_top1
+  Estimate gap;                     // train_top1 - last_top1, the spread over seeds being that of the difference
   double loss = 0, train_loss = 0;  // after the last step
   double latency_ms = 0;            // batch 1, mean of those measured; 0: none was
 
@@ -35,9 +34,17 @@ struct StudyGroup {
 };
 
 /// Groups ascending in width, precisions in the order bf16, w8a8, w4a4-fl8, w4a4, others by name. DataError when there
-/// is no point, two have one name, or they differ in architecture, image size, classes or, by more than 1 %, in the
-/// number of validation images: such accuracies do not compare. The groups point into `points`.
+/// is no point, two have one name or are one training (precision, width, seed), or they differ in architecture, image
+/// size, classes or, by more than 1 %, in the number of validation images: such accuracies do not compare. The groups
+/// point into `points`.
 std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
+
+/// Standard deviation of the published metric over the seeds of one model, pooled over the groups that have several
+/// (weighted by their degrees of freedom) and taken for all; 0, not known, where none has.
+double seed_spread(const std::vector<StudyGroup>& groups);
+
+/// Of the validation set: the most that any of the points saw.
+int64_t validation_images(const std::vector<PointResult>& points);
 
 /// Which points were judged on fewer validation images than others, as a sentence without its full stop; empty when
 /// none was. An image that goes bad while a study runs counts for the points before it only.
@@ -50,7 +57,10 @@ std::string own_layers_text(const std::vector<const PointResult*>& points);
 /// Where and when the times of a study were measured.
 struct TimesOf {
   std::vector<std::string> machines;  // "Intel(R) ... (amx kernels, 2 threads)", by name; none: nothing was timed
-  std::string sitting;                // UTC; empty: not all of them in turn, in one sitting
+  std::vector<std::string> sittings;  // UTC, when models were timed in turn
+  bool some_alone = false;            // when their training ended, in no sitting
+  /// All of them in turn, in one sitting on one machine?
+  bool compare() const { return machines.size() == 1 && sittings.size() == 1 && !some_alone; }
 };
 TimesOf times_of(const std::vector<PointResult>& points);
 
@@ -66,21 +76,6 @@ const std::vector<CostKind>& cost_kinds();
 /// Groups that no other dominates (lower or equal cost and higher or equal accuracy, one of them strictly), ascending
 /// in cost. Groups whose cost is not positive (not measured) take no part.
 std::vector<const StudyGroup*> front_of(const std::vector<StudyGroup>& groups, const CostKind& cost);
-
-enum class Verdict { kHolds, kContradicted, kUndecided, kNotTested };
-std::string name_of(Verdict v);  // "holds", "contradicted", "undecided", "not tested"
-
-/// One of the paper's findings, and what this study says about it.
-struct Finding {
-  std::string claim;
-  Verdict verdict = Verdict::kNotTested;
-  std::string evidence;
-};
-
-/// The three findings. A difference is the mean over the pairs that can be compared, its error that of independent
-/// samples (all models see the same images, so the true one is smaller); it holds when the mean is above two errors, is
-/// contradicted below minus two, and undecided between.
-std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups);
 
 /// The most accurate of the groups that are allowed, of equal ones the cheapest; null: none is.
 const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed,

@@ -1,11 +1,14 @@
 // What a study report writes beside its page: JSON and CSV for programs, a picture for a README.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command_line.hpp"
 #include "apps/report/study_charts.hpp"
+#include "apps/report/study_findings.hpp"
 #include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
 
@@ -43,6 +46,27 @@ std::string csv_text(const std::string& text) {
     cell += c;
   }
   return cell + "\"";
+}
+
+/// A study.json may be the only data of its study (results kept in a repository), so another study's is not replaced.
+/// Of the same study is one that shares a training with `points`.
+void refuse_other_study(const std::filesystem::path& file, const std::vector<PointResult>& points) {
+  refuse_to_replace(file, R"({"format":"nibble-study-1")", "data of a study");
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(file, none)) return;
+  std::vector<PointResult> there;
+  try {
+    there = read_study(file);
+  } catch (const Error&) {
+    return;  // damaged: nothing to keep
+  }
+  const auto known = [&](const PointResult& p) {
+    return std::any_of(points.begin(), points.end(), [&](const PointResult& q) {
+      return q.name == p.name && q.provenance.started == p.provenance.started;
+    });
+  };
+  if (std::none_of(there.begin(), there.end(), known))
+    throw UsageError("{} holds another study, and would be replaced; choose another folder for --out", file.string());
 }
 
 }  // namespace
@@ -92,11 +116,14 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
     if (out.filename() == companion)
       throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
                        companion);
-  refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
   const std::string page = study_page(points, name, missing);
   const std::filesystem::path folder = out.parent_path();
   const StudyReportFiles files = {
       .page = out, .json = folder / kJson, .csv = folder / kCsv, .svg = folder / kPicture, .bytes = page.size()};
+  refuse_to_replace(files.page, "<!DOCTYPE html", "HTML page");
+  refuse_to_replace(files.csv, "name,arch,precision,", "table of a study");
+  refuse_to_replace(files.svg, "<svg ", "picture");
+  refuse_other_study(files.json, points);
   write_file_atomically(files.json, study_json(points));
   write_file_atomically(files.csv, study_csv(points));
   write_file_atomically(files.svg, study_picture(points));

@@ -12,6 +12,8 @@
 #include "apps/report/statistics.hpp"
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
+#include "apps/report/study_findings.hpp"
+#include "apps/study/recipe.hpp"
 #include "nn/study/published_points.hpp"
 
 namespace nibble::apps {
@@ -86,7 +88,9 @@ std::string seeds_sentence(const std::vector<PointResult>& points, const Groups&
   }
   if (several.empty()) return "";
   const std::string trainings = fmt::format(" There were {} trainings", points.size());
-  if (same) return trainings + fmt::format(", {} seeds of each, whose mean counts.", groups.front().points.size());
+  if (same)
+    return trainings + fmt::format(", {} seeds{}, whose mean counts.", groups.front().points.size(),
+                                   groups.size() > 1 ? " of each" : "");
   return trainings +
          fmt::format(": {} seeds, whose mean counts{}.",
                      several.size() > kNamed ? fmt::format("{} models with several", several.size()) : listed(several),
@@ -119,14 +123,27 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
   return text;
 }
 
+/// "by one recipe", or the first difference between two.
+std::string recipe_text(const std::vector<PointResult>& points) {
+  const PointResult& first = points.front();
+  for (const PointResult& p : points) {
+    ConfigDifference d = recipe_difference(first.provenance.config, p.provenance.config, varied_options());
+    if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
+    if (!d.name.empty())
+      return fmt::format("by different recipes, which do not compare ({} has {} = {}, {} has {}),", first.name, d.name,
+                         d.first, p.name, d.second);
+  }
+  return "by one recipe";
+}
+
 std::string answer(const std::vector<PointResult>& points, const Groups& groups,
                    const std::vector<std::string>& missing) {
   const PointResult& p = points.front();
   const std::string uneven = uneven_images(points);
-  std::string text =
-      fmt::format("{} of {} at {} px with {} classes, trained by one recipe and judged on {} validation images{}.",
-                  groups.size() == 1 ? "One model" : fmt::format("{} models", groups.size()), p.arch, p.image_size,
-                  grouped(p.classes), grouped(p.last.images), uneven.empty() ? "" : " (" + uneven + ")");
+  std::string text = fmt::format("{} of {} at {} px with {} classes, trained {} and judged on {} validation images{}.",
+                                 groups.size() == 1 ? "One model" : fmt::format("{} models", groups.size()), p.arch,
+                                 p.image_size, grouped(p.classes), recipe_text(points),
+                                 grouped(validation_images(points)), uneven.empty() ? "" : " (" + uneven + ")");
   text += seeds_sentence(points, groups) + own_layers_sentence(points) + missing_sentence(missing);
   const StudyGroup* best = best_of(groups, [](const StudyGroup&) { return true; });
   text += fmt::format(" The most accurate is {} ({}, standard error {}).", best->name(), in_percent(best->top1.value),
@@ -140,8 +157,9 @@ std::string answer(const std::vector<PointResult>& points, const Groups& groups,
 
 void add_key(Page& page, const Groups& groups) {
   page.paragraph(
-      "The models differ in precision and in width, the factor on the number of filters of every layer: x0.5 "
-      "has half as many as the usual network. A point is one training of a model, with one seed: x0.5-s0 has seed 0. "
+      "The models differ in precision and in width, the factor on the number of filters of every convolution but "
+      "the first: x0.5 has half as many as the usual network. A point is one training of a model, with one seed: "
+      "x0.5-s0 has seed 0. "
       "Each precision has one colour and one mark on this page:");
   std::set<std::string> seen;
   std::vector<Cell> items;
@@ -151,6 +169,15 @@ void add_key(Page& page, const Groups& groups) {
           legend_mark(look_of(g.precision)) + " " +
           escaped(fmt::format("{}: {}{}", g.precision, meaning_of(g.precision), exception_of(g.precision, groups)))));
   page.list(items);
+}
+
+std::string seeds_error_text(const Groups& groups) {
+  const bool known = std::any_of(groups.begin(), groups.end(), [](const StudyGroup& g) { return g.points.size() > 1; });
+  return known ? fmt::format(
+                     "Between seeds a model's accuracy varies by {} points (standard deviation, pooled over "
+                     "the models with several seeds), which is taken for all models.",
+                     decimal(seed_spread(groups), 2))
+               : "No model has several seeds, so the second part is not known and left out: the errors are too small.";
 }
 
 void add_findings(Page& page, const Groups& groups) {
@@ -164,11 +191,10 @@ void add_findings(Page& page, const Groups& groups) {
   page.list(items);
   page.paragraph(
       "A finding holds when the mean difference is above two standard errors. An accuracy's standard error has two "
-      "parts: "
-      "the validation images are a sample (binomial), and so are the seeds. The second part is known only where a "
-      "model "
-      "has two seeds or more: the error of one with a single seed leaves it out, and is too small. All models see the "
-      "same images, so as far as images go differences are known a little better than the errors say.");
+      "parts: the validation images are a sample (binomial), and so are the seeds. " +
+      seeds_error_text(groups) +
+      " All models see the same images, so as far as images go differences are known a little better than the errors "
+      "say.");
 }
 
 void add_budgets(Page& page, const Groups& groups) {
@@ -210,9 +236,15 @@ std::string times_text(const std::vector<PointResult>& points) {
   const TimesOf times = times_of(points);
   if (times.machines.empty()) return "";
   std::string text = "Times were measured on " + listed(times.machines);
-  if (!times.sitting.empty()) return text + ", all models in turn, from " + times.sitting + " on.";
-  text += times.machines.size() > 1 ? "; only those of one machine compare."
-                                    : ", each when its training ended, whatever else the machine did then.";
+  if (times.compare()) return text + ", all models in turn, from " + times.sittings.front() + " on.";
+  if (times.machines.size() > 1)
+    text += "; only those of one machine compare.";
+  else if (times.sittings.empty())
+    text += ", each when its training ended, whatever else the machine did then.";
+  else if (times.some_alone)
+    text += ", some in turn, others when their training ended, whatever else the machine did then.";
+  else
+    text += fmt::format(", in {} sittings, which do not compare.", times.sittings.size());
   return text + " nibble study measure times all models in turn.";
 }
 
@@ -274,7 +306,7 @@ void add_gaps(Page& page, const Groups& groups) {
   page.table(table,
              "How much better the model does on images it was trained on (without augmentation, after the last "
              "step): a large gap is overfitting. The paper found that fewer bits leave a smaller gap; its training "
-             "figures are of augmented images, so its gaps are smaller throughout.");
+             "figures are of augmented images, so the two columns compare in their order, not in their size.");
 }
 
 void add_curves(Page& page, const Groups& groups) {
@@ -282,7 +314,8 @@ void add_curves(Page& page, const Groups& groups) {
   page.paragraph("One line for each point; further seeds of one precision share its colour.");
   for (const double width : widths_of(groups))
     page.figures({{fmt::format("Width {:g}: validation accuracy", width), draw(accuracy_curves(groups, width)), ""},
-                  {fmt::format("Width {:g}: training loss", width), draw(loss_curves(groups, width)), ""}});
+                  {fmt::format("Width {:g}: training loss", width), draw(loss_curves(groups, width)),
+                   "Of augmented batches, any label smoothing included: not the training loss of the table above."}});
 }
 
 /// The width nearest to 1, on the page's scale of ratios.
@@ -323,9 +356,14 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
   const auto counted_codes = [](const PointResult& p) {
     return std::any_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.usage.total > 0; });
   };
+  const auto quantizes = [](const PointResult& p) {
+    return std::any_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.activation_bits < 16; });
+  };
   page.heading("What the quantizers do");
   if (std::none_of(points.begin(), points.end(), counted_codes)) {
-    page.paragraph("No finished model quantizes its activations.");
+    page.paragraph(std::any_of(points.begin(), points.end(), quantizes)
+                       ? "The use of the codes was not counted."
+                       : "No finished model quantizes its activations.");
     return;
   }
   page.paragraph(layer_table_caption());
@@ -333,6 +371,16 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
     if (!counted_codes(p)) continue;
     page.open_details(p.name).table(layer_table(p.layers), "").close_details();
   }
+}
+
+/// What the caption says of points whose best evaluation stands alone; empty: there are none.
+std::string unsmoothed_text(const std::vector<PointResult>& points) {
+  const int64_t alone = std::count_if(points.begin(), points.end(), [](const PointResult& p) {
+    return !has_neighbours(p.curves.evaluations, p.best.epoch);
+  });
+  if (alone == 0) return "";
+  return fmt::format(" (of {}, it is the best evaluation itself: no other is within two and a half epochs)",
+                     alone == static_cast<int64_t>(points.size()) ? "all points" : counted(alone, "point"));
 }
 
 std::string measured(double value, int digits) {
@@ -363,9 +411,10 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
         {measured(p.latency.batch1_ms, 2)},
         {measured(p.latency.batch32_ms_per_image, 2)},
     });
-  std::string caption =
-      "Costs are ratios to bf16 at width 1. The errors are of one model on this many images; the best "
-      "epoch is the published metric, smoothed over five epochs.";
+  std::string caption = fmt::format(
+      "Costs are ratios to bf16 at width 1. The errors are those of {} images, without the seeds; the best "
+      "epoch is the published metric, smoothed over five epochs{}.",
+      grouped(validation_images(points)), unsmoothed_text(points));
   if (const std::string times = times_text(points); !times.empty()) caption += " " + times;
   page.table(table, caption);
 }

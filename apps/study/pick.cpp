@@ -1,6 +1,7 @@
 #include "apps/study/pick.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "apps/console.hpp"
 #include "engine/error.hpp"
@@ -9,25 +10,53 @@ namespace nibble::apps {
 
 namespace {
 
-/// A figure that was not measured (0) satisfies no budget.
-bool within(const std::optional<double>& limit, double value) {
-  return !limit || (value > 0 && value <= *limit);
+/// One of the quantities that a budget may limit.
+struct Limit {
+  std::optional<double> at_most;
+  double (*of)(const StudyGroup&);  // 0: not measured
+  const char* unmeasured = "";      // what to say when it was measured of no model
+
+  /// A figure that was not measured satisfies no budget.
+  bool allows(const StudyGroup& g) const { return of(g) > 0 && of(g) <= *at_most; }
+};
+
+std::vector<Limit> limits_of(const Budget& b) {
+  std::vector<Limit> limits = {
+      {b.linear, [](const StudyGroup& g) { return g.first().ratio.linear; }},
+      {b.quadratic, [](const StudyGroup& g) { return g.first().ratio.quadratic; }},
+      {b.memory, [](const StudyGroup& g) { return g.first().ratio.memory; }},
+      {b.bytes, [](const StudyGroup& g) { return static_cast<double>(g.first().served_bytes); },
+       "no model of the study has a served file (those of --quant-mode fake have none); give --max-memory"},
+      {b.ms, [](const StudyGroup& g) { return g.latency_ms; },
+       "no model of the study was timed; run nibble study measure STUDY first"}};
+  std::erase_if(limits, [](const Limit& l) { return !l.at_most; });
+  return limits;
+}
+
+/// Why no group satisfies the budget, and what to do.
+std::string refusal(const std::vector<StudyGroup>& groups, const Budget& budget) {
+  for (const Limit& limit : limits_of(budget)) {
+    const auto cost = [&](const StudyGroup& g) { return limit.of(g) > 0 ? limit.of(g) : HUGE_VAL; };
+    const StudyGroup& least = *std::min_element(
+        groups.begin(), groups.end(), [&](const StudyGroup& a, const StudyGroup& b) { return cost(a) < cost(b); });
+    if (!(limit.of(least) > 0)) return limit.unmeasured;
+    if (limit.allows(least)) continue;
+    return fmt::format(
+        "no model of the study satisfies {}; the cheapest, {}, has {}: raise the budget or add narrower points",
+        budget.text(), least.name(), costs_text(least));
+  }
+  return fmt::format("each of these limits has a model, but none satisfies {}; raise one of them", budget.text());
 }
 
 }  // namespace
 
 bool Budget::allows(const StudyGroup& g) const {
-  const PointResult& p = g.first();
-  return within(linear, p.ratio.linear) && within(quadratic, p.ratio.quadratic) && within(memory, p.ratio.memory) &&
-         within(bytes, static_cast<double>(p.served_bytes)) && within(ms, g.latency_ms);
+  const std::vector<Limit> limits = limits_of(*this);
+  return std::all_of(limits.begin(), limits.end(), [&](const Limit& l) { return l.allows(g); });
 }
 
 double Budget::cost(const StudyGroup& g) const {
-  const PointResult& p = g.first();
-  if (linear) return p.ratio.linear;
-  if (quadratic) return p.ratio.quadratic;
-  if (memory) return p.ratio.memory;
-  return bytes ? static_cast<double>(p.served_bytes) : g.latency_ms;
+  return limits_of(*this).front().of(g);
 }
 
 std::string Budget::text() const {
@@ -36,7 +65,9 @@ std::string Budget::text() const {
   if (linear) add(fmt::format("linear cost at most {}", *linear));
   if (quadratic) add(fmt::format("quadratic cost at most {}", *quadratic));
   if (memory) add(fmt::format("memory cost at most {}", *memory));
-  if (bytes) add(fmt::format("at most {} bytes", grouped(static_cast<int64_t>(*bytes))));
+  if (bytes)
+    add(fmt::format("at most {} bytes",
+                    *bytes == std::floor(*bytes) ? grouped(static_cast<int64_t>(*bytes)) : fmt::format("{}", *bytes)));
   if (ms) add(fmt::format("at most {} ms an image", *ms));
   return text;
 }
@@ -62,12 +93,7 @@ Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {
   std::stable_sort(pick.allowed.begin(), pick.allowed.end(), [&](const StudyGroup* a, const StudyGroup* b) {
     return a->top1.value > b->top1.value || (a->top1.value == b->top1.value && cheaper(*a, *b));
   });
-  if (pick.allowed.empty()) {
-    const StudyGroup& least = *std::min_element(groups.begin(), groups.end(), cheaper);
-    throw UsageError(
-        "no model of the study satisfies {}; the cheapest, {}, has {}: raise the budget or add narrower points",
-        budget.text(), least.name(), costs_text(least));
-  }
+  if (pick.allowed.empty()) throw UsageError("{}", refusal(groups, budget));
   pick.best = pick.allowed.front();
   for (const StudyGroup& g : groups)
     if (g.top1.value > pick.best->top1.value && (pick.next_better == nullptr || cheaper(g, *pick.next_better)))

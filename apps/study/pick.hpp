@@ -32,8 +32,8 @@ struct Pick {
 /// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms an image"
 std::string costs_text(const StudyGroup& g);
 
-/// Groups are compared by the published metric, mean over the seeds. UsageError, naming the cheapest group, when the
-/// budget allows none.
+/// Groups are compared by the published metric, mean over the seeds. `budget` is not empty. UsageError when it
+/// allows none, naming the cheapest group by the first limit that no group satisfies.
 Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget);
 
 }  // namespace nibble::apps

@@ -6,12 +6,12 @@
 #include <list>
 #include <map>
 #include <new>
-#include <set>
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
+#include "apps/study/recipe.hpp"
 #include "data/decode.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -27,11 +27,6 @@ namespace {
 
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
 
-/// What a point varies, and so no part of the recipe.
-const std::set<std::string> kVaried = {"width", "precision", "seed"};
-/// What may change while a study goes on, because no result depends on it.
-const std::set<std::string> kHarmless = {"data", "loader-threads", "keep", "save-every"};
-
 bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
@@ -41,22 +36,6 @@ void make_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) throw DiskError("cannot make the folder '{}': {}", path.string(), disk_reason(error.value()));
-}
-
-/// "another study" is one that differs in any other option.
-std::set<std::string> names_left_out() {
-  std::set<std::string> names = kVaried;
-  names.insert(kHarmless.begin(), kHarmless.end());
-  return names;
-}
-
-/// The first difference between two recipes. Older versions wrote the decoder `auto`, whichever it was: that differs
-/// from none.
-ConfigDifference difference_of(const std::string& recipe, const std::string& other, std::set<std::string> ignored) {
-  const ConfigDifference d = first_difference(recipe, other, ignored);
-  if (d.name != "decoder" || (d.first != "'auto'" && d.second != "'auto'")) return d;
-  ignored.insert(d.name);
-  return first_difference(recipe, other, ignored);
 }
 
 }  // namespace
@@ -78,7 +57,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
       throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
   }
   unpack_kept();
-  write_file_atomically(recipe_path(args_.out), recipe_.config_text(kVaried));
+  write_file_atomically(recipe_path(args_.out), recipe_.config_text(varied_options()));
   write_file_atomically(plan_path(args_.out), to_json(plan_));  // last: its presence makes the folder a study
 }
 
@@ -102,7 +81,7 @@ void StudyRun::settle_recipe() {
     throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
   settle_decoder(known ? own.options.decoder : "");
   if (!known) return;
-  const ConfigDifference d = difference_of(recipe_.config_text(), own.config_text(), names_left_out());
+  const ConfigDifference d = recipe_difference(recipe_.config_text(), own.config_text(), varied_options());
   if (!d.name.empty())
     throw UsageError(
         "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option away or begin another "
@@ -211,7 +190,7 @@ void StudyRun::refuse_other_recipes() {
     }
     if (config.empty()) continue;
     set_point(p);
-    const ConfigDifference d = difference_of(recipe_.config_text(), with_missing_options(config, defaults), kHarmless);
+    const ConfigDifference d = recipe_difference(recipe_.config_text(), with_missing_options(config, defaults), {});
     if (!d.name.empty())
       throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
                        source.string(), d.name, d.second, d.first, remedy.string());

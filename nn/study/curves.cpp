@@ -99,16 +99,23 @@ std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations) 
       const double weight = k == i ? kHalfWindow : kHalfWindow - distance(k);
       if (!(weight > 0)) continue;
       sum += weight;
-      mean.top1 += weight * e.top1;
-      mean.top5 += weight * e.top5;
-      mean.loss += weight * e.loss;
+      mean.top1 += weight * (e.top1 - centre.top1);
+      mean.top5 += weight * (e.top5 - centre.top5);
+      mean.loss += weight * (e.loss - centre.loss);
     }
-    mean.top1 /= sum;
-    mean.top5 /= sum;
-    mean.loss /= sum;
+    // Summed as differences, so that equal values give that value: 100 % as 100.00000000000001 would be no percentage.
+    mean.top1 = centre.top1 + mean.top1 / sum;
+    mean.top5 = centre.top5 + mean.top5 / sum;
+    mean.loss = centre.loss + mean.loss / sum;
     result.push_back(mean);
   }
   return result;
+}
+
+bool has_neighbours(const std::vector<EvalSample>& evaluations, double epoch, int64_t first_step) {
+  return std::count_if(evaluations.begin(), evaluations.end(), [&](const EvalSample& e) {
+           return e.step >= first_step && std::abs(e.epoch - epoch) < kHalfWindow;
+         }) > 1;
 }
 
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step) {

@@ -53,6 +53,10 @@ struct SmoothedEpoch {
 /// Cost: at most 501 terms an evaluation.
 std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
 
+/// Are there other evaluations from `first_step` on in the window around the one at `epoch`? If not, its smoothed value
+/// is its own.
+bool has_neighbours(const std::vector<EvalSample>& evaluations, double epoch, int64_t first_step = 0);
+
 /// The epoch with the highest smoothed accuracy, the first of equals, among the evaluations from `first_step` on; those
 /// before it are not smoothed into later ones either. For a network with quantizers it is the calibration step:
 /// evaluations before it are of bf16 activations. Where none is left all count. Of those that count, the ones without

@@ -29,7 +29,7 @@ struct Latency {
   bool operator==(const Latency&) const = default;
 };
 
-/// One layer: its cost, and what its input's quantizer does to the validation images.
+/// One layer: its cost, and what its input's quantizer does to some of the validation images.
 struct PointLayer : LayerCost {
   /// Of the quantizer's channels; all 0 where the input is bf16.
   double bound_min = 0, bound_median = 0, bound_max = 0;

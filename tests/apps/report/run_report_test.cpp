@@ -74,8 +74,10 @@ TEST_CASE("run report: the published metric of a quantized run is of evaluations
   write_run(run, metrics);
   RunFacts facts = read_run(run / "");
   facts.options.calibrate_at = 11;
-  CHECK(has(run_report(facts), "over five epochs, is 50.0 % (epoch 2)."));
+  CHECK(has(run_report(facts), "over five epochs, is 50.0 % (epoch 2, not smoothed: no other evaluation that counts "));
+  CHECK_FALSE(has(run_report(facts), "The best evaluation was"));
   facts.options.calibrate_at = 10;
+  CHECK(has(run_report(facts), "The best evaluation was 90.0 % after step 10. "));
   CHECK(has(run_report(facts), "over five epochs, is 75.0 % (epoch 1)."));  // (2.5 * 90 + 1.5 * 50) / 4
   facts.options.calibrate_at = 11;
   facts.options.network.precision = "bf16";

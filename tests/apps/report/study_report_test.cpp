@@ -8,6 +8,7 @@
 
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
+#include "apps/report/study_findings.hpp"
 #include "engine/error.hpp"
 #include "tests/apps/program.hpp"
 #include "tests/apps/report/xml_checker.hpp"
@@ -69,10 +70,31 @@ TEST_CASE("study report: points of one precision and width are one group, with e
   CHECK(groups[1].first().seed == 0);
   CHECK(groups[1].top1.value == doctest::Approx(72));
   // Binomial: 100 * sqrt(0.72 * 0.28 / 10000); two seeds at 70 and 74: sd sqrt(8), of the mean sqrt(8 / 2).
+  CHECK(seed_spread(groups) == doctest::Approx(std::sqrt(8)));
   CHECK(groups[1].top1.error == doctest::Approx(std::sqrt(0.72 * 0.28 + 4)));
-  CHECK(groups[2].top1.error == doctest::Approx(0.5));
+  CHECK(groups[2].top1.error == doctest::Approx(std::sqrt(0.25 + 8)));  // one seed: the spread of those with several
   CHECK(groups[2].gap.value == doctest::Approx(40));
-  CHECK(groups[2].gap.error == doctest::Approx(std::sqrt(0.25 + 0.09)));
+  CHECK(groups[2].gap.error == doctest::Approx(std::sqrt(0.25 + 0.09 + 8)));
+  CHECK(has(study_page(points, "s"), "varies by 2.83 points (standard deviation, pooled"));
+  const std::vector<PointResult> single = {point("w4a4", 0.5, 50)};
+  const std::vector<StudyGroup> alone = group_points(single);
+  CHECK(seed_spread(alone) == 0);
+  CHECK(alone[0].top1.error == doctest::Approx(0.5));
+  CHECK(alone[0].gap.error == doctest::Approx(std::sqrt(0.25 + 0.09)));
+  CHECK(has(study_page(single, "s"), "No model has several seeds, so the second part is not known"));
+}
+
+TEST_CASE(
+    "study report: the spread over seeds is pooled by degrees of freedom, and a gap's is that of the differences") {
+  std::vector<PointResult> points = {point("bf16", 1, 70, 0), point("bf16", 1, 72, 1), point("w4a4", 1, 60, 0),
+                                     point("w4a4", 1, 63, 1), point("w4a4", 1, 66, 2)};
+  // Variances 2 (one degree of freedom) and 9 (two).
+  CHECK(seed_spread(group_points(points)) == doctest::Approx(std::sqrt((2 + 2 * 9) / 3.0)));
+  // Training accuracy moves as validation does: the gaps do not vary.
+  for (PointResult& p : points) p.train_unaugmented.top1 = p.last.top1 + 10;
+  const std::vector<StudyGroup> groups = group_points(points);
+  CHECK(groups[1].gap.value == doctest::Approx(10));
+  CHECK(groups[1].gap.error == doctest::Approx(std::sqrt(0.63 * 0.37 + 0.73 * 0.27)));
 }
 
 TEST_CASE("study report: the front is what no model beats at lower or equal cost") {
@@ -102,6 +124,40 @@ TEST_CASE("study report: the published findings hold where they were built in, a
   for (const Finding& finding : f) CHECK(finding.verdict == Verdict::kNotTested);
 }
 
+TEST_CASE("study report: at equal cost means 80 to 100 %; a cheaper 4-bit model can confirm, but not contradict") {
+  // Linear costs of resnet26: bf16 x0.5 0.295, w4a4-fl8 x1 0.263 (89 % of it), bf16 x1 1.
+  std::vector<PointResult> points = {point("bf16", 1, 75), point("w4a4-fl8", 1, 71)};
+  Finding f = findings_of(group_points(points))[0];
+  CHECK(f.verdict == Verdict::kNotTested);
+  CHECK(
+      has(f.evidence, "no w4a4-fl8 model of 80 to 100 % of a bf16 model's linear cost. Compared with one bf16 model,"));
+  points[1].best.top1 = 79;
+  f = findings_of(group_points(points))[0];
+  CHECK(f.verdict == Verdict::kHolds);
+  CHECK(has(f.evidence, "the best that is cheaper still is more accurate in 1 case; the mean difference is +4.00"));
+  points.push_back(point("bf16", 0.5, 82));
+  f = findings_of(group_points(points))[0];
+  CHECK(f.verdict == Verdict::kContradicted);
+  CHECK(has(f.evidence, "more accurate in 0 cases; the mean difference is -3.00"));
+  CHECK(has(f.evidence, "Another bf16 model has no w4a4-fl8 model of equal cost."));
+  CHECK(findings_of(group_points({point("bf16", 0.5, 60), point("w4a4-fl8", 2, 71)}))[0].verdict ==
+        Verdict::kNotTested);
+}
+
+TEST_CASE("study report: that fewer bits leave a smaller gap holds only if neither 8 nor 4 bits contradict it") {
+  const auto verdict = [](double eight, double four) {
+    std::vector<PointResult> points = {point("bf16", 1, 70), point("w8a8", 1, 70), point("w4a4", 1, 70)};
+    const double gaps[] = {10, eight, four};
+    for (size_t i = 0; i < 3; ++i) points[i].train_unaugmented.top1 = 70 + gaps[i];
+    return findings_of(group_points(points))[1].verdict;
+  };
+  CHECK(verdict(5, 5) == Verdict::kHolds);
+  CHECK(verdict(10, 5) == Verdict::kHolds);
+  CHECK(verdict(10, 10) == Verdict::kUndecided);
+  CHECK(verdict(15, 5) == Verdict::kUndecided);
+  CHECK(verdict(15, 10) == Verdict::kContradicted);
+}
+
 TEST_CASE("study report: a difference within two standard errors decides nothing") {
   // 100 images: each accuracy is known to about 4.9 points, their difference to 6.9.
   std::vector<PointResult> points = {point("w4a4-fl8", 1, 60), point("w4a4", 1, 50)};
@@ -112,7 +168,8 @@ TEST_CASE("study report: a difference within two standard errors decides nothing
 }
 
 TEST_CASE("study report: a model compared with several counts its error for each of them") {
-  // Both bf16 models meet the same w4a4-fl8 model: (71 - 70 + 71 - 60) / 2, error sqrt((2 e)^2 + e^2 + e^2) / 2.
+  // Both bf16 models meet the same cheaper w4a4-fl8 model: (71 - 70 + 71 - 60) / 2, error sqrt((2 e)^2 + e^2 + e^2)
+  // / 2.
   std::vector<PointResult> points = {point("bf16", 1, 70), point("bf16", 2, 60), point("w4a4-fl8", 1, 71)};
   const Finding f = findings_of(group_points(points))[0];
   const double a = 2 * std::sqrt(0.71 * 0.29), b = std::sqrt(0.7 * 0.3), c = std::sqrt(0.6 * 0.4);
@@ -134,7 +191,7 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   CHECK(xml.elements["figure"] == 5 + 4 + 4);
   CHECK(count_of(html, "class=\"front\"") == 4);
   CHECK(count_of(html, "the paper: ImageNet, 224 px") == 3);
-  CHECK(count_of(html, "at most its linear cost is more accurate in 2 cases; the mean difference is ") == 1);
+  CHECK(count_of(html, "100 % of its linear cost is more accurate in 1 case; the mean difference is ") == 1);
 }
 
 TEST_CASE("study report: times of one sitting compare, those of several moments or machines are called so") {
@@ -144,16 +201,22 @@ TEST_CASE("study report: times of one sitting compare, those of several moments 
   for (PointResult& p : points)
     p.latency = {
         .batch1_ms = 2, .batch32_ms_per_image = 1, .threads = 2, .cpu = "Cpu A", .isa = "avx2", .sitting = "T"};
-  CHECK(times_of(points).sitting == "T");
+  CHECK(times_of(points).compare());
   CHECK(has(study_page(points, "s"), "Cpu A (avx2 kernels, 2 threads), all models in turn, from T on."));
   points[1].latency.sitting.clear();
-  CHECK(has(study_page(points, "s"), "each when its training ended"));
-  points[1].latency.sitting = "T";
+  CHECK(has(study_page(points, "s"), "some in turn, others when their training ended"));
+  points[1].latency.sitting = "U";
+  CHECK_FALSE(times_of(points).compare());
+  CHECK(has(study_page(points, "s"), ", in 2 sittings, which do not compare."));
+  for (PointResult& p : points) p.latency.sitting.clear();
+  CHECK(has(study_page(points, "s"), ", each when its training ended"));
+  for (PointResult& p : points) p.latency.sitting = "T";
   points[1].latency.cpu = "Cpu <b>";
   CHECK(has(study_page(points, "s"),
             "Cpu &lt;b&gt; (avx2 kernels, 2 threads) and Cpu A (avx2 kernels, 2 threads); only those of one "));
   points[1].latency.batch1_ms = 0;
-  CHECK(times_of(points).sitting == "T");
+  CHECK(times_of(points).sittings == std::vector<std::string>{"T"});
+  CHECK(times_of(points).compare());
 }
 
 TEST_CASE("study report: a layer with bits of its own is named") {
@@ -205,7 +268,36 @@ TEST_CASE("study report: models are counted once whatever their seeds, and it is
   CHECK(has(html, "There were 11 trainings: bf16 x1 with 2 and w4a4 x1 with 3 seeds, whose mean counts, the others"));
   points = {points[1], points[8]};
   CHECK(has(study_page(points, "s"), "One model of resnet26"));
-  CHECK(has(study_page(points, "s"), "There were 2 trainings, 2 seeds of each, whose mean counts."));
+  CHECK(has(study_page(points, "s"), "There were 2 trainings, 2 seeds, whose mean counts."));
+}
+
+TEST_CASE("study report: it is said whether one recipe trained all points, and where two differ") {
+  std::vector<PointResult> points = small_study();
+  for (PointResult& p : points)
+    p.provenance.config = fmt::format("width = {}\nseed = {}\nkeep = {}\nepochs = 15\n", p.width, p.seed, p.width);
+  CHECK(has(study_page(points, "s"), "trained by one recipe and judged on"));
+  points[2].provenance.config = "epochs = 3\n";
+  CHECK(has(study_page(points, "s"),
+            "trained by different recipes, which do not compare (bf16-x0.5-s0 has epochs = 15, "
+            "w8a8-x0.5-s0 has 3), and judged on"));
+  points = small_study();
+  points[4].steps = 100;
+  CHECK(has(study_page(points, "s"), "(bf16-x0.5-s0 has steps = 0, w4a4-fl8-x1-s0 has 100), and"));
+}
+
+TEST_CASE("study report: accuracies that nothing smoothed are called so") {
+  std::vector<PointResult> points = small_study();
+  CHECK_FALSE(has(study_page(points, "s"), "the best evaluation itself"));
+  points[0].curves.evaluations.erase(points[0].curves.evaluations.begin());
+  CHECK(has(study_page(points, "s"), "smoothed over five epochs (of 1 point, it is the best evaluation itself"));
+  for (PointResult& p : points) p.curves.evaluations.clear();
+  CHECK(has(study_page(points, "s"), "smoothed over five epochs (of all points, it is the best evaluation itself"));
+}
+
+TEST_CASE("study report: codes that were not counted are not called codes that are not there") {
+  std::vector<PointResult> points = {point("w4a4", 1, 60)};
+  for (PointLayer& l : points[0].layers) l.usage = {};
+  CHECK(has(study_page(points, "s"), "The use of the codes was not counted."));
 }
 
 TEST_CASE("study report: an unfinished study says what is still to come, and what it cannot tell yet") {
@@ -262,8 +354,12 @@ TEST_CASE("study report: names from files cannot leave their place on the page o
 TEST_CASE("study report: points that do not compare are refused") {
   CHECK_THROWS_AS(study_page({}, "empty"), DataError);
   std::vector<PointResult> points = {point("bf16", 1, 70), point("bf16", 1, 70)};
-  CHECK_THROWS_AS(study_page(points, "twice"), DataError);
+  CHECK_THROWS_WITH_AS(study_page(points, "twice"), doctest::Contains("are called 'bf16-x1-s0'"), DataError);
   points[1].name = "other";
+  CHECK_THROWS_WITH_AS(study_page(points, "seed"),
+                       doctest::Contains("'bf16-x1-s0' and 'other' are both results of bf16 x1 with seed 0; keep one"),
+                       DataError);
+  points[1].seed = 1;
   CHECK_NOTHROW(study_page(points, "fine"));
   points[1].image_size = 96;
   CHECK_THROWS_AS(study_page(points, "sizes"), DataError);
@@ -277,6 +373,7 @@ TEST_CASE("study report: points that lack a few validation images are named; bey
   const std::string sentence =
       "not all models saw the same validation images: w8a8-x1-s0 saw 9,900; bf16-x0.5-s0 saw 9,950; the others 10,000";
   CHECK(uneven_images(points) == sentence);
+  CHECK(has(study_page(points, "uneven"), "judged on 10,000 validation images ("));
   CHECK(has(study_page(points, "uneven"), "validation images (" + sentence + ")."));
   CHECK_NOTHROW(study_json(points));
   points[3].last.images = 9899;
@@ -356,6 +453,21 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
     CHECK(has(named.err, fmt::format("but {} is written beside the page", companion)));
   }
   CHECK(testing::read_text(folder / "study.json") == before);
+  // Nothing that is not this study's is replaced.
+  std::filesystem::create_directories(folder / "other");
+  const std::string other = study_json({point("w4a4", 3, 50)}),
+                    to_other = "study report " + (folder / "study") + " --out " + (folder / "other/page.html");
+  folder.write("other/study.json", other);
+  testing::Result refused = testing::run_program(to_other);
+  CHECK(refused.code == 2);
+  CHECK(has(refused.err, "other/study.json holds another study, and would be replaced"));
+  CHECK(testing::read_text(folder / "other/study.json") == other);
+  CHECK_FALSE(std::filesystem::exists(folder / "other/page.html"));
+  folder.write("other/study.json", study_json({small_study()[2]}));  // an older state of the same study
+  folder.write("other/points.csv", "my,own,data\n");
+  CHECK(has(testing::run_program(to_other).err, "other/points.csv exists and is no table of a study"));
+  folder.write("other/points.csv", "");
+  CHECK(testing::run_program(to_other).code == 0);
   folder.write("study/bf16-x1-s0/result.json", "{}");
   const testing::Result bad = testing::run_program("study report " + (folder / "study"));
   CHECK(bad.code == 3);

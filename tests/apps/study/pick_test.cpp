@@ -114,6 +114,26 @@ TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model 
         "linear cost 0.5000, quadratic 0.1500, memory 0.5000, 25,000,000 bytes, not timed");
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01, .bytes = 5e6}),
                        doctest::Contains("linear cost at most 0.01 and at most 5,000,000 bytes"), UsageError);
+  // The limit that cannot be met counts, not the first one.
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.2, .ms = 0.5}), doctest::Contains("the cheapest, w4a4 x1,"),
+                       UsageError);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.2, .ms = 2}),
+                       doctest::Contains("each of these limits has a model, but none satisfies linear cost at most 0.2 "
+                                         "and at most 2 ms an image; raise one of them"),
+                       UsageError);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.bytes = 0.5}), doctest::Contains("at most 0.5 bytes"), UsageError);
+}
+
+TEST_CASE("study pick: where a limited figure was measured of no model, it is said how to get one") {
+  std::vector<PointResult> all = points();
+  for (PointResult& p : all) {
+    p.latency.batch1_ms = 0;
+    p.served_bytes = 0;
+  }
+  const std::vector<StudyGroup> groups = group_points(all);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 1, .ms = 3}), doctest::Contains("run nibble study measure"),
+                       UsageError);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.bytes = 3e6}), doctest::Contains("give --max-memory"), UsageError);
 }
 
 }  // namespace

@@ -95,6 +95,34 @@ TEST_CASE("smoothing weighs five epochs 1 3 5 3 1 and renormalises at the ends")
   CHECK(s[4].top5 == doctest::Approx(50 + s[4].top1 / 2));
 }
 
+TEST_CASE("smoothed values that are all equal are that value to the bit: a hundred percent stays one") {
+  // A last epoch of 9.677 (31 steps an epoch, 300 steps): its weights sum so that 100 came out as 100.00000000000001.
+  std::vector<EvalSample> all;
+  for (const int64_t step : {31, 62, 93, 124, 155, 186, 217, 248, 279, 300})
+    all.push_back({.step = step, .epoch = static_cast<double>(step) / 31, .top1 = 100, .top5 = 100, .loss = 0.1});
+  for (const SmoothedEpoch& e : smoothed(all)) {
+    CHECK(e.top1 == 100);
+    CHECK(e.top5 == 100);
+    CHECK(e.loss == 0.1);
+  }
+}
+
+TEST_CASE("an evaluation has neighbours when others are nearer than two and a half epochs") {
+  std::vector<EvalSample> all = evaluations({10, 20, 30});  // epochs 1, 2, 3
+  CHECK(has_neighbours(all, 1));
+  CHECK(has_neighbours(all, 2, all[1].step));
+  CHECK_FALSE(has_neighbours(all, 3, all[2].step));
+  all = {all[0]};
+  CHECK_FALSE(has_neighbours(all, 1));
+  all.push_back(all[0]);
+  all[1].epoch = 3.5;
+  CHECK_FALSE(has_neighbours(all, 1));
+  all[1].epoch = 3.4;
+  CHECK(has_neighbours(all, 3.4));
+  all[1].epoch = std::nan("");
+  CHECK_FALSE(has_neighbours(all, std::nan("")));
+}
+
 TEST_CASE("one lucky epoch is not the best smoothed epoch") {
   const SmoothedEpoch best = best_smoothed(evaluations({10, 60, 10, 50, 52, 51, 50, 49}), 0);
   CHECK(best.step == 60);  // (50 + 3 * 52 + 5 * 51 + 3 * 50 + 49) / 13

@@ -1,0 +1,165 @@
+#include "apps/report/study_findings.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "apps/console.hpp"
+#include "apps/report/statistics.hpp"
+#include "apps/report/svg.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+constexpr double kDecisive = 2;     // standard errors
+constexpr double kEqualCost = 0.8;  // of the other's cost, at least
+
+const StudyGroup* find(const std::vector<StudyGroup>& groups, const std::string& precision, double width) {
+  for (const StudyGroup& g : groups)
+    if (g.precision == precision && g.width == width) return &g;
+  return nullptr;
+}
+
+/// The mean difference of one estimate over pairs of groups. A group may be in several pairs, so the error comes from
+/// the weight each group has in the mean.
+class Comparison {
+ public:
+  explicit Comparison(Estimate StudyGroup::*of) : of_(of) {}
+
+  void add(const StudyGroup& a, const StudyGroup& b) {
+    differences_.push_back((a.*of_).value - (b.*of_).value);
+    weight_[&a] += 1;
+    weight_[&b] -= 1;
+  }
+  bool empty() const { return differences_.empty(); }
+  int64_t pairs() const { return static_cast<int64_t>(differences_.size()); }
+  int64_t positive() const {
+    return std::count_if(differences_.begin(), differences_.end(), [](double d) { return d > 0; });
+  }
+  double value() const { return mean(differences_); }
+  double error() const {
+    double sum = 0;
+    for (const auto& [group, weight] : weight_) sum += std::pow(weight * (group->*of_).error, 2);
+    return std::sqrt(sum) / static_cast<double>(std::max<int64_t>(1, pairs()));
+  }
+  Verdict verdict() const {
+    if (empty()) return Verdict::kNotTested;
+    if (value() > kDecisive * error()) return Verdict::kHolds;
+    return value() < -kDecisive * error() ? Verdict::kContradicted : Verdict::kUndecided;
+  }
+  std::string text() const {
+    return fmt::format("{}{} points (standard error {})", value() >= 0 ? "+" : "", decimal(value(), 2),
+                       decimal(error(), 2));
+  }
+
+ private:
+  Estimate StudyGroup::*of_;
+  std::vector<double> differences_;
+  std::map<const StudyGroup*, double> weight_;
+};
+
+/// Each bf16 model against the most accurate 4-bit one of `least` to 100 % of its cost.
+Comparison against_bf16(const std::vector<StudyGroup>& groups, double least) {
+  Comparison c(&StudyGroup::top1);
+  for (const StudyGroup& bf16 : groups) {
+    if (bf16.precision != "bf16") continue;
+    const double cost = bf16.first().ratio.linear;
+    const StudyGroup* best = best_of(groups, [&](const StudyGroup& g) {
+      return g.precision == "w4a4-fl8" && g.first().ratio.linear <= cost && g.first().ratio.linear >= least * cost;
+    });
+    if (best != nullptr) c.add(*best, bf16);
+  }
+  return c;
+}
+
+Finding dominance(const std::vector<StudyGroup>& groups) {
+  Finding f;
+  f.claim = "4 bits with 8-bit first and last layers (w4a4-fl8) beat bf16 at equal cost";
+  const Comparison equal = against_bf16(groups, kEqualCost), any = against_bf16(groups, 0);
+  const auto models = [](int64_t n) {
+    return n == 1 ? std::string("one bf16 model") : fmt::format("each of {} bf16 models", n);
+  };
+  if (!equal.empty()) {
+    f.verdict = equal.verdict();
+    f.evidence = fmt::format(
+        "Compared with {}, the best w4a4-fl8 model of 80 to 100 % of its linear cost is more accurate in {}; the mean "
+        "difference is {}.",
+        models(equal.pairs()), counted(equal.positive(), "case"), equal.text());
+    const int64_t bf16 =
+        std::count_if(groups.begin(), groups.end(), [](const StudyGroup& g) { return g.precision == "bf16"; });
+    if (const int64_t alone = bf16 - equal.pairs(); alone > 0)
+      f.evidence += fmt::format(" {} of equal cost.",
+                                alone == 1 ? "Another bf16 model has no w4a4-fl8 model"
+                                           : fmt::format("{} other bf16 models have no w4a4-fl8 model", alone));
+  } else if (!any.empty()) {
+    f.verdict = any.verdict() == Verdict::kHolds ? Verdict::kHolds : Verdict::kNotTested;
+    f.evidence = fmt::format(
+        "The study has no w4a4-fl8 model of 80 to 100 % of a bf16 model's linear cost. Compared with {}, the best that "
+        "is cheaper still is more accurate in {}; the mean difference is {}.",
+        models(any.pairs()), counted(any.positive(), "case"), any.text());
+  } else {
+    f.evidence = "The study has no w4a4-fl8 model that costs at most as much as one in bf16.";
+  }
+  return f;
+}
+
+/// The gap of bf16 against that of 8 and of 4 bits, width by width.
+Finding generalization(const std::vector<StudyGroup>& groups) {
+  Finding f;
+  f.claim = "fewer bits leave a smaller gap between training and validation accuracy";
+  Comparison eight(&StudyGroup::gap), four(&StudyGroup::gap);
+  for (const StudyGroup& bf16 : groups) {
+    if (bf16.precision != "bf16") continue;
+    if (const StudyGroup* g = find(groups, "w8a8", bf16.width)) eight.add(bf16, *g);
+    for (const char* precision : {"w4a4-fl8", "w4a4"})
+      if (const StudyGroup* g = find(groups, precision, bf16.width)) four.add(bf16, *g);
+  }
+  if (four.empty() && eight.empty()) {
+    f.evidence = "The study has no width with both bf16 and fewer bits.";
+    return f;
+  }
+  const auto either = [&](Verdict v) { return eight.verdict() == v || four.verdict() == v; };
+  const bool holds = either(Verdict::kHolds), contradicted = either(Verdict::kContradicted);
+  f.verdict = holds == contradicted ? Verdict::kUndecided : holds ? Verdict::kHolds : Verdict::kContradicted;
+  f.evidence = "At equal width, the gap of bf16 less";
+  if (!eight.empty()) f.evidence += " that of 8 bits is " + eight.text();
+  if (!four.empty()) f.evidence += (eight.empty() ? "" : ", less") + std::string(" that of 4 bits is ") + four.text();
+  f.evidence += ".";
+  return f;
+}
+
+Finding ends(const std::vector<StudyGroup>& groups) {
+  Finding f;
+  f.claim = "8-bit first and last layers (w4a4-fl8) are better than 4 bits everywhere (w4a4)";
+  Comparison c(&StudyGroup::top1);
+  for (const StudyGroup& g : groups)
+    if (const StudyGroup* all4 = g.precision == "w4a4-fl8" ? find(groups, "w4a4", g.width) : nullptr) c.add(g, *all4);
+  f.verdict = c.verdict();
+  f.evidence = c.empty() ? "The study has no width with both of them."
+                         : fmt::format("w4a4-fl8 is more accurate at {} of {} with both; the mean difference is {}.",
+                                       c.positive(), counted(c.pairs(), "width"), c.text());
+  return f;
+}
+
+}  // namespace
+
+std::string name_of(Verdict v) {
+  switch (v) {
+    case Verdict::kHolds:
+      return "holds";
+    case Verdict::kContradicted:
+      return "contradicted";
+    case Verdict::kUndecided:
+      return "undecided";
+    case Verdict::kNotTested:
+      return "not tested";
+  }
+  return "";
+}
+
+std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups) {
+  return {dominance(groups), generalization(groups), ends(groups)};
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,26 @@
+// The paper's claims put to the test of a study.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "apps/report/study_data.hpp"
+
+namespace nibble::apps {
+
+enum class Verdict { kHolds, kContradicted, kUndecided, kNotTested };
+std::string name_of(Verdict v);  // "holds", "contradicted", "undecided", "not tested"
+
+/// One of the paper's findings, and what this study says about it.
+struct Finding {
+  std::string claim;
+  Verdict verdict = Verdict::kNotTested;
+  std::string evidence;
+};
+
+/// The three findings. A difference is the mean over the pairs that can be compared, its error that of independent
+/// samples (all models see the same images, so the true one is smaller); it holds when the mean is above two errors, is
+/// contradicted below minus two, and undecided between. "Equal cost" are 4-bit models of 80 to 100 % of a bf16 model's
+/// linear cost; where a study has no such pair, cheaper ones can confirm the claim but not contradict it.
+std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups);
+
+}  // namespace nibble::apps
