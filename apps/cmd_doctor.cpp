@@ -140,7 +140,9 @@ class Doctor : public Command {
     fields_ = network_fields(options_.network, texts_);
     declare_fields(app, fields_, "Network to estimate");
     add_option(app, "--batch-size", options_.batch_size, "images per step").capture_default_str();
-    add_option(app, "--epochs", options_.epochs, "length of the run to estimate (with --data)").capture_default_str();
+    add_option(app, "--epochs", options_.epochs,
+               "length of the run to estimate (needs --data, and an option of the network or --batch-size)")
+        .capture_default_str();
   }
 
   int run() override {

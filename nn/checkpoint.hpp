@@ -20,7 +20,7 @@ struct Checkpoint {
   Model model;
   Gradients momentum;
   int64_t steps_done = 0;
-  std::string run;  // JSON text of the caller: options, data order, decoder
+  std::string run;  // JSON text of the caller: options, decoder, hash of the images, best step
   std::vector<std::string> class_names;
 };
 

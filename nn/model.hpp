@@ -26,7 +26,8 @@ struct Calibration {
   std::vector<float> bound;        // [channels]; empty until calibrated
 };
 
-/// How often each code of a quantizer occurred, over the images of the last evaluation (see activation_usage.hpp).
+/// How often each code of a quantizer occurred in some validation images, counted before the last evaluation (see
+/// activation_usage.hpp).
 struct QuantizerUsage {
   std::vector<int64_t> codes;  // [2^b], or [2Q + 1] from -Q up
   int64_t clipped = 0;         // values beyond what the codes cover

@@ -11,7 +11,6 @@ namespace {
 
 constexpr float kRunningMomentum = 0.1f;  // new = 0.9 old + 0.1 batch (METHOD.md section 1)
 
-/// Images [first, first + count) as a tensor of their own.
 /// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell.
 void check_finite(double loss, int64_t step, const Model& model, const ShardStatistics& statistics) {
   for (size_t u = 0; u < statistics.norms.size(); ++u) {

@@ -39,7 +39,8 @@ class Trainer {
 
   /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
   /// kernel level and the shards, never on the number of threads.
-  /// Throws DivergedError (non-finite loss or gradient, named layer) before any parameter changes; ShapeError.
+  /// Throws DivergedError (a convolution's output, loss or gradient not finite; names the layer) before any parameter
+  /// changes; ShapeError.
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 
   const Model& model() const { return model_; }
