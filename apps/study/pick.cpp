@@ -26,9 +26,10 @@ std::vector<Limit> limits_of(const Budget& b) {
       {b.quadratic, [](const StudyGroup& g) { return g.first().ratio.quadratic; }},
       {b.memory, [](const StudyGroup& g) { return g.first().ratio.memory; }},
       {b.bytes, [](const StudyGroup& g) { return static_cast<double>(g.first().served_bytes); },
-       "no model of the study has a served file (those of --quant-mode fake have none); give --max-memory"},
+       "no model of the study has a served file (those of --quant-mode fake have none); limit a cost: --max-memory"},
       {b.ms, [](const StudyGroup& g) { return g.latency_ms; },
-       "no model of the study was timed; run nibble study measure STUDY first"}};
+       "no model of the study was timed; run nibble study measure first, or, of --quant-mode fake, limit a cost: "
+       "--max-linear"}};
   std::erase_if(limits, [](const Limit& l) { return !l.at_most; });
   return limits;
 }

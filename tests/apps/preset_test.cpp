@@ -229,8 +229,8 @@ TEST_CASE("preset: a dry run shows it, a resumed run and a begun study refuse it
   // Of points in the published arithmetic there is no file to serve, so no budget of bytes or time allows them.
   CHECK_FALSE(std::filesystem::exists(study + "/bf16-x0.1-s0/served.safetensors"));
   CHECK(has(run_well("study pick --max-linear 1 " + study).out, "not served, not timed"));
-  for (const char* budget : {" --max-bytes 1e9", " --max-ms 1e6"})
-    check_refused("study pick " + study + budget, 2, "no model of the study satisfies at most ");
+  check_refused("study pick " + study + " --max-bytes 1e9", 2, "(those of --quant-mode fake have none); limit a cost");
+  check_refused("study pick " + study + " --max-ms 1e6", 2, "or, of --quant-mode fake, limit a cost: --max-linear");
   check_refused("study run --out " + study + " --preset paper", 2, "has its recipe already");
 }
 

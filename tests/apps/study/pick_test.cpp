@@ -133,7 +133,7 @@ TEST_CASE("study pick: where a limited figure was measured of no model, it is sa
   const std::vector<StudyGroup> groups = group_points(all);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 1, .ms = 3}), doctest::Contains("run nibble study measure"),
                        UsageError);
-  CHECK_THROWS_WITH_AS(pick_best(groups, {.bytes = 3e6}), doctest::Contains("give --max-memory"), UsageError);
+  CHECK_THROWS_WITH_AS(pick_best(groups, {.bytes = 3e6}), doctest::Contains("limit a cost: --max-memory"), UsageError);
 }
 
 }  // namespace

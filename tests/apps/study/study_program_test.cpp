@@ -127,11 +127,10 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   CHECK(pick.at("top1_last") == file.at("top1"));
   const std::string text = run_well("study pick --max-linear 1 " + study).out;
   CHECK(has(text, "w4a4-fl8 x0.1: top1 90.00 +- "));
-  CHECK(has(
-      text,
-      fmt::format("top1 of w4a4-fl8-x0.1-s0 after its last step, as its file has it: {:.2f} (above: the best epoch, "
-                  "smoothed)",
-                  file.at("top1").get<double>())));
+  CHECK(
+      has(text, fmt::format("top1 of w4a4-fl8-x0.1-s0 after its last step, as its file has it: {:.2f} (above: the best "
+                            "evaluation)",
+                            file.at("top1").get<double>())));
   write_text(study + "/w4a4-fl8-x0.1-s0/result.json", result.dump());
   check_refused("study pick --max-bytes 5 " + study, 2, "the cheapest, w4a4-fl8 x0.1");
   CHECK(run_program("study report " + study).code == 0);
