@@ -97,6 +97,11 @@ TEST_CASE("evaluation equals torchvision's Resize and CenterCrop on PIL images")
   }
 }
 
+TEST_CASE("an odd remainder of the evaluation crop is halved to the even side, up as well as down") {
+  CHECK(eval_resize(39, 37, 32).window == Box{4, 2, 32, 32});  // 39 - 32: 3.5 becomes 4; 37 - 32: 2.5 becomes 2
+  CHECK(eval_resize(37, 39, 32).window == Box{2, 4, 32, 32});
+}
+
 TEST_CASE("evaluation of extreme shapes stays cheap and within bounds") {
   const ResizeArgs wide = eval_resize(16384, 1, 224);
   CHECK(wide.height == 256);

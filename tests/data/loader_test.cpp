@@ -81,6 +81,28 @@ std::vector<std::string> paths(const std::vector<ImageNote>& notes) {
   return all;
 }
 
+TEST_CASE("a training batch is its epoch's part of the order, each image augmented by seed, epoch and index") {
+  const auto set = std::make_shared<FakeSet>(53);
+  const TrainLoaderArgs args = args_for(set, 2);
+  TrainLoader loader(args);
+  int64_t last_epoch = 0;
+  for (int i = 0; i < 15; ++i) {  // two epochs and a half
+    const Batch b = loader.next();
+    const std::vector<uint32_t> order = epoch_order(53, args.seed, b.epoch);
+    for (size_t s = 0; s < 8; ++s) {
+      const int64_t index = order[static_cast<size_t>(b.position) * 8 + s];
+      CHECK(b.indices[s] == index);
+      CHECK(b.labels[s] == index % 2);
+      std::vector<uint8_t> expected(12 * 12 * 3);
+      augment_train(set->read(index), args.transform, {.seed = args.seed, .epoch = b.epoch, .index = index},
+                    expected.data());
+      CHECK(std::equal(expected.begin(), expected.end(), b.images.data<uint8_t>() + s * expected.size()));
+    }
+    last_epoch = b.epoch;
+  }
+  CHECK(last_epoch == 2);
+}
+
 TEST_CASE("an epoch's order is a permutation that depends on seed and epoch") {
   const std::vector<uint32_t> order = epoch_order(1000, 1, 2);
   std::vector<uint32_t> sorted = order;

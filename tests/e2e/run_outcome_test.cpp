@@ -141,3 +141,50 @@ TEST_CASE(
   CHECK(r.code == 0);
   CHECK(has(r.err, "--warmup-epochs 2 are 4 steps, the run has 2"));
 }
+
+TEST_CASE("a training image that cannot be read is replaced, named once and counted, and the run goes on") {
+  if (no_program()) return;
+  const TemporaryFolder folder("replaced");
+  const std::string data = synthetic_data(folder, {.train = 4}), bad = data + "/train/striped_disk/00002.jpg";
+  REQUIRE(std::filesystem::exists(bad));
+  write_text(bad, "no image");  // 40 images in batches of 8: every epoch meets all of them
+  const Result r = train_run(data, folder / "run", kTrain + " --epochs 2 --calibrate-at 1 --json --quiet");
+  CHECK(json_of(r).at("skipped") == 1);
+  const std::string named = "replaced " + bad + ":";
+  CHECK_MESSAGE(count_of(r.err, named) == 1, r.err);
+}
+
+TEST_CASE("a run saves at each epoch's end, evaluates every second one when told to, and keeps as many as it is told") {
+  if (no_program()) return;
+  const TemporaryFolder folder("every");
+  const std::string data = synthetic_data(folder, {.train = 4});  // five steps an epoch
+  for (const std::string keep : {"9", "1"}) {
+    CAPTURE(keep);
+    const std::string run = folder / ("run" + keep);
+    train_run(data, run, kTrain + " --epochs 4 --eval-every 2 --calibrate-at 1 --quiet --keep " + keep);
+    std::vector<int> evaluated;
+    for (const nlohmann::json& line : metrics_of(run))
+      if (line.contains("eval/top1")) evaluated.push_back(line.at("step"));
+    CHECK(evaluated == std::vector<int>{10, 20});
+    std::vector<std::string> expected, there;
+    const std::string best = std::filesystem::read_symlink(run + "/best").string();
+    for (const int64_t step : {5, 10, 15, 20})
+      if (keep == "9" || step == 20 || checkpoint_of(step) == best) expected.push_back(checkpoint_of(step));
+    for (const auto& f : std::filesystem::directory_iterator(run + "/checkpoints"))
+      there.push_back("checkpoints/" + f.path().filename().string());
+    std::sort(there.begin(), there.end());
+    CHECK(there == expected);
+  }
+}
+
+TEST_CASE("machine.json says where a session ended, how long it took and how fast it was") {
+  if (no_program()) return;
+  const TemporaryFolder folder("session");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  const nlohmann::json end = json_of(train_run(data, run, kTrain + " --steps 4 --calibrate-at 1 --json --quiet"));
+  const nlohmann::json session = nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").at(0);
+  CHECK(session.at("first_step") == 0);
+  CHECK(session.at("last_step") == 4);
+  CHECK(session.at("seconds").get<double>() > 0);
+  CHECK(session.at("images_per_second") == end.at("images_per_second"));
+}

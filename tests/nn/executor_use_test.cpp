@@ -8,6 +8,7 @@
 #include "nn/checkpoint.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
+#include "ops/kernels/table.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -151,6 +152,20 @@ TEST_CASE(
   }
 }
 #endif
+
+TEST_CASE("executor: a layer multiplies with the kernels of its own code ranges") {
+  const auto kernels_of = [](const char* precision, PerChannelBy by) {
+    NetworkOptions o = small_options(precision, 0.1);
+    o.per_channel_by = by;
+    const Executor e(make_served(calibrated_model(o)));
+    return e.layers()[static_cast<size_t>(e.model().network.unit_index("layer2.0.conv2"))].int_gemm;
+  };
+  const kernels::Table& t = kernels::active();
+  CHECK(kernels_of("w4a4-fl8", PerChannelBy::kFold) == &t.u4s4);
+  CHECK(kernels_of("w4a4-fl8", PerChannelBy::kShift) == &t.u8s4);  // codes up to 240
+  CHECK(kernels_of("w4a8", PerChannelBy::kFold) == &t.u8s4);
+  CHECK(kernels_of("w8a4", PerChannelBy::kFold) == &t.u8s8);
+}
 
 }  // namespace
 }  // namespace nibble

@@ -334,6 +334,60 @@ TEST_CASE("study report: JSON and CSV hold all points") {
   CHECK(has(csv, "\"w4a4-fl8-x0.5-s0\",\"resnet26\",\"w4a4-fl8\",0.5,0,"));
 }
 
+TEST_CASE("study report: each CSV cell and each cost stands under its own name") {
+  std::vector<PointResult> points = {point("w4a4", 0.5, 50)};
+  PointResult& p = points[0];
+  p.best.top1 = 51;
+  p.steps = 77;
+  p.train_unaugmented = {.top1 = 81, .top5 = 99, .loss = 0.25, .images = 123};
+  p.latency.batch1_ms = 3;
+  p.latency.batch32_ms_per_image = 2;
+  p.provenance.seconds = 9;
+  const std::string csv = study_csv(points);
+  const auto cells = [](std::string line) {
+    std::vector<std::string> all;
+    for (size_t at; (at = line.find(',')) != std::string::npos; line.erase(0, at + 1))
+      all.push_back(line.substr(0, at));
+    all.push_back(line);
+    return all;
+  };
+  const size_t end = csv.find("\r\n");
+  const std::vector<std::string> names = cells(csv.substr(0, end)),
+                                 values = cells(csv.substr(end + 2, csv.rfind("\r\n") - end - 2));
+  REQUIRE(names.size() == values.size());
+  const std::vector<std::pair<std::string, double>> expected = {
+      {"width", 0.5},
+      {"steps", 77},
+      {"top1_best", 51},
+      {"epoch_best", 2},
+      {"top1_last", 50},
+      {"top5_last", 95},
+      {"loss_last", 1},
+      {"images", 10000},
+      {"train_top1", 81},
+      {"train_loss", 0.25},
+      {"train_images", 123},
+      {"linear", static_cast<double>(p.cost.linear)},
+      {"quadratic", static_cast<double>(p.cost.quadratic)},
+      {"memory_bits", static_cast<double>(p.cost.memory_bits)},
+      {"linear_ratio", p.ratio.linear},
+      {"quadratic_ratio", p.ratio.quadratic},
+      {"memory_ratio", p.ratio.memory},
+      {"served_bytes", 1000000},
+      {"batch1_ms", 3},
+      {"batch32_ms_per_image", 2},
+      {"seconds", 9}};
+  for (const auto& [name, value] : expected) {
+    const auto at = std::find(names.begin(), names.end(), name);
+    REQUIRE_MESSAGE(at != names.end(), name);
+    CHECK_MESSAGE(std::stod(values[static_cast<size_t>(at - names.begin())]) == value, name);
+  }
+  const std::vector<StudyGroup> groups = group_points(points);
+  const double costs[] = {p.ratio.linear, p.ratio.quadratic, p.ratio.memory, 3, 1};
+  for (size_t i = 0; i < cost_kinds().size(); ++i)
+    CHECK_MESSAGE(cost_kinds()[i].of(groups[0]) == doctest::Approx(costs[i]), cost_kinds()[i].key);
+}
+
 TEST_CASE("study report: names from files cannot leave their place on the page or in a spreadsheet") {
   std::vector<PointResult> points = small_study();
   const std::string hostile = "=</td><script>\"x\"&'\x01\xFF";
