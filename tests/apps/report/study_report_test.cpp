@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -377,10 +378,10 @@ TEST_CASE("study report: each CSV cell and each cost stands under its own name")
       {"batch1_ms", 3},
       {"batch32_ms_per_image", 2},
       {"seconds", 9}};
-  for (const auto& [name, value] : expected) {
-    const auto at = std::find(names.begin(), names.end(), name);
-    REQUIRE_MESSAGE(at != names.end(), name);
-    CHECK_MESSAGE(std::stod(values[static_cast<size_t>(at - names.begin())]) == value, name);
+  for (const auto& cell : expected) {
+    const auto at = std::find(names.begin(), names.end(), cell.first);
+    REQUIRE_MESSAGE(at != names.end(), cell.first);
+    CHECK_MESSAGE(std::stod(values[static_cast<size_t>(at - names.begin())]) == cell.second, cell.first);
   }
   const std::vector<StudyGroup> groups = group_points(points);
   const double costs[] = {p.ratio.linear, p.ratio.quadratic, p.ratio.memory, 3, 1};
