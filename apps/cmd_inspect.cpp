@@ -89,10 +89,9 @@ class Inspect : public Command {
 
   const char* notes() const override {
     return "\n\nColumns: clipped is the share of the layer's inputs beyond their bounds, codes how many of all occur,\n"
-           "zero and top the shares of code 0 and of the highest, counted on up to 64 validation images before the "
-           "last\n"
-           "evaluation of its training; product is the kernel:\n"
-           "u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"
+           "zero and top the shares of code 0 and of the highest, counted on up to 64 validation images before\n"
+           "the last evaluation of its training; product is the kernel: u8s4 multiplies 8-bit activations by\n"
+           "4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"
            "multiplies dequantized values, and its bytes are those that codes would take. Where no evaluation has\n"
            "counted the codes, their columns are '-', and --json leaves clipped_share and code_counts out.";
   }

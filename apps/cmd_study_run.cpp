@@ -44,10 +44,10 @@ class StudyRunCommand : public Command {
 
   const char* notes() const override {
     return "\n\nPoints in the published arithmetic (--preset paper, --quant-mode fake) have neither bytes nor "
-           "milliseconds: quantized\nones cannot be served, and bf16 ones are not measured beside them. So nibble "
+           "milliseconds:\nquantized ones cannot be served, and bf16 ones are not measured beside them. So nibble "
            "study "
-           "pick finds them under a budget of\ncost (--max-linear, ...), not under --max-bytes or --max-ms, and nibble "
-           "study measure passes them by.";
+           "pick finds them\nunder a budget of cost (--max-linear, ...), not under --max-bytes or --max-ms, and nibble "
+           "study measure passes\nthem by.";
   }
 
   void declare(CLI::App& app) override {

@@ -49,17 +49,12 @@ std::string csv_text(const std::string& text) {
 }
 
 /// A study.json may be the only data of its study (results kept in a repository), so another study's is not replaced.
-/// Of the same study is one that shares a training with `points`.
+/// Of the same study is one that shares a training with `points`. One that cannot be read may be of a later version.
 void refuse_other_study(const std::filesystem::path& file, const std::vector<PointResult>& points) {
   refuse_to_replace(file, R"({"format":"nibble-study-1")", "data of a study");
   std::error_code none;
-  if (!std::filesystem::is_regular_file(file, none)) return;
-  std::vector<PointResult> there;
-  try {
-    there = read_study(file);
-  } catch (const Error&) {
-    return;  // damaged: nothing to keep
-  }
+  if (!std::filesystem::is_regular_file(file, none) || std::filesystem::file_size(file, none) == 0) return;
+  const std::vector<PointResult> there = read_study(file);
   const auto known = [&](const PointResult& p) {
     return std::any_of(points.begin(), points.end(), [&](const PointResult& q) {
       return q.name == p.name && q.provenance.started == p.provenance.started;

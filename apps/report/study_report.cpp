@@ -13,6 +13,7 @@
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
 #include "apps/report/study_findings.hpp"
+#include "apps/report/svg.hpp"
 #include "apps/study/recipe.hpp"
 #include "nn/study/published_points.hpp"
 
@@ -21,6 +22,8 @@ namespace nibble::apps {
 namespace {
 
 constexpr double kBudgets[] = {0.05, 0.1, 0.15, 0.25, 0.5, 1};
+
+constexpr size_t kLongestValue = 40;  // of an option, in a sentence
 
 using Groups = std::vector<StudyGroup>;
 
@@ -131,7 +134,7 @@ std::string recipe_text(const std::vector<PointResult>& points) {
     if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
     if (!d.name.empty())
       return fmt::format("by different recipes, which do not compare ({} has {} = {}, {} has {}),", first.name, d.name,
-                         d.first, p.name, d.second);
+                         shortened(d.first, kLongestValue), p.name, shortened(d.second, kLongestValue));
   }
   return "by one recipe";
 }

@@ -518,6 +518,12 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(has(refused.err, "other/study.json holds another study, and would be replaced"));
   CHECK(testing::read_text(folder / "other/study.json") == other);
   CHECK_FALSE(std::filesystem::exists(folder / "other/page.html"));
+  const std::string unreadable = R"({"format":"nibble-study-1","points":3})";  // of a later version, for all we know
+  folder.write("other/study.json", unreadable);
+  refused = testing::run_program(to_other);
+  CHECK(refused.code == 3);
+  CHECK(has(refused.err, "other/study.json"));
+  CHECK(testing::read_text(folder / "other/study.json") == unreadable);
   folder.write("other/study.json", study_json({small_study()[2]}));  // an older state of the same study
   folder.write("other/points.csv", "my,own,data\n");
   CHECK(has(testing::run_program(to_other).err, "other/points.csv exists and is no table of a study"));
