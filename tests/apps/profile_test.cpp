@@ -1,6 +1,7 @@
 // nibble bench --profile: every layer is there with its own work, shares add up, and the trace names the layers.
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -99,6 +100,27 @@ TEST_CASE("bench --profile: inference counts each layer's products, in JSON and 
   const Result table = run_program(command);
   REQUIRE(table.code == 0);
   for (const auto& [name, count] : macs) CHECK(table.out.find("\n" + name + " ") != std::string::npos);
+}
+
+TEST_CASE("bench: images a second and milliseconds a step are one time, which fits the time of the process") {
+  if (no_program()) return;
+  using Clock = std::chrono::steady_clock;
+  for (const std::string what : {"infer", "train"}) {
+    CAPTURE(what);
+    const auto began = Clock::now();
+    const Result r = run_program("bench " + what + " --json --batch-size 6 --shard 3 --repeats 5" + kNetwork);
+    const double wall_ms = std::chrono::duration<double, std::milli>(Clock::now() - began).count();
+    REQUIRE(r.code == 0);
+    for (const json& phase : json_lines(r.out)) {
+      const double ms = phase.at("ms_per_step"), best = phase.at("best_ms_per_step");
+      CHECK(phase.at("batch") == 6);
+      CHECK(phase.at("images_per_second").get<double>() * ms == doctest::Approx(6000));
+      CHECK(best > 0);
+      CHECK(best <= ms);
+      // Five repeats, of which three take the median or longer.
+      CHECK(3 * ms + 2 * best <= wall_ms);
+    }
+  }
 }
 
 TEST_CASE("a Chrome trace names the layers") {

@@ -35,21 +35,49 @@ std::string train(const std::string& arguments, const std::string& err = "/dev/n
   return "exec '" + program().value() + "' train " + arguments + " </dev/null >/dev/null 2>'" + err + "'";
 }
 
-/// Starts the command, sends `signal_number` as soon as it is `due` unless it ended before; returns the wait status.
-int run_and_signal(const std::string& command, int signal_number, const std::function<bool()>& due) {
-  const pid_t child = fork();
-  if (child == 0) {
+/// A shell command that runs beside the test; killed, if need be, at the end of its scope.
+class Child {
+ public:
+  explicit Child(const std::string& command) : id_(fork()) {
+    if (id_ != 0) return;
     execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
     _exit(127);
   }
-  int status = 0;
-  while (!due()) {
-    if (waitpid(child, &status, WNOHANG) == child) return status;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (ended_) return;
+    send(SIGKILL);
+    wait();
   }
-  kill(child, signal_number);
-  waitpid(child, &status, 0);
-  return status;
+  /// Waits until it is `due`; false when the command ended before.
+  bool reaches(const std::function<bool()>& due) {
+    while (!due()) {
+      ended_ = waitpid(id_, &status_, WNOHANG) == id_;
+      if (ended_) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+  void send(int signal_number) const { kill(id_, signal_number); }
+  /// Waits for its end; returns the wait status.
+  int wait() {
+    if (!ended_) waitpid(id_, &status_, 0);
+    ended_ = true;
+    return status_;
+  }
+
+ private:
+  pid_t id_;
+  int status_ = 0;
+  bool ended_ = false;
+};
+
+/// Starts the command, sends `signal_number` as soon as it is `due` unless it ended before; returns the wait status.
+int run_and_signal(const std::string& command, int signal_number, const std::function<bool()>& due) {
+  Child child(command);
+  if (child.reaches(due)) child.send(signal_number);
+  return child.wait();
 }
 
 /// Step of the newest checkpoint; 0 when there is none.
@@ -205,4 +233,36 @@ TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes
     }
   }
   CHECK(log == lines);
+}
+
+TEST_CASE(
+    "Ctrl-C saves the step as SIGTERM does; a second signal of either kind stops at once, with its own exit code") {
+  if (no_program()) return;
+  const TemporaryFolder folder("interrupt");
+  const std::string data = synthetic_data(folder), err = folder / "err";
+  // A step takes long enough that the second signal comes within it; were it over, the exit code would be 75.
+  const std::string long_steps =
+      " --arch resnet26 --image-size 96 --batch-size 16 --shard 16 --steps 50 --eval-every 0 --quiet";
+  for (const auto& [second, code] : std::initializer_list<std::pair<int, int>>{{SIGINT, 130}, {SIGTERM, 143}}) {
+    CAPTURE(code);
+    const std::string run = folder / std::to_string(code);
+    Child child(train("--data " + data + " --out " + run + long_steps, err));
+    REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
+    child.send(SIGINT);
+    REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
+    child.send(second);
+    const int status = child.wait();
+    CAPTURE(read_text(err));
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == code);
+    CHECK(has(read_text(err), "stopped at once; the newest checkpoint is the one on disk"));
+    CHECK(newest_step(run) == 0);
+  }
+  const std::string run = folder / "once";
+  const int status = run_and_signal(train("--data " + data + " --out " + run + long_steps, err), SIGINT,
+                                    [&] { return std::filesystem::exists(run + "/machine.json"); });
+  CAPTURE(read_text(err));
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(newest_step(run) == 1);
 }

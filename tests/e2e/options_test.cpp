@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "data/image_folder.hpp"
 #include "data/loader.hpp"
@@ -130,4 +132,31 @@ TEST_CASE("a run is not resumed with another decoder, which is named, and is wit
   }
   CHECK(run_program("train --resume " + run + " --quiet --decoder stb").code == 0);
   CHECK(read_text(run + last) == whole);
+}
+
+TEST_CASE("eval decodes as it is told, and a run is evaluated with its own decoder") {
+  if (no_program() || resolve(Decoder::auto_) != Decoder::turbo) return;  // else stb is the only one of this build
+  const TemporaryFolder folder("eval-decoder");
+  const std::string data = folder / "data", run = folder / "run";
+  REQUIRE(run_program("synth --out " + data + " --train 2 --val 4 --size 72").code == 0);
+  const Result trained = run_program("train --data " + data + " --out " + run +
+                                     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 3"
+                                     " --calibrate-at 1 --quiet --json --decoder stb");
+  REQUIRE(trained.code == 0);
+  const auto evaluated = [&](const std::string& decoder) {
+    const Result r = run_program("eval " + run + "/latest --data " + data + " --json --decoder " + decoder);
+    CAPTURE(r.err);
+    REQUIRE(r.code == 0);
+    return nlohmann::json::parse(r.out);
+  };
+  const nlohmann::json stb = evaluated("stb"), turbo = evaluated("turbo");
+  CHECK(stb.at("decoder") == "stb");
+  CHECK(turbo.at("decoder") == "turbo");
+  CHECK(stb.at("logits_sha256") != turbo.at("logits_sha256"));
+  CHECK(evaluated("auto").at("logits_sha256") == turbo.at("logits_sha256"));
+  double own_loss = 0;
+  std::istringstream log(read_text(run + "/metrics.jsonl"));
+  for (std::string line; std::getline(log, line);) own_loss = nlohmann::json::parse(line).value("eval/loss", own_loss);
+  CHECK(own_loss == stb.at("loss"));
+  CHECK(own_loss != turbo.at("loss"));
 }

@@ -58,6 +58,22 @@ TEST_CASE("a run whose config was edited is not resumed, and the option is named
   CHECK(run_program("train --resume " + run + " --keep 9 --quiet").code == 0);
 }
 
+TEST_CASE("a run is not resumed with other options than those that cannot change its result") {
+  if (no_program()) return;
+  const TemporaryFolder folder("changed");
+  const std::string run = begun_run(folder, synthetic_data(folder)), config = read_text(run + "/config.resolved.toml");
+  for (const std::string option : {"lr 0.1", "epochs 9", "steps 9", "weight-decay 0.1", "eval-every 3",
+                                   "precision w8a8", "image-size 64", "seed 1", "calibrate-at 0.5", "per-class 1"}) {
+    CAPTURE(option);
+    const Result r = run_program("train --resume " + run + " --quiet --" + option);
+    CAPTURE(r.err);
+    CHECK(r.code == 2);
+    CHECK(has(r.err, "--" + option.substr(0, option.find(' ')) + " cannot change when a run is resumed"));
+  }
+  CHECK(read_text(run + "/config.resolved.toml") == config);
+  CHECK(run_program("train --resume " + run + " --keep 9 --save-every 7 --loader-threads 2 --quiet").code == 0);
+}
+
 TEST_CASE("a run is not resumed on other images or other classes, and is on the same ones in another place") {
   if (no_program()) return;
   const TemporaryFolder folder("images");

@@ -129,6 +129,10 @@ TEST_CASE("evaluation: the hash is SHA-256 over the little-endian bytes of the l
   e.add(rows({{0.0f, 0.0f}}), label);
   // SHA-256 of eight zero bytes.
   CHECK(e.result().logits_sha256 == "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc");
+  Evaluation other;
+  other.add(rows({{1.0f, -2.5f}}), label);
+  // Python: hashlib.sha256(struct.pack("<2f", 1.0, -2.5)).hexdigest().
+  CHECK(other.result().logits_sha256 == "48943f7a0ea247f8e3c9386d0c5822fe181d323a9289980426638cc4e72a43e1");
 }
 
 TEST_CASE("evaluation: no image gives zeros, not a division by zero") {

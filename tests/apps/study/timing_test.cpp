@@ -3,8 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
+
+#include "apps/inference_probe.hpp"
 #include "apps/train_arguments.hpp"
 #include "engine/error.hpp"
+#include "tests/nn/small_model.hpp"
 #include "tests/text.hpp"
 
 namespace nibble::apps {
@@ -73,6 +78,30 @@ TEST_CASE("study timing: a configuration that is damaged or another network's is
   CHECK(has(refusal(p), "is a resnet26 x0.2 w4a4 at 32 px, its configuration is of a resnet26 x0.1 w4a4 at 32 px"));
   p.provenance.config.clear();
   CHECK(has(refusal(p), "its configuration is of a"));
+}
+
+TEST_CASE("latency: milliseconds of a call with one image, and of one image among 32") {
+  using Clock = std::chrono::steady_clock;
+  const auto ms_of = [](auto&& work) {
+    const auto began = Clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(Clock::now() - began).count();
+  };
+  Executor executor(untrained_model({.arch = "resnet26", .width = 0.25, .image_size = 32, .classes = 7}));
+  LatencyProbe probe(executor, 32);
+  const double visit_ms = ms_of([&] { probe.visit(0, 9); });
+  const Latency found = probe.result();
+  // Five of the nine calls of either kind take the median or longer.
+  CHECK(5 * found.batch1_ms + 5 * 32 * found.batch32_ms_per_image <= visit_ms);
+  // The fastest of as many calls here is about the fastest there; a wrong unit is wrong by 32 or 1000.
+  for (int64_t images : {1, 32}) {
+    CAPTURE(images);
+    const Tensor noise = testing::random_images(images, 32);
+    double fastest = ms_of([&] { executor.run(noise); });
+    for (int i = 0; i < 9; ++i) fastest = std::min(fastest, ms_of([&] { executor.run(noise); }));
+    const double median = images == 1 ? found.batch1_ms : 32 * found.batch32_ms_per_image;
+    CHECK(median >= fastest / 10);
+  }
 }
 
 TEST_CASE("study timing: every network is timed in one sitting") {
