@@ -45,6 +45,13 @@ std::string scales_text(const Network& network) {
                      o.scheme == QuantScheme::kNearest ? ", codes rounded to nearest" : "");
 }
 
+/// What of the published model it does that others do not.
+std::string quirks_text(const NetworkOptions& o) {
+  return fmt::format("{}{}{}", o.same_padding ? ", stride-2 layers padded as published" : "",
+                     o.signed_block_input ? ", signed block inputs" : "",
+                     o.bf16_weights ? ", weights rounded to bf16" : "");
+}
+
 /// Index of code 0: the lowest of unsigned codes, the middle of signed ones (an odd number of them).
 size_t zero_code(const Row& r) {
   return r.usage.codes.size() % 2 == 1 ? r.usage.codes.size() / 2 : 0;
@@ -189,8 +196,8 @@ class Inspect : public Command {
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
     const NetworkOptions& o = m.network.options;
-    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}", o.arch, o.width, o.precision, o.image_size, o.classes,
-                      scales_text(m.network), is_servable(m.network) ? "" : ", fake quantization",
+    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}{}", o.arch, o.width, o.precision, o.image_size, o.classes,
+                      scales_text(m.network), quirks_text(o), is_servable(m.network) ? "" : ", fake quantization",
                       m.calibrated() || m.network.quantizers.empty() ? "" : ", not calibrated yet"));
   }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -65,7 +66,12 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
                       " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 4 --calibrate-at 2"
                       " --precision w4a4-fl8 --quiet")
               .code == 0);
-  REQUIRE(run_program("export " + run + "/latest --out " + served).code == 0);
+  const Result exported = run_program("export " + run + "/latest --json --out " + served);
+  REQUIRE(exported.code == 0);
+  const nlohmann::json sizes = nlohmann::json::parse(exported.out);
+  const SafetensorsFile file = SafetensorsFile::open(served);
+  CHECK(sizes.at("bytes") == std::filesystem::file_size(served));
+  uint64_t weight_bytes = 0;
   const Model model = load_checkpoint(run + "/latest").model;
   const std::vector<QuantizerUsage> usage = usage_of(model, data);
   const nlohmann::json found = inspect(run + "/latest");
@@ -82,7 +88,8 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     REQUIRE(place != header.end());
     return static_cast<size_t>(place - header.begin());
   };
-  const size_t clipped = column("clipped"), codes = column("codes"), zero = column("zero"), top = column("top");
+  const size_t clipped = column("clipped"), codes = column("codes"), zero = column("zero"), top = column("top"),
+               macs = column("mega-macs"), bytes = column("bytes"), product = column("product");
 
   int64_t layers_that_clip = 0;
   for (size_t u = 0; u < model.network.units.size(); ++u) {
@@ -96,6 +103,15 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     const std::vector<float>& bound = model.calibration.at(static_cast<size_t>(unit.quantizer)).bound;
     CHECK(layer.at("bound_min") == *std::min_element(bound.begin(), bound.end()));
     CHECK(layer.at("bound_max") == *std::max_element(bound.begin(), bound.end()));
+
+    const ConvShape& shape = unit.shape;
+    const int64_t products = shape.oh() * shape.ow() * shape.oc * shape.kh * shape.kw * shape.ic;
+    CHECK(layer.at("macs") == products);
+    const uint64_t stored = file.data(unit.name + ".weight").size();
+    CHECK(layer.at("bytes") == stored);
+    CHECK(sizes.at("layers")[u].at("bytes") == stored);
+    weight_bytes += stored;
+    CHECK(layer.at("kernel") == (first_or_last ? "u8s8" : "u4s4"));
 
     const QuantizerUsage& used = usage.at(static_cast<size_t>(unit.quantizer));
     const int64_t values = 20 * unit.shape.h * unit.shape.w * unit.shape.ic;
@@ -117,8 +133,14 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     CHECK(shown[codes] == fmt::format("{}/{}", occurring, used.codes.size()));
     CHECK(shown[zero] == fmt::format("{:.0f} %", percent(used.codes[image ? 127 : 0])));
     CHECK(shown[top] == fmt::format("{:.1f} %", percent(used.codes.back())));
+    CHECK(shown[macs] == fmt::format("{:.2f}", static_cast<double>(products) * 1e-6));
+    std::string digits = shown[bytes];
+    std::erase(digits, ',');
+    CHECK(digits == std::to_string(stored));
+    CHECK(shown[product] == layer.at("kernel"));
   }
   CHECK(layers_that_clip > 10);
+  CHECK(sizes.at("weight_bytes") == weight_bytes);
 }
 
 TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and bytes, and counts once they are taken") {
@@ -128,6 +150,8 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
   NetworkOptions o = nibble::testing::small_options("w4a4-fl8", 0.1);
   o.mode = QuantMode::kFake;
   o.scheme = QuantScheme::kNearest;
+  o.bf16_weights = true;
+  o.signed_block_input = true;
   Model model = nibble::testing::calibrated_model(o);
   const auto save = [&] {
     save_checkpoint(path, model, make_gradients(model), 1, "{}", {"a", "b", "c", "d", "e"});
@@ -141,7 +165,7 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
   CHECK(table.code == 0);
   CHECK(
       table.out.ends_with("resnet26 x0.1 w4a4-fl8, 32 px, 5 classes, scales per channel, codes rounded to nearest, "
-                          "fake quantization\n"));
+                          "signed block inputs, weights rounded to bf16, fake quantization\n"));
   std::istringstream lines(table.out);
   std::string row;
   REQUIRE(std::getline(lines, row));
