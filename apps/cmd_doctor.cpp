@@ -17,6 +17,7 @@
 #include "data/synth.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
+#include "engine/version.hpp"
 #include "nn/train_options.hpp"
 #include "ops/kernels/table.hpp"
 
@@ -168,7 +169,7 @@ class Doctor : public Command {
   nlohmann::ordered_json facts() const {
     const Memory memory = memory_of_machine();
     nlohmann::ordered_json j;
-    j["version"] = NIBBLE_VERSION;
+    j["version"] = version();
     j["cpu"] = cpu_features().brand;
     kernels::active();  // probes the levels, which may change the one in use
     j["isa"] = std::string(name_of(active_isa()));

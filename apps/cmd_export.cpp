@@ -7,6 +7,7 @@
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
+#include "apps/training/run_note.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "nn/runtime/verify_served.hpp"
@@ -41,6 +42,7 @@ class Export : public Command {
     ServedModel served = make_served(checkpoint.model);
     served.class_names = checkpoint.class_names;
     served.notes["steps"] = std::to_string(checkpoint.steps_done);
+    if (const std::string decoder = decoder_of(checkpoint); !decoder.empty()) served.notes["decoder"] = decoder;
     const ServedFileSizes sizes =
         save_served(out_, served, [&](const fs::path& written) { verify_served(checkpoint.model, written); });
     if (json_)
@@ -51,6 +53,15 @@ class Export : public Command {
   }
 
  private:
+  /// Which JPEG decoder read its training images; empty where nobody noted it (a checkpoint of another program).
+  static std::string decoder_of(const Checkpoint& checkpoint) {
+    try {
+      return parse_run_note(checkpoint.run, "").decoder;
+    } catch (const ModelError&) {
+      return "";
+    }
+  }
+
   /// Only a served model gives way to a served model: the folder of a run is full of other files.
   void refuse_to_replace_other_files() const {
     std::error_code none;

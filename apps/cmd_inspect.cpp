@@ -40,8 +40,11 @@ std::string scales_text(const Network& network) {
   if (network.quantizers.empty()) return "";
   const NetworkOptions& o = network.options;
   const bool per_channel = o.granularity == Granularity::kPerChannel, integer = o.mode == QuantMode::kInteger;
+  // 8-bit and signed tensors always fold (nn/METHOD.md, section 7).
+  const bool any = std::any_of(network.quantizers.begin(), network.quantizers.end(),
+                               [&](const QuantizerSpec& q) { return q.by == o.per_channel_by; });
   return fmt::format(", scales {}{}{}", per_channel ? "per channel" : "per tensor",
-                     per_channel && integer ? " by " + name_of(o.per_channel_by) : "",
+                     per_channel && integer ? " by " + name_of(any ? o.per_channel_by : PerChannelBy::kFold) : "",
                      o.scheme == QuantScheme::kNearest ? ", codes rounded to nearest" : "");
 }
 

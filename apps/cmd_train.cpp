@@ -49,6 +49,7 @@ class Train : public Command {
     args.config_text = arguments_.config_text();
     TrainingRun run(args);
     if (dry_run_) {
+      run.warn_of_doubts();
       if (json_)
         print_object(plan_json(run.plan()));
       else

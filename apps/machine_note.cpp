@@ -7,6 +7,7 @@
 #include "engine/cpu.hpp"
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"
+#include "engine/version.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
@@ -53,7 +54,7 @@ void store(const std::filesystem::path& path, const Json& sessions) {
 
 MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
   Json session;
-  session["nibble"] = NIBBLE_VERSION;
+  session["nibble"] = version();
   session["started"] = utc_now();
   session["cpu"] = cpu_features().brand;
   session["isa"] = std::string(name_of(active_isa()));

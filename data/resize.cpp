@@ -96,6 +96,7 @@ void check_inside(const char* what, const Box& box, int width, int height) {
 }  // namespace
 
 void resize_bilinear(const Image& image, const ResizeArgs& args, uint8_t* out) {
+  if (image.pixels == nullptr) throw ShapeError("[resize] an image of {}x{} without pixels", image.width, image.height);
   const Box &crop = args.crop, &window = args.window;
   check_inside("crop", crop, image.width, image.height);
   check_inside("window", window, args.width, args.height);

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <tbb/global_control.h>
+#include <tbb/info.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ namespace nibble {
 
 namespace {
 
-std::unique_ptr<tbb::global_control> limit;
+std::unique_ptr<tbb::global_control> limit;  // none where TBB's own suffices
 std::unique_ptr<tbb::task_arena> arena;
 int thread_count = 0;
 
@@ -73,8 +74,12 @@ int available_cores() {
 void set_threads(int threads) {
   thread_count = threads > 0 ? threads : available_cores();
   arena.reset();
-  limit = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
-                                                static_cast<size_t>(thread_count));
+  limit.reset();
+  // The arena alone limits our loops. TBB's own number is the whole process's, so it is only ever raised: a host
+  // program that wants one thread of us keeps all of its own.
+  if (thread_count > tbb::info::default_concurrency())
+    limit = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
+                                                  static_cast<size_t>(thread_count));
   arena = std::make_unique<tbb::task_arena>(thread_count);
 }
 

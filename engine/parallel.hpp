@@ -6,11 +6,13 @@
 
 namespace nibble {
 
-/// Limits the pool to `threads` (>= 1) for the whole process from now on; 0 means one per available core. Not beside a
-/// running parallel_for.
+/// Limits all loops of this library to `threads` (>= 1) from now on; 0 means one per available core. Loops that a host
+/// program gives to TBB itself keep their threads. Not beside a running parallel_for.
 void set_threads(int threads);
+/// The limit. Where none was set, the first call sets it to one per core that is available to the thread that asks.
 int threads();
-/// Cores this process may use: the affinity mask capped by the container's CPU quota (cgroup v1 and v2), at least 1.
+/// Cores that the calling thread may use: its affinity mask capped by the container's CPU quota (cgroup v1 and v2), at
+/// least 1.
 int available_cores();
 
 /// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are

@@ -145,6 +145,13 @@ void Zone::close() {
   const int64_t duration = now_ns() - begin_ns_;
   innermost = parent_;
   if (parent_ != nullptr) parent_->inner_ns_ += duration;
+  try {
+    record(duration);
+  } catch (const std::bad_alloc&) {  // a zone may end because there is no memory left; that error is told, not this one
+  }
+}
+
+void Zone::record(int64_t duration) const {
   ThreadLog& log = this_thread();
   const std::lock_guard lock(log.mutex);
   // Under the lock: start_profiler() raises the run before it clears, so nothing of an older run slips in after that.

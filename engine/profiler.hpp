@@ -86,6 +86,7 @@ class Zone {
   Zone() = default;
   void open(const char* name, std::string_view label);
   void close();
+  void record(int64_t duration) const;
 
   const char* name_ = nullptr;
   std::string_view label_;

@@ -23,11 +23,20 @@ namespace {
 // "<name>.nibble-tmp-<pid>-<n>": no other program makes such names, so clean-up removes nothing of the user's.
 constexpr std::string_view kTemporaryMark = ".nibble-tmp-";
 
-fs::path temporary_beside(const fs::path& path) {
+/// Makes a temporary file or link by `make`, which says whether it could and leaves why not in errno; returns its name.
+/// A name that is taken is passed over: a killed process may have left it, and in containers all have the same number.
+/// Empty, with errno, when it cannot be made.
+template <typename Make>
+fs::path make_temporary_beside(const fs::path& path, const Make& make) {
   static std::atomic<unsigned> counter{0};
-  fs::path temporary = path;
-  temporary += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), counter++);
-  return temporary;
+  constexpr int kAttempts = 1000;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    fs::path temporary = path;
+    temporary += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), counter++);
+    if (make(temporary)) return temporary;
+    if (errno != EEXIST) break;
+  }
+  return {};
 }
 
 fs::path directory_of(const fs::path& path) {
@@ -97,14 +106,17 @@ int write_all(int fd, std::span<const std::byte> bytes) {
   return 0;
 }
 
-AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(temporary_beside(path_)) {
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   // A rename puts a file in the place of anything: --out /dev/null would cost root the device.
   struct stat there {};
   if (::stat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode))
     throw DiskError("cannot write '{}': {}", path_.string(),
                     S_ISDIR(there.st_mode) ? disk_reason(EISDIR)
                                            : "it is a device, a pipe or a socket, not a file; choose another name");
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
+    fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return fd_ >= 0;
+  });
   if (fd_ < 0) {
     const int error_number = errno;
     throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
@@ -153,8 +165,9 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
 }
 
 void replace_symlink(const fs::path& target, const fs::path& link) {
-  const fs::path temporary = temporary_beside(link);
-  if (disk_calls().symlink(target.c_str(), temporary.c_str()) != 0) {
+  const fs::path temporary = make_temporary_beside(
+      link, [&](const fs::path& name) { return disk_calls().symlink(target.c_str(), name.c_str()) == 0; });
+  if (temporary.empty()) {
     const int error_number = errno;
     throw DiskError("cannot create the link '{}': {}", link.string(), disk_reason(error_number));
   }

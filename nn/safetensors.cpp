@@ -37,8 +37,12 @@ class InputFile {
       throw DiskError("cannot open '{}': {}", source_, disk_reason(error_number));
     }
     struct stat info {};
-    const bool known = ::fstat(fd_, &info) == 0;
-    if (!known || !S_ISREG(info.st_mode)) {
+    if (::fstat(fd_, &info) != 0) {
+      const int error_number = errno;
+      ::close(fd_);
+      throw DiskError("cannot look at '{}': {}", source_, disk_reason(error_number));
+    }
+    if (!S_ISREG(info.st_mode)) {
       ::close(fd_);
       throw ModelError("'{}' is not a regular file; give the path of a .safetensors file", source_);
     }
@@ -72,8 +76,9 @@ class InputFile {
 std::shared_ptr<Storage> allocate(uint64_t bytes, const std::string& source) {
   try {
     return std::make_shared<Storage>(bytes);
-  } catch (const std::bad_alloc&) {
-    throw ModelError("'{}' needs {} bytes of memory, more than there are; use a machine with more", source, bytes);
+  } catch (const std::bad_alloc&) {  // no ModelError: the file is not at fault, and a resumed run must not pass it over
+    throw UnsupportedError("'{}' needs {} bytes of memory, more than there are; use a machine with more", source,
+                           bytes);
   }
 }
 

@@ -48,31 +48,32 @@ std::vector<double> values_of(const StudyGroup& group, Value value) {
 /// Standard deviation of one training over its seeds, pooled over the groups that have several; 0 where none has.
 double spread_over_seeds(const std::vector<StudyGroup>& groups, Value value) {
   double squares = 0;
-  size_t freedom = 0;
-  for (const StudyGroup& g : groups) {
+  for (const StudyGroup& g : groups)
     squares += std::pow(standard_deviation(values_of(g, value)), 2) * static_cast<double>(g.points.size() - 1);
-    freedom += g.points.size() - 1;
-  }
+  const int64_t freedom = seed_freedom(groups);
   return freedom > 0 ? std::sqrt(squares / static_cast<double>(freedom)) : 0;
 }
 
 struct Spreads {
   double best, last, train, gap;
+  int64_t freedom;
 };
 
 void fill(StudyGroup& g, const Spreads& spreads) {
   const double seeds = std::sqrt(static_cast<double>(g.points.size()));
   const auto accuracy = [&](Value value, int64_t images, double spread) -> Estimate {
     const double centre = mean(values_of(g, value));
-    return {centre, std::hypot(binomial_error(centre, images), spread / seeds)};
+    return {centre, std::hypot(binomial_error(centre, images), spread / seeds), spread / seeds, spreads.freedom};
   };
   const int64_t images = g.first().last.images, train_images = g.first().train_unaugmented.images;
   g.top1 = accuracy(best_top1, images, spreads.best);
   g.last_top1 = accuracy(last_top1, images, spreads.last);
   g.train_top1 = accuracy(train_top1, train_images, spreads.train);
   // A seed moves both accuracies of its training, so the spread is of their difference; the images are different ones.
-  g.gap = {mean(values_of(g, gap)), std::hypot(binomial_error(g.train_top1.value, train_images),
-                                               binomial_error(g.last_top1.value, images), spreads.gap / seeds)};
+  g.gap = {mean(values_of(g, gap)),
+           std::hypot(binomial_error(g.train_top1.value, train_images), binomial_error(g.last_top1.value, images),
+                      spreads.gap / seeds),
+           spreads.gap / seeds, spreads.freedom};
   g.loss = mean(values_of(g, [](const PointResult& p) { return p.last.loss; }));
   g.train_loss = mean(values_of(g, [](const PointResult& p) { return p.train_unaugmented.loss; }));
   std::vector<double> times;
@@ -131,13 +132,19 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points) {
     result.push_back(std::move(g));
   }
   const auto spread = [&](Value value) { return spread_over_seeds(result, value); };
-  const Spreads spreads = {spread(best_top1), spread(last_top1), spread(train_top1), spread(gap)};
+  const Spreads spreads = {spread(best_top1), spread(last_top1), spread(train_top1), spread(gap), seed_freedom(result)};
   for (StudyGroup& g : result) fill(g, spreads);
   return result;
 }
 
 double seed_spread(const std::vector<StudyGroup>& groups) {
   return spread_over_seeds(groups, best_top1);
+}
+
+int64_t seed_freedom(const std::vector<StudyGroup>& groups) {
+  int64_t freedom = 0;
+  for (const StudyGroup& g : groups) freedom += std::ssize(g.points) - 1;
+  return freedom;
 }
 
 int64_t validation_images(const std::vector<PointResult>& points) {

@@ -12,6 +12,8 @@ namespace nibble::apps {
 struct Estimate {
   double value = 0;
   double error = 0;
+  double seed_error = 0;  // the part of it that the spread over seeds has
+  int64_t freedom = 0;    // degrees of freedom that spread is known with; 0: not known, and left out
 };
 
 /// The points of one precision and width: one a seed.
@@ -42,6 +44,8 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points);
 /// Standard deviation of the published metric over the seeds of one model, pooled over the groups that have several
 /// (weighted by their degrees of freedom) and taken for all; 0, not known, where none has.
 double seed_spread(const std::vector<StudyGroup>& groups);
+/// Its degrees of freedom: the points of the groups that have several, less one each.
+int64_t seed_freedom(const std::vector<StudyGroup>& groups);
 
 /// Of the validation set: the most that any of the points saw.
 int64_t validation_images(const std::vector<PointResult>& points);

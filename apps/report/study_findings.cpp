@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "apps/console.hpp"
@@ -12,7 +13,6 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr double kDecisive = 2;     // standard errors
 constexpr double kEqualCost = 0.8;  // of the other's cost, at least
 
 const StudyGroup* find(const std::vector<StudyGroup>& groups, const std::string& precision, double width) {
@@ -39,14 +39,13 @@ class Comparison {
   }
   double value() const { return mean(differences_); }
   double error() const {
-    double sum = 0;
-    for (const auto& [group, weight] : weight_) sum += std::pow(weight * (group->*of_).error, 2);
-    return std::sqrt(sum) / static_cast<double>(std::max<int64_t>(1, pairs()));
+    return std::sqrt(variance(&Estimate::error)) / static_cast<double>(std::max<int64_t>(1, pairs()));
   }
   Verdict verdict() const {
     if (empty()) return Verdict::kNotTested;
-    if (value() > kDecisive * error()) return Verdict::kHolds;
-    return value() < -kDecisive * error() ? Verdict::kContradicted : Verdict::kUndecided;
+    const double decisive = decisive_errors(freedom()) * error();
+    if (value() > decisive) return Verdict::kHolds;
+    return value() < -decisive ? Verdict::kContradicted : Verdict::kUndecided;
   }
   std::string text() const {
     return fmt::format("{}{} points (standard error {})", value() >= 0 ? "+" : "", decimal(value(), 2),
@@ -54,6 +53,20 @@ class Comparison {
   }
 
  private:
+  /// Of the sum of differences.
+  double variance(double Estimate::*part) const {
+    double sum = 0;
+    for (const auto& [group, weight] : weight_) sum += std::pow(weight * (group->*of_.*part), 2);
+    return sum;
+  }
+  /// Welch and Satterthwaite: the part of the images is as good as known, that of the seeds has a few degrees of
+  /// freedom.
+  double freedom() const {
+    const double all = variance(&Estimate::error), seeds = variance(&Estimate::seed_error);
+    const double known = static_cast<double>((weight_.begin()->first->*of_).freedom);
+    return seeds > 0 ? known * std::pow(all / seeds, 2) : std::numeric_limits<double>::infinity();
+  }
+
   Estimate StudyGroup::*of_;
   std::vector<double> differences_;
   std::map<const StudyGroup*, double> weight_;

@@ -113,10 +113,11 @@ std::string missing_sentence(const std::vector<std::string>& missing) {
 /// The sentence on the findings: which hold, which do not.
 std::string verdict_sentence(const std::vector<Finding>& findings) {
   std::string text;
-  const std::pair<Verdict, const char*> kinds[] = {{Verdict::kHolds, "Confirmed of the published findings"},
-                                                   {Verdict::kContradicted, "Contradicted"},
-                                                   {Verdict::kUndecided, "Not decided (within two standard errors)"},
-                                                   {Verdict::kNotTested, "Not tested, for lack of models to compare"}};
+  const std::pair<Verdict, const char*> kinds[] = {
+      {Verdict::kHolds, "Confirmed of the published findings"},
+      {Verdict::kContradicted, "Contradicted"},
+      {Verdict::kUndecided, "Not decided (within two standard errors, or a few more where few seeds tell them)"},
+      {Verdict::kNotTested, "Not tested, for lack of models to compare"}};
   for (const auto& [verdict, intro] : kinds) {
     std::vector<std::string> claims;
     for (const Finding& f : findings)
@@ -178,8 +179,8 @@ std::string seeds_error_text(const Groups& groups) {
   const bool known = std::any_of(groups.begin(), groups.end(), [](const StudyGroup& g) { return g.points.size() > 1; });
   return known ? fmt::format(
                      "Between seeds a model's accuracy varies by {} points (standard deviation, pooled over "
-                     "the models with several seeds), which is taken for all models.",
-                     decimal(seed_spread(groups), 2))
+                     "the models with several seeds, {} of freedom), which is taken for all models.",
+                     decimal(seed_spread(groups), 2), counted(seed_freedom(groups), "degree"))
                : "No model has several seeds, so the second part is not known and left out: the errors are too small.";
 }
 
@@ -193,7 +194,9 @@ void add_findings(Page& page, const Groups& groups) {
   }
   page.list(items);
   page.paragraph(
-      "A finding holds when the mean difference is above two standard errors. An accuracy's standard error has two "
+      "A finding holds when the mean difference is above two standard errors, or, as far as few seeds tell the errors, "
+      "above "
+      "what Student's t at 95 % asks for. An accuracy's standard error has two "
       "parts: the validation images are a sample (binomial), and so are the seeds. " +
       seeds_error_text(groups) +
       " All models see the same images, so as far as images go differences are known a little better than the errors "

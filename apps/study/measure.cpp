@@ -14,6 +14,7 @@
 #include "engine/cpu.hpp"
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"
+#include "engine/version.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "nn/study/point_layers.hpp"
@@ -71,7 +72,7 @@ Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
 Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
   Provenance p{.command = fmt::format("nibble train --config config.resolved.toml --out {}", args.point.name()),
                .config = facts.config,
-               .version = NIBBLE_VERSION,
+               .version = version(),
                .cpu = cpu_features().brand,
                .isa = std::string(name_of(active_isa())),
                .threads = threads(),

@@ -26,11 +26,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
+constexpr const char* kUnpacking = "unpacking";  // while results of study.json get folders of their own
 
 void make_folder(const fs::path& path) {
   std::error_code error;
@@ -41,9 +37,9 @@ void make_folder(const fs::path& path) {
 }  // namespace
 
 StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
-  if (is_there(fs::path(args_.out) / "config.resolved.toml"))
+  if (path_exists(fs::path(args_.out) / "config.resolved.toml"))
     throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
-  const bool fresh = !is_there(args_.out);
+  const bool fresh = !path_exists(args_.out);
   if (!fresh && !args_.dry_run) lock();
   settle_recipe();
   settle_plan();
@@ -53,7 +49,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   if (fresh) {  // what is refused leaves no folder behind
     make_folder(args_.out);
     lock();
-    if (is_there(plan_path(args_.out)))
+    if (path_exists(plan_path(args_.out)))
       throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
   }
   unpack_kept();
@@ -68,7 +64,7 @@ void StudyRun::lock() {
 void StudyRun::settle_recipe() {
   TrainArguments own;
   std::vector<PrecisionOverride>& layers = recipe_.options.network.overrides;
-  const bool known = is_there(plan_path(args_.out));
+  const bool known = path_exists(plan_path(args_.out));
   if (known) {
     own.read(recipe_path(args_.out).string());
     recipe_.read(recipe_path(args_.out).string());
@@ -109,7 +105,7 @@ void StudyRun::settle_decoder(const std::string& own) {
 }
 
 void StudyRun::settle_plan() {
-  const bool known = is_there(plan_path(args_.out));
+  const bool known = path_exists(plan_path(args_.out));
   if (known) plan_ = read_plan(args_.out);
   const StudyData data = describe_data();
   if (known && !(data == plan_.data))
@@ -135,36 +131,44 @@ void StudyRun::settle_plan() {
     set_point(p);
     recipe_.options.validate();
     const Network net = build_resnet(recipe_.options.network);
-    if (const int64_t at = recipe_.options.calibrate_step(steps_); !net.quantizers.empty() && at > steps_)
+    if (const int64_t at = recipe_.options.calibrate_step(steps_); !net.quantizers.empty() && at >= steps_)
       throw UsageError(
-          "--calibrate-at gives step {}, after the last of {}: the activations of {} would never be quantized; use a "
-          "smaller value",
+          "--calibrate-at gives step {} of {}: no step would train {} with quantized activations; use a smaller value",
           at, steps_, p.name());
   }
 }
 
 /// Results that a repository keeps in one file, as the report writes it, are finished points too.
 void StudyRun::read_kept() {
-  if (is_there(args_.out)) kept_file_ = source_in(args_.out).file;
+  if (path_exists(args_.out)) kept_file_ = source_in(args_.out).file;
+  const fs::path one_file =
+      fs::path(args_.out) / "study.json";  // beside results only what a lost machine left to unpack
+  if (kept_file_.empty() && path_exists(fs::path(args_.out) / kUnpacking) && path_exists(one_file))
+    kept_file_ = one_file;
   if (kept_file_.empty()) return;
   for (PointResult& p : read_study(kept_file_)) {
     parse_precision(p.precision);
     if (const std::string name = StudyPoint{p.precision, p.width, p.seed}.name(); p.name != name)
       throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", kept_file_.string(),
                       p.name, name);
-    kept_.emplace(p.name, std::move(p));
+    if (!path_exists(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
   }
 }
 
 /// Each into a folder of its own: beside other results the one file does not count. All are written before the first
-/// gets its name, so that a full disk does not leave some of them alone.
+/// gets its name, so that a full disk does not leave some of them alone; a mark says so where the machine stops
+/// between.
 void StudyRun::unpack_kept() {
+  const fs::path mark = fs::path(args_.out) / kUnpacking;
   std::list<AtomicFile> files;
   for (const auto& [name, result] : kept_) {
     make_folder(fs::path(args_.out) / name);
     files.emplace_back(result_path(args_.out, name)).append(to_json(result));
   }
+  if (!files.empty()) write_file_atomically(mark, "");
   for (AtomicFile& file : files) file.commit();
+  std::error_code left;  // a mark that stays is of no harm: all its results are there
+  fs::remove(mark, left);
   kept_.clear();
 }
 
@@ -178,13 +182,13 @@ void StudyRun::refuse_other_recipes() {
     if (const auto kept = kept_.find(p.name()); kept != kept_.end()) {
       source = remedy = kept_file_;
       config = kept->second.provenance.config;
-    } else if (is_there(source)) {
+    } else if (path_exists(source)) {
       const PointResult result = read_point_result(source);
       if (!(StudyPoint{result.precision, result.width, result.seed} == p))
         throw DataError("{} is the result of {}; remove {} to compute {}", source.string(),
                         StudyPoint{result.precision, result.width, result.seed}.name(), source.string(), p.name());
       config = result.provenance.config;
-    } else if (is_there(config_of(p))) {
+    } else if (path_exists(config_of(p))) {
       source = config_of(p);
       config = read_text_file(source, kLongestConfig);
     }
@@ -221,9 +225,9 @@ std::string StudyRun::config_of(const StudyPoint& point) const {
 
 /// A finished point is known by its result alone: the run's other files may be gone.
 PointState StudyRun::state_of(const StudyPoint& point) const {
-  if (kept_.contains(point.name()) || is_there(result_path(args_.out, point.name()))) return PointState::kDone;
-  if (is_there(fs::path(folder_of(point)) / kFailure)) return PointState::kFailed;
-  return is_there(config_of(point)) ? PointState::kBegun : PointState::kWaiting;
+  if (kept_.contains(point.name()) || path_exists(result_path(args_.out, point.name()))) return PointState::kDone;
+  if (path_exists(fs::path(folder_of(point)) / kFailure)) return PointState::kFailed;
+  return path_exists(config_of(point)) ? PointState::kBegun : PointState::kWaiting;
 }
 
 StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
@@ -242,7 +246,7 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
                        .quantized_from = recipe_.options.calibrate_step(steps_),  // equal phases when it never is
                        .probe = {.before = step(&PhaseSeconds::before), .after = step(&PhaseSeconds::after)}});
   const std::vector<int64_t> saved =
-      is_there(config_of(point)) ? CheckpointStore(folder_of(point), 1).steps() : std::vector<int64_t>();
+      path_exists(config_of(point)) ? CheckpointStore(folder_of(point), 1).steps() : std::vector<int64_t>();
   return pace.seconds_left(saved.empty() ? 0 : saved.back());
 }
 
@@ -292,7 +296,7 @@ void StudyRun::work_on(const StudyPoint& point) {
                    .config_text = recipe_.config_text(),
                    .out = folder,
                    .weights = {},
-                   .resume = is_there(config_of(point))});
+                   .resume = path_exists(config_of(point))});
   const RunSummary summary = run.run();
   message(fmt::format("measuring {}", point.name()));
   const PointResult result = measure_point({.run = folder,

@@ -1,6 +1,7 @@
 #include "apps/training/run_evaluation.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 
 #include "apps/console.hpp"
@@ -26,7 +27,8 @@ void count_codes(Model& model, const DatasetPtr& validation, int64_t image_size)
                     .batch_size = kUsageImages,
                     .image_size = static_cast<int>(image_size)});
     if (const std::optional<Batch> batch = few.next()) model.usage = measure_usage(model, batch->images);
-  } catch (const Error& e) {  // no reason not to save the step
+  } catch (const std::exception& e) {  // no reason, nor is a lack of memory, not to save the step
+    model.usage.clear();
     warn(fmt::format("the use of codes is not counted: {}", e.what()));
   }
 }

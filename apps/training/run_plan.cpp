@@ -3,6 +3,7 @@
 #include "apps/console.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
+#include "engine/version.hpp"
 #include "ops/kernels/table.hpp"
 
 namespace nibble::apps {
@@ -24,8 +25,7 @@ RunPlan plan_run(const TrainOptions& o, const RunData& data) {
 
 std::string plan_text(const RunPlan& p, const TrainOptions& o, const RunData& data) {
   kernels::active();  // probes the levels, which may change the one in use
-  std::string text =
-      fmt::format("nibble {}  {}, {}\n", NIBBLE_VERSION, isa_explanation(), counted(threads(), "thread"));
+  std::string text = fmt::format("nibble {}  {}, {}\n", version(), isa_explanation(), counted(threads(), "thread"));
   text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
                       grouped(p.validation_images), p.classes, data.decoder);
   text +=
@@ -44,11 +44,21 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
         fmt::format("--calibrate-at gives step {}, after the last of {}: activations are never quantized, and the "
                     "model cannot be exported",
                     p.quantized_from, p.steps));
+  else if (p.quantized_from == p.steps)
+    doubts.push_back(
+        fmt::format("--calibrate-at gives step {}, the last: activations are quantized behind it, and no step trains "
+                    "with them",
+                    p.quantized_from));
   const double warm_up = o.warmup_epochs * static_cast<double>(p.steps_per_epoch);
   if (!resumed && o.warmup_epochs > 0 && warm_up >= static_cast<double>(p.steps))
     doubts.push_back(
         fmt::format("--warmup-epochs {} are {:.0f} steps, the run has {}: the rate rises to the end; give fewer",
                     o.warmup_epochs, warm_up, p.steps));
+  else if (!resumed && p.quantized_from >= 0 && static_cast<double>(p.quantized_from) < warm_up)
+    doubts.push_back(fmt::format(
+        "--calibrate-at gives step {}, within the warm-up of {:.0f} steps: bounds are taken from a model that "
+        "still changes fast; calibrate later, or give fewer --warmup-epochs",
+        p.quantized_from, warm_up));
   return doubts;
 }
 

@@ -214,9 +214,11 @@ void TrainingRun::settle_evaluation() {
 void TrainingRun::save() {
   const int64_t step = trainer_->steps_done();
   if (saved_at_ == step) return;
+  // The log first: a resumed run goes on from the newest checkpoint, and then no line up to it may be missing. There is
+  // no log yet when given weights are saved before the first step.
+  if (log_ != nullptr) log_->sync();
   save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, to_json(note_),
                   data_.train->class_names());
-  if (log_ != nullptr) log_->sync();  // there is none yet when given weights are saved before the first step
   store_->publish(step);
   saved_at_ = step;
 }
@@ -235,9 +237,13 @@ void TrainingRun::interrupted(double images_per_second) {
                          shell_quoted(args_.out));
 }
 
+void TrainingRun::warn_of_doubts() const {
+  for (const std::string& doubt : doubts_about(plan_, args_.options, args_.resume)) warn(doubt);
+}
+
 RunSummary TrainingRun::run() {
   message(banner());
-  for (const std::string& doubt : doubts_about(plan_, args_.options, args_.resume)) warn(doubt);
+  warn_of_doubts();
   start();
   estimate_speed();  // before the loader's threads take their share
   begin_loading();

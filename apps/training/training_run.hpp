@@ -44,6 +44,8 @@ class TrainingRun {
   const RunPlan& plan() const { return plan_; }
   /// The plan as text: shown before the first step, and the result of --dry-run.
   std::string banner() const { return plan_text(plan_, args_.options, data_); }
+  /// Warns of what the plan will hardly be meant to do.
+  void warn_of_doubts() const;
   RunSummary run();
   /// The images that are trained on, without augmentation.
   const DatasetPtr& training_set() const { return data_.train; }

@@ -63,13 +63,15 @@ enum class Walk {
 
 class Executor {
  public:
-  /// Packs the weights for this machine and lets go of the others. The model must not change afterwards.
+  /// Packs the weights for this machine and lets go of the others (they stay in the block cache for the next tensors;
+  /// release_kept_blocks() gives them back). The model must not change afterwards.
   explicit Executor(ServedModel model, const RowPlanOptions& options = {});
   ~Executor();
 
-  /// Logits f32 [n, classes] of dense uint8 NHWC images [n, h, w, 3]. Any n >= 1; the bits of a row depend on its image
-  /// alone. Threads: groups of images in parallel; with fewer images than threads each layer is split. Safe to call
-  /// concurrently.
+  /// Logits f32 [n, classes] of dense uint8 images [n, side, side, 3], side = model().network.options.image_size: RGB,
+  /// not normalised, as transform_eval writes them. Any n >= 1; the bits of a row depend on its image alone.
+  /// Errors: ShapeError for other shapes and types. Threads: groups of images in parallel; with fewer images than
+  /// threads each layer is split. Safe to call concurrently.
   Tensor run(const Tensor& images, Walk walk = Walk::kFastest);
 
   /// Without its weights, of which layers() has the only form that is left.

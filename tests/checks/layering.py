@@ -23,7 +23,8 @@ TEST_FOLDERS = ("tests", "bench")
 # door: what opens it -> the only files (or folder, with a closing /) that may. tests/ reads its own variables.
 INTRINSIC_HEADER = r"#\s*include\s*<(\w*intrin|arm_neon|cpuid|xsimd/xsimd)\.h(pp)?>"
 DOORS = (
-    ("TBB", r"#\s*include\s*<(one)?(tbb|api)/|\btbb::", ("engine/parallel.cpp",), tree.ROOMS),
+    # consumer.cpp is a host program with loops of its own.
+    ("TBB", r"#\s*include\s*<(one)?(tbb|api)/|\btbb::", ("engine/parallel.cpp", "tests/checks/consumer.cpp"), tree.ROOMS),
     ("getenv", r"\b(secure_)?getenv\b|\benviron\b", ("engine/env.cpp",), ("engine", "ops", "nn", "data", "apps")),
     # cpu.cpp reads CPUID, parallel.cpp sets MXCSR: neither computes with vectors.
     (

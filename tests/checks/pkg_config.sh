@@ -29,8 +29,13 @@ compile() {
   "$@" -std=c++20 $(pkg-config --cflags nibble) "$source" -o "$program" $(pkg-config --static --libs nibble)
 }
 
+# What the build takes headers of is no package that users need.
+case $(pkg-config --print-requires --print-requires-private nibble) in
+  *stb* | *xsimd* | *json*) echo "nibble.pc requires a package of which only the build needs headers"; exit 1 ;;
+esac
+
 compile "$consumer" "$stage/consumer" "$@"
-"$stage/consumer"
+"$stage/consumer" "$(pkg-config --modversion nibble)"
 
 # The first indented block of C++ in README.md.
 sed -n '/^    #include/,/^[^ ]/{s/^    //;/^[^ ].*pkg-config/!p}' "$readme" >"$stage/serve.cpp"
@@ -55,5 +60,8 @@ for image in data/val/*/*; do
     *) echo "README.md's program says '$served', predict '$predicted'"; exit 1 ;;
   esac
 done
+head -c 900 "$image" >cut.jpg
+"$stage/serve" model.safetensors cut.jpg 2>warning || { echo "a damaged image is refused"; exit 1; }
+grep -q '^warning: cut.jpg: ' warning || { echo "a damaged image is labelled without a word"; exit 1; }
 "$stage/serve" missing.safetensors "$image" 2>"$stage/refusal" && { echo "a missing model is served"; exit 1; }
 grep -q '^error: .*missing.safetensors' "$stage/refusal"

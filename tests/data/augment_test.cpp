@@ -102,6 +102,15 @@ TEST_CASE("an odd remainder of the evaluation crop is halved to the even side, u
   CHECK(eval_resize(37, 39, 32).window == Box{2, 4, 32, 32});
 }
 
+TEST_CASE("an image that holds nothing is an error, in evaluation and in training") {
+  uint8_t out[3 * 8 * 8];
+  CHECK_THROWS_AS(transform_eval(Image{}, 8, out), ShapeError);
+  CHECK_THROWS_AS(augment_train(Image{}, {.size = 8}, {}, out), ShapeError);
+  CHECK_THROWS_AS(eval_resize(0, 5, 8), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5, 0, 8), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5, 5, 0), ShapeError);
+}
+
 TEST_CASE("evaluation of extreme shapes stays cheap and within bounds") {
   const ResizeArgs wide = eval_resize(16384, 1, 224);
   CHECK(wide.height == 256);

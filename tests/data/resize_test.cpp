@@ -78,6 +78,14 @@ TEST_CASE("resizing to the same size copies") {
   CHECK(std::equal(out.begin(), out.end(), image.pixels.get()));
 }
 
+TEST_CASE("an image without pixels is refused, whatever size it says") {
+  uint8_t out[12];
+  const Box box{0, 0, 2, 2};
+  Image image;
+  image.width = image.height = 2;
+  CHECK_THROWS_AS(resize_bilinear(image, {.crop = box, .width = 2, .height = 2, .window = box}, out), ShapeError);
+}
+
 TEST_CASE("boxes outside their frame are refused") {
   const Image image = formula_image(10, 10);
   std::vector<uint8_t> out(300);

@@ -207,6 +207,21 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
   CHECK_FALSE(std::filesystem::exists(served));
 }
 
+TEST_CASE("inspect: the form of scales is the one that the quantizers have, not the one that was asked for") {
+  if (no_program()) return;
+  const TemporaryFolder folder("form");
+  const std::string path = folder / "model";
+  for (const char* precision : {"w8a8", "w4a4"}) {
+    NetworkOptions o = nibble::testing::small_options(precision, 0.1);
+    o.per_channel_by = PerChannelBy::kShift;
+    const Model model = nibble::testing::calibrated_model(o);
+    save_checkpoint(path, model, make_gradients(model), 1, "{}", {"a", "b", "c", "d", "e"});
+    const Result table = run_program("inspect " + path);
+    CHECK(table.code == 0);
+    CHECK(has(table.out, o.precision == "w4a4" ? "scales per channel by shift" : "scales per channel by fold"));
+  }
+}
+
 TEST_CASE("inspect: a model that was never evaluated after calibration has bounds and no counts") {
   if (no_program()) return;
   const TemporaryFolder folder("uncounted");

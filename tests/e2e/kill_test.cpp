@@ -40,6 +40,7 @@ class Child {
  public:
   explicit Child(const std::string& command) : id_(fork()) {
     if (id_ != 0) return;
+    signal(SIGHUP, SIG_DFL);  // ignored where the tests run under nohup
     execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
     _exit(127);
   }
@@ -236,7 +237,8 @@ TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes
 }
 
 TEST_CASE(
-    "Ctrl-C saves the step as SIGTERM does; a second signal of either kind stops at once, with its own exit code") {
+    "Ctrl-C and a lost terminal save the step as SIGTERM does; a second signal of either kind stops at once, with its "
+    "own exit code") {
   if (no_program()) return;
   const TemporaryFolder folder("interrupt");
   const std::string data = synthetic_data(folder), err = folder / "err";
@@ -258,11 +260,14 @@ TEST_CASE(
     CHECK(has(read_text(err), "stopped at once; the newest checkpoint is the one on disk"));
     CHECK(newest_step(run) == 0);
   }
-  const std::string run = folder / "once";
-  const int status = run_and_signal(train("--data " + data + " --out " + run + long_steps, err), SIGINT,
-                                    [&] { return std::filesystem::exists(run + "/machine.json"); });
-  CAPTURE(read_text(err));
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 75);
-  CHECK(newest_step(run) == 1);
+  for (const int once : {SIGINT, SIGHUP}) {
+    CAPTURE(once);
+    const std::string run = folder / ("once-" + std::to_string(once));
+    const int status = run_and_signal(train("--data " + data + " --out " + run + long_steps, err), once,
+                                      [&] { return std::filesystem::exists(run + "/machine.json"); });
+    CAPTURE(read_text(err));
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 75);
+    CHECK(newest_step(run) == 1);
+  }
 }

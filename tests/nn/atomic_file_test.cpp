@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -298,6 +299,31 @@ TEST_CASE("replace_symlink: any failing or last call leaves the old link or the 
       CHECK(files_in(dir.path()) == 1);
     }
   }
+}
+
+TEST_CASE("names that killed processes of the same number left are passed over") {
+  testing::TempDir dir;
+  const fs::path path = dir / "a", link = dir / "l";
+  std::string next;  // the temporary name that comes next, up to its number
+  unsigned number = 0;
+  {
+    const AtomicFile probe(path);
+    for (const auto& entry : fs::directory_iterator(dir.path())) next = entry.path().filename().string();
+  }
+  const size_t dash = next.rfind('-');
+  REQUIRE(dash != std::string::npos);
+  number = static_cast<unsigned>(std::stoul(next.substr(dash + 1))) + 1;
+  const std::string behind_name = next.substr(1, dash);
+  std::vector<fs::path> left;
+  for (unsigned i = 0; i < 20; ++i)
+    for (const char* name : {"a", "l"}) left.push_back(dir / (name + behind_name + std::to_string(number + i)));
+  for (const fs::path& file : left) std::ofstream(file) << "left";
+  write_file_atomically(path, "new");
+  replace_symlink("a", link);
+  CHECK(read_text_file(path, 9) == "new");
+  CHECK(fs::read_symlink(link) == "a");
+  for (const fs::path& file : left) CHECK(read_text_file(file, 9) == "left");
+  CHECK(files_in(dir.path()) == static_cast<int>(left.size()) + 2);
 }
 
 TEST_CASE("remove_temporary_files removes only names of ours") {

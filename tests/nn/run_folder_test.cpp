@@ -235,6 +235,12 @@ TEST_CASE("checkpoints: the newest valid one is found, and each damaged newer on
   CHECK(found.skipped[0].reason.find("header does not match its SHA-256") != std::string::npos);
   CHECK(found.skipped[1].path == store.path_for(30));
 
+  // What is no fault of the file ends the search: publishing an older step would remove the newer files.
+  const auto no_memory = [](const fs::path& path) {
+    throw UnsupportedError("'{}' needs more memory than there is", path.string());
+  };
+  CHECK_THROWS_AS(store.find_latest(no_memory), UnsupportedError);
+
   fs::remove(store.path_for(40));
   found = store.find_latest();
   CHECK(found.step == 20);

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "apps/report/statistics.hpp"
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
 #include "apps/report/study_findings.hpp"
@@ -166,6 +168,34 @@ TEST_CASE("study report: a difference within two standard errors decides nothing
   CHECK(findings_of(group_points(points))[2].verdict == Verdict::kUndecided);
   points[0].best.top1 = 70;
   CHECK(findings_of(group_points(points))[2].verdict == Verdict::kHolds);
+}
+
+TEST_CASE("study report: an error that few seeds tell decides later") {
+  CHECK(decisive_errors(0.5) == 12.706);
+  CHECK(decisive_errors(1) == 12.706);
+  CHECK(decisive_errors(4.9) == 2.776);
+  CHECK(decisive_errors(30) == 2.042);
+  CHECK(decisive_errors(60.9) == 2.042);
+  CHECK(decisive_errors(61) == 2);
+  CHECK(decisive_errors(std::numeric_limits<double>::infinity()) == 2);
+  // Enough images that only the seeds count. One model of two seeds has a spread of 1 (72 and 72 + sqrt(2)): its mean
+  // has an error of sqrt(1/2), the other's is 1, and their difference is known to sqrt(3/2) with one degree of freedom.
+  const auto verdict = [](double difference, int more_seeds) {
+    std::vector<PointResult> points = {point("w4a4-fl8", 1, 72), point("w4a4-fl8", 1, 72 + std::sqrt(2.0), 1)};
+    for (int i = 0; i < more_seeds; ++i) {  // pairs of the same spread at widths that nothing is compared with
+      points.push_back(point("w8a8", 1 + i, 72));
+      points.push_back(point("w8a8", 1 + i, 72 + std::sqrt(2.0), 1));
+    }
+    points.push_back(point("w4a4", 1, 72 + std::sqrt(0.5) - difference));
+    for (PointResult& p : points) p.last.images = 1'000'000'000;
+    return findings_of(group_points(points))[2].verdict;
+  };
+  const double error = std::sqrt(1.5);
+  CHECK(verdict(12 * error, 0) == Verdict::kUndecided);
+  CHECK(verdict(13 * error, 0) == Verdict::kHolds);
+  CHECK(verdict(2.7 * error, 3) == Verdict::kUndecided);  // four degrees
+  CHECK(verdict(2.8 * error, 3) == Verdict::kHolds);
+  CHECK(verdict(-2.8 * error, 3) == Verdict::kContradicted);
 }
 
 TEST_CASE("study report: a model compared with several counts its error for each of them") {

@@ -192,6 +192,13 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   const nlohmann::json stale = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
   CHECK(stale.at("points")[0].at("state") == "done");
   CHECK(stale.at("points")[1].at("state") == "waiting");
+  // Unless the machine stopped while it was unpacked: then the file still counts for what is missing.
+  folder.write("kept/unpacking", "");
+  CHECK(run_program(run + kept).code == 0);
+  CHECK(read_text(kept + "/w4a4-x0.1-s0/result.json") == read_text(study + "/w4a4-x0.1-s0/result.json"));
+  CHECK_FALSE(fs::exists(kept + "/w4a4-x0.1-s0/config.resolved.toml"));
+  CHECK_FALSE(fs::exists(kept + "/unpacking"));
+  fs::remove_all(kept + "/w4a4-x0.1-s0");
   fs::remove_all(kept + "/bf16-x0.1-s0");
   nlohmann::json hostile = nlohmann::json::parse(read_text(kept + "/study.json"));
   hostile.at("points")[1].at("name") = "../outside";
@@ -212,7 +219,8 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(fresh + "--seeds 0,-1", 2, "--seeds: -1 is no whole number from 0");
   check_refused(fresh + "--seeds 9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
   check_refused(fresh + "--extra-seeds 0.05:9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
-  check_refused(fresh + "--calibrate-at 9", 2, "would never be quantized");
+  check_refused(fresh + "--calibrate-at 2", 2, "--calibrate-at gives step 2 of 2: no step would train");
+  check_refused(fresh + "--calibrate-at 9", 2, "no step would train");
   check_refused(fresh + "--train-eval-images -1", 2, "--train-eval-images is -1");
   check_refused("study run --quiet --out " + study, 2, "--data is missing");
   check_refused("study run", 2, "--out");

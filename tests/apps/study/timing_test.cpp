@@ -87,7 +87,7 @@ TEST_CASE("latency: milliseconds of a call with one image, and of one image amon
     work();
     return std::chrono::duration<double, std::milli>(Clock::now() - began).count();
   };
-  Executor executor(untrained_model({.arch = "resnet26", .width = 0.25, .image_size = 32, .classes = 7}));
+  Executor executor(untrained_model(testing::small_options("w4a4-fl8")));
   LatencyProbe probe(executor, 32);
   const double visit_ms = ms_of([&] { probe.visit(0, 9); });
   const Latency found = probe.result();

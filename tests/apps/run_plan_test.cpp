@@ -1,0 +1,42 @@
+// What the plan of a run makes one doubt.
+#include "apps/training/run_plan.hpp"
+
+#include <doctest/doctest.h>
+
+#include "tests/text.hpp"
+
+namespace nibble::apps {
+namespace {
+
+using testing::has;
+
+/// Ten epochs of 40 steps; the first doubt, empty when there is none.
+std::string doubt(int64_t quantized_from, double warmup_epochs, bool resumed = false) {
+  RunPlan plan;
+  plan.steps = 400;
+  plan.steps_per_epoch = 40;
+  plan.quantized_from = quantized_from;
+  TrainOptions o;
+  o.warmup_epochs = warmup_epochs;
+  const std::vector<std::string> all = doubts_about(plan, o, resumed);
+  CHECK(all.size() <= 1);
+  return all.empty() ? "" : all.front();
+}
+
+TEST_CASE(
+    "run plan: calibration at the end, behind it or within the warm-up is doubted, and so is a warm-up to the end") {
+  CHECK(doubt(80, 1) == "");
+  CHECK(doubt(80, 2) == "");  // calibrated with the statistics of the whole warm-up
+  CHECK(doubt(399, 1) == "");
+  CHECK(doubt(-1, 1) == "");  // nothing to calibrate
+  CHECK(doubt(-1, 9) == "");
+  CHECK(has(doubt(401, 1), "step 401, after the last of 400"));
+  CHECK(has(doubt(400, 1), "step 400, the last: activations are quantized behind it, and no step trains with them"));
+  CHECK(has(doubt(79, 2), "step 79, within the warm-up of 80 steps"));
+  CHECK(has(doubt(80, 10), "--warmup-epochs 10 are 400 steps, the run has 400"));
+  CHECK(doubt(80, 10, true) == "");  // began long ago
+  CHECK(doubt(79, 2, true) == "");
+}
+
+}  // namespace
+}  // namespace nibble::apps
