@@ -184,6 +184,15 @@ std::string seeds_error_text(const Groups& groups) {
                : "No model has several seeds, so the second part is not known and left out: the errors are too small.";
 }
 
+/// How the study's quantized models multiply; nothing when it has none.
+void add_arithmetic(Page& page, const Groups& groups) {
+  const auto quantized =
+      std::find_if(groups.begin(), groups.end(), [](const StudyGroup& g) { return g.precision != "bf16"; });
+  if (quantized == groups.end()) return;
+  const std::string sentence = arithmetic_sentence(quantized->first().provenance.config);
+  if (!sentence.empty()) page.paragraph(sentence);
+}
+
 void add_findings(Page& page, const Groups& groups) {
   page.heading("The published findings, put to the test");
   std::vector<Cell> items;
@@ -201,6 +210,7 @@ void add_findings(Page& page, const Groups& groups) {
       seeds_error_text(groups) +
       " All models see the same images, so as far as images go differences are known a little better than the errors "
       "say.");
+  add_arithmetic(page, groups);
 }
 
 void add_budgets(Page& page, const Groups& groups) {

@@ -1,5 +1,8 @@
 #include "apps/study/recipe.hpp"
 
+#include "apps/train_arguments.hpp"
+#include "engine/error.hpp"
+
 namespace nibble::apps {
 
 const std::set<std::string>& varied_options() {
@@ -15,6 +18,41 @@ ConfigDifference recipe_difference(const std::string& recipe, const std::string&
   if (d.name != "decoder" || (d.first != "'auto'" && d.second != "'auto'")) return d;
   names.insert(d.name);
   return first_difference(recipe, other, names);
+}
+
+std::string arithmetic_sentence(const std::string& config) {
+  TrainArguments arguments;
+  try {
+    arguments.read_text(config, "");
+    arguments.resolve();
+  } catch (const UsageError&) {
+    return "";
+  }
+  const NetworkOptions& o = arguments.options.network;
+  if (o.mode == QuantMode::kFake)
+    return "Quantized models multiply dequantized values, as the published ones do (quant-mode fake).";
+  if (o.granularity == Granularity::kPerTensor)
+    return "Quantized models multiply integers with one scale of activations a layer; the published ones have one a "
+           "channel.";
+  const std::string published =
+      " The published models multiply dequantized values, so their weights and steps are what they would be without "
+      "it.";
+  const std::string folded = "divides the weights before they are quantized, so a row of them covers a wider range";
+  switch (o.per_channel_by) {
+    case PerChannelBy::kFold:
+      return "Quantized models multiply integers: the scale of an input channel " + folded + " (per-channel-by fold)." +
+             published;
+    case PerChannelBy::kShift:
+      return "Quantized models multiply integers: the steps of 4-bit input channels differ by powers of two alone "
+             "(per-channel-by shift)." +
+             published;
+    case PerChannelBy::kShiftFold:
+      return "Quantized models multiply integers: the steps of 4-bit input channels differ by powers of two, and what "
+             "is "
+             "left of their scale " +
+             folded + " (per-channel-by shift+fold)." + published;
+  }
+  return "";
 }
 
 }  // namespace nibble::apps

@@ -17,4 +17,8 @@ const std::set<std::string>& varied_options();
 ConfigDifference recipe_difference(const std::string& recipe, const std::string& other,
                                    const std::set<std::string>& ignored);
 
+/// How the quantized models of a recipe multiply, and in what that differs from the published ones: a sentence. Empty
+/// for a config text that cannot be read.
+std::string arithmetic_sentence(const std::string& config);
+
 }  // namespace nibble::apps

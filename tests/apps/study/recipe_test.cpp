@@ -1,0 +1,31 @@
+// What is said of the arithmetic of a study's models.
+#include "apps/study/recipe.hpp"
+
+#include <doctest/doctest.h>
+
+#include "tests/text.hpp"
+
+namespace nibble::apps {
+namespace {
+
+using testing::has;
+
+TEST_CASE("recipe: how quantized models multiply, and in what that is not as published, for each form") {
+  CHECK(has(arithmetic_sentence("quant-mode = 'fake'\n"), "multiply dequantized values, as the published ones do"));
+  CHECK(has(arithmetic_sentence("granularity = 'per_tensor'\n"), "one scale of activations a layer"));
+  const std::string fold = arithmetic_sentence("per-channel-by = 'fold'\n");
+  CHECK(has(fold, "divides the weights before they are quantized"));
+  CHECK(has(fold, "(per-channel-by fold)"));
+  CHECK(arithmetic_sentence("") == fold);  // the default
+  const std::string shift = arithmetic_sentence("per-channel-by = 'shift'\n");
+  CHECK(has(shift, "powers of two alone"));
+  CHECK_FALSE(has(shift, "divides the weights"));
+  const std::string both = arithmetic_sentence("per-channel-by = 'shift+fold'\n");
+  CHECK(has(both, "powers of two, and what is left"));
+  CHECK(has(both, "divides the weights"));
+  CHECK(arithmetic_sentence("per-channel-by = 'fold").empty());
+  CHECK(arithmetic_sentence("no-such-option = 1\n").empty());
+}
+
+}  // namespace
+}  // namespace nibble::apps
