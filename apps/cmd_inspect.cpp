@@ -1,6 +1,7 @@
 // nibble inspect
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
@@ -22,7 +23,8 @@ struct Row {
   float low_bound = 0, high_bound = 0;  // of the input's quantizer
   int64_t macs = 0;
   uint64_t bytes = 0;
-  QuantizerUsage usage;  // of the input's codes, from the last evaluation; empty when there was none
+  std::optional<double> zero_weights;  // share of weight codes that are 0; none: no codes to count
+  QuantizerUsage usage;                // of the input's codes, from the last evaluation; empty when there was none
 
   double clipped_share() const {
     return usage.total > 0 ? static_cast<double>(usage.clipped) / static_cast<double>(usage.total) : 0;
@@ -91,6 +93,20 @@ std::string product_of(const Subject& m, size_t u) {
   return m.network.units[u].quantizer >= 0 && m.calibrated() ? "fake" : "bf16";
 }
 
+/// Counts the weight codes of each unit, which the executor has packed away.
+std::vector<std::optional<double>> zero_weights_of(const LoadedModel& model) {
+  std::vector<std::optional<double>> shares(model.network.units.size());
+  if (model.executor == nullptr) return shares;  // fake mode
+  const ServedModel served = model.checkpoint ? make_served(model.checkpoint->model) : load_served(model.path);
+  for (size_t u = 0; u < shares.size(); ++u) {
+    const Tensor& codes = served.layers[u].codes.codes;
+    if (!codes.defined()) continue;
+    const auto zeros = std::count(codes.data<int8_t>(), codes.data<int8_t>() + codes.size(), int8_t{0});
+    shares[u] = static_cast<double>(zeros) / static_cast<double>(codes.size());
+  }
+  return shares;
+}
+
 class Inspect : public Command {
  public:
   const char* name() const override { return "inspect"; }
@@ -98,7 +114,9 @@ class Inspect : public Command {
   const char* examples() const override { return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json"; }
 
   const char* notes() const override {
-    return "\n\nColumns: clipped is the share of the layer's inputs beyond their bounds, codes how many of all occur,\n"
+    return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the\n"
+           "bounds that fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how "
+           "many of all occur,\n"
            "zero and top the shares of code 0 and of the highest, counted on up to 64 validation images before\n"
            "the last evaluation of its training; product is the kernel: u8s4 multiplies 8-bit activations by\n"
            "4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"
@@ -114,8 +132,12 @@ class Inspect : public Command {
   int run() override {
     const LoadedModel model = load_model(model_);
     const Subject subject = subject_of(model);
+    const std::vector<std::optional<double>> zero_weights = zero_weights_of(model);
     std::vector<Row> rows;
-    for (size_t u = 0; u < subject.network.units.size(); ++u) rows.push_back(describe(subject, u));
+    for (size_t u = 0; u < subject.network.units.size(); ++u) {
+      rows.push_back(describe(subject, u));
+      rows.back().zero_weights = zero_weights[u];
+    }
     if (json_)
       print_json(rows, subject);
     else
@@ -174,6 +196,7 @@ class Inspect : public Command {
                              {"macs", r.macs},
                              {"bytes", r.bytes},
                              {"kernel", r.kernel}});
+      if (r.zero_weights) j["layers"].back()["zero_weight_share"] = *r.zero_weights;
       if (r.usage.total == 0) continue;
       j["layers"].back()["clipped_share"] = r.clipped_share();
       j["layers"].back()["code_counts"] = r.usage.codes;
@@ -182,13 +205,14 @@ class Inspect : public Command {
   }
 
   static void print_rows(const std::vector<Row>& rows, const Subject& m) {
-    std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "a bits", "bounds",
-                                                    "clipped", "codes", "zero", "top", "mega-macs", "bytes",
+    std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "w zero", "a bits",
+                                                    "bounds", "clipped", "codes", "zero", "top", "mega-macs", "bytes",
                                                     "product"}};
     for (const Row& r : rows)
       table.push_back({r.name, fmt::format("{}x{}x{}", r.shape.h, r.shape.w, r.shape.ic),
                        fmt::format("{}x{}x{}", r.shape.oh(), r.shape.ow(), r.shape.oc),
                        fmt::format("{}x{}/{}", r.shape.kh, r.shape.kw, r.shape.stride), std::to_string(r.weight_bits),
+                       r.zero_weights ? fmt::format("{:.0f} %", 100 * *r.zero_weights) : "-",
                        std::to_string(r.activation_bits),
                        r.high_bound > 0 ? fmt::format("{:.3g}..{:.3g}", r.low_bound, r.high_bound) : "-",
                        r.usage.total > 0 ? fmt::format("{:.2f} %", 100 * r.clipped_share()) : "-",

@@ -88,8 +88,8 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     REQUIRE(place != header.end());
     return static_cast<size_t>(place - header.begin());
   };
-  const size_t clipped = column("clipped"), codes = column("codes"), zero = column("zero"), top = column("top"),
-               macs = column("mega-macs"), bytes = column("bytes"), product = column("product");
+  const size_t w_zero = column("w zero"), clipped = column("clipped"), codes = column("codes"), zero = column("zero"),
+               top = column("top"), macs = column("mega-macs"), bytes = column("bytes"), product = column("product");
 
   int64_t layers_that_clip = 0;
   for (size_t u = 0; u < model.network.units.size(); ++u) {
@@ -111,6 +111,13 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     CHECK(layer.at("bytes") == stored);
     CHECK(sizes.at("layers")[u].at("bytes") == stored);
     weight_bytes += stored;
+    const WeightCodes weights =
+        quantize_weights(model.units[u].weights, model.quantizers.at(static_cast<size_t>(unit.quantizer)).fold,
+                         {.bits = unit.precision.weight_bits}, "");
+    const auto zeros = std::count(weights.codes.data<int8_t>(), weights.codes.data<int8_t>() + weights.codes.size(), 0);
+    const double zero_share = static_cast<double>(zeros) / static_cast<double>(weights.codes.size());
+    CHECK(zeros > 0);
+    CHECK(layer.at("zero_weight_share") == zero_share);
     CHECK(layer.at("kernel") == (first_or_last ? "u8s8" : "u4s4"));
 
     const QuantizerUsage& used = usage.at(static_cast<size_t>(unit.quantizer));
@@ -133,6 +140,7 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
     CHECK(shown[codes] == fmt::format("{}/{}", occurring, used.codes.size()));
     CHECK(shown[zero] == fmt::format("{:.0f} %", percent(used.codes[image ? 127 : 0])));
     CHECK(shown[top] == fmt::format("{:.1f} %", percent(used.codes.back())));
+    CHECK(shown[w_zero] == fmt::format("{:.0f} %", 100 * zero_share));
     CHECK(shown[macs] == fmt::format("{:.2f}", static_cast<double>(products) * 1e-6));
     std::string digits = shown[bytes];
     std::erase(digits, ',');
@@ -197,7 +205,8 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
     const std::vector<std::string> shown = cells(row);
     REQUIRE(shown.size() == header.size());
     for (size_t c = 0; c < shown.size(); ++c) {
-      const bool of_codes = header[c] == "clipped" || header[c] == "codes" || header[c] == "zero" || header[c] == "top";
+      const bool of_codes = header[c] == "w zero" || header[c] == "clipped" || header[c] == "codes" ||
+                            header[c] == "zero" || header[c] == "top";
       CHECK((shown[c] == "-") == of_codes);
     }
   }
