@@ -114,9 +114,9 @@ class Inspect : public Command {
   const char* examples() const override { return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json"; }
 
   const char* notes() const override {
-    return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the\n"
-           "bounds that fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how "
-           "many of all occur,\n"
+    return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the bounds that\n"
+           "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all "
+           "occur,\n"
            "zero and top the shares of code 0 and of the highest, counted on up to 64 validation images before\n"
            "the last evaluation of its training; product is the kernel: u8s4 multiplies 8-bit activations by\n"
            "4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"

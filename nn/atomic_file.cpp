@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -209,13 +212,31 @@ bool is_temporary_name(std::string_view file_name) {
   return dash != std::string_view::npos && all_digits(numbers.substr(0, dash)) && all_digits(numbers.substr(dash + 1));
 }
 
+namespace {
+
+/// Whether the process in a temporary name, not this one, is running and was writing within the hour: it may be about
+/// to put the file in place. A number alone tells little: in containers all have the same.
+bool is_being_written(const fs::path& temporary) {
+  const std::string name = temporary.filename().string();
+  const std::string_view numbers = std::string_view(name).substr(name.rfind(kTemporaryMark) + kTemporaryMark.size());
+  pid_t writer = 0;
+  std::from_chars(numbers.data(), numbers.data() + numbers.find('-'), writer);
+  if (writer <= 0 || writer == ::getpid() || (::kill(writer, 0) != 0 && errno != EPERM)) return false;
+  std::error_code gone;
+  const fs::file_time_type written = fs::last_write_time(temporary, gone);
+  return !gone && fs::file_time_type::clock::now() - written < std::chrono::hours(1);
+}
+
+}  // namespace
+
 int remove_temporary_files(const fs::path& directory) {
   std::error_code error;
   std::vector<fs::path> leftovers;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
     const bool removable = !it->is_directory(ignored) || it->is_symlink(ignored);
-    if (removable && is_temporary_name(it->path().filename().native())) leftovers.push_back(it->path());
+    if (removable && is_temporary_name(it->path().filename().native()) && !is_being_written(it->path()))
+      leftovers.push_back(it->path());
   }
   if (error) throw DiskError("cannot list '{}': {}", directory.string(), disk_reason(error.value()));
   for (const fs::path& path : leftovers)

@@ -204,8 +204,7 @@ void add_findings(Page& page, const Groups& groups) {
   page.list(items);
   page.paragraph(
       "A finding holds when the mean difference is above two standard errors, or, as far as few seeds tell the errors, "
-      "above "
-      "what Student's t at 95 % asks for. An accuracy's standard error has two "
+      "above what Student's t at 95 % asks for. An accuracy's standard error has two "
       "parts: the validation images are a sample (binomial), and so are the seeds. " +
       seeds_error_text(groups) +
       " All models see the same images, so as far as images go differences are known a little better than the errors "

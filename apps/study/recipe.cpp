@@ -48,8 +48,7 @@ std::string arithmetic_sentence(const std::string& config) {
              published;
     case PerChannelBy::kShiftFold:
       return "Quantized models multiply integers: the steps of 4-bit input channels differ by powers of two, and what "
-             "is "
-             "left of their scale " +
+             "is left of their scale " +
              folded + " (per-channel-by shift+fold)." + published;
   }
   return "";

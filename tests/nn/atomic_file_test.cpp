@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
@@ -330,11 +331,24 @@ TEST_CASE("remove_temporary_files removes only names of ours") {
   testing::TempDir dir;
   for (const char* name : {"a", "a.tmp", "a.nibble-tmp-", "a.nibble-tmp-1-", "a.nibble-tmp-1-2x", ".nibble-tmp-1-2"})
     write_file_atomically(dir / name, "keep");
-  write_file_atomically(dir / "a.nibble-tmp-17-0", "remove");
-  fs::create_directory(dir / "d.nibble-tmp-17-0");
+  // Above Linux's largest process number, 2^22, so that there is no such process.
+  write_file_atomically(dir / "a.nibble-tmp-5000017-0", "remove");
+  fs::create_directory(dir / "d.nibble-tmp-5000017-0");
   CHECK(remove_temporary_files(dir.path()) == 1);
   CHECK(files_in(dir.path()) == 7);
   CHECK_THROWS_AS(remove_temporary_files(dir / "missing"), DiskError);
+}
+
+TEST_CASE("remove_temporary_files leaves alone what another running process has written within the hour") {
+  testing::TempDir dir;
+  const std::string mark = ".nibble-tmp-" + std::to_string(::getppid()) + "-", own = std::to_string(::getpid()) + "-0";
+  const fs::path live = dir / ("live" + mark + "0"), old = dir / ("old" + mark + "1");
+  for (const fs::path& file : {live, old, dir / ("own.nibble-tmp-" + own)}) write_file_atomically(file, "half");
+  fs::create_symlink("nowhere", dir / ("link" + mark + "2"));
+  fs::last_write_time(old, fs::last_write_time(old) - std::chrono::hours(2));
+  CHECK(remove_temporary_files(dir.path()) == 3);
+  CHECK(fs::exists(live));
+  CHECK(files_in(dir.path()) == 1);
 }
 
 TEST_CASE("read_text_file refuses what is missing, too large or no file") {

@@ -174,8 +174,8 @@ TEST_CASE("run folder: two writers are refused, in this process and in another, 
 TEST_CASE("run folder: unfinished files of a killed process are removed on opening") {
   testing::TempDir dir;
   { new_run(dir / "run"); }
-  write_file_atomically(dir / "run/checkpoints/step-000005.safetensors.nibble-tmp-12-3", "half");
-  fs::create_symlink("nowhere", dir / "run/latest.nibble-tmp-12-4");
+  write_file_atomically(dir / "run/checkpoints/step-000005.safetensors.nibble-tmp-5000012-3", "half");
+  fs::create_symlink("nowhere", dir / "run/latest.nibble-tmp-5000012-4");
   const RunFolder run = RunFolder::resume(dir / "run");
   CHECK(run.leftovers_removed() == 2);
   CHECK(fs::is_empty(dir / "run/checkpoints"));
