@@ -13,6 +13,8 @@ volatile sig_atomic_t requests = 0;
 /// Only async-signal-safe calls.
 void on_signal(int number) {
   const sig_atomic_t before = requests;
+  // A terminal that is lost says so twice within a millisecond: bash to its jobs, the kernel when bash has ended.
+  if (number == SIGHUP && before > 0) return;
   requests = before + 1;
   if (before == 0) {
     constexpr char kText[] = "\nstopping after this step; once more stops at once without saving\n";

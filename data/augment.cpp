@@ -44,6 +44,7 @@ int half_to_even(int n) {
 TrainCrop train_crop(int width, int height, const TrainTransform& t, const SampleKey& key) {
   if (!(t.min_crop > 0.0f && t.min_crop <= 1.0f))
     throw UsageError("--min-crop is {}, but it must lie above 0 and not above 1", t.min_crop);
+  if (width < 1 || height < 1) throw ShapeError("[train_crop] {} x {} pixels; both must be at least 1", width, height);
   Rng rng(key.seed, rng_purpose::kAugment, static_cast<uint64_t>(key.epoch), static_cast<uint32_t>(key.index));
   TrainCrop crop;
   crop.mirrored = rng.below(2) == 1 && t.flip;

@@ -7,7 +7,8 @@
 namespace nibble {
 
 /// Limits all loops of this library to `threads` (>= 1) from now on; 0 means one per available core. Loops that a host
-/// program gives to TBB itself keep their threads. Not beside a running parallel_for.
+/// program gives to TBB itself keep their threads; for more than TBB's own number, its limit for the process is raised.
+/// Not beside a running parallel_for.
 void set_threads(int threads);
 /// The limit. Where none was set, the first call sets it to one per core that is available to the thread that asks.
 int threads();

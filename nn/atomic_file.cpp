@@ -1,15 +1,13 @@
 #include "nn/atomic_file.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
-#include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -26,16 +24,17 @@ namespace {
 // "<name>.nibble-tmp-<pid>-<n>": no other program makes such names, so clean-up removes nothing of the user's.
 constexpr std::string_view kTemporaryMark = ".nibble-tmp-";
 
+std::atomic<unsigned> temporary_counter{0};
+
 /// Makes a temporary file or link by `make`, which says whether it could and leaves why not in errno; returns its name.
 /// A name that is taken is passed over: a killed process may have left it, and in containers all have the same number.
 /// Empty, with errno, when it cannot be made.
 template <typename Make>
 fs::path make_temporary_beside(const fs::path& path, const Make& make) {
-  static std::atomic<unsigned> counter{0};
   constexpr int kAttempts = 1000;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     fs::path temporary = path;
-    temporary += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), counter++);
+    temporary += fmt::format("{}{}-{}", kTemporaryMark, ::getpid(), temporary_counter++);
     if (make(temporary)) return temporary;
     if (errno != EEXIST) break;
   }
@@ -124,6 +123,7 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     const int error_number = errno;
     throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
   }
+  ::flock(fd_, LOCK_EX | LOCK_NB);  // says that it is no leftover; a file system without locks costs only that
 }
 
 AtomicFile::~AtomicFile() {
@@ -155,9 +155,10 @@ void AtomicFile::append(std::string_view text) {
 void AtomicFile::commit() {
   if (fd_ < 0) fail("finish", EBADF);
   if (disk_calls().fsync(fd_) != 0) fail("flush", errno);
-  if (::close(std::exchange(fd_, -1)) != 0) fail("close", errno);
+  // Closed behind the rename, so that the lock lasts until then; what closing could report, fsync has.
   if (disk_calls().rename(temporary_.c_str(), path_.c_str()) != 0) fail("put in place", errno);
   temporary_.clear();
+  ::close(std::exchange(fd_, -1));
   sync_directory(directory_of(path_));
 }
 
@@ -214,17 +215,10 @@ bool is_temporary_name(std::string_view file_name) {
 
 namespace {
 
-/// Whether the process in a temporary name, not this one, is running and was writing within the hour: it may be about
-/// to put the file in place. A number alone tells little: in containers all have the same.
+/// Whether an AtomicFile, of whichever process or container, holds it: it is about to be put in place.
 bool is_being_written(const fs::path& temporary) {
-  const std::string name = temporary.filename().string();
-  const std::string_view numbers = std::string_view(name).substr(name.rfind(kTemporaryMark) + kTemporaryMark.size());
-  pid_t writer = 0;
-  std::from_chars(numbers.data(), numbers.data() + numbers.find('-'), writer);
-  if (writer <= 0 || writer == ::getpid() || (::kill(writer, 0) != 0 && errno != EPERM)) return false;
-  std::error_code gone;
-  const fs::file_time_type written = fs::last_write_time(temporary, gone);
-  return !gone && fs::file_time_type::clock::now() - written < std::chrono::hours(1);
+  const OwnedFd fd(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  return fd.get() >= 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 }  // namespace

@@ -69,8 +69,8 @@ void sync_directory(const std::filesystem::path& directory);
 /// True for the names that AtomicFile and replace_symlink use before their rename.
 bool is_temporary_name(std::string_view file_name);
 
-/// Removes what a killed process left in `directory` (not below it); returns how many files. What another running
-/// process is writing there (an export into the folder of a run) stays.
+/// Removes what a killed process left in `directory` (not below it); returns how many files. What is being
+/// written there (an export into the folder of a run) stays: it is locked.
 int remove_temporary_files(const std::filesystem::path& directory);
 
 /// Writes all of `bytes` to `fd`, over short writes and interrupted calls; 0 or the errno.

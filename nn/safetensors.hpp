@@ -55,7 +55,8 @@ struct SafetensorsOpenArgs {
 
 /// A file read into memory and checked completely; copies share the bytes. Never executes or trusts what it reads:
 /// sizes are checked before allocation and before multiplication, the header may nest three levels and no more.
-/// Errors: ModelError that names the section (header length, header, tensor "..."); DiskError when reading fails.
+/// Errors: ModelError that names the section (header length, header, tensor "..."); DiskError when reading fails;
+/// UnsupportedError when there is no memory for it.
 class SafetensorsFile {
  public:
   static SafetensorsFile open(const std::filesystem::path& path, const SafetensorsOpenArgs& args = {});

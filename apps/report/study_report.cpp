@@ -186,8 +186,12 @@ std::string seeds_error_text(const Groups& groups) {
 
 /// How the study's quantized models multiply; nothing when it has none.
 void add_arithmetic(Page& page, const Groups& groups) {
-  const auto quantized =
-      std::find_if(groups.begin(), groups.end(), [](const StudyGroup& g) { return g.precision != "bf16"; });
+  const auto first = [&](const char* part) {
+    return std::find_if(groups.begin(), groups.end(),
+                        [&](const StudyGroup& g) { return g.precision.find(part) != std::string::npos; });
+  };
+  auto quantized = first("a4");  // these have every form of scale
+  if (quantized == groups.end()) quantized = first("a8");
   if (quantized == groups.end()) return;
   const std::string sentence = arithmetic_sentence(quantized->first().provenance.config);
   if (!sentence.empty()) page.paragraph(sentence);

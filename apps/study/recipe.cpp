@@ -22,13 +22,16 @@ ConfigDifference recipe_difference(const std::string& recipe, const std::string&
 
 std::string arithmetic_sentence(const std::string& config) {
   TrainArguments arguments;
+  const NetworkOptions& o = arguments.options.network;
+  PerChannelBy form = PerChannelBy::kFold;
   try {
     arguments.read_text(config, "");
     arguments.resolve();
+    for (const QuantizerSpec& q : build_resnet(o).quantizers)  // 8-bit and signed inputs always fold
+      if (q.by != PerChannelBy::kFold) form = q.by;
   } catch (const UsageError&) {
     return "";
   }
-  const NetworkOptions& o = arguments.options.network;
   if (o.mode == QuantMode::kFake)
     return "Quantized models multiply dequantized values, as the published ones do (quant-mode fake).";
   if (o.granularity == Granularity::kPerTensor)
@@ -38,18 +41,18 @@ std::string arithmetic_sentence(const std::string& config) {
       " The published models multiply dequantized values, so their weights and steps are what they would be without "
       "it.";
   const std::string folded = "divides the weights before they are quantized, so a row of them covers a wider range";
-  switch (o.per_channel_by) {
+  switch (form) {
     case PerChannelBy::kFold:
       return "Quantized models multiply integers: the scale of an input channel " + folded + " (per-channel-by fold)." +
              published;
     case PerChannelBy::kShift:
       return "Quantized models multiply integers: the steps of 4-bit input channels differ by powers of two alone "
-             "(per-channel-by shift)." +
-             published;
+             "(per-channel-by shift); the scale of an 8-bit one " +
+             folded + "." + published;
     case PerChannelBy::kShiftFold:
       return "Quantized models multiply integers: the steps of 4-bit input channels differ by powers of two, and what "
              "is left of their scale " +
-             folded + " (per-channel-by shift+fold)." + published;
+             folded + ", as does the whole scale of an 8-bit one (per-channel-by shift+fold)." + published;
   }
   return "";
 }

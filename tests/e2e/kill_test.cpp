@@ -242,20 +242,25 @@ TEST_CASE(
   if (no_program()) return;
   const TemporaryFolder folder("interrupt");
   const std::string data = synthetic_data(folder), err = folder / "err";
-  // A step takes long enough that the second signal comes within it; were it over, the exit code would be 75.
+  // Steps long enough for a second signal to come within one.
   const std::string long_steps =
       " --arch resnet26 --image-size 96 --batch-size 16 --shard 16 --steps 50 --eval-every 0 --quiet";
   for (const auto& [second, code] : std::initializer_list<std::pair<int, int>>{{SIGINT, 130}, {SIGTERM, 143}}) {
     CAPTURE(code);
     const std::string run = folder / std::to_string(code);
-    Child child(train("--data " + data + " --out " + run + long_steps, err));
-    REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
-    child.send(SIGINT);
-    REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
-    child.send(second);
-    const int status = child.wait();
+    int status = 0;
+    for (int attempt = 0; attempt < 10; ++attempt) {
+      std::filesystem::remove_all(run);
+      Child child(train("--data " + data + " --out " + run + long_steps, err));
+      REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
+      child.send(SIGINT);
+      REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
+      child.send(second);
+      status = child.wait();
+      REQUIRE(WIFEXITED(status));
+      if (WEXITSTATUS(status) != 75) break;  // 75: the step was over before the second signal came
+    }
     CAPTURE(read_text(err));
-    REQUIRE(WIFEXITED(status));
     CHECK(WEXITSTATUS(status) == code);
     CHECK(has(read_text(err), "stopped at once; the newest checkpoint is the one on disk"));
     CHECK(newest_step(run) == 0);
@@ -263,11 +268,17 @@ TEST_CASE(
   for (const int once : {SIGINT, SIGHUP}) {
     CAPTURE(once);
     const std::string run = folder / ("once-" + std::to_string(once));
-    const int status = run_and_signal(train("--data " + data + " --out " + run + long_steps, err), once,
-                                      [&] { return std::filesystem::exists(run + "/machine.json"); });
+    Child child(train("--data " + data + " --out " + run + long_steps, err));
+    REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
+    child.send(once);
+    if (once == SIGHUP) {  // a lost terminal: one from the shell, one from the kernel
+      REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
+      child.send(once);
+    }
+    const int status = child.wait();
     CAPTURE(read_text(err));
     REQUIRE(WIFEXITED(status));
     CHECK(WEXITSTATUS(status) == 75);
-    CHECK(newest_step(run) == 1);
+    CHECK(newest_step(run) >= 1);
   }
 }

@@ -19,7 +19,8 @@ TEST_CASE("recipe: how quantized models multiply, and in what that is not as pub
   CHECK(arithmetic_sentence("") == fold);  // the default
   const std::string shift = arithmetic_sentence("per-channel-by = 'shift'\n");
   CHECK(has(shift, "powers of two alone"));
-  CHECK_FALSE(has(shift, "divides the weights"));
+  CHECK(has(shift, "the scale of an 8-bit one divides the weights"));
+  CHECK(arithmetic_sentence("per-channel-by = 'shift'\nprecision = 'w8a8'\n") == fold);
   const std::string both = arithmetic_sentence("per-channel-by = 'shift+fold'\n");
   CHECK(has(both, "powers of two, and what is left"));
   CHECK(has(both, "divides the weights"));
