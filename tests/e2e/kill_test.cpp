@@ -245,7 +245,8 @@ TEST_CASE(
   // Steps long enough for a second signal to come within one.
   const std::string long_steps =
       " --arch resnet26 --image-size 96 --batch-size 16 --shard 16 --steps 50 --eval-every 0 --quiet";
-  for (const auto& [second, code] : std::initializer_list<std::pair<int, int>>{{SIGINT, 130}, {SIGTERM, 143}}) {
+  for (const int second : {SIGINT, SIGTERM}) {
+    const int code = 128 + second;
     CAPTURE(code);
     const std::string run = folder / std::to_string(code);
     int status = 0;
