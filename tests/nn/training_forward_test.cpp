@@ -106,6 +106,7 @@ TEST_CASE("training forward: evaluation with the batch's statistics as running o
       }
       for (size_t u = 0; u < model.units.size(); ++u) {
         const NormStatistics& norm = shard.statistics.norms[u];
+        if (norm.mean.empty()) continue;  // fc has none
         std::copy(norm.mean.begin(), norm.mean.end(), model.units[u].running_mean.data<float>());
         std::copy(norm.variance.begin(), norm.variance.end(), model.units[u].running_variance.data<float>());
       }
