@@ -141,8 +141,8 @@ void StudyRun::settle_plan() {
 /// Results that a repository keeps in one file, as the report writes it, are finished points too.
 void StudyRun::read_kept() {
   if (path_exists(args_.out)) kept_file_ = source_in(args_.out).file;
-  const fs::path one_file =
-      fs::path(args_.out) / "study.json";  // beside results only what a lost machine left to unpack
+  // Beside results it counts only where the machine stopped while it was unpacked.
+  const fs::path one_file = one_file_path(args_.out);
   if (kept_file_.empty() && path_exists(fs::path(args_.out) / kUnpacking) && path_exists(one_file))
     kept_file_ = one_file;
   if (kept_file_.empty()) return;

@@ -55,10 +55,15 @@ fs::path result_path(const fs::path& study, const std::string& point) {
   return study / point / kResult;
 }
 
+fs::path one_file_path(const fs::path& study) {
+  return study / kStudy;
+}
+
 StudySource source_in(const fs::path& folder) {
   StudySource source{.results = results_in(folder), .file = {}};
   std::error_code ignored;
-  if (source.results.empty() && fs::is_regular_file(folder / kStudy, ignored)) source.file = folder / kStudy;
+  if (source.results.empty() && fs::is_regular_file(one_file_path(folder), ignored))
+    source.file = one_file_path(folder);
   return source;
 }
 

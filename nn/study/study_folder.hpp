@@ -15,6 +15,9 @@ namespace nibble {
 /// STUDY/<point>/result.json
 std::filesystem::path result_path(const std::filesystem::path& study, const std::string& point);
 
+/// STUDY/study.json
+std::filesystem::path one_file_path(const std::filesystem::path& study);
+
 /// Where the points of a study are kept: in result files, or all in one file like study.json.
 struct StudySource {
   std::vector<std::filesystem::path> results;
