@@ -305,21 +305,22 @@ TEST_CASE("names that killed processes of the same number left are passed over")
   testing::TempDir dir;
   const fs::path path = dir / "a", link = dir / "l";
   std::string next;  // the temporary name that comes next, up to its number
-  unsigned number = 0;
   {
     const AtomicFile probe(path);
     for (const auto& entry : fs::directory_iterator(dir.path())) next = entry.path().filename().string();
   }
   const size_t dash = next.rfind('-');
   REQUIRE(dash != std::string::npos);
-  number = static_cast<unsigned>(std::stoul(next.substr(dash + 1))) + 1;
+  const unsigned number = static_cast<unsigned>(std::stoul(next.substr(dash + 1))) + 1;
   const std::string behind_name = next.substr(1, dash);
   std::vector<fs::path> left;
-  for (unsigned i = 0; i < 20; ++i)
-    for (const char* name : {"a", "l"}) left.push_back(dir / (name + behind_name + std::to_string(number + i)));
+  // The link comes first and takes the numbers up to 20, the file those from 21 on.
+  for (unsigned i = 0; i < 40; ++i)
+    left.push_back(dir / ((i < 20 ? "l" : "a") + behind_name + std::to_string(number + i)));
+  left.push_back(dir / ("a" + behind_name + std::to_string(number + 40)));
   for (const fs::path& file : left) std::ofstream(file) << "left";
-  write_file_atomically(path, "new");
   replace_symlink("a", link);
+  write_file_atomically(path, "new");
   CHECK(read_text_file(path, 9) == "new");
   CHECK(fs::read_symlink(link) == "a");
   for (const fs::path& file : left) CHECK(read_text_file(file, 9) == "left");
