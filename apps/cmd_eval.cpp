@@ -50,7 +50,10 @@ class Eval : public Command {
     if (classes_ < 0 || classes_ > 100000) throw UsageError("--classes is {}; use 0 (all) to 100000", classes_);
     const LoadedModel model = load_model(model_);
     const Decoder decoder = decoder_from_name(decoder_);
-    DatasetPtr data = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
+    const auto folder =
+        std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
+    if (const std::string others = folder->left_out(); !others.empty()) warn(others);
+    DatasetPtr data = folder;
     if (classes_ > 0)
       data =
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});

@@ -50,6 +50,7 @@ class Train : public Command {
     TrainingRun run(args);
     if (dry_run_) {
       run.warn_of_doubts();
+      run.check_weights();
       if (json_)
         print_object(plan_json(run.plan()));
       else

@@ -63,6 +63,10 @@ MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
   session["threads"] = threads();
   session["data"] = args.data;
   session["decoder"] = args.decoder;
+  if (!args.weights.empty()) {
+    session["weights"] = args.weights;
+    session["weights_sha256"] = args.weights_sha256;
+  }
   session["run"] = std::filesystem::absolute(args.path).parent_path().string();
   session["first_step"] = args.first_step;
   Json sessions = sessions_of(path_);

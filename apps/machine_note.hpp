@@ -11,6 +11,8 @@ struct MachineNoteArgs {
   std::filesystem::path path;
   std::string data;
   std::string decoder;
+  std::string weights = {};  // the file that the run starts from; empty: none, or begun before
+  std::string weights_sha256 = {};
   int64_t first_step = 0;  // where this process starts
 };
 
@@ -18,8 +20,8 @@ struct MachineNoteArgs {
 constexpr uint64_t kLongestNote = uint64_t{1} << 20;
 
 /// One entry of the list "sessions" per process that worked on the run: version, CPU, kernel level and why, threads,
-/// paths, UTC time of the start, first step; and, when the process ends in order, last step, seconds and images/s.
-/// A process that was killed leaves its entry without an end.
+/// paths, given weights and their SHA-256, UTC time of the start, first step; and, when the process ends in order, last
+/// step, seconds and images/s. A process that was killed leaves its entry without an end.
 class MachineNote {
  public:
   /// Adds the entry. An unreadable older file, or one above 1 MiB, is replaced, and of another only flat objects are

@@ -1,31 +1,39 @@
 #include "apps/signals.hpp"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <string_view>
 
 namespace nibble::apps {
 
 namespace {
 
-volatile sig_atomic_t requests = 0;
+// Any thread may run the handler, and one signal may interrupt it for another.
+std::atomic<int> requests = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+/// Unless the reader of stderr does not read: a handler that waits for it could not be told to stop.
+void say(std::string_view text) {
+  pollfd to = {.fd = 2, .events = POLLOUT, .revents = 0};
+  if (poll(&to, 1, 0) != 1 || (to.revents & POLLOUT) == 0) return;
+  [[maybe_unused]] const auto written = write(2, text.data(), text.size());
+}
 
 /// Only async-signal-safe calls.
 void on_signal(int number) {
-  const sig_atomic_t before = requests;
-  // A terminal that is lost says so twice within a millisecond: bash to its jobs, the kernel when bash has ended.
-  if (number == SIGHUP && before > 0) return;
-  requests = before + 1;
-  if (before == 0) {
-    constexpr char kText[] = "\nstopping after this step; once more stops at once without saving\n";
-    const int interrupted_errno = errno;
-    [[maybe_unused]] const auto written = write(2, kText, sizeof kText - 1);
-    errno = interrupted_errno;
-    return;
+  const int interrupted_errno = errno;
+  int none = 0;
+  if (requests.compare_exchange_strong(none, 1)) {
+    say("\nstopping after this step; once more stops at once without saving\n");
+  } else if (number != SIGHUP) {  // a lost terminal says so twice: bash to its jobs, the kernel when bash has ended
+    say("\nstopped at once; the newest checkpoint is the one on disk\n");
+    _exit(128 + number);
   }
-  constexpr char kText[] = "\nstopped at once; the newest checkpoint is the one on disk\n";
-  [[maybe_unused]] const auto written = write(2, kText, sizeof kText - 1);
-  _exit(128 + number);
+  errno = interrupted_errno;
 }
 
 }  // namespace

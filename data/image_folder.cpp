@@ -1,5 +1,7 @@
 #include "data/image_folder.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <system_error>
 
@@ -102,7 +104,13 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
     if (!is_utf8(classes_[k]))  // models keep the names as JSON, which has no other bytes
       throw DataError("the name of the class folder {} is not UTF-8; rename the folder",
                       (root_ / classes_[k]).string());
-    const std::vector<std::string> files = list(root_ / classes_[k], is_image);
+    const auto is_image_else_count = [&](const fs::directory_entry& entry) {
+      if (is_image(entry)) return true;
+      const std::string name = classes_[k] + "/" + entry.path().filename().string();
+      if (others_++ == 0 || name < other_) other_ = name;
+      return false;
+    };
+    const std::vector<std::string> files = list(root_ / classes_[k], is_image_else_count);
     if (files.empty())
       throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
                       (root_ / classes_[k]).string());
@@ -111,6 +119,12 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
   }
   // Not the order of (class, file): "a-b/x" comes before "a/x", because '-' is below '/'.
   std::sort(images_.begin(), images_.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+}
+
+std::string ImageFolder::left_out() const {
+  if (others_ == 0) return "";
+  return fmt::format("{}/<class>/: left out {} with a name not in .jpg, .jpeg or .png, such as {}", root_.string(),
+                     others_ == 1 ? "1 entry" : fmt::format("{} entries", others_), other_);
 }
 
 }  // namespace nibble

@@ -15,7 +15,8 @@ struct ImageFolderArgs {
 };
 
 /// Classes are the sub-folders in bytewise order of their names; images the regular files below them (links followed)
-/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot and everything else are ignored.
+/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and everything else is
+/// left out and counted.
 /// Images are in bytewise order of "class/file", which every machine and language setting repeats.
 /// Errors   DataError: no such folder, no class folder, a class folder without images; DiskError: not readable,
 ///          or a link, where a class folder or an image may be, that leads nowhere.
@@ -31,6 +32,9 @@ class ImageFolder : public Dataset {
   Image read(int64_t index) const override { return load_image(full_path(index), decoder_); }
   /// The JPEG decoder in use, never auto_.
   Decoder decoder() const { return decoder_; }
+  /// A sentence about what lies in the class folders and is no image by its name (other files, folders): how many,
+  /// where and one of them. Empty: nothing does.
+  std::string left_out() const;
 
  private:
   struct Entry {
@@ -43,6 +47,8 @@ class ImageFolder : public Dataset {
   Decoder decoder_;
   std::vector<std::string> classes_;
   std::vector<Entry> images_;
+  int64_t others_ = 0;
+  std::string other_;  // class/name of the first of them
 };
 
 }  // namespace nibble

@@ -39,6 +39,7 @@ class TrainLoader {
   int64_t batches_per_epoch() const { return sampler_.batches_per_epoch(); }
   /// Blocks until the batch is there. Throws DiskError on an I/O error, DataError when no image can be decoded or, with
   /// BadImages::error, at the first bad one; then it goes on throwing that.
+  /// One caller: neither this nor the notes below while another thread is in here.
   Batch next();
   const std::vector<ImageNote>& skipped() const { return prefetcher_->skipped(); }
   const std::vector<ImageNote>& damaged() const { return prefetcher_->damaged(); }

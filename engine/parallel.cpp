@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "engine/profiler.hpp"
 
@@ -23,8 +24,9 @@ namespace nibble {
 
 namespace {
 
-std::unique_ptr<tbb::global_control> limit;  // none where TBB's own suffices
-std::unique_ptr<tbb::task_arena> arena;
+// Never destroyed: a host's thread may still compute when the process ends.
+tbb::global_control* limit = nullptr;  // none where TBB's own suffices
+tbb::task_arena* arena = nullptr;
 int thread_count = 0;
 
 /// CPU quota of the container in whole cores, or a large number when there is none.
@@ -43,6 +45,8 @@ int quota_cores() {
 
 /// The loop itself, inside the arena; `zone` is the caller's.
 void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) {
+  // A context of its own: where another body of an outer loop has thrown, this loop still does all of its work.
+  tbb::task_group_context context(tbb::task_group_context::isolated);
   tbb::parallel_for(
       int64_t{0}, count,
       [&](int64_t i) {
@@ -50,7 +54,7 @@ void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) 
         const ZoneShare share(zone);  // a thread that helps works on the caller's zone
         body(i);
       },
-      tbb::simple_partitioner());
+      tbb::simple_partitioner(), context);
 }
 
 /// True if it was: the loop of one thread needs no tasks.
@@ -72,15 +76,17 @@ int available_cores() {
 }
 
 void set_threads(int threads) {
-  thread_count = threads > 0 ? threads : available_cores();
-  arena.reset();
-  limit.reset();
+  const int count = threads > 0 ? threads : available_cores();
   // The arena alone limits our loops. TBB's own number is the whole process's, so it is only ever raised: a host
   // program that wants one thread of us keeps all of its own.
-  if (thread_count > tbb::info::default_concurrency())
-    limit = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
-                                                  static_cast<size_t>(thread_count));
-  arena = std::make_unique<tbb::task_arena>(thread_count);
+  std::unique_ptr<tbb::global_control> new_limit;
+  if (count > tbb::info::default_concurrency())
+    new_limit =
+        std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(count));
+  auto new_arena = std::make_unique<tbb::task_arena>(count);
+  delete std::exchange(arena, new_arena.release());
+  delete std::exchange(limit, new_limit.release());
+  thread_count = count;
 }
 
 int threads() {
@@ -116,8 +122,8 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
   const FloatModeScope mode;  // the caller runs bodies, too
   if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
-  // Isolated: a thread that waits here runs only tasks of this loop, never an unrelated outer one (its scratch memory
-  // and float mode are in use).
+  // Isolated: a thread of the arena that waits here runs only tasks of this loop, never an unrelated outer one. (A
+  // host's thread beyond the arena's slots waits outside and may be given any task: correct, but later back.)
   arena->execute([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
 }
 

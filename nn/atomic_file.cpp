@@ -108,6 +108,18 @@ int write_all(int fd, std::span<const std::byte> bytes) {
   return 0;
 }
 
+namespace {
+
+/// Locks a new temporary file, which says that it is no leftover. False when it was taken for one before that and is
+/// gone. A file system without locks costs only the lock.
+bool claim(int fd) {
+  ::flock(fd, LOCK_EX);  // waits for remove_temporary_files alone, which holds it for the time of an unlink
+  struct stat info {};
+  return ::fstat(fd, &info) != 0 || info.st_nlink > 0;
+}
+
+}  // namespace
+
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   // A rename puts a file in the place of anything: --out /dev/null would cost root the device.
   struct stat there {};
@@ -115,15 +127,17 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     throw DiskError("cannot write '{}': {}", path_.string(),
                     S_ISDIR(there.st_mode) ? disk_reason(EISDIR)
                                            : "it is a device, a pipe or a socket, not a file; choose another name");
-  temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
-    fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    return fd_ >= 0;
-  });
-  if (fd_ < 0) {
-    const int error_number = errno;
-    throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
-  }
-  ::flock(fd_, LOCK_EX | LOCK_NB);  // says that it is no leftover; a file system without locks costs only that
+  do {
+    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+    temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
+      fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      return fd_ >= 0;
+    });
+    if (fd_ < 0) {
+      const int error_number = errno;
+      throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
+    }
+  } while (!claim(fd_));
 }
 
 AtomicFile::~AtomicFile() {
@@ -215,10 +229,16 @@ bool is_temporary_name(std::string_view file_name) {
 
 namespace {
 
-/// Whether an AtomicFile, of whichever process or container, holds it: it is about to be put in place.
-bool is_being_written(const fs::path& temporary) {
+/// False, and it stays, when an AtomicFile of whichever process or container holds it: it is about to be put in place.
+bool remove_leftover(const fs::path& temporary) {
+  // A link cannot be opened so; nobody holds one.
   const OwnedFd fd(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  return fd.get() >= 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (fd.get() >= 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+  if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) {
+    const int error_number = errno;
+    throw DiskError("cannot remove the unfinished file '{}': {}", temporary.string(), disk_reason(error_number));
+  }
+  return true;
 }
 
 }  // namespace
@@ -229,16 +249,10 @@ int remove_temporary_files(const fs::path& directory) {
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
     const bool removable = !it->is_directory(ignored) || it->is_symlink(ignored);
-    if (removable && is_temporary_name(it->path().filename().native()) && !is_being_written(it->path()))
-      leftovers.push_back(it->path());
+    if (removable && is_temporary_name(it->path().filename().native())) leftovers.push_back(it->path());
   }
   if (error) throw DiskError("cannot list '{}': {}", directory.string(), disk_reason(error.value()));
-  for (const fs::path& path : leftovers)
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
-      const int error_number = errno;
-      throw DiskError("cannot remove the unfinished file '{}': {}", path.string(), disk_reason(error_number));
-    }
-  return static_cast<int>(leftovers.size());
+  return static_cast<int>(std::count_if(leftovers.begin(), leftovers.end(), remove_leftover));
 }
 
 std::string read_text_file(const fs::path& path, uint64_t max_bytes) {

@@ -99,6 +99,27 @@ void read_calibration(TensorReader& reader, const SafetensorsFile& file, const Q
   require_bounds(file, spec.name, c.bound);
 }
 
+/// Why a head of given weights is of no use for these classes; empty: it is. Files from elsewhere name no classes.
+std::string why_not_this_head(const SafetensorsFile& file, const UnitSpec& head,
+                              const std::vector<std::string>& class_names) {
+  const TensorEntry* e = file.find(head.name + ".weight");
+  if (e == nullptr) return fmt::format("{} has no {}.weight", file.source(), head.name);
+  if (e->shape.empty() || e->shape.front() != head.shape.oc)
+    return fmt::format("{} has {} classes, not {}", file.source(), e->shape.empty() ? 0 : e->shape.front(),
+                       head.shape.oc);
+  if (class_names.empty() || kind_of(file) != ModelFileKind::kCheckpoint) return "";
+  const std::vector<std::string> names = read_class_names(file, head.shape.oc);
+  return names.empty() || names == class_names ? "" : fmt::format("the classes of {} have other names", file.source());
+}
+
+/// Every tensor of a resnet50 is in a resnet101, too: what is left over in the stages tells them apart.
+void require_no_deeper_network(const TensorReader& reader, const Network& network) {
+  for (const TensorEntry& e : reader.file().entries())
+    if (e.name.starts_with("layer") && e.name.ends_with(".weight") && !reader.has_seen(e.name))
+      throw ModelError("{} has {}, which {} lacks: it is another network's; give the --arch it was made for",
+                       reader.file().source(), e.name, network.options.arch);
+}
+
 /// Bounds are written in one go: a file with some of them is damaged, and would otherwise count as not calibrated.
 void require_all_bounds_or_none(const SafetensorsFile& file, const Model& model) {
   const std::vector<Calibration>& all = model.calibration;
@@ -268,26 +289,32 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
   return c;
 }
 
-std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model) {
+GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
+                                      const std::vector<std::string>& class_names) {
   const SafetensorsFile file = SafetensorsFile::open(path);
+  if (kind_of(file) == ModelFileKind::kServed)
+    throw ModelError("{} is a served model, whose weights are codes; give the checkpoint it was exported from",
+                     file.source());
   TensorReader reader(file);
-  std::vector<std::string> fresh;
+  GivenWeights given;
   std::vector<UnitParameters> units;  // the model changes only when all of them are there
   for (size_t u = 0; u < model.units.size(); ++u) {
     const UnitSpec& unit = model.network.units[u];
     units.push_back(model.units[u]);
     if (unit.kind == UnitKind::kLinear) {
-      const TensorEntry* e = file.find(unit.name + ".weight");
-      if (e == nullptr || e->shape.empty() || e->shape.front() != unit.shape.oc) {
-        fresh.push_back(unit.name);
+      given.because = why_not_this_head(file, unit, class_names);
+      if (!given.because.empty()) {
+        given.fresh = unit.name;
         continue;
       }
     }
     read_unit(reader, unit, "", units.back());
     read_statistics(reader, file, unit, units.back());
   }
+  require_no_deeper_network(reader, model.network);
+  given.tensors = reader.seen();
   model.units = std::move(units);
-  return fresh;
+  return given;
 }
 
 }  // namespace nibble

@@ -39,9 +39,15 @@ ModelFileKind kind_of(const SafetensorsFile& file);
 /// Throws ModelError unless the file is of this format's version.
 void require_version(const SafetensorsFile& file);
 
-/// Starts from any safetensors file with torchvision's names: kernels, batch norm and, when the number of classes is
-/// the same, fc. Returns the names left fresh (fc). ModelError names the first missing tensor or wrong shape.
-std::vector<std::string> load_torchvision_weights(const std::filesystem::path& path, Model& model);
+struct GivenWeights {
+  int64_t tensors = 0;         // taken over
+  std::string fresh, because;  // the layer that keeps the weights it had (fc) and why; empty: none
+};
+/// Starts from any safetensors file with torchvision's names, a checkpoint included: kernels, batch norm and, when the
+/// classes are as many and, where both sides name them, the same, fc. ModelError, the model left as it was, for a
+/// missing tensor, a wrong shape, a value that is not finite, a served file, or one of a deeper network.
+GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
+                                      const std::vector<std::string>& class_names = {});
 
 /// Code counts as a tensor I32 [codes + 1], the clipped count last, and back; ModelError when they cannot be counts.
 Tensor usage_to_tensor(const QuantizerUsage& usage);

@@ -121,9 +121,9 @@ void calibrate(Model& model) {
       if (bound > 0 && (smallest == 0 || bound < smallest)) smallest = bound;
     }
     if (smallest == 0)
-      throw ModelError(
+      throw DivergedError(
           "{} has no activation statistics to calibrate from: no training step has seen a value above zero "
-          "there; train longer before --calibrate-at",
+          "there; lower --lr, or train longer before --calibrate-at",
           model.network.quantizers[q].name);
     c.bound.resize(c.weight.size());
     for (size_t i = 0; i < c.bound.size(); ++i) {

@@ -64,7 +64,8 @@ int64_t parameter_count(const Model& model);
 void update_calibration(Calibration& calibration, Granularity granularity, std::vector<std::vector<float>> shard_max);
 
 /// Writes all bounds from the statistics and builds the quantizers: the one-shot calibration. A channel that never
-/// fired gets its layer's smallest non-zero bound; a layer without any statistics throws ModelError naming it.
+/// fired gets its layer's smallest non-zero bound; a layer without any statistics, which is dead, throws DivergedError
+/// naming it.
 void calibrate(Model& model);
 
 /// Rebuilds `quantizers` from stored bounds (loading a checkpoint).

@@ -7,18 +7,44 @@
 
 namespace nibble {
 
+// No default: a compiler that warns names the value that has no name.
 std::string name_of(Granularity g) {
-  return g == Granularity::kPerTensor ? "per_tensor" : "per_channel";
+  switch (g) {
+    case Granularity::kPerTensor:
+      return "per_tensor";
+    case Granularity::kPerChannel:
+      return "per_channel";
+  }
+  return "";
 }
 std::string name_of(PerChannelBy by) {
-  return by == PerChannelBy::kFold ? "fold" : by == PerChannelBy::kShift ? "shift" : "shift+fold";
+  switch (by) {
+    case PerChannelBy::kFold:
+      return "fold";
+    case PerChannelBy::kShift:
+      return "shift";
+    case PerChannelBy::kShiftFold:
+      return "shift+fold";
+  }
+  return "";
 }
 std::string name_of(QuantMode mode) {
-  return mode == QuantMode::kInteger ? "integer" : "fake";
+  switch (mode) {
+    case QuantMode::kInteger:
+      return "integer";
+    case QuantMode::kFake:
+      return "fake";
+  }
+  return "";
 }
-
 std::string name_of(QuantScheme scheme) {
-  return scheme == QuantScheme::kPaper ? "paper" : "nearest";
+  switch (scheme) {
+    case QuantScheme::kPaper:
+      return "paper";
+    case QuantScheme::kNearest:
+      return "nearest";
+  }
+  return "";
 }
 
 Granularity granularity_from(const std::string& name) {

@@ -2,7 +2,13 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <vector>
+
+#include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
 
 namespace nibble {
 
@@ -102,6 +108,16 @@ Sha256Digest sha256(std::span<const std::byte> bytes) {
   Sha256 hash;
   hash.update(bytes);
   return hash.digest();
+}
+
+std::string sha256_of_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> block(size_t{1} << 20);
+  Sha256 hash;
+  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0)
+    hash.update(std::as_bytes(std::span(block.data(), static_cast<size_t>(file.gcount()))));
+  if (!file.eof()) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(errno));
+  return hash.hex();
 }
 
 std::string to_hex(std::span<const std::byte> bytes) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
 
@@ -32,6 +33,9 @@ class Sha256 {
 
 /// Digest of one buffer.
 Sha256Digest sha256(std::span<const std::byte> bytes);
+
+/// Of a file's bytes, as sha256sum prints it. DiskError when it cannot be read.
+std::string sha256_of_file(const std::filesystem::path& path);
 
 /// Lower-case hexadecimal, two digits a byte.
 std::string to_hex(std::span<const std::byte> bytes);

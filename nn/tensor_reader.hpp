@@ -21,6 +21,8 @@ class TensorReader {
   Tensor vector(const std::string& name, int64_t n);
   std::vector<float> floats(const std::string& name, int64_t n);
   void mark(const std::string& name) { seen_.insert(name); }
+  bool has_seen(const std::string& name) const { return seen_.contains(name); }
+  int64_t seen() const { return static_cast<int64_t>(seen_.size()); }
   void require_all_seen() const;
   const SafetensorsFile& file() const { return file_; }
 

@@ -40,7 +40,8 @@ class Trainer {
   /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
   /// kernel level and the shards, never on the number of threads.
   /// Throws DivergedError (a convolution's output, loss or gradient not finite; names the layer) before any parameter
-  /// changes; ShapeError.
+  /// changes, or behind the step that calibrates, when a layer is dead; ShapeError.
+  /// One call at a time, and model() not read meanwhile; two trainers may step at once.
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 
   const Model& model() const { return model_; }

@@ -32,8 +32,14 @@ RunData open_run_data(const TrainOptions& o) {
   const Decoder decoder = decoder_from_name(o.decoder);
   data.decoder = std::string(name_of(resolve(decoder)));
   const SubsetArgs subset{.classes = static_cast<int>(o.limit_classes), .per_class = o.per_class, .seed = o.seed};
-  data.train = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "train", .decoder = decoder});
-  data.validation = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = "val", .decoder = decoder});
+  const auto open = [&](const char* split) {
+    const auto folder =
+        std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = split, .decoder = decoder});
+    if (const std::string others = folder->left_out(); !others.empty()) data.left_out.push_back(others);
+    return folder;
+  };
+  data.train = open("train");
+  data.validation = open("val");
   if (o.limit_classes > 0 || o.per_class > 0) data.train = std::make_shared<Subset>(data.train, subset);
   if (o.limit_classes > 0)
     data.validation =

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "data/dataset.hpp"
 #include "nn/train_options.hpp"
@@ -14,7 +15,8 @@ struct RunData {
   /// SHA-256 in hex over folder and file name of each training image and its label: the same images in another place
   /// are the same images.
   std::string digest;
-  int64_t steps_per_epoch = 0;  // whole batches in train
+  int64_t steps_per_epoch = 0;        // whole batches in train
+  std::vector<std::string> left_out;  // sentences about what is no image; empty where all is
 };
 
 /// Opens DIR/train and DIR/val of `options.data` and keeps the classes and images that the options ask for. Decodes

@@ -59,6 +59,19 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
         "--calibrate-at gives step {}, within the warm-up of {:.0f} steps: bounds are taken from a model that "
         "still changes fast; calibrate later, or give fewer --warmup-epochs",
         p.quantized_from, warm_up));
+  // Below some hundred steps even the quickstart's small network learns little; ten are what a moving average of 0.1
+  // needs to forget where it began.
+  constexpr int64_t kFewSteps = 100, kFewMaxima = 10;
+  if (!resumed && p.steps < kFewSteps)
+    doubts.push_back(
+        fmt::format("the run has {}, {} an epoch: hardly enough to learn from; give more --epochs or a smaller "
+                    "--batch-size",
+                    counted(p.steps, "step"), p.steps_per_epoch));
+  else if (!resumed && p.quantized_from >= 0 && p.quantized_from < kFewMaxima)
+    doubts.push_back(
+        fmt::format("activation bounds are fixed after {}, from few maxima; give more --epochs or a later "
+                    "--calibrate-at",
+                    counted(p.quantized_from, "step")));
   return doubts;
 }
 

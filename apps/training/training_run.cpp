@@ -6,6 +6,7 @@
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/sha256.hpp"
 
 namespace nibble::apps {
 
@@ -45,10 +46,20 @@ void TrainingRun::open_folder() {
 void TrainingRun::start_fresh() {
   const TrainOptions& o = args_.options;
   Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
-  if (!args_.weights.empty())
-    for (const std::string& name : load_torchvision_weights(args_.weights, model))
-      message(fmt::format("{} starts anew: {} has another number of classes", name, args_.weights));
+  if (!args_.weights.empty()) take_weights(model);
   trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(plan_.steps, plan_.steps_per_epoch));
+}
+
+void TrainingRun::take_weights(Model& model) const {
+  const GivenWeights given = load_torchvision_weights(args_.weights, model, data_.train->class_names());
+  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), args_.weights));
+  if (!given.fresh.empty()) message(fmt::format("{} starts anew: {}", given.fresh, given.because));
+}
+
+void TrainingRun::check_weights() const {
+  if (args_.weights.empty()) return;
+  Model model = make_model(build_resnet(args_.options.network), {.seed = args_.options.seed, .zero_last_gamma = false});
+  take_weights(model);
 }
 
 void TrainingRun::start_from_checkpoint() {
@@ -109,8 +120,12 @@ void TrainingRun::begin_loading() {
   if (args_.resume) log.keep_to_step = done;
   log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
   if (done < plan_.steps)
-    machine_.emplace(
-        MachineNoteArgs{.path = folder_->machine_path(), .data = o.data, .decoder = data_.decoder, .first_step = done});
+    machine_.emplace(MachineNoteArgs{.path = folder_->machine_path(),
+                                     .data = o.data,
+                                     .decoder = data_.decoder,
+                                     .weights = args_.weights,
+                                     .weights_sha256 = args_.weights.empty() ? "" : sha256_of_file(args_.weights),
+                                     .first_step = done});
 }
 
 double TrainingRun::epochs(int64_t steps) const {
@@ -142,9 +157,22 @@ void TrainingRun::one_step(StepMeter& meter) {
   try {
     meter.add(trainer_->step(batch.images, batch.labels));
   } catch (const DivergedError& e) {
-    throw DivergedError("{} (last good checkpoint: {})", e.what(), last_checkpoint());
+    diverged(e, meter);
   }
   pace_->add(trainer_->steps_done() - 1, std::chrono::duration<double>(Clock::now() - began).count());
+}
+
+/// The steps that led there are in the log. A run is resumed with its own options alone: the way out is a new one.
+void TrainingRun::diverged(const DivergedError& e, StepMeter& meter) {
+  try {
+    if (meter.steps() > 0) report(meter);
+  } catch (const Error& unwritten) {
+    warn(unwritten.what());
+  }
+  if (saved_at_ < 0) throw DivergedError("{}, in a new run (there is no checkpoint yet)", e.what());
+  const std::string good = store_->path_for(saved_at_).string();
+  throw DivergedError("{}, in a new run; it may start from the last checkpoint: --weights {}", e.what(),
+                      shell_quoted(good));
 }
 
 void TrainingRun::show(StepMeter& meter) const {
@@ -223,10 +251,6 @@ void TrainingRun::save() {
   saved_at_ = step;
 }
 
-std::string TrainingRun::last_checkpoint() const {
-  return saved_at_ < 0 ? "none" : store_->path_for(saved_at_).string();
-}
-
 /// `images_per_second`: of the steps of this process; the lines about them have been written.
 void TrainingRun::interrupted(double images_per_second) {
   save();
@@ -238,6 +262,7 @@ void TrainingRun::interrupted(double images_per_second) {
 }
 
 void TrainingRun::warn_of_doubts() const {
+  for (const std::string& others : data_.left_out) warn(others);
   for (const std::string& doubt : doubts_about(plan_, args_.options, args_.resume)) warn(doubt);
 }
 

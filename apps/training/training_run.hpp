@@ -36,7 +36,7 @@ struct RunSummary {
   double images_per_second = 0;  // of the steps and of waiting for their images; no evaluations, no checkpoints
 };
 
-/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last good checkpoint.
+/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last checkpoint.
 class TrainingRun {
  public:
   /// Opens the images and plans; makes nothing. Errors: those of open_run_data and plan_run.
@@ -44,6 +44,8 @@ class TrainingRun {
   const RunPlan& plan() const { return plan_; }
   /// The plan as text: shown before the first step, and the result of --dry-run.
   std::string banner() const { return plan_text(plan_, args_.options, data_); }
+  /// Reads the given weights, if any, into a model and forgets it: for --dry-run. Errors: load_torchvision_weights.
+  void check_weights() const;
   /// Warns of what the plan will hardly be meant to do.
   void warn_of_doubts() const;
   RunSummary run();
@@ -53,6 +55,7 @@ class TrainingRun {
  private:
   void start();
   void start_fresh();
+  void take_weights(Model& model) const;
   void start_from_checkpoint();
   void open_folder();
   void keep_config() const;
@@ -62,6 +65,7 @@ class TrainingRun {
 
   Batch next_batch();
   void one_step(StepMeter& meter);
+  [[noreturn]] void diverged(const DivergedError& e, StepMeter& meter);
   void show(StepMeter& meter) const;
   void report(StepMeter& meter);
   void name_bad_images();
@@ -72,7 +76,6 @@ class TrainingRun {
   void settle_evaluation();
 
   void save();
-  std::string last_checkpoint() const;
   [[noreturn]] void interrupted(double images_per_second);
 
   RunArgs args_;

@@ -38,5 +38,27 @@ TEST_CASE(
   CHECK(doubt(79, 2, true) == "");
 }
 
+TEST_CASE("run plan: a run of few steps is doubted, and so are bounds from few of them") {
+  RunPlan plan;
+  plan.steps_per_epoch = 4;
+  TrainOptions o;
+  o.warmup_epochs = 0;
+  const auto doubt = [&](int64_t steps, int64_t quantized_from, bool resumed = false) {
+    plan.steps = steps;
+    plan.quantized_from = quantized_from;
+    const std::vector<std::string> all = doubts_about(plan, o, resumed);
+    CHECK(all.size() <= 1);
+    return all.empty() ? "" : all.front();
+  };
+  CHECK(has(doubt(99, 20), "the run has 99 steps, 4 an epoch"));
+  CHECK(has(doubt(1, -1), "the run has 1 step, "));
+  CHECK(doubt(99, 20, true) == "");
+  CHECK(doubt(100, 20) == "");
+  CHECK(doubt(100, 10) == "");
+  CHECK(doubt(100, -1) == "");
+  CHECK(has(doubt(100, 9), "fixed after 9 steps"));
+  CHECK(doubt(100, 9, true) == "");
+}
+
 }  // namespace
 }  // namespace nibble::apps

@@ -66,6 +66,9 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
   CHECK(set.label(4) == 0);
   CHECK(set.read(4).width == 10);
   CHECK(set.decoder() != Decoder::auto_);
+  // a/: notes.txt, jpg, folder.jpg and notes.md, which nobody looks at; hidden ones are left out in silence.
+  CHECK(set.left_out() ==
+        root + "<class>/: left out 4 entries with a name not in .jpg, .jpeg or .png, such as a/folder.jpg");
 }
 
 TEST_CASE("a class or an image that cannot be looked at is a disk error that names it, not left out") {

@@ -1,7 +1,9 @@
 // A run killed or interrupted at any moment and resumed ends in the same bytes, and in the same log, as one that ran
 // through.
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -282,4 +284,25 @@ TEST_CASE(
     CHECK(WEXITSTATUS(status) == 75);
     CHECK(newest_step(run) >= 1);
   }
+}
+TEST_CASE("a second signal stops at once where nobody reads what is said about the first") {
+  if (no_program()) return;
+  const TemporaryFolder folder("unread");
+  const std::string data = synthetic_data(folder), run = folder / "run", err = folder / "err";
+  REQUIRE(mkfifo(err.c_str(), 0600) == 0);
+  const int reader = open(err.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  REQUIRE(reader >= 0);
+  while (write(reader, "full", 4) == 4) {
+  }
+  Child child(train("--data " + data + " --out " + run + kSmall + " --steps 100000 --eval-every 0", err));
+  REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
+  child.send(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  child.send(SIGTERM);
+  const Clock::time_point patience = Clock::now() + std::chrono::seconds(30);
+  REQUIRE_FALSE(child.reaches([&] { return Clock::now() > patience; }));
+  const int status = child.wait();
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 143);
+  close(reader);
 }

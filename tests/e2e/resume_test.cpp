@@ -31,6 +31,9 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   train_run(data, folder / "base", std::string(kThreeSteps) + " --seed 9");
   const std::string options = " --weights " + (folder / "base") + kLast + kThreeSteps;
   train_run(data, whole, options);
+  const nlohmann::json session = nlohmann::json::parse(read_text(whole + "/machine.json")).at("sessions").at(0);
+  CHECK(session.at("weights") == folder / "base" + kLast);
+  CHECK(session.at("weights_sha256").get<std::string>().size() == 64);
 
   std::filesystem::rename(data + "/train", data + "/kept");
   std::filesystem::copy(data + "/kept", data + "/train", std::filesystem::copy_options::recursive);
@@ -41,6 +44,24 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   std::filesystem::rename(data + "/kept", data + "/train");
   CHECK(run_program("train --resume " + broken + " --quiet").code == 0);
   CHECK(read_text(broken + kLast) == read_text(whole + kLast));
+}
+
+TEST_CASE("a dry run reads the given weights, says what they start, and refuses what a run would refuse") {
+  if (no_program()) return;
+  const TemporaryFolder folder("dry");
+  const std::string data = synthetic_data(folder), base = folder / "base";
+  train_run(data, base, std::string(kThreeSteps) + " --seed 9");
+  std::string options = kThreeSteps;
+  options.erase(options.rfind(" --quiet"));
+  const std::string dry = "train --dry-run --data " + data + options + " --weights ";
+  const Result good = run_program(dry + base + kLast);
+  CAPTURE(good.err);
+  CHECK(good.code == 0);
+  CHECK(has(good.err, "tensors of " + base + kLast));
+  CHECK(run_program(dry + base + "/config.resolved.toml").code == 4);
+  const Result narrow = run_program(dry + base + kLast + " --width 0.5");
+  CHECK(narrow.code == 4);
+  CHECK(has(narrow.err, "another arch or width"));
 }
 
 TEST_CASE("a run whose config was edited is not resumed, and the option is named") {
@@ -93,6 +114,23 @@ TEST_CASE("a run is not resumed on other images or other classes, and is on the 
     std::filesystem::rename(data + "/" + split + "/disk", data + "/" + split + "/striped_disk");
   std::filesystem::rename(data, moved);
   CHECK(run_program("train --resume " + run + " --data " + moved + " --quiet").code == 0);
+}
+
+/// Each step of it multiplies the weights by about a thousand, until a convolution's output is not finite.
+TEST_CASE(
+    "a step that diverges ends its run with exit code 6, its log whole, and says from where a new run may start") {
+  if (no_program()) return;
+  const TemporaryFolder folder("step");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  const std::string options =
+      " --precision bf16 --lr 1000 --weight-decay 1 --warmup-epochs 0 --no-zero-gamma --steps 20 --eval-every 0";
+  const Result r = run_program("train --data " + data + " --out " + run + kThreeSteps + options);
+  CAPTURE(r.err);
+  CHECK(r.code == 6);
+  const nlohmann::json last = metrics_of(run).back();
+  const std::string step = std::to_string(last.at("step").get<int>());
+  CHECK(has(r.err, "is not finite at step " + step));
+  CHECK(has(r.err, "--weights " + run + "/" + checkpoint_of(last.at("step"))));
 }
 
 /// Each step of it multiplies the weights by about a thousand: batch norm hides that from training, not from

@@ -127,6 +127,34 @@ TEST_CASE("parallel_for rethrows what a body throws, and works afterwards") {
   }
 }
 
+TEST_CASE("a loop inside of a body does all of its work although another body has thrown") {
+  const ThreadsGuard guard;
+  set_threads(2);
+  for (int k = 0; k < 20; ++k) {
+    std::atomic<bool> inside{false}, thrown{false};
+    std::atomic<int> visits{0};
+    bool returned = false;
+    CHECK_THROWS_AS(parallel_for(2,
+                                 [&](int64_t i) {
+                                   if (i == 0) {
+                                     while (!inside) std::this_thread::yield();
+                                     thrown = true;
+                                     throw std::runtime_error("the other");
+                                   }
+                                   parallel_for(64, [&](int64_t) {
+                                     inside = true;
+                                     while (!thrown) std::this_thread::yield();
+                                     std::this_thread::sleep_for(std::chrono::microseconds(50));
+                                     ++visits;
+                                   });
+                                   returned = true;
+                                 }),
+                    std::runtime_error);
+    CHECK(returned);
+    CHECK(visits == 64);
+  }
+}
+
 TEST_CASE("available cores are at least one, and 0 threads means all of them") {
   const ThreadsGuard guard;
   CHECK(available_cores() >= 1);

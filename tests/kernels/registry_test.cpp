@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -98,6 +99,26 @@ TEST_CASE("registry: a level whose probe fails is not used, is refused with the 
     FAIL("it was accepted");
   } catch (const UnsupportedError& e) {
     CHECK(std::string(e.what()).find(reason) != std::string::npos);
+  }
+}
+
+/// A kernel that its level's table forgot is a null pointer on every level that inherits from it.
+TEST_CASE("registry: every kernel of every runnable level is there") {
+  kernels::active();
+  for (const Isa isa : runnable_isas()) {
+    CAPTURE(name_of(isa));
+    const kernels::Table& table = kernels::table_of(isa);
+    for (const bool is_there : {table.u8s8.run != nullptr, table.u8s4.run != nullptr, table.u4s4.run != nullptr,
+                                table.bf16_gemm.run != nullptr, table.f32_gemm.run != nullptr})
+      CHECK(is_there);
+    using Slot = void (*)();
+    std::array<Slot, sizeof(kernels::Elementwise) / sizeof(Slot)> slots;
+    std::memcpy(slots.data(), &table.ew, sizeof slots);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      CAPTURE(i);
+      const bool is_there = slots[i] != nullptr;
+      CHECK(is_there);
+    }
   }
 }
 

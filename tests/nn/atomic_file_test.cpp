@@ -10,11 +10,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/error.hpp"
@@ -350,6 +352,26 @@ TEST_CASE("remove_temporary_files leaves alone what is being written") {
   live.commit();
   CHECK(read_text_file(dir / "live", 9) == "whole");
   CHECK(files_in(dir.path()) == 1);
+}
+
+TEST_CASE("remove_temporary_files takes nothing away between its creation and its lock") {
+  testing::TempDir dir;
+  std::atomic<bool> done{false};
+  std::thread cleaner([&] {
+    while (!done) remove_temporary_files(dir.path());
+  });
+  const DiskCalls real = disk_calls();
+  disk_calls().fsync = [](int) { return 0; };
+  int lost = 0;
+  for (int k = 0; k < 5000; ++k) try {
+      write_file_atomically(dir / "f", "whole");
+    } catch (const DiskError&) {
+      ++lost;
+    }
+  disk_calls() = real;
+  done = true;
+  cleaner.join();
+  CHECK(lost == 0);
 }
 
 TEST_CASE("read_text_file refuses what is missing, too large or no file") {

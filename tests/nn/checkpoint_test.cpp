@@ -8,15 +8,18 @@
 #include <functional>
 #include <iterator>
 
+#include "nn/runtime/served_file.hpp"
 #include "tests/nn/edited_file.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
+#include "tests/text.hpp"
 
 namespace nibble {
 namespace {
 
 using testing::calibrated_model;
 using testing::Edited;
+using testing::has;
 using testing::random_model;
 using testing::same_bytes;
 using testing::small_options;
@@ -286,11 +289,14 @@ TEST_CASE("checkpoint: weights under torchvision's names are taken over complete
   const Model source = random_model(small_options("bf16"), 21);
   write_torchvision(dir / "tv.safetensors", source);
   Model model = make_model(build_resnet(small_options("w4a4-fl8")), {.seed = 1, .zero_last_gamma = true});
-  CHECK(load_torchvision_weights(dir / "tv.safetensors", model).empty());
+  const GivenWeights given = load_torchvision_weights(dir / "tv.safetensors", model, {"a", "b", "c", "d", "e"});
+  CHECK(given.fresh.empty());
+  // A kernel and four vectors of the norm for each convolution; fc has a kernel and a bias.
+  CHECK(given.tensors == 5 * (std::ssize(model.units) - 1) + 2);
   for (size_t u = 0; u < model.units.size(); ++u) check_same(model.units[u], source.units[u]);
 }
 
-TEST_CASE("checkpoint: fc of another number of classes stays fresh and is reported") {
+TEST_CASE("checkpoint: fc of another number of classes stays fresh and is reported, and so does one that is missing") {
   const TempDir dir;
   const Model source = random_model(small_options("bf16"), 21);
   write_torchvision(dir / "tv.safetensors", source);
@@ -298,9 +304,48 @@ TEST_CASE("checkpoint: fc of another number of classes stays fresh and is report
   o.classes = 9;
   Model model = make_model(build_resnet(o), {.seed = 1, .zero_last_gamma = true});
   const Tensor fc = model.units.back().weights.clone();
-  CHECK(load_torchvision_weights(dir / "tv.safetensors", model) == std::vector<std::string>{"fc"});
+  GivenWeights given = load_torchvision_weights(dir / "tv.safetensors", model);
+  CHECK(given.fresh == "fc");
+  CHECK(has(given.because, "has 5 classes, not 9"));
   CHECK(same_bytes(model.units.back().weights, fc));
   for (size_t u = 0; u + 1 < model.units.size(); ++u) check_same(model.units[u], source.units[u]);
+  write_torchvision(dir / "tv.safetensors", source, "fc.weight");
+  given = load_torchvision_weights(dir / "tv.safetensors", model);
+  CHECK(given.fresh == "fc");
+  CHECK(has(given.because, "has no fc.weight"));
+}
+
+TEST_CASE("checkpoint: as given weights it keeps its fc for the classes it names, and starts it anew for others") {
+  const TempDir dir;
+  const Model source = random_model(small_options("bf16"), 21);
+  save_checkpoint(dir / "c.safetensors", source, make_gradients(source), 4, "{}", {"a", "b", "c", "d", "e"});
+  const auto given = [&](const std::vector<std::string>& names) {
+    Model model = make_model(build_resnet(small_options("w4a4-fl8")), {.seed = 1, .zero_last_gamma = true});
+    const GivenWeights result = load_torchvision_weights(dir / "c.safetensors", model, names);
+    CHECK(same_bytes(model.units.back().weights, source.units.back().weights) == result.fresh.empty());
+    return result;
+  };
+  CHECK(given({"a", "b", "c", "d", "e"}).because == "");
+  CHECK(given({}).because == "");
+  CHECK(has(given({"a", "b", "c", "d", "f"}).because, "have other names"));
+}
+
+TEST_CASE("checkpoint: given weights of a deeper network or of a served model are refused") {
+  const TempDir dir;
+  NetworkOptions deep = small_options("bf16");
+  deep.arch = "resnet101";
+  write_torchvision(dir / "deep.safetensors", random_model(deep, 21));
+  NetworkOptions o = small_options("w4a4-fl8");
+  o.arch = "resnet50";
+  Model model = make_model(build_resnet(o), {.seed = 1, .zero_last_gamma = true});
+  const Tensor stem = model.units.front().weights.clone();
+  CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "deep.safetensors", model),
+                       doctest::Contains("weight, which resnet50 lacks: it is another"), ModelError);
+  CHECK(same_bytes(model.units.front().weights, stem));
+  const Model calibrated = calibrated_model(small_options("w4a4-fl8", 0.1));
+  save_served(dir / "served.safetensors", make_served(calibrated));
+  CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "served.safetensors", model),
+                       doctest::Contains("is a served model"), ModelError);
 }
 
 TEST_CASE("checkpoint: a missing or differently shaped torchvision tensor is named and the model left as it was") {

@@ -209,6 +209,7 @@ TEST_CASE("safetensors: header lengths that lie are refused before any allocatio
   CHECK(contains(with_length(std::numeric_limits<uint64_t>::max()), "header length 18446744073709551615 is above"));
   CHECK(contains(with_length(kMaxSafetensorsHeader + 1), "header length 100000001 is above the limit"));
   CHECK(contains(with_length(kMaxSafetensorsHeader), "beyond the end"));
+  CHECK(contains(with_length(0x0008'0000'0403'4b50), "is a zip archive"));  // how .pth files begin
   CHECK(contains(with_length(3), "header length 3 goes beyond the end of the file (10 bytes)"));
   CHECK(contains(with_length(0), "header does not start"));
   CHECK(contains(with_length(1), "not valid JSON"));

@@ -3,11 +3,14 @@
 
 #include <doctest/doctest.h>
 
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/error.hpp"
 #include "nn/crc32c.hpp"
+#include "tests/temp_dir.hpp"
 
 namespace {
 
@@ -18,6 +21,17 @@ std::span<const std::byte> text_bytes(std::string_view text) {
 }
 
 }  // namespace
+
+TEST_CASE("sha256 of a file is that of its bytes, across blocks; of one that is not there a disk error") {
+  const nibble::testing::TempDir dir;
+  const std::string text(2'500'000, 'n');
+  for (const size_t length : {size_t{0}, size_t{3}, size_t{1} << 20, text.size()}) {
+    std::ofstream(dir / "f", std::ios::binary) << text.substr(0, length);
+    CHECK(sha256_of_file(dir / "f") == to_hex(sha256(text_bytes(std::string_view(text).substr(0, length)))));
+  }
+  CHECK_THROWS_AS(sha256_of_file(dir / "absent"), DiskError);
+  CHECK_THROWS_AS(sha256_of_file(dir.path()), DiskError);
+}
 
 TEST_CASE("sha256 gives the digests of FIPS 180-4's examples") {
   CHECK(to_hex(sha256(text_bytes(""))) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
