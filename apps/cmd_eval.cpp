@@ -9,7 +9,7 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "data/image_folder.hpp"
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 #include "engine/cpu.hpp"
 
 namespace nibble::apps {

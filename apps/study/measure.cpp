@@ -10,7 +10,7 @@
 #include "apps/model_input.hpp"
 #include "apps/report/run_report.hpp"
 #include "apps/signals.hpp"
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 #include "engine/cpu.hpp"
 #include "engine/error.hpp"
 #include "engine/parallel.hpp"

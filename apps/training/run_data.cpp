@@ -7,7 +7,7 @@
 
 #include "data/image_folder.hpp"
 #include "data/sampler.hpp"
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 #include "nn/sha256.hpp"
 
 namespace nibble::apps {

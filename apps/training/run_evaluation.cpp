@@ -7,7 +7,7 @@
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
 #include "data/loader.hpp"
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 #include "nn/activation_usage.hpp"
 
 namespace nibble::apps {

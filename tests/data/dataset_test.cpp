@@ -8,8 +8,8 @@
 #include <set>
 
 #include "data/image_folder.hpp"
+#include "data/subset.hpp"
 #include "data/synth.hpp"
-#include "data/wrappers.hpp"
 #include "engine/error.hpp"
 #include "tests/data/images.hpp"
 #include "tests/temp_dir.hpp"
@@ -155,23 +155,6 @@ TEST_CASE("a subset that keeps images evenly spreads them over all classes") {
   CHECK(Subset(whole, {.evenly = 200}).size() == 200);
   CHECK(Subset(whole, {.evenly = 500}).size() == 200);
   CHECK_THROWS_AS(Subset(whole, {.evenly = -1}), UsageError);
-}
-
-TEST_CASE("the cache of decoded images hands out the same pixels and stops at its limit") {
-  const auto source = std::make_shared<const SyntheticDataset>(
-      SyntheticDatasetArgs{.split = SynthSplit::val, .per_class = 2, .size = 16, .seed = 0});
-  const int64_t one = 16 * 16 * 3;
-  const DecodedCache cache(source, 3 * one + 1);
-  for (int round = 0; round < 2; ++round)
-    for (int64_t i = 0; i < cache.size(); ++i) {
-      const Image a = cache.read(i), b = source->read(i);
-      REQUIRE(std::equal(a.pixels.get(), a.pixels.get() + one, b.pixels.get()));
-      CHECK(cache.label(i) == source->label(i));
-      CHECK(cache.path(i) == source->path(i));
-    }
-  CHECK(cache.bytes_held() == 3 * one);
-  CHECK(cache.read(0).pixels == cache.read(0).pixels);
-  CHECK(cache.read(9).pixels != cache.read(9).pixels);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 #include "data/image_folder.hpp"
 #include "data/loader.hpp"
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/trainer.hpp"
 #include "tests/apps/program.hpp"

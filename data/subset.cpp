@@ -1,4 +1,4 @@
-#include "data/wrappers.hpp"
+#include "data/subset.hpp"
 
 #include <algorithm>
 
@@ -45,30 +45,6 @@ Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whol
   for (int64_t i = 0; i < few; ++i)  // what is read lies at or behind i
     kept_[static_cast<size_t>(i)] = kept_[static_cast<size_t>(i * all / few)];
   kept_.resize(static_cast<size_t>(few));
-}
-
-DecodedCache::DecodedCache(DatasetPtr source, int64_t max_bytes)
-    : source_(std::move(source)), max_bytes_(max_bytes), images_(static_cast<size_t>(source_->size())) {}
-
-Image DecodedCache::read(int64_t index) const {
-  Image& held = images_[static_cast<size_t>(index)];
-  {
-    const std::lock_guard lock(mutex_);
-    if (held.pixels) return held;
-  }
-  Image image = source_->read(index);
-  const int64_t bytes = static_cast<int64_t>(image.bytes());
-  const std::lock_guard lock(mutex_);
-  if (!held.pixels && bytes <= max_bytes_ - bytes_) {
-    held = image;
-    bytes_ += bytes;
-  }
-  return image;
-}
-
-int64_t DecodedCache::bytes_held() const {
-  const std::lock_guard lock(mutex_);
-  return bytes_;
 }
 
 }  // namespace nibble

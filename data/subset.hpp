@@ -1,6 +1,5 @@
-// Wrappers: data sets made from another one.
+// Subset: some classes or images of another data set.
 #pragma once
-#include <mutex>
 #include <vector>
 
 #include "data/dataset.hpp"
@@ -32,28 +31,6 @@ class Subset : public Dataset {
   DatasetPtr whole_;
   std::vector<std::string> classes_;
   std::vector<int64_t> kept_;
-};
-
-/// Keeps decoded images in memory, first come, until `max_bytes` of pixels are held; later ones are decoded each time.
-/// Nothing is evicted: an epoch visits every image once, so the oldest is the next one needed.
-class DecodedCache : public Dataset {
- public:
-  DecodedCache(DatasetPtr source, int64_t max_bytes);
-
-  int64_t size() const override { return source_->size(); }
-  const std::vector<std::string>& class_names() const override { return source_->class_names(); }
-  int label(int64_t index) const override { return source_->label(index); }
-  std::string path(int64_t index) const override { return source_->path(index); }
-  Image read(int64_t index) const override;
-
-  int64_t bytes_held() const;
-
- private:
-  DatasetPtr source_;
-  int64_t max_bytes_;
-  mutable std::mutex mutex_;
-  mutable int64_t bytes_ = 0;
-  mutable std::vector<Image> images_;  // without pixels: not held
 };
 
 }  // namespace nibble
