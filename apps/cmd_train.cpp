@@ -28,7 +28,8 @@ class Train : public Command {
     add_option(app, "--out", out_, "run folder to make");
     add_option(app, "--resume", resume_, "run folder to continue");
     add_option(app, "--weights", weights_, "start from a safetensors file with torchvision's names");
-    add_option(app, "--config", config_, "TOML file with the options below, of data, network and training; the command line wins");
+    add_option(app, "--config", config_,
+               "TOML file with the options below, of data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
     add_flag(app, "--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
     add_flag(app, "--quiet", quiet_, "no progress, only warnings and errors");

@@ -4,9 +4,9 @@
 //   #define NIBBLE_KERNEL_LEVEL avx2  // the namespace nibble::kernels::avx2
 //   #define NIBBLE_KERNEL_LANES 8     // 1: plain C++ (scalar); 8: avx2, avxvnni; 16: avx512, avx512vnni, amx
 //   #include "ops/kernels/generic/elementwise.inl.hpp"
-// and then puts kElementwise into its table (`with_elementwise`). All names are in an anonymous namespace inside the level's
-// namespace; nothing here may be an inline function or a template instance that another level could share, because the
-// linker keeps one copy and would run one level's instructions on another level's CPU.
+// and then puts kElementwise into its table (`with_elementwise`). All names are in an anonymous namespace inside the
+// level's namespace; nothing here may be an inline function or a template instance that another level could share,
+// because the linker keeps one copy and would run one level's instructions on another level's CPU.
 //
 // Same bits on every level: each lane computes exactly what the scalar level computes for that channel. Products and
 // sums are rounded one by one (-ffp-contract=off is required), sums go down the rows, and these cases are pinned down:
