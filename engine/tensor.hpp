@@ -36,10 +36,12 @@ class Tensor {
     std::memset(t.storage_->data(), 0, t.bytes());
     return t;
   }
-  /// Smallest row stride whose bytes are a multiple of 64.
+  /// Row stride of activations: the smallest whose bytes are a multiple of 64 and not of 2 KiB. Rows 2 KiB apart share
+  /// two of the 64 sets of a first-level cache, where a block of 32 rows evicts itself.
   static int64_t round_stride(DType dtype, int64_t row) {
     const int64_t per_line = 64 * 8 / bits_of(dtype);
-    return (row + per_line - 1) / per_line * per_line;
+    const int64_t lines = (row + per_line - 1) / per_line;
+    return (lines > 0 && lines % 32 == 0 ? lines + 1 : lines) * per_line;
   }
 
   bool defined() const { return storage_ != nullptr; }

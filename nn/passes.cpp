@@ -228,7 +228,7 @@ class TrainingPass {
     args.keep_classes = args.store_z && (unit.max_pool || forward_only(model_, value));
     Activated out = norm_activate(&tape_, args);
     if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_plain_reader(model_, value)});
-    if (unit.max_pool) out = max_pool(u, out.z, quantizers);
+    if (unit.max_pool) out = max_pool(u, out, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
     // Several quantizers add to the gradient in steps of their own, pools before all convolutions.
     if (quantizers.size() <= 1 && !pooled && !apart)
@@ -256,7 +256,7 @@ class TrainingPass {
     }
   }
 
-  Activated max_pool(size_t u, const Variable& z, const std::vector<int>& quantizers) {
+  Activated max_pool(size_t u, const Activated& in, const std::vector<int>& quantizers) {
     const ActivationQuantizer* q = nullptr;
     float* m = nullptr;
     if (!quantizers.empty()) {
@@ -264,7 +264,7 @@ class TrainingPass {
       m = maxima(quantizers.front());
     }
     const int64_t before = stem_pool_pad(net_.options, net_.units[u].shape.oh());
-    return max_pool_activate(&tape_, z, before, 1, q, is_fake(model_), m);
+    return max_pool_activate(&tape_, in.z, before, 1, q, is_fake(model_), m, in.backward);
   }
 
   Variable linear(size_t u) {

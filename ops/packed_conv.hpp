@@ -27,7 +27,7 @@ inline kernels::Store store_of(const Tensor& t) {
 /// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
 /// Other layers: u8 or u4 codes, or bf16, [n, h, w, ic], rows `code_stride(ic)` elements apart.
 inline int64_t code_stride(int64_t channels) {
-  return round_up(channels, 64);  // 64 codes: a cache line as bytes, half a line packed
+  return Tensor::round_stride(DType::u8, channels);  // 64 codes: a cache line as bytes, half a line packed
 }
 
 /// Exact accumulators as a tensor [n, oh, ow, oc], dense: s32 for codes, f32 for bf16 inputs.

@@ -33,7 +33,7 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
 
 /// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes (to.into),
 /// and it and the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
-/// too), images `to.image_stride`.
+/// too), images `to.image_stride`. Where it streams (to.store), its end() publishes.
 template <typename Source, typename Target>
 void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const PlaneCut& cut, const Source& source,
                    const std::vector<float>& inverse_fold, Target& to) {
@@ -43,7 +43,7 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
     const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
     for (int64_t run; rows > 0; rows -= run, first += run, c += run * ldc) {
       run = to.whole ? rows : std::min(rows, g.gw - first % g.gw);
-      ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, to.into);
+      ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, to.into, to.store);
     }
   };
   if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
@@ -51,7 +51,7 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
         *layer.float_gemm, g, layer.backward[i], source,
         [&](int64_t task, int64_t first, int64_t images, int64_t column, int64_t n, const float* c, int64_t ldc) {
           const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
-          ew.scale_bf16_f32(c, ldc, images, n, factor, {to(task, first) + column, to.image_stride}, to.into);
+          ew.scale_bf16_f32(c, ldc, images, n, factor, {to(task, first) + column, to.image_stride}, to.into, to.store);
         },
         to);
   else if (layer.float_gemm->run_strided != nullptr)
@@ -124,6 +124,7 @@ struct HandedOver {
   int64_t image_stride;
   static constexpr bool whole = true;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
+  static constexpr kernels::Store store = kernels::Store::kCached;
   int64_t stride = pixels.stride();
 
   HandedOver(const Tensor& earlier, const Gather& g, TaskPixels&& rows)
@@ -152,6 +153,7 @@ struct HandedOverAround {
   TaskPixels pixels;
   static constexpr bool whole = false;
   static constexpr kernels::Into into = kernels::Into::kAccumulate;
+  static constexpr kernels::Store store = kernels::Store::kCached;
   int64_t stride = s.stride * pixels.stride(), image_stride = s.h * s.w * pixels.stride();
 
   bf16* operator()(int64_t task, int64_t point) const { return pixels.pixel(task, pixel_of(s, phase, point)); }
@@ -183,22 +185,26 @@ struct Stored {
   static constexpr bool whole = true;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
   int64_t stride = d_x.stride(), image_stride = d_x.dim(1) * width * stride;
+  // What was there before is added at the end of each task, which reads it again.
+  kernels::Store store = before.defined() ? kernels::Store::kCached : store_of(d_x);
 
   bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(point); }
   void begin(Scratch&, int64_t, int64_t, int64_t) const {}
   void end(int64_t, int64_t g0, int64_t g1) const {
     if (before.defined()) add_rows(before, g0 * width, (g1 - g0) * width, {d_x.row<bf16>(g0 * width), d_x.stride()});
+    kernels::active().ew.publish();
   }
 };
 
 /// Every stride-th pixel of every stride-th row.
-struct Scattered : NothingMore {
+struct Scattered {
   const Tensor& d_x;
   const ConvShape& s;
   const InputGradientClass& phase;
   static constexpr bool whole = false;
   static constexpr kernels::Into into = kernels::Into::kOverwrite;
   int64_t stride, image_stride;
+  kernels::Store store = store_of(d_x);
 
   Scattered(const Tensor& gradient, const ConvShape& shape, const InputGradientClass& pixels)
       : d_x(gradient),
@@ -207,6 +213,8 @@ struct Scattered : NothingMore {
         stride(shape.stride * gradient.stride()),
         image_stride(shape.h * shape.w * gradient.stride()) {}
   bf16* operator()(int64_t, int64_t point) const { return d_x.row<bf16>(pixel_of(s, phase, point)); }
+  void begin(Scratch&, int64_t, int64_t, int64_t) const {}
+  void end(int64_t, int64_t, int64_t) const { kernels::active().ew.publish(); }
   /// A class without taps (stride larger than the kernel).
   void clear() const {
     const Gather& g = phase.gather;

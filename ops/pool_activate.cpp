@@ -3,6 +3,7 @@
 
 #include "ops/activation_codes.hpp"
 #include "ops/norm_activate.hpp"
+#include "ops/row_blocks.hpp"
 
 namespace nibble {
 
@@ -35,40 +36,72 @@ Tensor pooled_gradient(const Activated& out, const ActivationQuantizer* quantize
   return combine_gradients(out.z.value(), out.codes.defined() ? out.codes.grad() : Tensor(), out.z.grad(), quantizer);
 }
 
-/// Gradient of the input: every input pixel collects from the windows in which it was the first largest.
-Tensor max_pool_backward(const Tensor& d_pooled, const Tensor& arg, const Shape& shape, int64_t pad) {
-  const Zone zone("max pool backward");
-  const int64_t h = shape[1], w = shape[2], c = shape[3], oh = d_pooled.dim(1), ow = d_pooled.dim(2);
-  const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, c));
-  const auto& ew = kernels::active().ew;
-  parallel_for(shape[0] * h, [&](int64_t row) {
-    const int64_t image = row / h, y = row % h;
-    for (int64_t x = 0; x < w; ++x) {
+/// Gradient of the input of a max pool: every input pixel collects from the windows in which it was the first largest.
+class MaxPoolGradient {
+ public:
+  MaxPoolGradient(Tensor d_pooled, const Tensor& arg, const Shape& shape, int64_t pad)
+      : d_pooled_(std::move(d_pooled)), arg_(arg), shape_(shape), h_(shape[1]), w_(shape[2]), c_(shape[3]), pad_(pad) {}
+
+  const Shape& shape() const { return shape_; }
+
+  /// Of `count` pixels from `first` on.
+  void rows(int64_t first, int64_t count, kernels::Rows<bf16> d_z) const {
+    const auto& ew = kernels::active().ew;
+    const int64_t oh = d_pooled_.dim(1), ow = d_pooled_.dim(2);
+    for (int64_t pixel = first; pixel < first + count; ++pixel) {
+      const int64_t image = pixel / w_ / h_, y = pixel / w_ % h_, x = pixel % w_;
       constexpr int64_t kMost = kWindow * kWindow;
       const bf16* g[kMost];
       const uint8_t* winner[kMost];
       uint8_t place[kMost];
-      int count = 0;
-      for (int64_t oy = std::max<int64_t>(0, (y + pad - kWindow + kStride) / kStride);
-           oy <= std::min(oh - 1, (y + pad) / kStride); ++oy) {
-        for (int64_t ox = std::max<int64_t>(0, (x + pad - kWindow + kStride) / kStride);
-             ox <= std::min(ow - 1, (x + pad) / kStride); ++ox) {
+      int windows = 0;
+      for (int64_t oy = std::max<int64_t>(0, (y + pad_ - kWindow + kStride) / kStride);
+           oy <= std::min(oh - 1, (y + pad_) / kStride); ++oy) {
+        for (int64_t ox = std::max<int64_t>(0, (x + pad_ - kWindow + kStride) / kStride);
+             ox <= std::min(ow - 1, (x + pad_) / kStride); ++ox) {
           const int64_t at = (image * oh + oy) * ow + ox;
-          g[count] = d_pooled.row<bf16>(at);
-          winner[count] = arg.row<uint8_t>(at);
-          place[count++] = static_cast<uint8_t>((y + pad - oy * kStride) * kWindow + x + pad - ox * kStride);
+          g[windows] = d_pooled_.row<bf16>(at);
+          winner[windows] = arg_.row<uint8_t>(at);
+          place[windows++] = static_cast<uint8_t>((y + pad_ - oy * kStride) * kWindow + x + pad_ - ox * kStride);
         }
       }
-      ew.max_rows_backward_bf16(g, winner, place, count, c, d_z.row<bf16>(row * w + x));
+      ew.max_rows_backward_bf16(g, winner, place, windows, c_, d_z.data + (pixel - first) * d_z.stride);
     }
+  }
+
+ private:
+  Tensor d_pooled_, arg_;
+  Shape shape_;
+  int64_t h_, w_, c_, pad_;
+};
+
+/// Where the gradient of z goes: to the next stage, a few pixels at a time, or to z as a whole.
+void max_pool_backward(const MaxPoolGradient& gradient, const Variable& z, GradientStage* next) {
+  const Zone zone("max pool backward");
+  const Shape& shape = gradient.shape();  // z itself may have been dropped
+  const int64_t c = shape.back(), pixels = shape.rows(), stride = Tensor::round_stride(DType::bf16, c);
+  if (next == nullptr) {
+    const Tensor d_z(DType::bf16, shape, stride);
+    row_blocks(pixels, [&](int64_t, int64_t first, int64_t count) {
+      gradient.rows(first, count, {d_z.row<bf16>(first), stride});
+    });
+    z.accumulate(d_z);
+    return;
+  }
+  next->begin(row_tasks(pixels));
+  row_blocks(pixels, [&](int64_t task, int64_t first, int64_t count) {
+    Scratch scratch;
+    const kernels::Rows<bf16> block{scratch.get<bf16>(static_cast<size_t>(count * stride)), stride};
+    gradient.rows(first, count, block);
+    next->take(task, {block.data, block.stride}, first, count);
   });
-  return d_z;
 }
 
 }  // namespace
 
 Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
-                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max) {
+                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max,
+                            std::shared_ptr<GradientStage> next) {
   const Zone zone("max pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
@@ -94,8 +127,8 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
   });
   const Activated out = finish(tape, pooled, quantizer, dequantize, channel_max);
   if (tape != nullptr) {
-    tape->record([z, out, arg, quantizer, pad_before, shape = x.shape()] {
-      z.accumulate(max_pool_backward(pooled_gradient(out, quantizer), arg, shape, pad_before));
+    tape->record([z, out, arg, quantizer, pad_before, shape = x.shape(), next = std::move(next)] {
+      max_pool_backward({pooled_gradient(out, quantizer), arg, shape, pad_before}, z, next.get());
     });
   }
   return out;

@@ -148,7 +148,8 @@ void add_products() {
     ew.rescale_stats_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.store, d.sum.data(), d.sum2.data());
   });
   add("scale_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
-    ew.scale_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), Into::kOverwrite);
+    ew.scale_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), Into::kOverwrite,
+                      kernels::Store::kCached);
   });
 }
 

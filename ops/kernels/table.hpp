@@ -270,7 +270,7 @@ struct Elementwise {
                               const float* q, const float* r, Rows<bf16> dy, Store store) = nullptr;
   /// out = bf16(acc * scale[c]) (scale null: 1), and added to what out holds (in fp32, then rounded) for kAccumulate.
   void (*scale_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
-                         Into into) = nullptr;
+                         Into into, Store store) = nullptr;
   /// Makes what this thread has streamed visible to the threads that it synchronises with from here on.
   void (*publish)() = nullptr;
   /// out = bf16(a + b).
@@ -279,8 +279,10 @@ struct Elementwise {
   // --- pooling ---
   /// out[c] = max over the `count` rows; arg[c] (if set) = index of the first row that attains it. count >= 1.
   void (*max_rows_bf16)(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) = nullptr;
-  /// out[c] = max over the `count` rows of codes. count >= 1.
-  void (*max_rows_u8)(const uint8_t* const* rows, int count, int64_t n, uint8_t* out) = nullptr;
+  /// out[c] = max over the `count` rows of codes, for each of several pixels: those of pixel p lie `rows.stride` bytes
+  /// behind those of pixel p - 1, its result out.stride bytes. count >= 1.
+  void (*max_rows_u8)(Rows<const uint8_t* const> rows, int count, int64_t pixels, int64_t n,
+                      Rows<uint8_t> out) = nullptr;
   /// The gradient of one pixel that `count` windows read: out[c] = bf16(sum over windows i in order, from 0, of
   /// g[i][c] where arg[i][c] == place[i], else 0). count >= 0.
   void (*max_rows_backward_bf16)(const bf16* const* g, const uint8_t* const* arg, const uint8_t* place, int count,

@@ -79,12 +79,20 @@ TEST_CASE("tensor packs 4-bit rows two to a byte, each row from a byte on") {
         }).find("4-bit row stride 7 is odd") != std::string::npos);
 }
 
-TEST_CASE("round_stride makes rows whole cache lines") {
+TEST_CASE("round_stride makes rows whole cache lines, and none that are 2 KiB apart") {
+  for (const int64_t row : {1023, 1024})
+    for (const int64_t times : {1, 2, 3}) {
+      CHECK(Tensor::round_stride(DType::bf16, times * 1024 - (row == 1023)) == times * 1024 + 32);
+      CHECK(Tensor::round_stride(DType::u8, times * 2048 - (row == 1023)) == times * 2048 + 64);
+    }
+  CHECK(Tensor::round_stride(DType::bf16, 512) == 512);
+  CHECK(Tensor::round_stride(DType::u8, 1024) == 1024);
   CHECK(Tensor::round_stride(DType::f32, 1) == 16);
   CHECK(Tensor::round_stride(DType::f32, 16) == 16);
   CHECK(Tensor::round_stride(DType::bf16, 33) == 64);
   CHECK(Tensor::round_stride(DType::u8, 65) == 128);
   CHECK(Tensor::round_stride(DType::u4, 129) == 256);
+  CHECK(Tensor::round_stride(DType::u4, 0) == 0);
 }
 
 TEST_CASE("tensor copies share storage, clones do not, zeros are zero") {

@@ -164,7 +164,9 @@ TEST_CASE_TEMPLATE("rescaling stores bf16 and adds the sums of the rounded value
 TEST_CASE("scaling fp32 to bf16 overwrites, or adds to what is there before it rounds") {
   for_each_shape([](int64_t rows, int64_t n, Fill fill, uint32_t seed) {
     Product<float> p(rows, n, fill, seed);
-    const Grid<bf16> before(rows, n, p.values);
+    Grid<bf16> before(rows, n, padding_at(rows, n));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < n; ++c) before(r, c) = p.values.any<bf16>();
     for (const Into into : {Into::kOverwrite, Into::kAccumulate})
       for (const float* scale : {static_cast<const float*>(p.m.data()), static_cast<const float*>(nullptr)}) {
         Grid<bf16> want = before;
@@ -174,7 +176,7 @@ TEST_CASE("scaling fp32 to bf16 overwrites, or adds to what is there before it r
         });
         for_each_level([&](const Elementwise& ew, const std::string& level) {
           Grid<bf16> got = before;
-          ew.scale_bf16_f32(p.acc.data(), p.acc.stride(), rows, n, scale, got.out(), into);
+          ew.scale_bf16_f32(p.acc.data(), p.acc.stride(), rows, n, scale, got.out(), into, store_at(rows, n));
           CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
         });
       }

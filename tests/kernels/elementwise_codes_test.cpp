@@ -147,26 +147,27 @@ TEST_CASE("codes times factors are exact for every pair of bytes up to 255") {
   }
 }
 
-TEST_CASE("the largest of rows of codes") {
-  for (const int64_t rows : {1, 2, 4, 6, 9})
-    for (const int64_t n : {0, 1, 31, 39, 64, 79, 130}) {
-      Values values(Fill::kTame, static_cast<uint32_t>(rows * 1000 + n));
-      Grid<uint8_t> x(rows, n), want(1, n);
-      std::vector<const uint8_t*> pointers;
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < n; ++c) x(r, c) = static_cast<uint8_t>(values.integer(0, 255));
-        pointers.push_back(x.row(r));
+TEST_CASE("the largest of rows of codes, for pixels whose rows lie apart") {
+  for (const int64_t rows : {1, 2, 4, 6, 9, 10})
+    for (const int64_t pixels : {0, 1, 3})
+      for (const int64_t n : {0, 1, 31, 39, 64, 79, 130}) {
+        Values values(Fill::kTame, static_cast<uint32_t>(rows * 1000 + n));
+        Grid<uint8_t> x(2 * pixels + rows, n), want(pixels, n);  // pixel p has the rows from 2 * p on
+        for (int64_t r = 0; r < 2 * pixels + rows; ++r)
+          for (int64_t c = 0; c < n; ++c) x(r, c) = static_cast<uint8_t>(values.integer(0, 255));
+        std::vector<const uint8_t*> pointers;
+        for (int64_t r = 0; r < rows; ++r) pointers.push_back(x.row(r));
+        for (int64_t p = 0; p < pixels; ++p)
+          for (int64_t c = 0; c < n; ++c) {
+            want(p, c) = x(2 * p, c);
+            for (int64_t r = 1; r < rows; ++r) want(p, c) = std::max(want(p, c), x(2 * p + r, c));
+          }
+        for_each_level([&](const Elementwise& ew, const std::string& level) {
+          Grid<uint8_t> got(pixels, n);
+          ew.max_rows_u8({pointers.data(), 2 * x.stride()}, static_cast<int>(rows), pixels, n, got.out());
+          CHECK_MESSAGE(got == want, level, " rows ", rows, " pixels ", pixels, " n ", n);
+        });
       }
-      for (int64_t c = 0; c < n; ++c) {
-        want(0, c) = x(0, c);
-        for (int64_t r = 1; r < rows; ++r) want(0, c) = std::max(want(0, c), x(r, c));
-      }
-      for_each_level([&](const Elementwise& ew, const std::string& level) {
-        Grid<uint8_t> got(1, n);
-        ew.max_rows_u8(pointers.data(), static_cast<int>(rows), n, got.data());
-        CHECK_MESSAGE(got == want, level, " rows ", rows, " n ", n);
-      });
-    }
 }
 
 TEST_CASE("fp32 rounds to bf16 to nearest even, denormals to signed zero, NaN to a quiet NaN of the same payload") {

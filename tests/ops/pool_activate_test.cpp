@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "ops/norm_activate.hpp"
+#include "tests/ops/packed_gradients.hpp"
 #include "tests/ops/packed_support.hpp"
 
 using namespace nibble;
@@ -206,6 +207,33 @@ TEST_CASE("average pool is the fp32 sum in row-major order times one over the pi
             return d_z;
           });
     }
+}
+
+TEST_CASE("max pool hands the next stage the rows that it else gives its input, each once, although z is gone") {
+  for (const Shape& shape : {Shape{3, 15, 13, 39}, Shape{2, 32, 32, 64}}) {
+    const Tensor z = activations(shape, 11);
+    on_every_level([&] {
+      with_thread_counts([&] {
+        const auto collected = std::make_shared<Collected>(shape);
+        Tensor gradient;
+        for (const bool handed_over : {false, true}) {
+          Tape tape;
+          const Variable x(z, Grad::kWanted);
+          const Activated out =
+              max_pool_activate(&tape, x, 1, 1, nullptr, false, nullptr, handed_over ? collected : nullptr);
+          x.set_value(Tensor());
+          tape.backward(out.z, random_bf16(out.z.shape(), 12));
+          if (handed_over)
+            CHECK_FALSE(x.grad().defined());
+          else
+            gradient = x.grad();
+        }
+        CHECK(collected->each_once());
+        CHECK(collected->in_order);
+        CHECK(same_bytes(collected->rows, gradient));
+      });
+    });
+  }
 }
 
 TEST_CASE("pools do not depend on the number of threads") {

@@ -150,7 +150,7 @@ void rescale_stats(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const fl
 }
 
 void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* scale, Rows<bf16> out,
-                    Into into) {
+                    Into into, Store store) {
   over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
@@ -163,7 +163,7 @@ void scale_bf16_f32(const float* acc, int64_t ld, int64_t rows, int64_t n, const
         v[i] = V::load(acc + r * ld + k) * mul.v[i];
         if (into == Into::kAccumulate) v[i] = V::load(at(out, r, k)) + v[i];
       }
-      V::store_rounded(at(out, r, c), v);
+      V::store_rounded(at(out, r, c), v, store);
     }
   });
 }

@@ -77,10 +77,21 @@ void multiply_u8(const uint8_t* codes, const uint8_t* factor, int64_t n, uint8_t
   for (; i < n; ++i) One::multiply_bytes(codes + i, factor + i, out + i);
 }
 
-void max_rows_u8(const uint8_t* const* rows, int count, int64_t n, uint8_t* out) {
+void max_rows_u8(Rows<const uint8_t* const> rows, int count, int64_t pixels, int64_t n, Rows<uint8_t> out) {
+  constexpr int kWindow = 9;  // that no edge cuts: its rows stay in registers, where no store of bytes may change them
+  const bool whole = count == kWindow;
+  const uint8_t* taps[kWindow];
+  for (int r = 0; r < kWindow; ++r) taps[r] = rows.data[whole ? r : 0];
   int64_t i = 0;
-  for (; i + Wide::kBytes <= n; i += Wide::kBytes) Wide::max_bytes(rows, count, i, out + i);
-  for (; i < n; ++i) One::max_bytes(rows, count, i, out + i);
+  for (; i + Wide::kBytes <= n; i += Wide::kBytes)
+    for (int64_t p = 0; p < pixels; ++p) {
+      if (whole)
+        Wide::max_bytes(taps, kWindow, p * rows.stride + i, at(out, p, i));
+      else
+        Wide::max_bytes(rows.data, count, p * rows.stride + i, at(out, p, i));
+    }
+  for (; i < n; ++i)
+    for (int64_t p = 0; p < pixels; ++p) One::max_bytes(rows.data, count, p * rows.stride + i, at(out, p, i));
 }
 
 void f32_to_bf16(const float* x, int64_t n, bf16* out) {
