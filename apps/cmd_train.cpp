@@ -20,7 +20,7 @@ class Train : public Command {
   const char* examples() const override {
     return "  nibble train --data imagenette --out runs/a --precision w4a4-fl8 --image-size 128\n"
            "  nibble train --resume runs/a\n"
-           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.01\n"
+           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.005\n"
            "  nibble train --data DIR --preset paper --batch-size 64 --dry-run   # the published recipe";
   }
 

@@ -123,8 +123,10 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
 
 std::string ImageFolder::left_out() const {
   if (others_ == 0) return "";
-  return fmt::format("{}/<class>/: left out {} with a name not in .jpg, .jpeg or .png, such as {}", root_.string(),
-                     others_ == 1 ? "1 entry" : fmt::format("{} entries", others_), other_);
+  const std::string what = others_ == 1
+                               ? "1 entry that is no .jpg, .jpeg or .png file:"
+                               : fmt::format("{} entries that are no .jpg, .jpeg or .png files, such as", others_);
+  return fmt::format("{}/<class>/: left out {} {}", root_.string(), what, other_);
 }
 
 }  // namespace nibble

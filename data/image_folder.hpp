@@ -15,8 +15,8 @@ struct ImageFolderArgs {
 };
 
 /// Classes are the sub-folders in bytewise order of their names; images the regular files below them (links followed)
-/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and everything else is
-/// left out and counted.
+/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and what else lies in
+/// the class folders is left out and counted.
 /// Images are in bytewise order of "class/file", which every machine and language setting repeats.
 /// Errors   DataError: no such folder, no class folder, a class folder without images; DiskError: not readable,
 ///          or a link, where a class folder or an image may be, that leads nowhere.

@@ -110,12 +110,14 @@ int write_all(int fd, std::span<const std::byte> bytes) {
 
 namespace {
 
-/// Locks a new temporary file, which says that it is no leftover. False when it was taken for one before that and is
+/// Locks a new temporary file, which says that it is no leftover; false when it was taken for one before that and is
 /// gone. A file system without locks costs only the lock.
-bool claim(int fd) {
-  ::flock(fd, LOCK_EX);  // waits for remove_temporary_files alone, which holds it for the time of an unlink
+bool claim(int fd, const fs::path& name) {
+  // Waits for remove_temporary_files alone, which holds it for the time of an unlink.
+  while (::flock(fd, LOCK_EX) != 0 && errno == EINTR) {
+  }
   struct stat info {};
-  return ::fstat(fd, &info) != 0 || info.st_nlink > 0;
+  return ::lstat(name.c_str(), &info) == 0 || errno != ENOENT;
 }
 
 }  // namespace
@@ -127,17 +129,17 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     throw DiskError("cannot write '{}': {}", path_.string(),
                     S_ISDIR(there.st_mode) ? disk_reason(EISDIR)
                                            : "it is a device, a pipe or a socket, not a file; choose another name");
-  do {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-    temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
-      fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      return fd_ >= 0;
-    });
-    if (fd_ < 0) {
-      const int error_number = errno;
-      throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
-    }
-  } while (!claim(fd_));
+  temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
+    fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd_ < 0 || claim(fd_, name)) return fd_ >= 0;
+    ::close(std::exchange(fd_, -1));
+    errno = EEXIST;  // as good as taken: the next name
+    return false;
+  });
+  if (fd_ < 0) {
+    const int error_number = errno;
+    throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
+  }
 }
 
 AtomicFile::~AtomicFile() {
@@ -231,8 +233,10 @@ namespace {
 
 /// False, and it stays, when an AtomicFile of whichever process or container holds it: it is about to be put in place.
 bool remove_leftover(const fs::path& temporary) {
-  // A link cannot be opened so; nobody holds one.
-  const OwnedFd fd(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  // A link cannot be opened so; nobody holds one. For writing, where it may be: NFS locks no other descriptor.
+  int opened = ::open(temporary.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (opened < 0) opened = ::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  const OwnedFd fd(opened);
   if (fd.get() >= 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
   if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) {
     const int error_number = errno;

@@ -39,7 +39,7 @@ struct ChannelSums {
   int64_t count = 0;
 };
 
-/// y = bf16(acc * rescale), NHWC with rows rounded to 64 bytes, and its channel sums (of the rounded values).
+/// y = bf16(acc * rescale), NHWC with rows of round_stride, and its channel sums (of the rounded values).
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 

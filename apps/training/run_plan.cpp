@@ -59,19 +59,17 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
         "--calibrate-at gives step {}, within the warm-up of {:.0f} steps: bounds are taken from a model that "
         "still changes fast; calibrate later, or give fewer --warmup-epochs",
         p.quantized_from, warm_up));
-  // Below some hundred steps even the quickstart's small network learns little; ten are what a moving average of 0.1
-  // needs to forget where it began.
+  // Below some hundred steps even the quickstart's small network learns little; ten are about as far back as a moving
+  // average of 0.1 looks.
   constexpr int64_t kFewSteps = 100, kFewMaxima = 10;
   if (!resumed && p.steps < kFewSteps)
-    doubts.push_back(
-        fmt::format("the run has {}, {} an epoch: hardly enough to learn from; give more --epochs or a smaller "
-                    "--batch-size",
-                    counted(p.steps, "step"), p.steps_per_epoch));
+    doubts.push_back(fmt::format("the run has {}, {} an epoch: hardly enough to learn from; give more {}",
+                                 counted(p.steps, "step"), p.steps_per_epoch,
+                                 o.steps > 0 ? "--steps" : "--epochs or a smaller --batch-size"));
   else if (!resumed && p.quantized_from >= 0 && p.quantized_from < kFewMaxima)
     doubts.push_back(
-        fmt::format("activation bounds are fixed after {}, from few maxima; give more --epochs or a later "
-                    "--calibrate-at",
-                    counted(p.quantized_from, "step")));
+        fmt::format("activation bounds are fixed after {}, from few maxima; give more --{} or a later --calibrate-at",
+                    counted(p.quantized_from, "step"), o.steps > 0 ? "steps" : "epochs"));
   return doubts;
 }
 

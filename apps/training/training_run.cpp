@@ -46,7 +46,10 @@ void TrainingRun::open_folder() {
 void TrainingRun::start_fresh() {
   const TrainOptions& o = args_.options;
   Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
-  if (!args_.weights.empty()) take_weights(model);
+  if (!args_.weights.empty()) {
+    take_weights(model);
+    weights_sha256_ = sha256_of_file(args_.weights);
+  }
   trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(plan_.steps, plan_.steps_per_epoch));
 }
 
@@ -124,7 +127,7 @@ void TrainingRun::begin_loading() {
                                      .data = o.data,
                                      .decoder = data_.decoder,
                                      .weights = args_.weights,
-                                     .weights_sha256 = args_.weights.empty() ? "" : sha256_of_file(args_.weights),
+                                     .weights_sha256 = weights_sha256_,
                                      .first_step = done});
 }
 
@@ -169,10 +172,12 @@ void TrainingRun::diverged(const DivergedError& e, StepMeter& meter) {
   } catch (const Error& unwritten) {
     warn(unwritten.what());
   }
-  if (saved_at_ < 0) throw DivergedError("{}, in a new run (there is no checkpoint yet)", e.what());
-  const std::string good = store_->path_for(saved_at_).string();
-  throw DivergedError("{}, in a new run; it may start from the last checkpoint: --weights {}", e.what(),
-                      shell_quoted(good));
+  // The checkpoint of this step, if there is one, is the model that diverged.
+  std::vector<int64_t> kept = store_->steps();
+  std::erase_if(kept, [&](int64_t step) { return step >= trainer_->steps_done(); });
+  if (kept.empty()) throw DivergedError("{}, in a new run (there is no earlier checkpoint)", e.what());
+  throw DivergedError("{}, in a new run; it may start from the checkpoint before: --weights {}", e.what(),
+                      shell_quoted(store_->path_for(kept.back()).string()));
 }
 
 void TrainingRun::show(StepMeter& meter) const {

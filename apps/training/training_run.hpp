@@ -36,7 +36,8 @@ struct RunSummary {
   double images_per_second = 0;  // of the steps and of waiting for their images; no evaluations, no checkpoints
 };
 
-/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the last checkpoint.
+/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the
+/// checkpoint before.
 class TrainingRun {
  public:
   /// Opens the images and plans; makes nothing. Errors: those of open_run_data and plan_run.
@@ -92,6 +93,7 @@ class TrainingRun {
   EvaluationResult last_evaluation_;
   int64_t evaluated_at_ = -1;  // steps done at the last evaluation of this process
   int64_t saved_at_ = -1;
+  std::string weights_sha256_;  // of the given weights
   BadImageNames bad_images_;
 };
 

@@ -50,7 +50,7 @@ TEST_CASE("run plan: a run of few steps is doubted, and so are bounds from few o
     CHECK(all.size() <= 1);
     return all.empty() ? "" : all.front();
   };
-  CHECK(has(doubt(99, 20), "the run has 99 steps, 4 an epoch"));
+  CHECK(has(doubt(99, 20), "the run has 99 steps, 4 an epoch: hardly enough to learn from; give more --epochs or"));
   CHECK(has(doubt(1, -1), "the run has 1 step, "));
   CHECK(doubt(99, 20, true) == "");
   CHECK(doubt(100, 20) == "");
@@ -58,6 +58,9 @@ TEST_CASE("run plan: a run of few steps is doubted, and so are bounds from few o
   CHECK(doubt(100, -1) == "");
   CHECK(has(doubt(100, 9), "fixed after 9 steps"));
   CHECK(doubt(100, 9, true) == "");
+  o.steps = 1;  // then epochs do not count
+  CHECK(has(doubt(99, 20), "give more --steps"));
+  CHECK(has(doubt(100, 9), "give more --steps"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// ImageFolder and the wrappers.
+// ImageFolder and Subset.
 #include "data/dataset.hpp"
 
 #include <doctest/doctest.h>
@@ -68,7 +68,7 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
   CHECK(set.decoder() != Decoder::auto_);
   // a/: notes.txt, jpg, folder.jpg and notes.md, which nobody looks at; hidden ones are left out in silence.
   CHECK(set.left_out() ==
-        root + "<class>/: left out 4 entries with a name not in .jpg, .jpeg or .png, such as a/folder.jpg");
+        root + "<class>/: left out 4 entries that are no .jpg, .jpeg or .png files, such as a/folder.jpg");
 }
 
 TEST_CASE("a class or an image that cannot be looked at is a disk error that names it, not left out") {
