@@ -36,8 +36,8 @@ struct RunSummary {
   double images_per_second = 0;  // of the steps and of waiting for their images; no evaluations, no checkpoints
 };
 
-/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming the
-/// checkpoint before.
+/// Throws InterruptedError after saving when a signal asked to stop, DivergedError naming a checkpoint
+/// before it.
 class TrainingRun {
  public:
   /// Opens the images and plans; makes nothing. Errors: those of open_run_data and plan_run.
