@@ -1,6 +1,7 @@
 // nibble bench train|infer
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -8,12 +9,16 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
+#include "apps/median.hpp"
 #include "apps/options.hpp"
 #include "apps/profile.hpp"
+#include "engine/block_cache.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
 #include "engine/rng.hpp"
+#include "engine/version.hpp"
+#include "nn/network_json.hpp"
 #include "nn/runtime/executor.hpp"
 
 namespace nibble::apps {
@@ -22,16 +27,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kNever = 1 << 30;  // calibration is done between the phases
+
 /// One measured phase.
 struct Phase {
   std::string name;
   double median_seconds = 0, best_seconds = 0, all_seconds = 0;
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 /// Zones are on while it measures: about 100 ns each, some thousand a step.
 Phase measure(const std::string& name, int64_t repeats, const std::function<void()>& body) {
@@ -48,7 +50,13 @@ Phase measure(const std::string& name, int64_t repeats, const std::function<void
           std::accumulate(times.begin(), times.end(), 0.0)};
 }
 
-/// Peak resident memory of the process in bytes, 0 where the system does not say.
+/// From here on the peak is a new one: that of what comes, not of what was. Where the system refuses, it stays.
+void begin_peak_memory() {
+  release_kept_blocks();
+  std::ofstream("/proc/self/clear_refs") << '5';
+}
+
+/// Peak resident memory of the process in bytes since begin_peak_memory(), 0 where the system does not say.
 int64_t peak_memory() {
   FILE* f = std::fopen("/proc/self/status", "r");
   char line[256];
@@ -88,21 +96,17 @@ class Bench : public Command {
   int run() override {
     apply_threads(threads_);
     resolve_texts(texts_, options_.network);
+    if (what_ != "train" && what_ != "infer") throw UsageError("nibble bench measures train or infer, not '{}'", what_);
+    if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
+    if (what_ == "train") options_.validate();
+    if (options_.batch_size < 1 || options_.batch_size > 65536)
+      throw UsageError("--batch-size is {}; use 1 to 65536", options_.batch_size);
     if (profile_) {
       bandwidth_ = measure_memory_bandwidth();
       peaks_ = measure_mac_peaks();
     }
-    if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
-    if (what_ == "train") {
-      options_.validate();
-      bench_train();
-    } else if (what_ == "infer") {
-      if (options_.batch_size < 1 || options_.batch_size > 65536)
-        throw UsageError("--batch-size is {}; use 1 to 65536", options_.batch_size);
-      bench_infer();
-    } else {
-      throw UsageError("nibble bench measures train or infer, not '{}'", what_);
-    }
+    begin_peak_memory();
+    what_ == "train" ? bench_train() : bench_infer();
     return 0;
   }
 
@@ -120,17 +124,18 @@ class Bench : public Command {
     const Network net = build_resnet(options_.network);
     TrainOptions o = options_;
     o.lr = 1e-4;  // synthetic labels teach nothing; only the time matters
-    o.calibrate_at = 1e6;
-    Trainer before(make_model(net, {.seed = 0, .zero_last_gamma = true}), o.trainer(1 << 20, 1 << 20));
+    o.calibrate_at = kNever;
+    Trainer trainer(make_model(net, {.seed = 0, .zero_last_gamma = true}), o.trainer(kNever, kNever));
     const Tensor x = images();
     std::vector<int32_t> labels(static_cast<size_t>(o.batch_size));
     for (size_t i = 0; i < labels.size(); ++i)
       labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);
     report(net, measure(net.quantizers.empty() ? "train" : "train before calibration", repeats_,
-                        [&] { before.step(x, labels); }));
+                        [&] { trainer.step(x, labels); }));
     if (net.quantizers.empty()) return;
-    calibrate(before.model());
-    report(net, measure("train after calibration", repeats_, [&] { before.step(x, labels); }));
+    calibrate(trainer.model());
+    begin_peak_memory();
+    report(net, measure("train after calibration", repeats_, [&] { trainer.step(x, labels); }));
   }
 
   void bench_infer() {
@@ -163,6 +168,16 @@ class Bench : public Command {
       j["arch"] = options_.network.arch;
       j["width"] = options_.network.width;
       j["precision"] = options_.network.precision;
+      j["classes"] = options_.network.classes;
+      if (what_ == "train") j["shard"] = options_.shard;
+      j["granularity"] = name_of(options_.network.granularity);
+      j["per_channel_by"] = name_of(options_.network.per_channel_by);
+      j["quant_mode"] = name_of(options_.network.mode);
+      j["quant_scheme"] = name_of(options_.network.scheme);
+      j["repeats"] = repeats_;
+      j["version"] = version();
+      j["cpu"] = cpu_features().brand;
+      j["time"] = utc_now();
       j["isa"] = std::string(name_of(active_isa()));
       j["threads"] = threads();
       j["peak_memory_bytes"] = peak_memory();

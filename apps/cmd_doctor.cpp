@@ -10,6 +10,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/inference_probe.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
@@ -222,6 +223,20 @@ class Doctor : public Command {
                       rate(probe["bf16"]), rate(probe["w8a8"]), rate(probe["w4a4-fl8"])));
   }
 
+  /// Speed of the served network asked for; empty for fake mode, which is not served.
+  static std::string estimate_inference(const NetworkOptions& network, nlohmann::ordered_json& e) {
+    if (network.mode == QuantMode::kFake) return "";
+    Executor executor(untrained_model(network));
+    LatencyProbe probe(executor, network.image_size);
+    probe.visit(0.5, 1);  // one call counts: 32 images take seconds on the scalar level
+    const Latency latency = probe.result();
+    const double rate = 1000 / latency.batch32_ms_per_image;
+    e["inference_batch1_ms"] = latency.batch1_ms;
+    e["inference_images_per_second"] = rate;
+    return fmt::format("\ninference: {} img/s in batches of 32, {:.1f} ms an image alone", rate_text(rate),
+                       latency.batch1_ms);
+  }
+
   /// Speed of the network asked for, and with --data the time of a whole run, from real steps.
   std::string estimate_run(nlohmann::ordered_json& j) const {
     const TrainOptions& o = options_;
@@ -238,6 +253,7 @@ class Doctor : public Command {
     std::string text =
         fmt::format("training {} x{} {}, {} px, batch {}: {} img/s before calibration, {} after", n.arch, n.width,
                     n.precision, n.image_size, o.batch_size, rate_text(1 / image.before), rate_text(1 / image.after));
+    text += estimate_inference(n, e);
     if (data_.empty()) return text + "; with --data also the time of a run";
     const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
     if (images.size() < o.batch_size) {

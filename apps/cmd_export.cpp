@@ -7,10 +7,9 @@
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
-#include "apps/training/run_note.hpp"
+#include "apps/served_export.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
-#include "nn/runtime/verify_served.hpp"
 
 namespace nibble::apps {
 
@@ -39,12 +38,7 @@ class Export : public Command {
     if (fs::equivalent(path, out_, ignored))
       throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
     refuse_to_replace_other_files();
-    ServedModel served = make_served(checkpoint.model);
-    served.class_names = checkpoint.class_names;
-    served.notes["steps"] = std::to_string(checkpoint.steps_done);
-    if (const std::string decoder = decoder_of(checkpoint); !decoder.empty()) served.notes["decoder"] = decoder;
-    const ServedFileSizes sizes =
-        save_served(out_, served, [&](const fs::path& written) { verify_served(checkpoint.model, written); });
+    const auto [served, sizes] = export_served(checkpoint, out_);
     if (json_)
       print_json(served, sizes);
     else
@@ -53,15 +47,6 @@ class Export : public Command {
   }
 
  private:
-  /// Which JPEG decoder read its training images; empty where nobody noted it (a checkpoint of another program).
-  static std::string decoder_of(const Checkpoint& checkpoint) {
-    try {
-      return parse_run_note(checkpoint.run, "").decoder;
-    } catch (const ModelError&) {
-      return "";
-    }
-  }
-
   /// Only a served model gives way to a served model: the folder of a run is full of other files.
   void refuse_to_replace_other_files() const {
     std::error_code none;

@@ -7,6 +7,8 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
+#include "apps/options.hpp"
+#include "engine/cpu.hpp"
 #include "nn/network_json.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "ops/kernels/table.hpp"
@@ -115,21 +117,23 @@ class Inspect : public Command {
 
   const char* notes() const override {
     return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the bounds that\n"
-           "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all "
-           "occur,\n"
-           "zero and top the shares of code 0 and of the highest, counted on up to 64 validation images before\n"
-           "the last evaluation of its training; product is the kernel: u8s4 multiplies 8-bit activations by\n"
-           "4-bit weights, bf16 is not quantized, fake (--quant-mode fake)\n"
-           "multiplies dequantized values, and its bytes are those that codes would take. Where no evaluation has\n"
-           "counted the codes, their columns are '-', and --json leaves clipped_share and code_counts out.";
+           "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all\n"
+           "occur, zero and top the shares of code 0 and of the highest, counted on up to 64 validation images\n"
+           "before the last evaluation of its training; product is the kernel, of the level that the last line\n"
+           "names: u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized, fake (--quant-mode\n"
+           "fake) multiplies dequantized values, and its bytes are those that codes would take. Where no\n"
+           "evaluation has counted the codes, their columns are '-', and --json leaves clipped_share and\n"
+           "code_counts out.";
   }
 
   void declare(CLI::App& app) override {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
     add_flag(app, "--json", json_, "print one JSON object");
+    declare_threads(app, threads_);
   }
 
   int run() override {
+    apply_threads(threads_);
     const LoadedModel model = load_model(model_);
     const Subject subject = subject_of(model);
     const std::vector<std::optional<double>> zero_weights = zero_weights_of(model);
@@ -182,6 +186,7 @@ class Inspect : public Command {
     j["image_size"] = o.image_size;
     j["classes"] = o.classes;
     j["calibrated"] = m.calibrated();
+    j["isa"] = std::string(name_of(active_isa()));
     j["layers"] = nlohmann::ordered_json::array();
     for (const Row& r : rows) {
       j["layers"].push_back({{"name", r.name},
@@ -223,13 +228,15 @@ class Inspect : public Command {
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
     const NetworkOptions& o = m.network.options;
-    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}{}", o.arch, o.width, o.precision, o.image_size, o.classes,
-                      scales_text(m.network), quirks_text(o), is_servable(m.network) ? "" : ", fake quantization",
-                      m.calibrated() || m.network.quantizers.empty() ? "" : ", not calibrated yet"));
+    print(fmt::format(
+        "{} x{} {}, {} px, {} classes{}{}{}{}; kernels: {}", o.arch, o.width, o.precision, o.image_size, o.classes,
+        scales_text(m.network), quirks_text(o), is_servable(m.network) ? "" : ", fake quantization",
+        m.calibrated() || m.network.quantizers.empty() ? "" : ", not calibrated yet", name_of(active_isa())));
   }
 
   std::string model_;
   bool json_ = false;
+  int64_t threads_ = 0;
 };
 
 }  // namespace

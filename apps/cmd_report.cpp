@@ -5,6 +5,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/options.hpp"
 #include "apps/report/run_report.hpp"
 #include "nn/atomic_file.hpp"
 
@@ -22,9 +23,11 @@ class Report : public Command {
     add_option(app, "RUN", run_, "run folder, finished or not").required();
     add_option(app, "--out", out_, "the page to write (default: RUN/report.html)");
     add_flag(app, "--json", json_, "print one JSON object: the page written, and its bytes");
+    declare_threads(app, threads_);
   }
 
   int run() override {
+    apply_threads(threads_);
     const std::filesystem::path out =
         out_.empty() ? std::filesystem::path(run_) / "report.html" : std::filesystem::path(out_);
     refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
@@ -38,6 +41,7 @@ class Report : public Command {
  private:
   std::string run_, out_;
   bool json_ = false;
+  int64_t threads_ = 0;
 };
 
 }  // namespace

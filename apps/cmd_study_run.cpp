@@ -6,6 +6,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/options.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/point_json.hpp"
 #include "apps/study/study_run.hpp"
@@ -111,11 +112,9 @@ class StudyRunCommand : public Command {
       total += e.seconds;
     }
     const std::string text =
-        format_table(rows) + fmt::format(
-                                 "\n{}, about {} to go (steps still to train, by a probe; evaluations come on "
-                                 "top){}",
-                                 counted(static_cast<int64_t>(estimates.size()), "point"), duration(total),
-                                 overrides_text() + preset_text());
+        format_table(rows) + fmt::format("\n{}, about {} to go (what is still to train and to evaluate, by a probe){}",
+                                         counted(static_cast<int64_t>(estimates.size()), "point"), duration(total),
+                                         layers_text() + preset_text());
     args_.dry_run ? print(text) : message(text);
   }
 
@@ -125,25 +124,22 @@ class StudyRunCommand : public Command {
   }
 
   /// The layers that every point has at a precision of their own.
-  std::string overrides_text() const {
-    std::string text;
-    for (const PrecisionOverride& o : recipe_.options.network.overrides)
-      text += fmt::format("{}{} {}", text.empty() ? "\nin all points: " : ", ", o.layer, precision_text(o.precision));
-    return text;
+  std::string layers_text() const {
+    const std::string text = overrides_text(recipe_.options.network.overrides);
+    return text.empty() ? "" : "\nin all points: " + text;
   }
 
   /// `[layers]` hold for every point, also for those that others are compared with.
   void warn_of_mixed_bf16(const StudyPlan& plan) const {
-    std::vector<std::string> layers;
-    for (const PrecisionOverride& o : recipe_.options.network.overrides)
-      if (o.precision != Precision{}) layers.push_back(o.layer + " " + precision_text(o.precision));
-    if (layers.empty() ||
+    std::vector<PrecisionOverride> quantized = recipe_.options.network.overrides;
+    std::erase_if(quantized, [](const PrecisionOverride& o) { return o.precision == Precision{}; });
+    if (quantized.empty() ||
         std::none_of(plan.points.begin(), plan.points.end(), [](const StudyPoint& p) { return p.precision == "bf16"; }))
       return;
     warn(
         fmt::format("[layers] of the recipe hold for every point, so the bf16 points are not all bf16 ({}), and the "
                     "report compares with them as they are",
-                    fmt::join(layers, ", ")));
+                    overrides_text(quantized)));
   }
 
   nlohmann::ordered_json plan_json(const std::vector<PointEstimate>& estimates) const {

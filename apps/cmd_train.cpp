@@ -72,7 +72,7 @@ class Train : public Command {
     if (!resume_.empty() && !weights_.empty())
       throw UsageError("--resume continues from the run's own checkpoint; leave --weights away");
     if (!resume_.empty()) {
-      RunFolder::resume(resume_);  // says what is missing in a folder that is no run
+      RunFolder::require_run(resume_);
       refuse_changed_options();
     }
     const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
@@ -107,6 +107,9 @@ class Train : public Command {
     j["steps"] = p.steps;
     j["steps_per_epoch"] = p.steps_per_epoch;
     j["quantized_from"] = p.quantized_from;
+    j["layers"] = nlohmann::ordered_json::object();
+    for (const PrecisionOverride& o : arguments_.options.network.overrides)
+      j["layers"][o.layer] = precision_text(o.precision);
     if (const nlohmann::ordered_json preset = arguments_.preset_json(); !preset.is_null()) j["preset"] = preset;
     return j;
   }
@@ -127,9 +130,10 @@ class Train : public Command {
       return;
     }
     const bool trained = s.images_per_second > 0;  // not when a finished run is asked for its result again
-    print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {}{}", s.evaluation.top1_percent(),
+    print(fmt::format("done: top1 {:.2f}  top5 {:.2f}  loss {:.3f}  {} steps  {}{}{}", s.evaluation.top1_percent(),
                       s.evaluation.top5_percent(), s.evaluation.loss, s.steps,
-                      trained ? fmt::format("{:.1f} img/s  ", s.images_per_second) : "", out));
+                      trained ? fmt::format("{:.1f} img/s  ", s.images_per_second) : "",
+                      s.skipped > 0 ? counted(s.skipped, "unreadable image") + " replaced  " : "", out));
     if (s.exportable)
       print(fmt::format("next: nibble export {} --out model.safetensors", shell_quoted(out + "/latest")));
   }

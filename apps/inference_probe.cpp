@@ -1,9 +1,9 @@
 #include "apps/inference_probe.hpp"
 
-#include <algorithm>
 #include <chrono>
 #include <vector>
 
+#include "apps/median.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
@@ -32,13 +32,6 @@ void time_calls(Executor& executor, const Tensor& images, double seconds, size_t
   }
 }
 
-double median_ms(std::vector<double> seconds) {
-  if (seconds.empty()) return 0;
-  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return 1000 * *middle;
-}
-
 }  // namespace
 
 ServedModel untrained_model(const NetworkOptions& options) {
@@ -58,8 +51,8 @@ void LatencyProbe::visit(double seconds, size_t calls) {
 }
 
 Latency LatencyProbe::result() const {
-  return {.batch1_ms = median_ms(one_seconds_),
-          .batch32_ms_per_image = median_ms(batch_seconds_) / kBatch,
+  return {.batch1_ms = 1000 * median(one_seconds_),
+          .batch32_ms_per_image = 1000 * median(batch_seconds_) / kBatch,
           .threads = threads(),
           .cpu = cpu_features().brand,
           .isa = std::string(name_of(active_isa())),

@@ -17,7 +17,8 @@ struct LoadedModel {
   std::string path;
   ModelFileKind kind = ModelFileKind::kServed;
   std::optional<Checkpoint> checkpoint;  // kind kCheckpoint
-  std::shared_ptr<Executor> executor;    // none for a calibrated fake-mode checkpoint, which runs through its modules
+  std::shared_ptr<Executor>
+      executor;  // none for a fake-mode checkpoint with quantizers, which runs through its modules
   std::vector<std::string> class_names;
   Network network;
   RunModel run;
@@ -28,7 +29,7 @@ struct LoadedModel {
 /// ModelError (exit 4) when the file is missing, damaged or of another kind.
 LoadedModel load_model(const std::string& path);
 
-/// Executor or modules for a model in training.
+/// Executor or modules for a model in training, which must outlive the result and not change.
 RunModel runner_for(const Model& model);
 
 }  // namespace nibble::apps

@@ -76,6 +76,13 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
   options.scheme = quant_scheme_from(texts.quant_scheme);
 }
 
+std::string overrides_text(const std::vector<PrecisionOverride>& overrides) {
+  std::string text;
+  for (const PrecisionOverride& o : overrides)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", o.layer, precision_text(o.precision));
+  return text;
+}
+
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group) {
   for (const OptionField& field : fields) {
     std::visit(

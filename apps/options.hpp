@@ -35,6 +35,9 @@ std::vector<OptionField> training_fields(TrainOptions& options);
 /// Turns the texts into the options' enumerations; UsageError.
 void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
 
+/// "layer1.0.conv1 w8a8, layer3.0.conv2 bf16"; empty for none.
+std::string overrides_text(const std::vector<PrecisionOverride>& overrides);
+
 /// Declares every field as --name on the command line.
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group);
 

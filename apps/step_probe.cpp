@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "apps/console.hpp"
+#include "apps/median.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
 #include "nn/trainer.hpp"
@@ -32,14 +33,13 @@ PhaseSeconds probe_step(const TrainOptions& options) {
     labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);
   Trainer trainer(make_model(build_resnet(o.network), {.seed = 0, .zero_last_gamma = true}), o.trainer(kNever, kNever));
   const auto seconds_per_image = [&] {
-    std::vector<double> times;  // the median: the fastest step promises more than a shared machine holds
+    std::vector<double> times;  // their median: the fastest step promises more than a shared machine holds
     while (times.size() < 3 && (times.empty() || times.back() < kLongEnough)) {
       const auto began = std::chrono::steady_clock::now();
       trainer.step(x, labels);
       times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     }
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2] / static_cast<double>(n);
+    return median(times) / static_cast<double>(n);
   };
   PhaseSeconds seconds;
   seconds.before = seconds.after = seconds_per_image();

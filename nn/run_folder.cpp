@@ -167,12 +167,16 @@ RunFolder RunFolder::create(const fs::path& path) {
   return run;
 }
 
-RunFolder RunFolder::resume(const fs::path& path) {
+void RunFolder::require_run(const fs::path& path) {
   std::error_code ignored;  // path_exists has said it
   if (!path_exists(path) || !fs::is_directory(path, ignored))
     throw UsageError("'{}' is not a run folder, there is no such directory; check the path", path.string());
   if (!path_exists(path / "config.resolved.toml"))
     throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", path.string());
+}
+
+RunFolder RunFolder::resume(const fs::path& path) {
+  require_run(path);
   return RunFolder(path, std::make_shared<FolderLock>(path, kBusy));
 }
 

@@ -75,7 +75,9 @@ class RunFolder {
   /// Makes the folder (and parents) for a new run. UsageError when it holds a run already or what is left of
   /// one, or when another process trains in it; DiskError when it cannot be made.
   static RunFolder create(const std::filesystem::path& path);
-  /// Opens an existing run. UsageError when it is none (with what is missing) or another process trains in it.
+  /// UsageError when there is no run at `path`, with what is missing. Writes and locks nothing.
+  static void require_run(const std::filesystem::path& path);
+  /// Opens an existing run. UsageError when it is none (require_run) or another process trains in it.
   static RunFolder resume(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }

@@ -124,7 +124,7 @@ class LayerPacking {
   }
 
   void to_bf16_rows(const Slice& from, bf16* to) const {
-    const int64_t k = layer_.shape.k(), ic = layer_.shape.ic;
+    const int64_t k = layer_.shape.k();
     const auto& ew = kernels::active().ew;
     if (from.codes == nullptr) {
       ew.f32_to_bf16(args_.weights.data<float>() + from.first * k, from.count * k, to);
@@ -136,8 +136,7 @@ class LayerPacking {
     }
     const std::vector<float>& scale = ready_ != nullptr ? ready_->scale : scale_;
     for (int64_t i = 0; i < from.count * k; ++i) {
-      const float value = static_cast<float>(from.codes[i]) / scale[static_cast<size_t>(from.first + i / k)];
-      to[i] = to_bf16(fold().empty() ? value : value / fold()[static_cast<size_t>(i % ic)]);
+      to[i] = to_bf16(static_cast<float>(from.codes[i]) / scale[static_cast<size_t>(from.first + i / k)]);
     }
   }
 

@@ -1,5 +1,7 @@
 #include "ops/machine_probe.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -25,8 +27,7 @@ double seconds_of(const Body& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
-constexpr int64_t kFloats = int64_t{1} << 24;  // 64 MiB an array: twice the 32 MiB third-level cache of a Zen 3 die
-constexpr int64_t kPart = int64_t{1} << 18;    // 1 MiB a task
+constexpr int64_t kPart = int64_t{1} << 18;  // floats: 1 MiB a task
 
 }  // namespace
 
@@ -59,19 +60,26 @@ MacPeaks largest(const MacPeaks& a, const MacPeaks& b) {
   return out;
 }
 
+int64_t bytes_beyond_caches() {
+  const auto cache = static_cast<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE));
+  return std::clamp<int64_t>(2 * cache, int64_t{64} << 20, int64_t{256} << 20) / (int64_t{1} << 20) *
+         (int64_t{1} << 20);
+}
+
 MemoryBandwidth measure_memory_bandwidth() {
   // Not tensors: the block cache would keep their memory.
-  const auto arrays = std::make_unique_for_overwrite<float[]>(3 * kFloats);
-  std::vector<float> sum(kFloats / kPart);
-  float *a = arrays.get(), *b = a + kFloats, *c = b + kFloats;
-  const auto by_parts = [](const auto& body) { parallel_for(kFloats / kPart, [&](int64_t i) { body(i, i * kPart); }); };
+  const int64_t floats = bytes_beyond_caches() / int64_t{sizeof(float)};
+  const auto arrays = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(3 * floats));
+  std::vector<float> sum(static_cast<size_t>(floats / kPart));
+  float *a = arrays.get(), *b = a + floats, *c = b + floats;
+  const auto by_parts = [&](const auto& body) { parallel_for(floats / kPart, [&](int64_t i) { body(i, i * kPart); }); };
   by_parts([&](int64_t, int64_t at) {  // touched by the threads that will use it
     for (float* array : {a, b, c}) std::fill_n(array + at, kPart, 1.0f);
   });
   const auto best_rate = [&](int64_t bytes_per_float, const auto& body) {
     double best = 0;
     for (int i = 0; i < 3; ++i)
-      best = std::max(best, static_cast<double>(bytes_per_float * kFloats) / seconds_of([&] { by_parts(body); }));
+      best = std::max(best, static_cast<double>(bytes_per_float * floats) / seconds_of([&] { by_parts(body); }));
     return best;
   };
   MemoryBandwidth found;

@@ -18,13 +18,17 @@ MacPeaks measure_mac_peaks();
 double measure_mac_peak(MacUnit unit);
 MacPeaks largest(const MacPeaks& a, const MacPeaks& b);
 
-/// Bytes a second of all threads() threads together, on arrays that do not fit any cache.
+/// Size of an array that the caches cannot hold: twice the third level, 64 to 256 MiB (servers have 32 to 105 MiB of
+/// it; a machine that says nothing gets 64), whole MiB.
+int64_t bytes_beyond_caches();
+
+/// Bytes a second of all threads() threads together, on arrays of bytes_beyond_caches().
 struct MemoryBandwidth {
   double read = 0;
   double read_write = 0;  // in place: half of the bytes each way
   double triad = 0;       // two arrays read, a third written past the caches (STREAM's kernel)
 };
-/// The best of a few passes.  Cost: about 0.3 s and 192 MiB, given back.
+/// The best of a few passes.  Cost: about 0.3 s and three such arrays, given back.
 MemoryBandwidth measure_memory_bandwidth();
 
 }  // namespace nibble

@@ -114,7 +114,7 @@ void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold,
       const float b = ew.absmax(row(t), f, ic);
       bound = b > bound || b != b ? b : bound;
     }
-    if (!(bound <= 3.0e38f))
+    if (!(bound <= kLargestBound))
       throw DivergedError("weights of {}, output channel {}, are not finite; lower --lr or set --clip-grad-norm", layer,
                           o);
     *scale = top / (bound + kBoundEpsilon);

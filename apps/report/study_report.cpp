@@ -372,14 +372,15 @@ void add_layer_costs(Page& page, const Groups& groups) {
 }
 
 void add_quantizers(Page& page, const std::vector<PointResult>& points) {
-  const auto counted_codes = [](const PointResult& p) {
-    return std::any_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.usage.total > 0; });
+  const auto known = [](const PointResult& p) {
+    return std::any_of(p.layers.begin(), p.layers.end(),
+                       [](const PointLayer& l) { return l.bound_max > 0 || l.usage.total > 0; });
   };
   const auto quantizes = [](const PointResult& p) {
     return std::any_of(p.layers.begin(), p.layers.end(), [](const PointLayer& l) { return l.activation_bits < 16; });
   };
   page.heading("What the quantizers do");
-  if (std::none_of(points.begin(), points.end(), counted_codes)) {
+  if (std::none_of(points.begin(), points.end(), known)) {
     page.paragraph(std::any_of(points.begin(), points.end(), quantizes)
                        ? "The use of the codes was not counted."
                        : "No finished model quantizes its activations.");
@@ -387,7 +388,7 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
   }
   page.paragraph(layer_table_caption());
   for (const PointResult& p : points) {
-    if (!counted_codes(p)) continue;
+    if (!known(p)) continue;
     page.open_details(p.name).table(layer_table(p.layers), "").close_details();
   }
 }

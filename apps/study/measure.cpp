@@ -9,6 +9,7 @@
 #include "apps/inference_probe.hpp"
 #include "apps/model_input.hpp"
 #include "apps/report/run_report.hpp"
+#include "apps/served_export.hpp"
 #include "apps/signals.hpp"
 #include "data/subset.hpp"
 #include "engine/cpu.hpp"
@@ -16,7 +17,6 @@
 #include "engine/parallel.hpp"
 #include "engine/version.hpp"
 #include "nn/run_folder.hpp"
-#include "nn/runtime/served_file.hpp"
 #include "nn/study/point_layers.hpp"
 
 namespace nibble::apps {
@@ -24,13 +24,6 @@ namespace nibble::apps {
 namespace {
 
 constexpr size_t kKeptSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB a point
-
-uint64_t write_served(const Checkpoint& checkpoint, const std::string& run) {
-  ServedModel served = make_served(checkpoint.model);
-  served.class_names = checkpoint.class_names;
-  served.notes["steps"] = std::to_string(checkpoint.steps_done);
-  return save_served(std::filesystem::path(run) / "served.safetensors", served).file_bytes;
-}
 
 Accuracy accuracy_of(const EvaluationResult& r) {
   return {.top1 = r.top1_percent(), .top5 = r.top5_percent(), .loss = r.loss, .images = r.images};
@@ -69,16 +62,30 @@ Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
   return accuracy_of(report.result);
 }
 
+/// The different texts of all sessions, in their order: a run may go on with another machine or version.
+std::string over_sessions(const std::vector<RunSession>& sessions, std::string RunSession::*field,
+                          const std::string& now) {
+  std::vector<std::string> seen;
+  for (const RunSession& s : sessions)
+    if (!(s.*field).empty() && std::find(seen.begin(), seen.end(), s.*field) == seen.end()) seen.push_back(s.*field);
+  return seen.empty() ? now : fmt::format("{}", fmt::join(seen, ", then "));
+}
+
+/// Of the processes that trained it, as the run noted them; this process, which measures, may be on another machine.
 Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
+  const std::vector<RunSession>& sessions = facts.sessions;
   Provenance p{.command = fmt::format("nibble train --config config.resolved.toml --out {}", args.point.name()),
                .config = facts.config,
-               .version = version(),
-               .cpu = cpu_features().brand,
-               .isa = std::string(name_of(active_isa())),
+               .version = over_sessions(sessions, &RunSession::version, version()),
+               .cpu = over_sessions(sessions, &RunSession::cpu, cpu_features().brand),
+               .isa = over_sessions(sessions, &RunSession::isa, std::string(name_of(active_isa()))),
                .threads = threads(),
-               .started = facts.sessions.empty() ? "" : facts.sessions.front().started,
+               .started = sessions.empty() ? "" : sessions.front().started,
                .seconds = 0};
-  for (const RunSession& s : facts.sessions) p.seconds += std::max(0.0, s.seconds);
+  // The note is read as it stands; what is no number of threads does not count.
+  if (!sessions.empty() && sessions.back().threads >= 1 && sessions.back().threads <= 65536)
+    p.threads = static_cast<int64_t>(sessions.back().threads);
+  for (const RunSession& s : sessions) p.seconds += std::max(0.0, s.seconds);
   return p;
 }
 
@@ -124,7 +131,8 @@ PointResult measure_point(const MeasureArgs& args) {
   p.layers = point_layers(model.checkpoint->model);
   p.provenance = provenance_of(facts, args);
   if (model.executor == nullptr || network.mode == QuantMode::kFake) return p;
-  p.served_bytes = write_served(*model.checkpoint, args.run);
+  p.served_bytes =
+      export_served(*model.checkpoint, std::filesystem::path(args.run) / "served.safetensors").sizes.file_bytes;
   p.latency = measure_latency(*model.executor, network.image_size);
   return p;
 }

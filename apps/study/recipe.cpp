@@ -1,6 +1,7 @@
 #include "apps/study/recipe.hpp"
 
 #include "apps/train_arguments.hpp"
+#include "apps/training/run_note.hpp"
 #include "engine/error.hpp"
 
 namespace nibble::apps {
@@ -13,7 +14,8 @@ const std::set<std::string>& varied_options() {
 ConfigDifference recipe_difference(const std::string& recipe, const std::string& other,
                                    const std::set<std::string>& ignored) {
   std::set<std::string> names = ignored;
-  names.insert({"data", "loader-threads", "keep", "save-every"});
+  names.insert(changeable_on_resume().begin(), changeable_on_resume().end());
+  names.erase("decoder");  // points of different decoders do not compare, unless one does not say which it was
   const ConfigDifference d = first_difference(recipe, other, names);
   if (d.name != "decoder" || (d.first != "'auto'" && d.second != "'auto'")) return d;
   names.insert(d.name);

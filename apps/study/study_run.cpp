@@ -9,6 +9,7 @@
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
+#include "apps/inference_probe.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
 #include "apps/study/recipe.hpp"
@@ -206,6 +207,7 @@ StudyData StudyRun::describe_data() {
   const RunPlan p = run.plan();
   recipe_.options.network.classes = p.classes;
   steps_ = p.steps;
+  steps_per_epoch_ = p.steps_per_epoch;
   return {run.training_set()->class_names(), p.train_images, p.validation_images};
 }
 
@@ -232,10 +234,26 @@ PointState StudyRun::state_of(const StudyPoint& point) const {
 
 StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
   set_point({precision, width, 0});
-  return {static_cast<double>(cost_of(build_resnet(recipe_.options.network)).total.macs), probe_step(recipe_.options)};
+  const NetworkOptions& network = recipe_.options.network;
+  Sample sample{static_cast<double>(cost_of(build_resnet(network)).total.macs), probe_step(recipe_.options), 0};
+  if (network.mode == QuantMode::kFake) return sample;
+  Executor executor(untrained_model(network));
+  LatencyProbe latency(executor, network.image_size);
+  latency.visit(0.1, 1);
+  sample.evaluate = latency.result().batch32_ms_per_image / 1000;
+  return sample;
 }
 
-/// Seconds of the steps that a point still has to do, between those of the narrowest and the widest network.
+/// Of the evaluations behind epochs to come, and of the training images at the end.
+int64_t StudyRun::images_to_evaluate(int64_t steps_done) const {
+  int64_t evaluations = 1;  // behind the last step, also when all are done: a resumed run asks once more
+  if (const int64_t every = recipe_.options.eval_every * steps_per_epoch_; every > 0 && steps_done < steps_)
+    evaluations += (steps_ - 1) / every - steps_done / every;
+  const int64_t limit = plan_.train_eval_images, train = plan_.data.train_images;
+  return evaluations * plan_.data.validation_images + (limit > 0 ? std::min(limit, train) : train);
+}
+
+/// Seconds of what a point still has to do, between those of the narrowest and the widest network.
 double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const {
   const double part = high.macs > low.macs ? (macs - low.macs) / (high.macs - low.macs) : 0;
   const double batch = static_cast<double>(recipe_.options.batch_size);
@@ -247,7 +265,9 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
                        .probe = {.before = step(&PhaseSeconds::before), .after = step(&PhaseSeconds::after)}});
   const std::vector<int64_t> saved =
       path_exists(config_of(point)) ? CheckpointStore(folder_of(point), 1).steps() : std::vector<int64_t>();
-  return pace.seconds_left(saved.empty() ? 0 : saved.back());
+  const int64_t done = saved.empty() ? 0 : saved.back();
+  const double evaluate = low.evaluate + part * (high.evaluate - low.evaluate);
+  return pace.seconds_left(done) + evaluate * static_cast<double>(images_to_evaluate(done));
 }
 
 void StudyRun::stop_if_asked() const {
@@ -343,7 +363,7 @@ std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
 StudyRun::Outcome StudyRun::run(const std::vector<PointEstimate>& estimates) {
   using Clock = std::chrono::steady_clock;
   Outcome outcome;
-  double left = 0, expected = 0, taken = 0;  // seconds; the probe knows neither evaluations nor who else computes
+  double left = 0, expected = 0, taken = 0;  // seconds; the probe does not know who else computes
   for (const PointEstimate& e : estimates) left += e.seconds;
   for (size_t i = 0; i < plan_.points.size(); ++i) {
     const StudyPoint& point = plan_.points[i];

@@ -27,7 +27,8 @@ struct StudyRunArgs {
 /// Where a point stands.
 enum class PointState { kWaiting, kBegun, kFailed, kDone };
 
-/// Seconds that a point will take by a probe of its narrowest and widest relatives; evaluations not included.
+/// Seconds that a point will take by a probe of its narrowest and widest relatives: its steps, its evaluations (as fast
+/// as the served model; of fake mode, which is not served, none are counted) and that of its training images.
 struct PointEstimate {
   StudyPoint point;
   PointState state = PointState::kWaiting;
@@ -81,9 +82,11 @@ class StudyRun {
   std::string config_of(const StudyPoint& point) const;
   struct Sample {
     double macs = 0;
-    PhaseSeconds image;
+    PhaseSeconds image;   // of a training step
+    double evaluate = 0;  // seconds an image
   };
   Sample probe(const std::string& precision, double width);
+  int64_t images_to_evaluate(int64_t steps_done) const;
   double seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const;
 
   StudyRunArgs args_;
@@ -92,7 +95,7 @@ class StudyRun {
   StudyPlan plan_;
   std::filesystem::path kept_file_;          // STUDY/study.json where it counts (source_in)
   std::map<std::string, PointResult> kept_;  // its points by name
-  int64_t steps_ = 0;                        // of each point's training
+  int64_t steps_ = 0, steps_per_epoch_ = 0;  // of each point's training
 };
 
 }  // namespace nibble::apps

@@ -52,6 +52,7 @@ MetricsRecord evaluation_record(int64_t step, double epoch, const EvaluationRepo
       .add("eval/top5", r.top5_percent())
       .add("eval/loss", r.loss)
       .add("eval/images", r.images)
+      .add("eval/skipped", report.skipped)
       .add("eval/images_per_second", static_cast<double>(r.images) / std::max(1e-9, report.seconds));
 }
 
@@ -64,8 +65,9 @@ std::string evaluation_text(double epoch, const EvaluationReport& report, const 
   const char* arithmetic = !model.calibrated()          ? "bf16 activations"
                            : is_servable(model.network) ? "integer engine"
                                                         : "fake quantization";
-  return fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images, {}]{}", epoch,
-                     r.top1_percent(), r.top5_percent(), r.loss, arithmetic, r.images, duration(report.seconds),
+  return fmt::format("epoch {:.4g}  eval  top1 {:.2f}  top5 {:.2f}  loss {:.3f}  [{}, {} images{}, {}]{}", epoch,
+                     r.top1_percent(), r.top5_percent(), r.loss, arithmetic, r.images,
+                     report.skipped > 0 ? fmt::format(" and {} skipped", report.skipped) : "", duration(report.seconds),
                      best ? "  best" : "");
 }
 

@@ -1,6 +1,7 @@
 #include "apps/training/run_plan.hpp"
 
 #include "apps/console.hpp"
+#include "apps/options.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/version.hpp"
@@ -31,6 +32,7 @@ std::string plan_text(const RunPlan& p, const TrainOptions& o, const RunData& da
   text +=
       fmt::format("model  {} x{} {}  {} parameters, {} multiply-adds an image at {} px\n", o.network.arch,
                   o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs), o.network.image_size);
+  if (!o.network.overrides.empty()) text += fmt::format("layers {}\n", overrides_text(o.network.overrides));
   text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(p.steps),
                       o.batch_size, o.shard, p.steps_per_epoch, o.lr, o.schedule);
   if (p.quantized_from >= 0) text += fmt::format(", activations quantized from step {}", p.quantized_from);

@@ -294,8 +294,9 @@ RunSummary TrainingRun::run() {
     const Clock::time_point from = Clock::now();
     if (due) count_codes(trainer_->model(), data_.validation, o.network.image_size);
     if (due || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
-    if (stop_requested() || (due && !evaluate())) stop();
+    const bool go_on = !stop_requested() && (!due || evaluate());
     meter.exclude(from);
+    if (!go_on) stop();
   }
   if (evaluated_at_ != total && !evaluate()) stop();
   const double rate = meter.images_per_second();

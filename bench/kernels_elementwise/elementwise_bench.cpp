@@ -1,12 +1,18 @@
 // Element-wise passes on blocks of 64 rows, as ops call them: bytes read and written per second.
 //
-// Blocks stay in the cache; those of "streamed" passes follow each other through tensors of 32 MiB, as training's do.
+// Blocks stay in the cache; those of "streamed" passes follow each other through tensors of 32 MiB, as training's do,
+// and of_memory is their share of the memory bandwidth that one thread has in this run, the best of reading, updating
+// and a streamed triad: above 1 where a large third-level cache holds the tensors.
 // Channels are those of ResNet-50 at multiplier 1; the level is the active one (NIBBLE_ISA).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
+#include "bench/probe.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/tensor.hpp"
@@ -27,7 +33,7 @@ struct Data {
   int64_t n, first = 0;  // the block begins at row `first` of the tensors of halves and codes
   kernels::Store store = kernels::Store::kCached;
   std::vector<int32_t> acc;
-  std::vector<float> acc_f32, singles, m, a, p, scale, sum, sum2;
+  std::vector<float> acc_f32, singles, momentum, m, a, p, scale, sum, sum2;
   std::vector<bf16> y, side, through;
   Tensor out;
   std::vector<uint8_t> codes, packed;
@@ -44,6 +50,7 @@ struct Data {
       codes.push_back(static_cast<uint8_t>(i % 16));
     }
     singles = acc_f32;
+    momentum.resize(size);
     out = Tensor::zeros(DType::bf16, {rows, n});  // begins with a line, as tensors do: streamed rows must
     for (auto* half : {&y, &side, &through}) repeat(*half, static_cast<size_t>(rows * n));
     repeat(codes, static_cast<size_t>(rows * n));
@@ -74,9 +81,18 @@ struct Data {
   }
 };
 
-/// Traffic is counted in quarters of a byte: a clip class takes two bits, a packed code four.
+/// Traffic, operands read once and results written once. A clip class takes two bits, a packed code four, so it is
+/// no whole number an element.
 int64_t bytes_of(int64_t elements, double bytes_per_element) {
-  return elements * static_cast<int64_t>(4 * bytes_per_element) / 4;
+  return static_cast<int64_t>(std::llround(static_cast<double>(elements) * bytes_per_element));
+}
+
+double memory_bytes_a_second() {
+  static const double rate = [] {
+    const MemoryBandwidth m = measure_memory_bandwidth();
+    return std::max({m.read, m.read_write, m.triad});
+  }();
+  return rate;
 }
 
 /// Runs pass(kernels, data) and counts `bytes` of traffic for each element.
@@ -116,6 +132,9 @@ void add_streamed(const std::string& name, double bytes, Pass pass) {
                                    benchmark::ClobberMemory();
                                  }
                                  state.SetBytesProcessed(bytes_of(state.iterations() * kStreamed, bytes));
+                                 state.counters["of_memory"] =
+                                     benchmark::Counter(kStreamed * bytes / memory_bytes_a_second(),
+                                                        benchmark::Counter::kIsIterationInvariantRate);
                                  state.SetLabel(std::string(name_of(active_isa())));
                                })
       ->Arg(64)
@@ -141,11 +160,29 @@ void add_products() {
         d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),
         {.shortcut = d.in(d.side), .out = d.to(d.out), .quantizer = {d.scale.data(), 15.0f}, .codes = d.to(d.codes)});
   });
+  add("affine_f32_s32", 8, [](const Elementwise& ew, Data& d) {
+    ew.affine_f32_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));
+  });
+  add("affine_quantize_f32", 5, [](const Elementwise& ew, Data& d) {
+    ew.affine_quantize_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), {d.scale.data(), 15.0f},
+                           d.to(d.codes));
+  });
+  add("affine_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
+    ew.affine_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
+  });
+  add("affine_add_relu_bf16_f32", 8, [](const Elementwise& ew, Data& d) {
+    ew.affine_add_relu_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),
+                                {.shortcut = d.in(d.side), .out = d.to(d.out)});
+  });
   add("affine_f32_f32", 8, [](const Elementwise& ew, Data& d) {
     ew.affine_f32_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.singles));
   });
   add("rescale_stats_s32", 6, [](const Elementwise& ew, Data& d) {
     ew.rescale_stats_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.store, d.sum.data(), d.sum2.data());
+  });
+  add("rescale_stats_f32", 6, [](const Elementwise& ew, Data& d) {
+    ew.rescale_stats_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), d.store, d.sum.data(),
+                         d.sum2.data());
   });
   add("scale_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
     ew.scale_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.to(d.out), Into::kOverwrite,
@@ -224,14 +261,20 @@ void add_training() {
                [](const Elementwise& ew, Data& d) { ew.add_bf16(d.in(d.y), d.in(d.side), kRows, d.n, d.to(d.out)); });
   add("sum_rows_bf16", 2,
       [](const Elementwise& ew, Data& d) { ew.sum_rows_bf16(d.in(d.y), kRows, d.n, d.sum.data()); });
-  add("max_rows_bf16_of_9", 2, [](const Elementwise& ew, Data& d) {
+  // Seven windows of nine rows each, of the block's 64: 63 are read, 7 written (value and place).
+  add("max_rows_bf16_of_9", (63 * 2.0 + 7 * 3) / kRows, [](const Elementwise& ew, Data& d) {
     const bf16* rows[9];
     for (int64_t first = 0; first + 9 <= kRows; first += 9) {
       for (int64_t r = 0; r < 9; ++r) rows[r] = d.y.data() + (first + r) * d.n;
       ew.max_rows_bf16(rows, 9, d.n, d.out.data<bf16>(), d.packed.data());
     }
   });
-  add("max_rows_backward_bf16_of_4", 3, [](const Elementwise& ew, Data& d) {
+  add("max_rows_u8_of_9", (63 + 7.0) / kRows, [](const Elementwise& ew, Data& d) {
+    const uint8_t* rows[9];
+    for (int64_t r = 0; r < 9; ++r) rows[r] = d.codes.data() + r * d.n;
+    ew.max_rows_u8({rows, 9 * d.n}, 9, 7, d.n, d.to(d.packed));
+  });
+  add("max_rows_backward_bf16_of_4", 3 + 2.0 / 4, [](const Elementwise& ew, Data& d) {
     constexpr uint8_t kPlace[4] = {0, 2, 6, 8};
     for (int64_t first = 0; first + 4 <= kRows; first += 4) {
       const bf16* g[4];
@@ -255,9 +298,15 @@ void add_codes_and_weights() {
   add("pack_u4", 1.5, [](const Elementwise& ew, Data& d) { ew.pack_u4(d.codes.data(), kRows * d.n, d.packed.data()); });
   add("unpack_s4", 1.5,
       [](const Elementwise& ew, Data& d) { ew.unpack_s4(d.packed.data(), kRows * d.n, d.weights.data()); });
-  add("multiply_u8", 3, [](const Elementwise& ew, Data& d) {
+  add("unpack_u4", 1.5,
+      [](const Elementwise& ew, Data& d) { ew.unpack_u4(d.packed.data(), kRows * d.n, d.codes.data()); });
+  add("pack_s4", 1.5,
+      [](const Elementwise& ew, Data& d) { ew.pack_s4(d.weights.data(), kRows * d.n, d.packed.data()); });
+  add("multiply_u8", 2, [](const Elementwise& ew, Data& d) {  // by itself
     ew.multiply_u8(d.codes.data(), d.codes.data(), kRows * d.n, d.packed.data());
   });
+  add("s8_to_bf16", 3,
+      [](const Elementwise& ew, Data& d) { ew.s8_to_bf16(d.weights.data(), kRows * d.n, d.out.data<bf16>()); });
   add("f32_to_bf16", 6,
       [](const Elementwise& ew, Data& d) { ew.f32_to_bf16(d.acc_f32.data(), kRows * d.n, d.out.data<bf16>()); });
   add("bf16_to_f32", 6,
@@ -269,7 +318,7 @@ void add_codes_and_weights() {
     ew.quantize_weights(d.acc_f32.data(), nullptr, kRows * d.n, 7.0f, 7.0f, d.weights.data());
   });
   add("sgd_step", 20, [](const Elementwise& ew, Data& d) {
-    ew.sgd_step(d.singles.data(), d.acc_f32.data(), d.acc_f32.data(), kRows * d.n, 1e-9f, 0.9f, 1e-4f, true);
+    ew.sgd_step(d.singles.data(), d.momentum.data(), d.acc_f32.data(), kRows * d.n, 1e-9f, 0.9f, 1e-4f, true);
   });
   add("add_f32", 12,
       [](const Elementwise& ew, Data& d) { ew.add_f32(d.acc_f32.data(), kRows * d.n, d.singles.data()); });
@@ -281,11 +330,9 @@ void add_codes_and_weights() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  nibble::set_threads(1);  // a pass runs on one, and so does what it is compared with
   add_products();
   add_training();
   add_codes_and_weights();
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  return nibble::bench::run_benchmarks(argc, argv);
 }

@@ -59,6 +59,6 @@ void add(int64_t kib) {
 }  // namespace nibble::bench
 
 int main(int argc, char** argv) {
-  for (const int64_t kib : {256, 4096, 65536}) nibble::bench::add(kib);
+  for (const int64_t kib : {int64_t{256}, int64_t{4096}, nibble::bytes_beyond_caches() / 1024}) nibble::bench::add(kib);
   return nibble::bench::run_benchmarks(argc, argv);
 }

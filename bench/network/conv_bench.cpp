@@ -1,15 +1,18 @@
 // Every distinct convolution of ResNet-50 (width 1, 224 px) through the ops, in each direction and operand type, and
 // their sums over the network. Rows: forward/u4s4/layer2.0.conv2, backward-data/bf16/..., backward-weights/u4/...;
-// sums: forward/w4a4-fl8/network.
+// sums: forward/w4a4-fl8/network. backward/... are both gradients as a step makes them, at once where the layer takes
+// rows; the rows of one gradient alone are there to be compared with other libraries.
 //
-// Batch 8: large enough that weights are reused, small enough that all rows take less than two minutes on two AVX2
-// cores (8 images are 33 GMAC a direction, 0.5 s in bf16).
+// Every thread has a shard of 32 images of its own, as in training: the drivers depend on the shard (images side by
+// side in tiles, streamed stores of large results), and 32 is its default. A peer gets all images in one call.
 #include <memory>
 #include <set>
+#include <vector>
 
 #include "bench/network/layers.hpp"
 #include "bench/network/rows.hpp"
 #include "bench/probe.hpp"
+#include "engine/parallel.hpp"
 
 #if defined(NIBBLE_HAVE_ONEDNN)
 #include "bench/network/onednn_rows.hpp"
@@ -18,14 +21,20 @@
 namespace nibble::bench {
 namespace {
 
-constexpr int64_t kBatch = 8;
+constexpr int64_t kShard = 32;
 
 using Step = void (Operands::*)();
 
 Prepared prepare(const LayerRow& row, Step step, bool forward) {
-  auto operands = std::make_shared<Operands>(row, kBatch);
-  const MacUnit unit = forward ? forward_unit(operands->layer()) : MacUnit::kBf16;
-  return counted([operands, step] { ((*operands).*step)(); }, unit);
+  auto shards = std::make_shared<std::vector<std::unique_ptr<Operands>>>();
+  for (int i = 0; i < threads(); ++i) shards->push_back(std::make_unique<Operands>(row, kShard));
+  const MacUnit unit = forward ? forward_unit(shards->front()->layer()) : MacUnit::kBf16;
+  return counted(
+      [shards, step] {
+        parallel_for(static_cast<int64_t>(shards->size()),
+                     [&](int64_t i) { ((*(*shards)[static_cast<size_t>(i)]).*step)(); });
+      },
+      unit);
 }
 
 /// Rows of one direction for all layers of a network; those of another network with equal operands are shared.
@@ -33,14 +42,14 @@ class Direction {
  public:
   Direction(std::string name, Step step) : name_(std::move(name)), step_(step) {}
 
-  /// `operands` names a row's operand types.
-  template <typename Operands>
-  void add(const std::string& precision, bool with_first, const Operands& operands) {
+  /// Rows of the layers for which `has` is true; `operands` names a row's operand types.
+  template <typename Has, typename Operands>
+  void add(const std::string& precision, const Has& has, const Operands& operands) {
     std::vector<Part> parts;
     NetworkOptions options;  // ResNet-50, width 1, 224 px
     options.precision = precision;
     for (const LayerRow& row : layer_rows(options)) {
-      if (row.first_layer && !with_first) continue;
+      if (!has(row)) continue;
       const std::string name = name_ + "/" + operands(row) + "/" + row.unit.name;
       if (known_.insert(name).second)
         register_row(name, [row, step = step_] { return prepare(row, step, step == &bench::Operands::forward); });
@@ -56,15 +65,19 @@ class Direction {
 };
 
 void register_ours() {
+  const auto all = [](const LayerRow&) { return true; };
+  const auto left_operand = [](const LayerRow& row) { return row.family().substr(0, row.family().find('s')); };
   Direction forward("forward", &Operands::forward);
   for (const char* precision : {"w8a8", "w4a4-fl8", "bf16"})
-    forward.add(precision, true, [](const LayerRow& row) { return row.family(); });
+    forward.add(precision, all, [](const LayerRow& row) { return row.family(); });
   // Nobody asks for the gradient of the image. The weights' codes enter as bf16, so one precision stands for all.
   Direction data("backward-data", &Operands::backward_data);
-  data.add("bf16", false, [](const LayerRow&) { return "bf16"; });
+  data.add(
+      "bf16", [](const LayerRow& row) { return !row.first_layer; }, [](const LayerRow&) { return "bf16"; });
   Direction weights("backward-weights", &Operands::backward_weights);
-  for (const char* precision : {"w4a4-fl8", "bf16"})
-    weights.add(precision, true, [](const LayerRow& row) { return row.family().substr(0, row.family().find('s')); });
+  for (const char* precision : {"w4a4-fl8", "bf16"}) weights.add(precision, all, left_operand);
+  Direction both("backward", &Operands::backward);
+  for (const char* precision : {"w4a4-fl8", "bf16"}) both.add(precision, all, left_operand);
 }
 
 }  // namespace
@@ -73,7 +86,7 @@ void register_ours() {
 int main(int argc, char** argv) {
   nibble::bench::register_ours();
 #if defined(NIBBLE_HAVE_ONEDNN)
-  nibble::bench::register_onednn(nibble::bench::kBatch);
+  nibble::bench::register_onednn(nibble::bench::kShard * nibble::threads());
 #endif
   return nibble::bench::run_benchmarks(argc, argv);
 }

@@ -2,9 +2,11 @@
 #pragma once
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/rng.hpp"
+#include "engine/tape.hpp"
 #include "nn/unit.hpp"
 #include "ops/packed_conv.hpp"
 
@@ -51,10 +53,23 @@ inline std::vector<LayerRow> layer_rows(const NetworkOptions& options) {
   return rows;
 }
 
+/// Hands over the rows of a gradient that lies in memory: the work that a step's batch norm does here is left out.
+class RowsInMemory final : public GradientRows {
+ public:
+  explicit RowsInMemory(Tensor rows) : rows_(std::move(rows)) {}
+  void make(int64_t first, int64_t count, bf16* to, int64_t stride) const override {
+    for (int64_t r = 0; r < count; ++r) std::copy_n(rows_.row<bf16>(first + r), rows_.shape().back(), to + r * stride);
+  }
+
+ private:
+  Tensor rows_;
+};
+
 /// One row's layer with its panels, an input and a gradient: random codes, bf16 values in [-0.5, 0.5).
 class Operands {
  public:
-  Operands(const LayerRow& row, int64_t batch) : shape_(row.unit.shape), rng_(1, rng_purpose::kTest) {
+  Operands(const LayerRow& row, int64_t batch)
+      : shape_(row.unit.shape), first_layer_(row.first_layer), rng_(1, rng_purpose::kTest) {
     shape_.n = batch;
     if (row.input_bits < 16)
       quantizer_ = make_activation_quantizer(std::vector<float>(static_cast<size_t>(shape_.ic), 2.0f), row.input_bits,
@@ -84,6 +99,15 @@ class Operands {
     packed_conv_forward(layer_, x_, sums);
   }
   void backward_data() { packed_conv_backward_input(layer_, d_y_, {shape_.n, shape_.h, shape_.w, shape_.ic}); }
+  /// As a step does: of the first layer nobody asks for the input's gradient.
+  void backward() {
+    if (takes_gradient_rows(layer_)) {
+      packed_conv_backward(layer_, x_, RowsInMemory(d_y_), d_weights_);
+      return;
+    }
+    backward_weights();
+    if (!first_layer_) backward_data();
+  }
   void backward_weights() { packed_conv_backward_weights(layer_, x_, d_y_, d_weights_); }
 
  private:
@@ -103,6 +127,7 @@ class Operands {
   }
 
   ConvShape shape_;
+  bool first_layer_;
   Rng rng_;
   ActivationQuantizer quantizer_;
   LayerWeights layer_;  // points to quantizer_

@@ -47,11 +47,6 @@ class ArenaPlanner {
   int64_t total_ = 0;
 };
 
-struct Lifetimes {
-  size_t plain = 0;           // last step that reads the bf16 form; 0: nobody
-  std::vector<size_t> codes;  // per quantizer
-};
-
 class Planner {
  public:
   Planner(const ServedModel& model, const std::vector<LayerWeights>& layers, RowSchedule schedule)

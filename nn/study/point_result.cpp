@@ -29,10 +29,12 @@ Json layer_json(const PointLayer& l) {
             {"linear", l.linear},
             {"quadratic", l.quadratic},
             {"memory_bits", l.memory_bits}};
+  if (l.bound_max > 0) {
+    j["bound_min"] = l.bound_min;
+    j["bound_median"] = l.bound_median;
+    j["bound_max"] = l.bound_max;
+  }
   if (l.usage.codes.empty()) return j;
-  j["bound_min"] = l.bound_min;
-  j["bound_median"] = l.bound_median;
-  j["bound_max"] = l.bound_max;
   j["clipped"] = l.usage.clipped;
   j["values"] = l.usage.total;
   j["code_counts"] = l.usage.codes;
@@ -150,10 +152,12 @@ PointLayer read_layer(const ResultReader& r) {
   l.name = r.text("name");
   l.weight_bits = static_cast<int>(r.number("weight_bits", 1, 32));
   l.activation_bits = static_cast<int>(r.number("activation_bits", 1, 32));
+  if (r.has("bound_max")) {
+    l.bound_min = r.number("bound_min", 0, 1e300);
+    l.bound_median = r.number("bound_median", 0, 1e300);
+    l.bound_max = r.number("bound_max", 0, 1e300);
+  }
   if (!r.has("code_counts")) return l;
-  l.bound_min = r.number("bound_min", 0, 1e300);
-  l.bound_median = r.number("bound_median", 0, 1e300);
-  l.bound_max = r.number("bound_max", 0, 1e300);
   l.usage.codes = r.counts("code_counts");
   l.usage.clipped = r.count("clipped");
   l.usage.total = r.count("values");

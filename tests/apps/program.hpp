@@ -58,9 +58,16 @@ inline void write_text(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
 
-inline std::string read_text(const std::string& path) {
+/// Empty where there is no such file (yet).
+inline std::string text_if_there(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+/// The test ends where there is no such file: two files that are missing are not equal.
+inline std::string read_text(const std::string& path) {
+  REQUIRE_MESSAGE(std::filesystem::is_regular_file(path), path);
+  return text_if_there(path);
 }
 
 struct Result {
@@ -105,14 +112,11 @@ inline void check_refused(const std::string& arguments, int code, const std::str
 }
 
 /// Makes data (`per_class` training images of 32 px a class) at `data` and a calibrated tiny model from it at `run`,
-/// for tests that need any model; true when both commands succeeded.
-inline bool train_tiny_run(const std::string& data, const std::string& run, int per_class = 2) {
-  return run_program("synth --out " + data + " --train " + std::to_string(per_class) + " --val 1 --size 32").code ==
-             0 &&
-         run_program("train --data " + data + " --out " + run +
-                     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1"
-                     " --quiet")
-                 .code == 0;
+/// for tests that need any model.
+inline void train_tiny_run(const std::string& data, const std::string& run, int per_class = 2) {
+  run_well("synth --out " + data + " --train " + std::to_string(per_class) + " --val 1 --size 32");
+  run_well("train --data " + data + " --out " + run +
+           " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --quiet");
 }
 
 }  // namespace nibble::testing

@@ -92,6 +92,14 @@ TEST_CASE("program: a word behind -- is an argument, whatever it looks like, and
   check_refused("predict /nonexistent/model -- --json", 4, "/nonexistent/model");  // an image of that name
 }
 
+TEST_CASE("program: bench refuses what it cannot measure before it measures anything") {
+  if (no_program()) return;
+  check_refused("bench sleep --profile", 2, "nibble bench measures train or infer, not 'sleep'");
+  check_refused("bench infer --profile --repeats 0", 2, "--repeats is 0");
+  check_refused("bench infer --profile --batch-size 0", 2, "--batch-size is 0");
+  check_refused("bench train --profile --batch-size 0", 2, "--batch-size is 0");
+}
+
 TEST_CASE("program: a command's name as a surplus word is unknown, and neither command runs") {
   if (no_program()) return;
   const TemporaryFolder folder("surplus");
@@ -191,7 +199,7 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
   if (no_program()) return;
   const TemporaryFolder folder("unwritable");
   const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(train_tiny_run(data, run));
+  train_tiny_run(data, run);
   const std::string image = data + "/val/striped_disk/00000.jpg";
   for (const std::string& arguments : {std::string("cost"), "predict " + run + " " + image, "inspect " + run}) {
     CAPTURE(arguments);
@@ -218,7 +226,7 @@ TEST_CASE("program: the table of nibble inspect has one value under each heading
   if (no_program()) return;
   const TemporaryFolder folder("inspect");
   const std::string data = folder / "data", run = folder / "run";
-  REQUIRE(train_tiny_run(data, run));
+  train_tiny_run(data, run);
   const Result r = run_program("inspect " + run);
   REQUIRE(r.code == 0);
   // The last column is aligned to the right: lines of one length have the same columns.
@@ -241,7 +249,7 @@ TEST_CASE(
   check_refused("eval model --data images --classes 4294967306", 2, "--classes is 4294967306; use 0");
   const TemporaryFolder folder("classes");
   const std::string data = folder / "data", run = folder / "run", val = data + "/val/";
-  REQUIRE(train_tiny_run(data, run));
+  train_tiny_run(data, run);
   std::vector<std::string> classes;
   for (const auto& entry : std::filesystem::directory_iterator(val))
     classes.push_back(entry.path().filename().string());
@@ -316,7 +324,7 @@ TEST_CASE(
   check_refused("eval \"$(printf 'no\\033[31m\\nerror: forged')\" --data .", 4, "no\\x1b[31m\\nerror: forged");
   const std::string data = folder / "data", run = folder / "run",
                     checkpoint = run + "/checkpoints/step-000002.safetensors";
-  REQUIRE(train_tiny_run(data, run));
+  train_tiny_run(data, run);
   const std::string bytes = read_text(checkpoint);
   check_refused("export " + run + " --out " + checkpoint, 2, "is the checkpoint itself");
   for (const char* other : {"/config.resolved.toml", "/metrics.jsonl"}) {
@@ -334,7 +342,7 @@ TEST_CASE("program: nibble report replaces a page and an empty file, and nothing
   if (no_program()) return;
   const TemporaryFolder folder("replace");
   const std::string run = folder / "run", page = folder.write("page.html", "");
-  REQUIRE(train_tiny_run(folder / "data", run));
+  train_tiny_run(folder / "data", run);
   for (const char* name : {"/config.resolved.toml", "/metrics.jsonl", "/latest"}) {
     const std::string before = read_text(run + name);
     check_refused("report " + run + " --out " + run + name, 2, std::string(name) + " exists and is no HTML page");
@@ -480,6 +488,8 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   CHECK(e.at("steps") == 9);  // 3 epochs of 20 images in batches of 6
   CHECK(e.at("images_per_second_before_calibration").get<double>() > 0);
   CHECK(e.at("images_per_second_after_calibration").get<double>() > 0);
+  CHECK(e.at("inference_batch1_ms").get<double>() > 0);
+  CHECK(e.at("inference_images_per_second").get<double>() > 0);
   const double slow = 54 / e.at("images_per_second_before_calibration").get<double>();
   const double fast = 54 / e.at("images_per_second_after_calibration").get<double>();
   CHECK(e.at("seconds").get<double>() >= std::min(slow, fast) * 0.999);

@@ -71,6 +71,30 @@ def check_ratios(folder):
     check(near(r["benchmarks"][0]["ratio"], 3), "lines of nibble bench are repetitions of each other, on any level")
 
 
+def check_pairs(folder):
+    """What is another measurement is not paired, and what stands for no code of ours does not count in the mean."""
+    def pairs(old, new):
+        return [row["ratio"] for row in results(folder, old, new)["benchmarks"]]
+    both = line(8, classes=1000, shard=32, per_channel_by="fold") + "\n" + line(1, classes=10) + "\n" + \
+        line(4, per_channel_by="shift") + "\n"
+    check(sorted(pairs(both, both.replace(": 8,", ": 4,"))) in ([1, 1, 2], [1.0, 1.0, 2.0]), "each option is a row")
+    check(pairs(both, line(2)) == [4], "a line that does not say its options has the usual ones")
+    done = run(folder, line(8) + "\n" + line(4, peer="openvino"), line(1))
+    check(done.returncode == 2 and "old:2 is of openvino" in done.stderr and "a file of its own" in done.stderr,
+          f"a peer's line is no repetition of ours: {done.stderr}")
+    names = {"forward/a": [8], "forward/network": [100], "onednn/forward/a": [100]}
+    r = results(folder, google(names), google({name: [1] for name in names}))
+    check(near(r["geometric_mean"], 8), "sums and peers are left out of the mean")
+    other = json.loads(google({"a": [1]}))
+    other["context"] = {"threads": "1", "isa": "amx"}
+    one = json.dumps(other)
+    other["context"] = {"threads": "2", "isa": "amx"}
+    done = run(folder, one, json.dumps(other))
+    check(done.returncode == 0 and done.stderr.count("\n") == 1 and "threads was 1 and is 2" in done.stderr,
+          f"another number of threads is named: {done.stderr}")
+    check(run(folder, one, one).stderr == "", "equal contexts are not")
+
+
 def check_table(folder):
     text = run(folder, google({"fast": [10, 10.1], "slow": [1, 1.01], "same": [1, 1.2], "one": [1]}),
                google({"fast": [5, 5.1], "slow": [2, 2.01], "same": [1.1, 1.2], "one": [2], "fresh": [1]})).stdout
@@ -96,6 +120,7 @@ def check_refusals(folder):
 
 with tempfile.TemporaryDirectory() as name:
     check_ratios(pathlib.Path(name))
+    check_pairs(pathlib.Path(name))
     check_table(pathlib.Path(name))
     check_refusals(pathlib.Path(name))
 for problem in problems:

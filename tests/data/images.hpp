@@ -74,30 +74,31 @@ inline void put_chunk(std::vector<uint8_t>& out, const char* type, std::span<con
   put_be32(out, ~crc);
 }
 
-/// 8-bit RGB whose pixel (x, y) is {x, y, x + y}, rows without filter, deflate blocks stored; passes of Adam7 or one.
-inline std::vector<uint8_t> formula_png(int width, int height, bool interlaced) {
-  constexpr int kAdam7[7][4] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
-                                {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
-  constexpr int kWhole[1][4] = {{0, 0, 1, 1}};
-  std::vector<uint8_t> raw;
-  const std::span<const int[4]> passes = interlaced ? std::span<const int[4]>(kAdam7) : std::span<const int[4]>(kWhole);
-  for (const auto& [x0, y0, dx, dy] : passes)
-    for (int y = y0; y < height && x0 < width; y += dy) {
-      raw.push_back(0);
-      for (int x = x0; x < width; x += dx)
-        for (const int v : {x, y, x + y}) raw.push_back(static_cast<uint8_t>(v));
-    }
+/// Forms of PNG: bits a sample and the colour type of the header.
+struct PngForm {
+  uint8_t depth = 8, colour = 2;
+  bool interlaced = false;
+};
+
+struct PngChunk {
+  const char* type;
+  std::vector<uint8_t> body;
+};
+
+/// A PNG of these filtered rows, deflate blocks stored; `before_data` stands before its data.
+inline std::vector<uint8_t> png_file(int width, int height, const PngForm& form, std::span<const uint8_t> rows,
+                                     const std::vector<PngChunk>& before_data = {}) {
   std::vector<uint8_t> stream = {0x78, 0x01};
   uint32_t a = 1, b = 0;
-  for (size_t at = 0; at < raw.size(); at += 65535) {
-    const size_t n = std::min<size_t>(65535, raw.size() - at);
-    stream.push_back(at + n == raw.size() ? 1 : 0);
+  for (size_t at = 0; at < rows.size(); at += 65535) {
+    const size_t n = std::min<size_t>(65535, rows.size() - at);
+    stream.push_back(at + n == rows.size() ? 1 : 0);
     for (const size_t v : {n, ~n})
       for (const int shift : {0, 8}) stream.push_back(static_cast<uint8_t>(v >> shift));
-    stream.insert(stream.end(), raw.begin() + static_cast<std::ptrdiff_t>(at),
-                  raw.begin() + static_cast<std::ptrdiff_t>(at + n));
+    stream.insert(stream.end(), rows.begin() + static_cast<std::ptrdiff_t>(at),
+                  rows.begin() + static_cast<std::ptrdiff_t>(at + n));
   }
-  for (const uint8_t v : raw) {
+  for (const uint8_t v : rows) {
     a = (a + v) % 65521;
     b = (b + a) % 65521;
   }
@@ -105,11 +106,28 @@ inline std::vector<uint8_t> formula_png(int width, int height, bool interlaced) 
   std::vector<uint8_t> header, file = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
   put_be32(header, static_cast<uint32_t>(width));
   put_be32(header, static_cast<uint32_t>(height));
-  header.insert(header.end(), {8, 2, 0, 0, static_cast<uint8_t>(interlaced ? 1 : 0)});
+  header.insert(header.end(), {form.depth, form.colour, 0, 0, static_cast<uint8_t>(form.interlaced ? 1 : 0)});
   put_chunk(file, "IHDR", header);
+  for (const PngChunk& chunk : before_data) put_chunk(file, chunk.type, chunk.body);
   put_chunk(file, "IDAT", stream);
   put_chunk(file, "IEND", {});
   return file;
+}
+
+/// 8-bit RGB whose pixel (x, y) is {x, y, x + y}, rows without filter; passes of Adam7 or one.
+inline std::vector<uint8_t> formula_png(int width, int height, bool interlaced) {
+  constexpr int kAdam7[7][4] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+                                {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+  constexpr int kWhole[1][4] = {{0, 0, 1, 1}};
+  std::vector<uint8_t> rows;
+  const std::span<const int[4]> passes = interlaced ? std::span<const int[4]>(kAdam7) : std::span<const int[4]>(kWhole);
+  for (const auto& [x0, y0, dx, dy] : passes)
+    for (int y = y0; y < height && x0 < width; y += dy) {
+      rows.push_back(0);
+      for (int x = x0; x < width; x += dx)
+        for (const int v : {x, y, x + y}) rows.push_back(static_cast<uint8_t>(v));
+    }
+  return png_file(width, height, {.interlaced = interlaced}, rows);
 }
 
 }  // namespace nibble::testing

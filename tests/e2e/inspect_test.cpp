@@ -12,6 +12,7 @@
 
 #include "data/image_folder.hpp"
 #include "data/loader.hpp"
+#include "engine/cpu.hpp"
 #include "nn/activation_usage.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/runtime/served_file.hpp"
@@ -173,7 +174,8 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
   CHECK(table.code == 0);
   CHECK(
       table.out.ends_with("resnet26 x0.1 w4a4-fl8, 32 px, 5 classes, scales per channel, codes rounded to nearest, "
-                          "signed block inputs, weights rounded to bf16, fake quantization\n"));
+                          "signed block inputs, weights rounded to bf16, fake quantization; kernels: " +
+                          std::string(name_of(active_isa())) + "\n"));
   std::istringstream lines(table.out);
   std::string row;
   REQUIRE(std::getline(lines, row));

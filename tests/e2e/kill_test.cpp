@@ -192,7 +192,7 @@ TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes
   for (int attempt = 0; attempt < 10; ++attempt) {
     std::filesystem::remove_all(run);
     status = run_and_signal(train("--data " + data + " --out " + run + options, err), SIGTERM,
-                            [&] { return !read_text(run + "/metrics.jsonl").empty(); });
+                            [&] { return !text_if_there(run + "/metrics.jsonl").empty(); });
     REQUIRE(WIFEXITED(status));
     if (WEXITSTATUS(status) != 0) break;  // 0: the run was over before the signal came
   }
@@ -257,7 +257,7 @@ TEST_CASE(
       Child child(train("--data " + data + " --out " + run + long_steps, err));
       REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
       child.send(SIGINT);
-      REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
+      REQUIRE(child.reaches([&] { return has(text_if_there(err), "stopping after this step"); }));
       child.send(second);
       status = child.wait();
       REQUIRE(WIFEXITED(status));
@@ -275,7 +275,7 @@ TEST_CASE(
     REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
     child.send(once);
     if (once == SIGHUP) {  // a lost terminal: one from the shell, one from the kernel
-      REQUIRE(child.reaches([&] { return has(read_text(err), "stopping after this step"); }));
+      REQUIRE(child.reaches([&] { return has(text_if_there(err), "stopping after this step"); }));
       child.send(once);
     }
     const int status = child.wait();

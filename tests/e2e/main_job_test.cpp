@@ -1,7 +1,10 @@
 // The main job through the program: train, evaluate, export, predict, and what must be identical.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "tests/apps/whole_run.hpp"
@@ -20,6 +23,29 @@ std::string train_arguments(const std::string& data, const std::string& out, con
 
 std::string logits_hash(const std::string& model, const std::string& data, const std::string& options) {
   return json_of(run_program("eval " + model + " --data " + data + " --json " + options)).at("logits_sha256");
+}
+
+struct StoredTensor {
+  size_t begin = 0;  // in the file
+  std::string name;
+};
+
+/// The tensors of a safetensors file that hold any bytes, in their order there.
+std::vector<StoredTensor> tensors_of(const std::string& bytes) {
+  uint64_t length = 0;
+  REQUIRE(bytes.size() > sizeof(length));
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  const nlohmann::json header = nlohmann::json::parse(bytes.substr(sizeof(length), length));
+  std::vector<StoredTensor> tensors;
+  for (const auto& item : header.items()) {
+    if (item.key() == "__metadata__") continue;
+    const auto range = item.value().at("data_offsets").get<std::vector<size_t>>();
+    if (range[1] > range[0]) tensors.push_back({sizeof(length) + length + range[0], item.key()});
+  }
+  std::sort(tensors.begin(), tensors.end(),
+            [](const StoredTensor& a, const StoredTensor& b) { return a.begin < b.begin; });
+  REQUIRE(tensors.size() > 2);
+  return tensors;
 }
 
 }  // namespace
@@ -70,15 +96,27 @@ TEST_CASE("a damaged model file is refused with exit code 4 and the section's na
   run_well("export " + run + " --out " + served);
   for (const std::string& path : {served, run + "/checkpoints/step-000008.safetensors"}) {
     const std::string bytes = read_text(path);
-    std::string flipped = bytes;
-    flipped[bytes.size() / 2] = static_cast<char>(flipped[bytes.size() / 2] ^ 4);
-    const Result flip = run_program("eval " + folder.write("flipped", flipped) + " --data " + data);
-    CHECK(flip.code == 4);
-    CHECK(has(flip.err, "tensor"));
-    const Result cut =
-        run_program("eval " + folder.write("cut", bytes.substr(0, bytes.size() - 100)) + " --data " + data);
-    CHECK(cut.code == 4);
-    CHECK(cut.out.empty());
+    const auto refused = [&](const std::string& what, const std::string& damaged) {
+      CAPTURE(what);
+      const Result r = run_program("eval " + folder.write("damaged", damaged) + " --data " + data);
+      CHECK(r.code == 4);
+      CHECK(r.out.empty());
+      CHECK_MESSAGE(has(r.err, what), r.err);
+    };
+    const auto flipped = [&](size_t at) {
+      std::string damaged = bytes;
+      damaged[at] = static_cast<char>(damaged[at] ^ 4);
+      return damaged;
+    };
+    const std::vector<StoredTensor> tensors = tensors_of(bytes);
+    for (const size_t which : {size_t{0}, tensors.size() / 2, tensors.size() - 1})
+      refused("'" + tensors[which].name + "'", flipped(tensors[which].begin));
+    refused("header", flipped(2000));
+    const size_t data_begin = tensors.front().begin;
+    refused("'" + tensors.back().name + "' ends at byte", bytes.substr(0, bytes.size() - 1));
+    refused("'" + tensors.front().name + "' ends at byte", bytes.substr(0, data_begin + 1));
+    refused("header length", bytes.substr(0, data_begin - 1));
+    refused("header length is cut", bytes.substr(0, 7));
   }
 }
 

@@ -23,10 +23,12 @@ using nibble::testing::run_program;
 using nibble::testing::same_bytes;
 using nibble::testing::TemporaryFolder;
 
-/// No option that changes a result has its default. Three steps an epoch, so two of warm-up.
+/// No option that changes a result has its default, but --quant-mode and (of no meaning per tensor) --per-channel-by.
+/// Three steps an epoch, so two of warm-up.
 constexpr const char* kOptions =
     " --arch resnet26 --width 0.1 --precision w8a4-fl8 --granularity per_tensor --image-size 48 --same-padding"
-    " --signed-block-input --classes 7 --per-class 4 --min-crop 0.6 --decoder stb --batch-size 8 --shard 4 --steps 5"
+    " --signed-block-input --quant-scheme nearest --bf16-weights --classes 7 --per-class 4 --min-crop 0.6 --decoder "
+    "stb --batch-size 8 --shard 4 --steps 5"
     " --lr 0.7 --warmup-epochs 0.7 --schedule step --optimizer lars --momentum 0.8 --no-nesterov --weight-decay 0.01"
     " --clip-grad-norm 0.5 --label-smoothing 0.2 --calibrate-at 3 --no-zero-gamma --seed 5 --quiet";
 
@@ -36,10 +38,12 @@ std::unique_ptr<Trainer> trained_by_hand(const std::string& data) {
                                .width = 0.1,
                                .precision = "w8a4-fl8",
                                .granularity = Granularity::kPerTensor,
+                               .scheme = QuantScheme::kNearest,
                                .image_size = 48,
                                .classes = 7,
                                .same_padding = true,
                                .signed_block_input = true,
+                               .bf16_weights = true,
                                .overrides = {}};
   const auto all =
       std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data, .split = "train", .decoder = Decoder::stb});

@@ -79,6 +79,18 @@ TEST_CASE("a run whose config was edited is not resumed, and the option is named
   CHECK(run_program("train --resume " + run + " --keep 9 --quiet").code == 0);
 }
 
+TEST_CASE("a dry run of a run to resume prints its plan and changes nothing, and a folder without a run is refused") {
+  if (no_program()) return;
+  const TemporaryFolder folder("dry");
+  const std::string data = synthetic_data(folder), run = begun_run(folder, data);
+  std::filesystem::remove(run + "/.lock");
+  const nlohmann::json plan = json_of(run_program("train --dry-run --json --resume " + run));
+  CHECK(plan.at("train_images") == 20);
+  CHECK_FALSE(std::filesystem::exists(run + "/.lock"));
+  check_refused("train --dry-run --resume " + data, 2, "it has no config.resolved.toml");
+  check_refused("train --dry-run --resume " + (folder / "none"), 2, "there is no such directory");
+}
+
 TEST_CASE("a run is not resumed with other options than those that cannot change its result") {
   if (no_program()) return;
   const TemporaryFolder folder("changed");

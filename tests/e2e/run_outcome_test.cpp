@@ -188,3 +188,56 @@ TEST_CASE("machine.json says where a session ended, how long it took and how fas
   CHECK(session.at("seconds").get<double>() > 0);
   CHECK(session.at("images_per_second") == end.at("images_per_second"));
 }
+
+TEST_CASE("eval takes the split that it is told, and with --strict-data a bad image ends it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("eval");
+  const std::string data = synthetic_data(folder, {.train = 2, .val = 1}), run = folder / "run";
+  train_run(data, run, kTrain + " --steps 2 --calibrate-at 1 --quiet");
+  CHECK(json_of(run_program("eval " + run + " --json --data " + data + " --split train")).at("images") == 20);
+  const std::string bad = data + "/val/striped_disk/00000.jpg";
+  write_text(bad, "no image");
+  const nlohmann::json left_out = json_of(run_program("eval " + run + " --json --data " + data));
+  CHECK(left_out.at("images") == 9);
+  CHECK(left_out.at("skipped") == 1);
+  const Result strict = run_program("eval " + run + " --json --strict-data --data " + data);
+  CHECK(strict.code == 3);
+  CHECK(has(strict.err, bad));
+  CHECK(strict.out.empty());
+  const Result trained =
+      run_program("train --data " + data + " --out " + (folder / "less") + kTrain + " --steps 2 --calibrate-at 1");
+  CHECK(trained.code == 0);
+  CHECK(has(trained.err, ", 9 images and 1 skipped, "));
+  CHECK(metrics_of(folder / "less").back().at("eval/skipped") == 1);
+}
+
+TEST_CASE("a layer with a precision of its own is said, trained, exported, inspected and reported as such") {
+  if (no_program()) return;
+  const TemporaryFolder folder("overrides");
+  const std::string data = synthetic_data(folder), run = folder / "run", served = folder / "model.safetensors",
+                    config = folder.write("layers.toml", "[layers.\"layer3.0.conv2\"]\nprecision = \"w8a8\"\n"),
+                    options = kTrain + " --precision w4a4 --steps 2 --calibrate-at 1 --config " + config;
+  const nlohmann::json plan = json_of(run_program("train --dry-run --json --data " + data + " --out " + run + options));
+  CHECK(plan.at("layers") == nlohmann::json{{"layer3.0.conv2", "w8a8"}});
+  CHECK(has(train_run(data, run, options).err, "\nlayers layer3.0.conv2 w8a8\n"));
+  const auto layer = [](const nlohmann::json& j, const std::string& name) {
+    for (const nlohmann::json& l : j.at("layers"))
+      if (l.at("name") == name) return l;
+    FAIL(name << " is not there");
+    return nlohmann::json();
+  };
+  const nlohmann::json file = json_of(run_program("export --json --out " + served + " " + run + "/latest"));
+  const nlohmann::json own = layer(file, "layer3.0.conv2"), other = layer(file, "layer3.0.conv1");
+  CHECK(own.at("bits") == 8);
+  CHECK(own.at("bytes") == own.at("weights"));
+  CHECK(other.at("bits") == 4);
+  CHECK(other.at("bytes").get<int64_t>() < other.at("weights").get<int64_t>());
+  for (const std::string& model : {run, served}) {
+    const nlohmann::json rows = json_of(run_program("inspect --json --threads 1 " + model));
+    CHECK(layer(rows, "layer3.0.conv2").at("kernel") == "u8s8");
+    CHECK(layer(rows, "layer3.0.conv2").at("activation_bits") == 8);
+    CHECK(layer(rows, "layer3.0.conv1").at("kernel") == "u4s4");
+  }
+  run_well("report " + run);
+  CHECK(has(read_text(run + "/report.html"), "8 bits: layer3.0.conv2; 4 bits: all others."));
+}

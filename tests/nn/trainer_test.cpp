@@ -204,14 +204,19 @@ TEST_CASE("trainer: the loss does not jump when the activations become integers"
   const struct {
     const char* precision;
     PerChannelBy by;
+    Granularity granularity = Granularity::kPerChannel;
   } cases[] = {{"w8a8", PerChannelBy::kFold},  // shifts are of 4-bit codes only
+               {"w4a4", PerChannelBy::kFold},
                {"w4a4-fl8", PerChannelBy::kFold},
                {"w4a4-fl8", PerChannelBy::kShift},
-               {"w4a4-fl8", PerChannelBy::kShiftFold}};
+               {"w4a4-fl8", PerChannelBy::kShiftFold},
+               {"w8a8", PerChannelBy::kFold, Granularity::kPerTensor},
+               {"w4a4-fl8", PerChannelBy::kFold, Granularity::kPerTensor}};
   for (const auto& c : cases) {
     CAPTURE(c.precision);
     NetworkOptions o = small_options(c.precision);
     o.per_channel_by = c.by;
+    o.granularity = c.granularity;
     o.image_size = kSize;
     Trainer trainer(fresh_model(o), trainer_options(20, kRate));
     for (int64_t i = 0; i < 19; ++i) {

@@ -220,11 +220,13 @@ std::string first_beyond(const Doubles& got, const Doubles& expected, const Boun
 
 /// || got - expected || / || expected ||.
 inline double relative_distance(const Doubles& got, const Doubles& expected) {
+  REQUIRE(got.size() == expected.size());
   double error = 0, norm = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     error += (got[i] - expected[i]) * (got[i] - expected[i]);
     norm += expected[i] * expected[i];
   }
+  REQUIRE(norm > 0);
   return std::sqrt(error / norm);
 }
 

@@ -330,6 +330,11 @@ TEST_CASE("study report: codes that were not counted are not called codes that a
   std::vector<PointResult> points = {point("w4a4", 1, 60)};
   for (PointLayer& l : points[0].layers) l.usage = {};
   CHECK(has(study_page(points, "s"), "The use of the codes was not counted."));
+  points[0].layers[1].bound_min = points[0].layers[1].bound_median = 1.5;
+  points[0].layers[1].bound_max = 4.25;
+  const std::string html = study_page(points, "s");
+  CHECK(has(html, "<summary>" + points[0].name + "</summary>"));
+  CHECK(has(html, ">4.25<"));
 }
 
 TEST_CASE("study report: an unfinished study says what is still to come, and what it cannot tell yet") {

@@ -9,7 +9,9 @@
 
 #include "apps/train_arguments.hpp"
 #include "data/synth.hpp"
+#include "engine/cpu.hpp"
 #include "engine/error.hpp"
+#include "engine/parallel.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/run_folder.hpp"
@@ -76,6 +78,9 @@ class FinishedRun {
     fs::create_symlink(fs::path("checkpoints") / fs::path(checkpoint(step)).filename(), dir_ / "latest");
   }
   std::string log() const { return read_text_file(dir_ / "metrics.jsonl", 1 << 20); }
+  void write_machine_note(const std::string& sessions) const {
+    write_file_atomically(dir_ / "machine.json", "{\"sessions\":[" + sessions + "]}");
+  }
   void write_log(const std::string& lines) const { write_file_atomically(dir_ / "metrics.jsonl", lines); }
   PointResult measure(int64_t train_limit = 0) const {
     return measure_point({.run = dir_.path().string(),
@@ -132,6 +137,30 @@ TEST_CASE("study measure_point: the model is that of the last step, whatever lat
       ModelError);
   fs::remove(run.checkpoint(10));
   CHECK_THROWS_WITH_AS(run.measure(), doctest::Contains("step-000010.safetensors"), ModelError);
+}
+
+TEST_CASE("study measure_point: where it comes from is where it was trained, not where it is measured") {
+  const FinishedRun run;
+  CHECK(run.measure().provenance.cpu == cpu_features().brand);
+  CHECK(run.measure().provenance.threads == threads());
+  const std::string begun = R"({"started":"T1","nibble":"0.0.9","cpu":"A","isa":"avx2","threads":5,"seconds":10})",
+                    gone_on = R"({"started":"T2","nibble":"0.0.9","cpu":"B","isa":"amx","threads":7,"seconds":2.5})",
+                    odd = R"({"started":"T3","threads":1e300})";
+  run.write_machine_note(begun);
+  Provenance from = run.measure().provenance;
+  CHECK(from.cpu == "A");
+  CHECK(from.isa == "avx2");
+  CHECK(from.threads == 5);
+  run.write_machine_note(begun + "," + gone_on + "," + begun);
+  from = run.measure().provenance;
+  CHECK(from.started == "T1");
+  CHECK(from.version == "0.0.9");
+  CHECK(from.cpu == "A, then B");
+  CHECK(from.isa == "avx2, then amx");
+  CHECK(from.threads == 5);
+  CHECK(from.seconds == 22.5);
+  run.write_machine_note(odd);
+  CHECK(run.measure().provenance.threads == threads());
 }
 
 TEST_CASE("study measure_point: a few training images are spread over all classes") {

@@ -108,6 +108,9 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   CHECK(result.at("steps") == 2);
   CHECK(result.at("served_bytes") == fs::file_size(study + "/w4a4-fl8-x0.1-s0/served.safetensors"));
   CHECK(result.at("latency").at("batch1_ms").get<double>() > 0);
+  const std::string exported = folder / "exported.safetensors";
+  run_well("export --out " + exported + " " + study + "/w4a4-fl8-x0.1-s0/latest");
+  CHECK(read_text(exported) == read_text(study + "/w4a4-fl8-x0.1-s0/served.safetensors"));
   CHECK(result.at("layers").size() == 30);
   CHECK(result.at("layers")[1].at("values").get<int64_t>() > 0);
 

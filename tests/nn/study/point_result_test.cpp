@@ -90,6 +90,16 @@ TEST_CASE("a point's result comes back equal from its JSON") {
   CHECK(q.layers[0].usage.codes.empty());
 }
 
+TEST_CASE("a point whose codes were not counted keeps its bounds") {
+  PointResult p = sample();
+  p.layers[1].usage = {};
+  const PointResult q = point_result_from_json(to_json(p), "test");
+  CHECK(q.layers[1].bound_min == 0.5);
+  CHECK(q.layers[1].bound_median == 1);
+  CHECK(q.layers[1].bound_max == 1e6);
+  CHECK(q.layers[1].usage.codes.empty());
+}
+
 TEST_CASE("a point timed beside others says when, and one timed alone says nothing") {
   PointResult p = sample();
   CHECK(to_json(p).find("sitting") == std::string::npos);
