@@ -75,7 +75,7 @@ class Bench : public Command {
   }
   const char* examples() const override {
     return "  nibble bench train --precision w4a4-fl8 --batch-size 64\n"
-           "  nibble bench train --image-size 64 --batch-size 32 --repeats 2 --profile\n"
+           "  nibble bench train --image-size 64 --batch-size 32 --repeats 2 --profile --trace trace.json\n"
            "  nibble bench infer --precision w8a8 --batch-size 32 --json";
   }
 
@@ -88,6 +88,8 @@ class Bench : public Command {
     add_option(app, "--classes", options_.network.classes, "classes of the model").capture_default_str();
     add_flag(app, "--profile", profile_,
              "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
+    add_option(app, "--trace", trace_,
+               "Chrome trace to write (chrome://tracing, Perfetto): what every thread did in the last phase");
     add_flag(app, "--json", json_, "print one JSON object a phase");
     declare_threads(app, threads_);
     declare_fields(app, network_fields(options_.network, texts_), "Network");
@@ -107,6 +109,7 @@ class Bench : public Command {
     }
     begin_peak_memory();
     what_ == "train" ? bench_train() : bench_infer();
+    if (!trace_.empty()) write_chrome_trace(trace_);
     return 0;
   }
 
@@ -175,7 +178,7 @@ class Bench : public Command {
       j["quant_mode"] = name_of(options_.network.mode);
       j["quant_scheme"] = name_of(options_.network.scheme);
       j["repeats"] = repeats_;
-      j["version"] = version();
+      j["version"] = build_version();
       j["cpu"] = cpu_features().brand;
       j["time"] = utc_now();
       j["isa"] = std::string(name_of(active_isa()));
@@ -193,7 +196,7 @@ class Bench : public Command {
     if (profile_) print(profile_text(profile_of(p), net));
   }
 
-  std::string what_;
+  std::string what_, trace_;
   TrainOptions options_;
   NetworkTexts texts_;
   int64_t repeats_ = 5, threads_ = 0;

@@ -11,6 +11,7 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
+#include "apps/loading_probe.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
@@ -171,6 +172,7 @@ class Doctor : public Command {
     const Memory memory = memory_of_machine();
     nlohmann::ordered_json j;
     j["version"] = version();
+    j["build"] = build_version();
     j["cpu"] = cpu_features().brand;
     kernels::active();  // probes the levels, which may change the one in use
     j["isa"] = std::string(name_of(active_isa()));
@@ -262,18 +264,21 @@ class Doctor : public Command {
                       data_, grouped(images.size()), o.batch_size));
       return text;
     }
+    const double loading = probe_loading(images, o);
+    const PhaseSeconds loaded = with_loading(image, loading, o);
     const int64_t steps = o.epochs * (images.size() / o.batch_size);
     const bool quantizes = !build_resnet(n).quantizers.empty();
     const double batch = static_cast<double>(o.batch_size);
     const double seconds = StepPace({.total_steps = steps,
                                      .quantized_from = quantizes ? o.calibrate_step(steps) : -1,
-                                     .probe = {.before = image.before * batch, .after = image.after * batch}})
+                                     .probe = {.before = loaded.before * batch, .after = loaded.after * batch}})
                                .seconds_left(0);
+    e["loading_seconds_per_image"] = loading;
     e["epochs"] = o.epochs;
     e["steps"] = steps;
     e["seconds"] = seconds;
-    return text + fmt::format("\n{}: {}, {} without evaluations", counted(o.epochs, "epoch"), counted(steps, "step"),
-                              duration(seconds));
+    return text + fmt::format("\n{}: {}, {} with loading, without evaluations", counted(o.epochs, "epoch"),
+                              counted(steps, "step"), duration(seconds));
   }
 
   CLI::App* app_ = nullptr;

@@ -54,7 +54,7 @@ void store(const std::filesystem::path& path, const Json& sessions) {
 
 MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
   Json session;
-  session["nibble"] = version();
+  session["nibble"] = build_version();
   session["started"] = utc_now();
   session["cpu"] = cpu_features().brand;
   session["isa"] = std::string(name_of(active_isa()));

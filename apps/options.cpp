@@ -21,7 +21,9 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
       {"granularity", "scales of activations: per_channel (one an input channel) or per_tensor (one a layer)",
        &t.granularity},
       {"per-channel-by",
-       "how scales of channels pass an integer sum: fold (into the weights), shift (as powers of two) or shift+fold",
+       "how scales of channels pass an integer sum: fold (into the weights), shift (as powers of two) or shift+fold; "
+       "8-bit and "
+       "signed inputs always fold",
        &t.per_channel_by},
       {"quant-mode", "integer, or fake: quantize, dequantize, bf16 product (the published arithmetic, never served)",
        &t.quant_mode},

@@ -60,6 +60,10 @@ std::string percent(double share) {
   return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "-";
 }
 
+double megabytes_a_step(const ZoneTotal& z, const Profile& p) {
+  return static_cast<double>(z.bytes) * 1e-6 / static_cast<double>(p.steps);
+}
+
 double outside_seconds(const Profile& p) {
   double inside = 0;
   for (const ZoneTotal& z : p.passes) inside += z.self_seconds;
@@ -79,15 +83,16 @@ std::string peaks_text(const Profile& p) {
 
 std::string pass_table(const Profile& p) {
   const double all = p.threads * p.wall_seconds;
-  std::vector<std::vector<std::string>> rows = {{"pass", "calls", "ms a step", "share", "GMAC/s", "of peak", "GB/s"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"pass", "calls", "ms a step", "share", "GMAC/s", "of peak", "MB a step", "GB/s"}};
   for (const ZoneTotal& z : p.passes) {
     const Rates r = rates_of(z, p);
     rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", r.ms), percent(z.self_seconds / all),
-                    number(r.gmacs, 1), percent(r.peak_share), number(r.gbytes, 2)});
+                    number(r.gmacs, 1), percent(r.peak_share), number(megabytes_a_step(z, p), 1), number(r.gbytes, 2)});
   }
   const double outside = outside_seconds(p);
   rows.push_back({"outside of these", "", fmt::format("{:.1f}", 1000 * outside / static_cast<double>(p.steps)),
-                  percent(outside / all), "-", "-", "-"});
+                  percent(outside / all), "-", "-", "-", "-"});
   return format_table(rows);
 }
 
@@ -131,6 +136,7 @@ std::string layer_times(const Profile& p, const Network& network) {
     rows[0].push_back(text);
     if (has_macs(zone)) rows[0].push_back("GMAC/s");
   }
+  rows[0].push_back("MB in all");
   for (const UnitSpec& unit : network.units) {
     const auto layer = found.find(unit.name);
     if (layer == found.end()) continue;
@@ -141,6 +147,9 @@ std::string layer_times(const Profile& p, const Network& network) {
       rows.back().push_back(number(r.ms, 2));
       if (has_macs(column.first)) rows.back().push_back(number(r.gmacs, 1));
     }
+    double megabytes = 0;
+    for (const auto& zone : layer->second) megabytes += megabytes_a_step(*zone.second, p);
+    rows.back().push_back(number(megabytes, 2));
   }
   return rows.size() == 1 ? std::string() : format_table(rows);
 }

@@ -344,7 +344,14 @@ Gradients make_gradients(const Model& model) {
 }
 
 void Gradients::add(const Gradients& other) const {
-  const Zone zone("gradients, sum of shards");
+  Zone zone("gradients, sum of shards");
+  zone.count([&] {
+    int64_t values = 0;
+    for (const UnitParameters& p : units)
+      for (const Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.bias})
+        if (t->defined()) values += t->size();
+    return ZoneWork{.bytes = 3 * int64_t{sizeof(float)} * values};
+  });
   parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i) {
     const UnitParameters &mine = units[static_cast<size_t>(i)], &theirs = other.units[static_cast<size_t>(i)];
     const auto sum = [](const Tensor& a, const Tensor& b) {
@@ -358,7 +365,7 @@ void Gradients::add(const Gradients& other) const {
 }
 
 Tensor first_layer_input(const Model& model, const Tensor& images) {
-  const Zone zone("image codes");
+  Zone zone("image codes");
   const UnitSpec& unit = model.network.units.front();
   const ConvShape& s = unit.shape;
   if (images.shape().rank() != 4 || images.dim(1) != s.h || images.dim(2) != s.w || images.dim(3) != 3)
@@ -380,6 +387,7 @@ Tensor first_layer_input(const Model& model, const Tensor& images) {
   }
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
   const Tensor out(codes ? DType::u8 : DType::bf16, {images.dim(0), ph, pw, 3});
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(images) + stored_bytes(out)}; });
   const auto fill = [&](auto* to, const auto& table, auto pad) {
     parallel_for(images.dim(0) * ph, [&](int64_t row) {
       const int64_t image = row / ph, y = row % ph - s.pad_before;

@@ -242,7 +242,8 @@ void multiply_classes(const LayerWeights& layer, const Tensor& d_y, const std::v
       multiply_class(layer, i, d_y, inverse_fold, to);
   }
   if (!before.defined()) return;
-  const Zone zone("conv backward, add");
+  Zone zone("conv backward, add");
+  zone.count([&] { return ZoneWork{.bytes = 2 * stored_bytes(d_x) + stored_bytes(before)}; });
   constexpr int64_t kRows = 64;
   const int64_t rows = d_x.rows();
   parallel_for((rows + kRows - 1) / kRows, [&](int64_t block) {
@@ -285,6 +286,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   const Tensor d_x = next == nullptr ? Tensor(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic)) : Tensor();
   zone.count([&] {
     int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
+    if (hands_over_rows(layer)) bytes += stored_bytes(before);  // otherwise it is added in a zone of its own
     for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
     return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
   });
@@ -344,9 +346,11 @@ void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> 
   Zone zone("conv backward, input", i.layer.name);
   const int64_t points = (g1 - g0) * i.gather.gw, ic = i.layer.shape.ic, oc = i.layer.shape.oc;
   zone.count([&] {
-    return ZoneWork{.macs = points * ic * oc,
-                    .unit = MacUnit::kBf16,
-                    .bytes = points * (oc + (i.d_x.defined() ? ic : 0)) * int64_t{sizeof(bf16)}};
+    int64_t bytes = points * (oc + (i.d_x.defined() ? ic : 0)) * int64_t{sizeof(bf16)};
+    if (i.before.defined()) bytes += points * static_cast<int64_t>(i.before.row_bytes());
+    if (g0 == 0)  // once a gradient
+      for (const Panels& p : i.layer.backward) bytes += stored_bytes(p.storage);
+    return ZoneWork{.macs = points * ic * oc, .unit = MacUnit::kBf16, .bytes = bytes};
   });
   const int64_t per = grid_rows_per_task(i.gather);
   const PlaneCut cut{.row_begin = g0,

@@ -47,9 +47,10 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
     {
       Zone zone("conv backward, weights", layer.name);
       zone.count([&] {
-        return ZoneWork{.macs = points * s.ic * s.oc,
-                        .unit = MacUnit::kBf16,
-                        .bytes = points * static_cast<int64_t>(x.row_bytes())};
+        return ZoneWork{
+            .macs = points * s.ic * s.oc,
+            .unit = MacUnit::kBf16,
+            .bytes = points * static_cast<int64_t>(x.row_bytes()) + (chunk == 0 ? stored_bytes(d_weights) : 0)};
       });
       weights.add(chunk, {rows, stride});
     }

@@ -69,6 +69,9 @@ class MaxPoolGradient {
     }
   }
 
+  /// Of what it reads.
+  int64_t bytes() const { return stored_bytes(d_pooled_) + stored_bytes(arg_); }
+
  private:
   Tensor d_pooled_, arg_;
   Shape shape_;
@@ -77,9 +80,12 @@ class MaxPoolGradient {
 
 /// Where the gradient of z goes: to the next stage, a few pixels at a time, or to z as a whole.
 void max_pool_backward(const MaxPoolGradient& gradient, const Variable& z, GradientStage* next) {
-  const Zone zone("max pool backward");
+  Zone zone("max pool backward");
   const Shape& shape = gradient.shape();  // z itself may have been dropped
   const int64_t c = shape.back(), pixels = shape.rows(), stride = Tensor::round_stride(DType::bf16, c);
+  zone.count([&] {  // what is handed over is not written
+    return ZoneWork{.bytes = gradient.bytes() + (next == nullptr ? pixels * stride * int64_t{sizeof(bf16)} : 0)};
+  });
   if (next == nullptr) {
     const Tensor d_z(DType::bf16, shape, stride);
     row_blocks(pixels, [&](int64_t, int64_t first, int64_t count) {
@@ -102,7 +108,7 @@ void max_pool_backward(const MaxPoolGradient& gradient, const Variable& z, Gradi
 Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
                             const ActivationQuantizer* quantizer, bool dequantize, float* channel_max,
                             std::shared_ptr<GradientStage> next) {
-  const Zone zone("max pool");
+  Zone zone("max pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
   if (h + pad_before + pad_after < kWindow || w + pad_before + pad_after < kWindow)
@@ -110,6 +116,7 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
   const int64_t oh = pooled_size(h, pad_before, pad_after), ow = pooled_size(w, pad_before, pad_after);
   const Tensor pooled(DType::bf16, {n, oh, ow, c}, Tensor::round_stride(DType::bf16, c));
   const Tensor arg = tape != nullptr ? Tensor(DType::u8, {n, oh, ow, c}) : Tensor();
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(x) + stored_bytes(pooled) + stored_bytes(arg)}; });
   const std::vector<bf16> outside(static_cast<size_t>(c), bf16{0xff80});  // -inf never wins
   parallel_for(n * oh, [&](int64_t row) {
     const int64_t image = row / oh, oy = row % oh;
@@ -136,11 +143,12 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
 
 Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
                                 float* channel_max) {
-  const Zone zone("average pool");
+  Zone zone("average pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), pixels = x.dim(1) * x.dim(2), c = x.dim(3);
   const float inverse = 1.0f / static_cast<float>(pixels);
   const Tensor pooled(DType::bf16, {n, 1, 1, c}, Tensor::round_stride(DType::bf16, c));
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(x) + stored_bytes(pooled)}; });
   parallel_for(n, [&](int64_t i) {
     Scratch scratch;
     float* sum = scratch.get<float>(static_cast<size_t>(c));
@@ -151,10 +159,11 @@ Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQ
   if (tape != nullptr) {
     // mean over pixels  =>  every pixel gets d / pixels
     tape->record([z, out, quantizer, inverse, pixels, shape = x.shape()] {
-      const Zone backward("average pool backward");
+      Zone backward("average pool backward");
       const Tensor d = pooled_gradient(out, quantizer);
       const int64_t channels = shape[3];
       const Tensor d_z(DType::bf16, shape, Tensor::round_stride(DType::bf16, channels));
+      backward.count([&] { return ZoneWork{.bytes = stored_bytes(d) + stored_bytes(d_z)}; });
       parallel_for(shape[0], [&](int64_t i) {
         for (int64_t k = 0; k < channels; ++k)
           d_z.row<bf16>(i * pixels)[k] = to_bf16(to_float(d.row<bf16>(i)[k]) * inverse);

@@ -76,7 +76,7 @@ Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
   const std::vector<RunSession>& sessions = facts.sessions;
   Provenance p{.command = fmt::format("nibble train --config config.resolved.toml --out {}", args.point.name()),
                .config = facts.config,
-               .version = over_sessions(sessions, &RunSession::version, version()),
+               .version = over_sessions(sessions, &RunSession::version, build_version()),
                .cpu = over_sessions(sessions, &RunSession::cpu, cpu_features().brand),
                .isa = over_sessions(sessions, &RunSession::isa, std::string(name_of(active_isa()))),
                .threads = threads(),

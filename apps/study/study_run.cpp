@@ -10,6 +10,7 @@
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
+#include "apps/loading_probe.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
 #include "apps/study/recipe.hpp"
@@ -208,6 +209,7 @@ StudyData StudyRun::describe_data() {
   recipe_.options.network.classes = p.classes;
   steps_ = p.steps;
   steps_per_epoch_ = p.steps_per_epoch;
+  train_ = run.training_set();
   return {run.training_set()->class_names(), p.train_images, p.validation_images};
 }
 
@@ -235,7 +237,8 @@ PointState StudyRun::state_of(const StudyPoint& point) const {
 StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
   set_point({precision, width, 0});
   const NetworkOptions& network = recipe_.options.network;
-  Sample sample{static_cast<double>(cost_of(build_resnet(network)).total.macs), probe_step(recipe_.options), 0};
+  Sample sample{static_cast<double>(cost_of(build_resnet(network)).total.macs),
+                with_loading(probe_step(recipe_.options), loading_, recipe_.options), 0};
   if (network.mode == QuantMode::kFake) return sample;
   Executor executor(untrained_model(network));
   LatencyProbe latency(executor, network.image_size);
@@ -286,6 +289,7 @@ std::vector<PointEstimate> StudyRun::estimate() {
     low = std::min(low, p.width);
     high = std::max(high, p.width);
   }
+  if (!range.empty()) loading_ = probe_loading(*train_, recipe_.options);
   std::map<std::string, std::pair<Sample, Sample>> samples;
   for (const auto& [precision, widths] : range) {
     stop_if_asked();

@@ -96,6 +96,8 @@ class StudyRun {
   std::filesystem::path kept_file_;          // STUDY/study.json where it counts (source_in)
   std::map<std::string, PointResult> kept_;  // its points by name
   int64_t steps_ = 0, steps_per_epoch_ = 0;  // of each point's training
+  DatasetPtr train_;
+  double loading_ = 0;  // seconds an image and thread, by the probe
 };
 
 }  // namespace nibble::apps

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "apps/console.hpp"
+#include "apps/loading_probe.hpp"
 #include "apps/signals.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/sha256.hpp"
@@ -101,7 +102,7 @@ void TrainingRun::estimate_speed() {
   const int64_t done = trainer_->steps_done();
   StepPace::Args run{.total_steps = plan_.steps, .quantized_from = plan_.quantized_from, .probe = {}};
   if (plan_.steps - done >= kWorthProbing && verbosity() != Verbosity::kQuiet) {
-    run.probe = probe_step(o);
+    run.probe = with_loading(probe_step(o), probe_loading(*data_.train, o), o);
     message("speed  " + describe_speed(run.probe, o.batch_size, done, run) + " (probed; evaluations come on top)");
   }
   pace_.emplace(run);

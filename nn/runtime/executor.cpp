@@ -196,7 +196,10 @@ void Executor::run_rows(Context& context, int64_t image) const {
 void Executor::write_input(Context& context, const uint8_t* images, int64_t n) const {
   const ConvShape& s = model_->network.units.front().shape;
   const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
-  const Zone zone("executor, image codes");
+  Zone zone("executor, image codes");
+  zone.count([&] {
+    return ZoneWork{.bytes = n * 3 * (s.h * s.w + ph * pw * (layers_.front().integer() ? 1 : int64_t{sizeof(bf16)}))};
+  });
   const auto fill = [&](auto* to, const auto* table, auto pad) {
     constexpr int64_t kImageRows = 32;  // of about 0.25 us each
     const int64_t rows = n * ph;
@@ -224,7 +227,7 @@ void Executor::write_input(Context& context, const uint8_t* images, int64_t n) c
     fill(context.at<bf16>(input), image_values_.data(), bf16{});
 }
 
-/// Codes and bf16 values as they are stored, for `rows` rows of the output (flattened over images).
+/// Codes and bf16 values as they are stored, for `rows` rows of the output (flattened over images); no weights.
 ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   const UnitSpec& unit = model_->network.units[u];
   const ConvShape& s = unit.shape;
@@ -241,8 +244,7 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   if (unit.kind == UnitKind::kLinear) out = 4 * s.oc;
   return {.macs = rows * s.macs() / of,
           .unit = forward_unit(layer),
-          .bytes = rows * ((s.h + pads) * (s.w + pads) * pixel / of + s.ow() * out) +
-                   static_cast<int64_t>(layer.forward.storage.bytes())};
+          .bytes = rows * ((s.h + pads) * (s.w + pads) * pixel / of + s.ow() * out)};
 }
 
 void Executor::convolve(Context& context, size_t u, const Part& part, float* logits) const {
@@ -319,7 +321,7 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
 void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = context.plan->steps[u];
-  const Zone zone("executor, max pool");
+  Zone zone("executor, max pool");
   const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
                 pad = stem_pool_pad(model_->network.options, h);
   const int64_t side = model_->network.stem_pool_size, stride = Tensor::round_stride(DType::bf16, c);
@@ -328,6 +330,11 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, w, code_stride(c));
   const Pixels<bf16> pooled = context.pixels<bf16>(step.pooled, part, side, stride);
   const int64_t begin = part.whole() ? 0 : part.begin, rows = part.whole() ? part.images * side : part.end - begin;
+  zone.count([&] {
+    const int64_t plain = codes_alone ? 0 : int64_t{sizeof(bf16)} * stride, codes = code_stride(c);
+    return ZoneWork{.bytes = rows * (h * w / side * (codes_alone ? codes : plain) +
+                                     side * (plain + static_cast<int64_t>(step.codes.size()) * codes))};
+  });
   // Calls max(taps, count, pixel, pixels) for the pixels of an output row: one by one where an edge cuts their windows,
   // the others at once, whose taps are 2 pixels apart.
   const auto windows = [&](int64_t row, const auto& map, const auto& max) {
@@ -377,11 +384,15 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = context.plan->steps[u];
   const ConvShape& before = model_->network.units[static_cast<size_t>(unit.input - 1)].shape;
-  const Zone zone("executor, average pool");
+  Zone zone("executor, average pool");
   const int64_t pixels = before.oh() * before.ow(), c = unit.shape.ic, stride = Tensor::round_stride(DType::bf16, c);
   const float inverse = 1.0f / static_cast<float>(pixels);
   const bf16* z = context.at<const bf16>(step.shortcut);
   bf16* pooled = context.at<bf16>(step.pooled);
+  zone.count([&] {
+    return ZoneWork{
+        .bytes = n * ((pixels + 1) * stride * int64_t{sizeof(bf16)} + (layers_[u].integer() ? code_stride(c) : 0))};
+  });
   parallel_for(n, [&](int64_t i) {
     Scratch scratch;
     float* sum = scratch.get<float>(static_cast<size_t>(c));
