@@ -12,7 +12,7 @@ namespace nibble::apps {
 
 double probe_loading(const Dataset& images, const TrainOptions& o) {
   constexpr int64_t kImages = 16;
-  constexpr double kLongEnough = 0.3;
+  constexpr double kProbeSeconds = 0.3;
   const TrainTransform transform{.size = static_cast<int>(o.network.image_size),
                                  .min_crop = static_cast<float>(o.min_crop)};
   std::vector<uint8_t> pixels(size_t{3} * static_cast<size_t>(transform.size) * static_cast<size_t>(transform.size));
@@ -20,7 +20,7 @@ double probe_loading(const Dataset& images, const TrainOptions& o) {
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(); };
   const int64_t count = std::min(kImages, images.size());
   int64_t loaded = 0;
-  for (int64_t i = 0; i < count && seconds() < kLongEnough; ++i) {
+  for (int64_t i = 0; i < count && seconds() < kProbeSeconds; ++i) {
     const int64_t index = i * images.size() / count;
     try {
       augment_train(images.read(index), transform, {.seed = o.seed, .epoch = 0, .index = index}, pixels.data());

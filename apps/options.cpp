@@ -22,8 +22,7 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
        &t.granularity},
       {"per-channel-by",
        "how scales of channels pass an integer sum: fold (into the weights), shift (as powers of two) or shift+fold; "
-       "8-bit and "
-       "signed inputs always fold",
+       "8-bit and signed inputs always fold",
        &t.per_channel_by},
       {"quant-mode", "integer, or fake: quantize, dequantize, bf16 product (the published arithmetic, never served)",
        &t.quant_mode},

@@ -57,7 +57,7 @@ void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) 
       tbb::simple_partitioner(), context);
 }
 
-/// True if it was: the loop of one thread needs no tasks.
+/// Runs a loop that needs no tasks (one body, or one thread) here; false: not run.
 bool run_alone(int64_t count, FunctionRef<void(int64_t)> body) {
   if (count > 1 && threads() > 1) return false;
   for (int64_t i = 0; i < count; ++i) body(i);

@@ -35,7 +35,8 @@ class Variable {
   bool wants_grad() const { return state_ != nullptr && state_->wanted; }
   /// Undefined tensor until something flowed back.
   const Tensor& grad() const { return state_->grad; }
-  /// Takes `g` as the gradient, or adds it to the one already there (f32 and bf16, equal layout).
+  /// Takes `g` as the gradient, or adds it to the one already there (f32 and bf16, equal layout). ShapeError,
+  /// DTypeError when the two differ.
   void accumulate(const Tensor& g) const;
   /// Drops value and gradient memory; for activations that backward has finished with.
   void release() const {
@@ -44,8 +45,8 @@ class Variable {
     state_->rows = nullptr;
   }
   void set_grad(Tensor g) const { state_->grad = std::move(g); }
-  /// Said by the op that made the value: its backward step also reads a gradient that comes as rows. For a value of one
-  /// reader, which then sets these instead of a gradient.
+  /// Set by the op that made the value, if its backward step can read the gradient as rows (grad_rows). The value's
+  /// only reader may then call set_grad_rows instead of set_grad.
   void take_grad_rows() const { state_->takes_rows = true; }
   bool takes_grad_rows() const { return state_->takes_rows; }
   void set_grad_rows(std::shared_ptr<const GradientRows> rows) const { state_->rows = std::move(rows); }

@@ -22,8 +22,9 @@ struct OptimizerOptions {
 
 /// Updates the masters w in place. With d = g + decay*w: momentum m = mu*m + d, w -= rate * (m, or d + mu*m with
 /// Nesterov). LARS multiplies d of a kernel by lars_coefficient * |w| / (|g| + decay*|w|) before it enters the
-/// momentum, as the paper's Algorithm 1 does. The gradient is the sum of `gradients`, where it is left, and
-/// `second_half`, unless that is empty: the last sum over shards is made in the pass that takes the norm. `momentum` is
+/// momentum, as the paper's Algorithm 1 does. The gradient is the sum of `gradients`, where it is left
+/// (scaled by clipping and by LARS), and `second_half`, unless that is empty: the last sum over shards is made in the
+/// pass that takes the norm. `momentum` is
 /// laid out as the gradients. Returns the global gradient norm (before clipping). Throws DivergedError naming the layer
 /// where backward first met a gradient that is not finite (the last in execution order); nothing is changed then.
 /// Deterministic: sums run in double over fixed blocks.

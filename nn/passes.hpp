@@ -12,7 +12,7 @@
 
 namespace nibble {
 
-/// A copy of images [first, first + count) of uint8 NHWC images.
+/// A copy of images [first, first + count) of dense uint8 NHWC images, of which there is at least one.
 Tensor slice(const Tensor& images, int64_t first, int64_t count);
 
 /// Right operands of all units at one step, shared by the shards. Points into the model's quantizers.
@@ -36,6 +36,7 @@ struct ShardStatistics {
 };
 
 /// Turns uint8 NHWC images [n, h, w, 3] into the first layer's input: codes (or bf16) with the padding written around.
+/// ShapeError for images of another size.
 Tensor first_layer_input(const Model& model, const Tensor& images);
 
 /// Logits f32 [n, classes] on the tape; saves what backward needs, which overwrites every tensor of `gradients`.

@@ -33,6 +33,7 @@ struct StepResult {
 /// Owns the model, the momentum and the step counter: everything a checkpoint holds.
 class Trainer {
  public:
+  /// UsageError for options that fit no run of the model: a shard below 1, a calibration before the first step.
   Trainer(Model model, const TrainerOptions& options);
   /// Continues from a checkpoint's state.
   Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done);

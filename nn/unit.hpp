@@ -53,7 +53,7 @@ struct UnitSpec {
   bool relu = false;
   bool max_pool = false;       // 3x3, stride 2 behind the stem
   bool average_pool = false;   // the input is averaged over its pixels first (fc)
-  bool last_in_block = false;  // output is stored as bf16 (it feeds a shortcut or the pool), gamma may start at zero
+  bool last_in_block = false;  // output is rounded to bf16 before codes are made of it: it feeds a shortcut or the pool
   Precision precision;
   int quantizer = -1;  // index into Network::quantizers of its input; -1: bf16 input
 

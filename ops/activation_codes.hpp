@@ -21,7 +21,9 @@ void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t fir
 /// bf16(code / scale) of a code tensor.
 Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q);
 
-/// Gradient of x = bf16 tensor >= 0 that is read through a quantizer and directly; either may be undefined.
+/// Gradient of v, where x = max(v, 0) is a bf16 tensor that is read through a quantizer and directly:
+/// (through_quantizer times the quantizer's derivative) + direct, and 0 where x is 0. Either may be undefined; without
+/// a quantizer through_quantizer counts as it is.
 Tensor combine_gradients(const Tensor& x, const Tensor& through_quantizer, const Tensor& direct,
                          const ActivationQuantizer* quantizer);
 

@@ -54,8 +54,8 @@ struct NormActivateArgs {
 struct Activated {
   Variable z;      // bf16, defined if store_z
   Variable codes;  // u8 / u4 codes (bf16 in fake mode), defined if quantizer
-  /// With a tape: the first half of the backward step. Whoever adds last to the gradient of codes (of z without codes)
-  /// may hand it its rows; it then need not read them again.
+  /// With a tape: takes the gradient of codes (of z without codes) row by row while its rows are in the cache. Pass it
+  /// as `next` to the op whose backward step adds to that gradient last; else the gradient is read again as a whole.
   std::shared_ptr<GradientStage> backward{};
 };
 
@@ -64,14 +64,15 @@ struct Activated {
 /// norm's.
 /// Saves y and z, or y and two bits an element (keep_classes). Gradients: y, gamma, beta, shortcut or the projection's.
 /// Throws UsageError for a signed quantizer (store z and use quantize_tensor of activation_codes.hpp) and for a taped
-/// shortcut or keep_classes without store_z.
+/// shortcut or keep_classes without store_z, ShapeError for operands of other shapes than y's.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
 /// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.
 Tensor normalised_activation(const NormBranch& branch);
 
 /// z [n,h,w,c] bf16 -> max pool 3x3 stride 2 (pad as given) -> pooled z and, with a quantizer, its codes. `next`, if
-/// set, takes the rows of z's gradient, and z has none then: for a z that nobody else reads.
+/// set, takes the rows of z's gradient, and z has none then: for a z that nobody else reads. ShapeError for a map that
+/// the window does not fit.
 Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
                             const ActivationQuantizer* quantizer, bool dequantize, float* channel_max,
                             std::shared_ptr<GradientStage> next = nullptr);

@@ -24,8 +24,7 @@ inline kernels::Store store_of(const Tensor& t) {
   return stored_bytes(t) > (int64_t{4} << 20) ? kernels::Store::kStreamed : kernels::Store::kCached;
 }
 
-/// Input of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense.
-/// Other layers: u8 or u4 codes, or bf16, [n, h, w, ic], rows `code_stride(ic)` elements apart.
+/// Elements between the rows of codes with so many channels.
 inline int64_t code_stride(int64_t channels) {
   return Tensor::round_stride(DType::u8, channels);  // 64 codes: a cache line as bytes, half a line packed
 }
@@ -40,6 +39,9 @@ struct ChannelSums {
 };
 
 /// y = bf16(acc * rescale), NHWC with rows of round_stride, and its channel sums (of the rounded values).
+/// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense; of
+/// others:
+///          u8 or u4 codes, or bf16, [n, h, w, ic], rows code_stride(ic) elements apart (bf16: round_stride).
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 
@@ -81,8 +83,9 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
 std::vector<float> y_gradient_scale(const LayerWeights& layer);
 
 /// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, owned by
-/// the shard; overwritten, as every parameter has one reader). `next` takes the rows of x's gradient, with what was
-/// there before, if the layer hands over rows: for the one that adds last, and only where nothing else reads them.
+/// the shard; overwritten, as every parameter has one reader). `next` receives the rows of x's whole gradient (what was
+/// there before included), if hands_over_rows(layer): for the op that adds to it last. x then gets no gradient of its
+/// own.
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
                      ChannelSums& sums, std::shared_ptr<GradientStage> next = nullptr);
 

@@ -17,7 +17,7 @@ struct WeightSink {
   float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
 
   /// Writes or adds channels [c0, c0 + channels) of one tap for outputs [o0, o1), from sum[o - o0][c - c0], rows ld
-  /// apart. Whoever streams publishes.
+  /// apart. After kStreamed the caller calls Elementwise::publish.
   void put(const float* sum, int64_t ld, int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1,
            kernels::Into into, kernels::Store store) const {
     const float* const scale = row.empty() ? nullptr : row.data() + c0;

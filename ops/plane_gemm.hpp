@@ -13,8 +13,8 @@ namespace nibble {
 struct PlaneCut {
   int64_t row_begin = 0, row_end = 0;  // only these grid rows
   int64_t row_parts = 1, rows_per_part = 1, panel_parts = 1;
-  int64_t panels_together = 1;  // what panels are dealt out by
-  int64_t first_task = 0;       // what the first of these tasks is called
+  int64_t panels_together = 1;  // panels are shared out in groups of so many neighbours
+  int64_t first_task = 0;       // number of the first of these tasks, as the epilogue sees it
 
   int64_t tasks() const { return row_parts * panel_parts; }
   /// The first of `panels` panels of one part; those of the part behind the last one: the end.

@@ -25,7 +25,8 @@ struct EvaluationResult {
 /// Feed batches in order; the result does not depend on how the images were cut into batches.
 class Evaluation {
  public:
-  /// logits f32 [n, classes], labels [n] in [0, classes).
+  /// logits f32 [n, classes], labels [n] in [0, classes). ShapeError for another number of labels, DataError for a
+  /// label out of range.
   void add(const Tensor& logits, std::span<const int32_t> labels);
   EvaluationResult result() const;
 
