@@ -103,6 +103,9 @@ class Bench : public Command {
     if (what_ == "train") options_.validate();
     if (options_.batch_size < 1 || options_.batch_size > 65536)
       throw UsageError("--batch-size is {}; use 1 to 65536", options_.batch_size);
+    if (what_ == "infer" && !is_servable(build_resnet(options_.network)))
+      throw UsageError("nibble bench infer measures the served model, and fake mode is not served; use train");
+    if (!trace_.empty()) refuse_to_replace(trace_, "{\"displayTimeUnit", "Chrome trace");
     if (profile_) {
       bandwidth_ = measure_memory_bandwidth();
       peaks_ = measure_mac_peaks();
@@ -177,6 +180,9 @@ class Bench : public Command {
       j["per_channel_by"] = name_of(options_.network.per_channel_by);
       j["quant_mode"] = name_of(options_.network.mode);
       j["quant_scheme"] = name_of(options_.network.scheme);
+      j["same_padding"] = options_.network.same_padding;
+      j["signed_block_input"] = options_.network.signed_block_input;
+      j["bf16_weights"] = options_.network.bf16_weights;
       j["repeats"] = repeats_;
       j["version"] = build_version();
       j["cpu"] = cpu_features().brand;

@@ -230,7 +230,7 @@ class Doctor : public Command {
     if (network.mode == QuantMode::kFake) return "";
     Executor executor(untrained_model(network));
     LatencyProbe probe(executor, network.image_size);
-    probe.visit(0.5, 1);  // one call counts: 32 images take seconds on the scalar level
+    probe.visit_briefly();
     const Latency latency = probe.result();
     const double rate = 1000 / latency.batch32_ms_per_image;
     e["inference_batch1_ms"] = latency.batch1_ms;
@@ -255,8 +255,9 @@ class Doctor : public Command {
     std::string text =
         fmt::format("training {} x{} {}, {} px, batch {}: {} img/s before calibration, {} after", n.arch, n.width,
                     n.precision, n.image_size, o.batch_size, rate_text(1 / image.before), rate_text(1 / image.after));
+    if (data_.empty()) text += "; with --data also the time of a run";
     text += estimate_inference(n, e);
-    if (data_.empty()) return text + "; with --data also the time of a run";
+    if (data_.empty()) return text;
     const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
     if (images.size() < o.batch_size) {
       warn(

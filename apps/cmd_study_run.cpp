@@ -112,8 +112,11 @@ class StudyRunCommand : public Command {
       total += e.seconds;
     }
     const std::string text =
-        format_table(rows) + fmt::format("\n{}, about {} to go (what is still to train and to evaluate, by a probe){}",
+        format_table(rows) + fmt::format("\n{}, about {} to go ({}, by a probe){}",
                                          counted(static_cast<int64_t>(estimates.size()), "point"), duration(total),
+                                         recipe_.options.network.mode == QuantMode::kFake
+                                             ? "what is still to train; evaluations come on top"
+                                             : "what is still to train and to evaluate",
                                          layers_text() + preset_text());
     args_.dry_run ? print(text) : message(text);
   }

@@ -129,7 +129,7 @@ void refuse_to_replace(const std::filesystem::path& out, std::string_view begins
   if (std::equal(start.begin(), start.end(), begins_with.begin(), begins_with.end(),
                  [&](char a, char b) { return lower(a) == lower(b); }))
     return;
-  throw UsageError("{} exists and is no {}, so it is not replaced; choose another --out", out.string(), kind);
+  throw UsageError("{} exists and is no {}, so it is not replaced; choose another file", out.string(), kind);
 }
 
 }  // namespace nibble::apps

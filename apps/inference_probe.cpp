@@ -50,6 +50,15 @@ void LatencyProbe::visit(double seconds, size_t calls) {
   time_calls(*executor_, batch_, seconds, calls, batch_seconds_);
 }
 
+void LatencyProbe::visit_briefly() {
+  constexpr double kSeconds = 0.2, kLong = 0.1;
+  time_calls(*executor_, one_, kSeconds, 1, one_seconds_);
+  if (one_seconds_.back() < kLong)
+    time_calls(*executor_, batch_, kSeconds, 1, batch_seconds_);
+  else
+    batch_seconds_.push_back(kBatch * one_seconds_.back());
+}
+
 Latency LatencyProbe::result() const {
   return {.batch1_ms = 1000 * median(one_seconds_),
           .batch32_ms_per_image = 1000 * median(batch_seconds_) / kBatch,

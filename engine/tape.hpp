@@ -35,8 +35,8 @@ class Variable {
   bool wants_grad() const { return state_ != nullptr && state_->wanted; }
   /// Undefined tensor until something flowed back.
   const Tensor& grad() const { return state_->grad; }
-  /// Takes `g` as the gradient, or adds it to the one already there (f32 and bf16, equal layout). ShapeError,
-  /// DTypeError when the two differ.
+  /// Takes `g` as the gradient, or adds it to the one already there (f32 and bf16, equal layout). ShapeError
+  /// when the two differ, DTypeError for other types.
   void accumulate(const Tensor& g) const;
   /// Drops value and gradient memory; for activations that backward has finished with.
   void release() const {

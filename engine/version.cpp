@@ -10,7 +10,7 @@ const char* version() {
 
 std::string build_version() {
   const std::string revision = NIBBLE_REVISION;
-  return revision.empty() ? version() : version() + ("+" + revision);
+  return revision == "unknown" ? version() : version() + ("+" + revision);
 }
 
 }  // namespace nibble

@@ -34,7 +34,7 @@ Checkpoint load_checkpoint(const std::filesystem::path& path);
 Checkpoint load_checkpoint(const SafetensorsFile& file);
 
 enum class ModelFileKind { kCheckpoint, kServed, kForeign };
-/// By content: nibble.format in the metadata. ModelError for a format of another program or a later version.
+/// By content: nibble.format in the metadata. ModelError for a nibble.format that this version does not know.
 ModelFileKind kind_of(const SafetensorsFile& file);
 /// Throws ModelError unless the file is of this format's version.
 void require_version(const SafetensorsFile& file);

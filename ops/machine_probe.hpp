@@ -28,7 +28,7 @@ struct MemoryBandwidth {
   double read_write = 0;  // in place: half of the bytes each way
   double triad = 0;       // two arrays read, a third written past the caches (STREAM's kernel)
 };
-/// The best of a few passes.  Cost: about 0.3 s and three such arrays, given back.
+/// The best of a few passes.  Cost: about 0.3 s for 64 MiB, and three such arrays, given back.
 MemoryBandwidth measure_memory_bandwidth();
 
 }  // namespace nibble

@@ -24,7 +24,7 @@ inline kernels::Store store_of(const Tensor& t) {
   return stored_bytes(t) > (int64_t{4} << 20) ? kernels::Store::kStreamed : kernels::Store::kCached;
 }
 
-/// Elements between the rows of codes with so many channels.
+/// Elements between the rows of codes of `channels` channels.
 inline int64_t code_stride(int64_t channels) {
   return Tensor::round_stride(DType::u8, channels);  // 64 codes: a cache line as bytes, half a line packed
 }
@@ -39,9 +39,8 @@ struct ChannelSums {
 };
 
 /// y = bf16(acc * rescale), NHWC with rows of round_stride, and its channel sums (of the rounded values).
-/// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense; of
-/// others:
-///          u8 or u4 codes, or bf16, [n, h, w, ic], rows code_stride(ic) elements apart (bf16: round_stride).
+/// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense
+///          x of other layers: u8 or u4 codes [n, h, w, ic], rows code_stride(ic) elements apart, or bf16
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 

@@ -286,7 +286,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   const Tensor d_x = next == nullptr ? Tensor(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic)) : Tensor();
   zone.count([&] {
     int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
-    if (hands_over_rows(layer)) bytes += stored_bytes(before);  // otherwise it is added in a zone of its own
+    if (next != nullptr || s.stride == 1) bytes += stored_bytes(before);  // else it is added in a zone of its own
     for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
     return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
   });

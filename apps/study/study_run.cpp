@@ -242,7 +242,7 @@ StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
   if (network.mode == QuantMode::kFake) return sample;
   Executor executor(untrained_model(network));
   LatencyProbe latency(executor, network.image_size);
-  latency.visit(0.1, 1);
+  latency.visit_briefly();
   sample.evaluate = latency.result().batch32_ms_per_image / 1000;
   return sample;
 }

@@ -3,8 +3,9 @@
 // sums: forward/w4a4-fl8/network. backward/... are both gradients as a step makes them, at once where the layer takes
 // rows; the rows of one gradient alone are there to be compared with other libraries.
 //
-// Every thread has a shard of 32 images of its own, as in training: the drivers depend on the shard (images side by
-// side in tiles, streamed stores of large results), and 32 is its default. A peer gets all images in one call.
+// A shard of 32 images a thread, as training's default batch has on two: the drivers depend on the shard (images side
+// by side in tiles, streamed stores of large results). A peer gets all images in one call. Shards of two on the scalar
+// level, which needs a second for three images.
 #include <memory>
 #include <set>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "bench/network/layers.hpp"
 #include "bench/network/rows.hpp"
 #include "bench/probe.hpp"
+#include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 
 #if defined(NIBBLE_HAVE_ONEDNN)
@@ -21,18 +23,20 @@
 namespace nibble::bench {
 namespace {
 
-constexpr int64_t kShard = 32;
+int64_t shard() {
+  return active_isa() == Isa::scalar ? 2 : 32;
+}
 
 using Step = void (Operands::*)();
 
 Prepared prepare(const LayerRow& row, Step step, bool forward) {
   auto shards = std::make_shared<std::vector<std::unique_ptr<Operands>>>();
-  for (int i = 0; i < threads(); ++i) shards->push_back(std::make_unique<Operands>(row, kShard));
+  for (int i = 0; i < threads(); ++i) shards->push_back(std::make_unique<Operands>(row, shard()));
   const MacUnit unit = forward ? forward_unit(shards->front()->layer()) : MacUnit::kBf16;
   return counted(
       [shards, step] {
-        parallel_for(static_cast<int64_t>(shards->size()),
-                     [&](int64_t i) { ((*(*shards)[static_cast<size_t>(i)]).*step)(); });
+        parallel_for_outermost(static_cast<int64_t>(shards->size()),
+                               [&](int64_t i) { ((*(*shards)[static_cast<size_t>(i)]).*step)(); });
       },
       unit);
 }
@@ -86,7 +90,7 @@ void register_ours() {
 int main(int argc, char** argv) {
   nibble::bench::register_ours();
 #if defined(NIBBLE_HAVE_ONEDNN)
-  nibble::bench::register_onednn(nibble::bench::kShard * nibble::threads());
+  nibble::bench::register_onednn(nibble::bench::shard() * nibble::threads());
 #endif
   return nibble::bench::run_benchmarks(argc, argv);
 }

@@ -29,7 +29,7 @@ struct Part {
   std::string row;
   int64_t count = 0;
 };
-/// Registers `name` as the sum of rows registered before: the time of one batch through all of them, each counted as
+/// Registers `name` as the sum of rows registered before: the time of one pass through all of them, each counted as
 /// often as the network has it, and so the GMAC/s and the share of the peak weighted by products. Runs nothing itself:
 /// it needs its parts to have run in the same process, and says so when one has not.
 void register_sum(const std::string& name, const std::vector<Part>& parts);

@@ -255,7 +255,11 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
   const Gather& g = part.whole() ? context.gathers[u] : context.row_gathers[u];
   const int64_t map_rows = part.whole() ? g.n * g.gh : part.end - part.begin;
   Zone zone("executor, convolution", unit.name);
-  zone.count([&] { return work_of(u, map_rows); });
+  zone.count([&] {
+    ZoneWork work = work_of(u, map_rows);
+    if (part.begin == 0 && part.image == 0) work.bytes += stored_bytes(layer.forward.storage);  // once a group
+    return work;
+  });
   Epilogue epilogue{
       .unit = unit, .layer = model_->layers[u], .model = *model_, .step = step, .ew = kernels::active().ew};
   const int64_t plain_stride = Tensor::round_stride(DType::bf16, s.oc), out_stride = code_stride(s.oc);

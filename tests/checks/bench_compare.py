@@ -85,10 +85,20 @@ def check_pairs(folder):
     names = {"forward/a": [8], "forward/network": [100], "onednn/forward/a": [100]}
     r = results(folder, google(names), google({name: [1] for name in names}))
     check(near(r["geometric_mean"], 8), "sums and peers are left out of the mean")
+    parts = {"backward/a": [8], "backward-data/a": [100], "backward-weights/a": [100]}
+    r = results(folder, google(parts), google({name: [1] for name in parts}))
+    check(near(r["geometric_mean"], 8), "parts of rows are left out of the mean")
+    done = run(folder, line(8, same_padding=True), line(2))
+    check(done.returncode == 2 and "no benchmark in common" in done.stderr, "another padding is another network")
+    done = run(folder, line(8, cpu="A"), line(4, cpu="B"))
+    check(done.returncode == 0 and "cpu was A and is B" in done.stderr, f"another machine is named: {done.stderr}")
+    check(run(folder, line(8, cpu="A"), line(4, cpu="A")).stderr == "", "the same machine is not")
     other = json.loads(google({"a": [1]}))
+    other["context"] = None
+    check(run(folder, json.dumps(other), google({"a": [1]})).returncode == 0, "a file may say nothing of its machine")
     other["context"] = {"threads": "1", "isa": "amx"}
     one = json.dumps(other)
-    other["context"] = {"threads": "2", "isa": "amx"}
+    other["context"] = {"threads": "2", "isa": "avx2"}  # levels are compared
     done = run(folder, one, json.dumps(other))
     check(done.returncode == 0 and done.stderr.count("\n") == 1 and "threads was 1 and is 2" in done.stderr,
           f"another number of threads is named: {done.stderr}")
