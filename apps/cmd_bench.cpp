@@ -105,7 +105,10 @@ class Bench : public Command {
       throw UsageError("--batch-size is {}; use 1 to 65536", options_.batch_size);
     if (what_ == "infer" && !is_servable(build_resnet(options_.network)))
       throw UsageError("nibble bench infer measures the served model, and fake mode is not served; use train");
-    if (!trace_.empty()) refuse_to_replace(trace_, "{\"displayTimeUnit", "Chrome trace");
+    if (!trace_.empty()) {
+      refuse_to_replace(trace_, "{\"displayTimeUnit", "Chrome trace");
+      write_chrome_trace(trace_);  // an empty one: what cannot be written is known before the measurement
+    }
     if (profile_) {
       bandwidth_ = measure_memory_bandwidth();
       peaks_ = measure_mac_peaks();

@@ -98,6 +98,7 @@ TEST_CASE("program: bench refuses what it cannot measure before it measures anyt
   check_refused("bench infer --profile --repeats 0", 2, "--repeats is 0");
   check_refused("bench infer --profile --batch-size 0", 2, "--batch-size is 0");
   check_refused("bench train --profile --batch-size 0", 2, "--batch-size is 0");
+  check_refused("bench infer --trace /nonexistent/trace.json", 7, "/nonexistent/trace.json");
 }
 
 TEST_CASE("program: a command's name as a surplus word is unknown, and neither command runs") {
