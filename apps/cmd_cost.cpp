@@ -43,6 +43,10 @@ class CostCommand : public Command {
       throw UsageError("--max-linear answers a width and takes none; leave --width or --max-linear away");
     if (!config_.empty()) read_file_options();
     resolve_texts(texts_, options_);
+    if (measure_ && !is_servable(build_resnet(options_)))
+      throw UsageError(
+          "--measure builds the served model, which a network of --quant-mode fake does not have; leave one of them "
+          "away");
     const bool wanted = has_option(*app_, "--max-linear");
     if (wanted) options_.width = width_for_linear(options_, max_linear_);
     const Cost cost = cost_of(build_resnet(options_));
@@ -128,6 +132,8 @@ class CostCommand : public Command {
         "cost of bf16 at width 1",
         options_.arch, options_.width, options_.precision, options_.image_size, options_.classes, ratio.linear,
         ratio.quadratic, ratio.memory));
+    if (has_option(*app_, "--max-linear"))
+      print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, options_.width));
     if (measure_)
       print(
           fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {})",

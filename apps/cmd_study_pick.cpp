@@ -2,6 +2,8 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
@@ -49,8 +51,14 @@ class StudyPickCommand : public Command {
 
   int run() override {
     if (budget_.empty()) throw UsageError("pick needs a budget; give --max-linear, --max-bytes, --max-ms or another");
-    for (const auto& limit : {budget_.linear, budget_.quadratic, budget_.memory, budget_.bytes, budget_.ms})
-      if (limit && !(*limit > 0 && *limit < 1e15)) throw UsageError("a budget is {}; use a number above 0", *limit);
+    const std::pair<const char*, std::optional<double>> limits[] = {{"--max-linear", budget_.linear},
+                                                                    {"--max-quadratic", budget_.quadratic},
+                                                                    {"--max-memory", budget_.memory},
+                                                                    {"--max-bytes", budget_.bytes},
+                                                                    {"--max-ms", budget_.ms}};
+    for (const auto& [option, limit] : limits)
+      if (limit && !(*limit > 0 && *limit < 1e15))
+        throw UsageError("{} is {}; use a number above 0 and below 1e15", option, *limit);
     const std::vector<PointResult> points = read_study(study_);
     const std::vector<StudyGroup> groups = group_points(points);
     const Pick pick = pick_best(groups, budget_);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <string_view>
 
 namespace nibble::apps {
@@ -18,6 +19,7 @@ constexpr double kInsetWidth = 218, kInsetHeight = 142;
 struct Box {
   double x0 = 0, y0 = 0, x1 = 0, y1 = 0;
   bool meets(const Box& b) const { return x0 < b.x1 && b.x0 < x1 && y0 < b.y1 && b.y0 < y1; }
+  bool holds(double x, double y) const { return x > x0 && x < x1 && y > y0 && y < y1; }
   bool inside(const Box& b) const { return x0 >= b.x0 && x1 <= b.x1 && y0 >= b.y0 && y1 <= b.y1; }
 };
 
@@ -125,11 +127,15 @@ class Plot {
     }
   }
 
-  /// Labels beside their marks, where nothing else is; with no such place the tooltip still says it.
+  /// Labels beside their marks, where nothing else is; with no such place further away, at the end of a thin line.
+  /// Where even that is taken the tooltip still says it.
   void draw_labels() {
+    std::vector<const ChartPoint*> crowded;
     for (const Series& s : chart_.series)
       for (const ChartPoint& p : s.points)
-        if (!p.label.empty() && shown(p) && !place_label(p, /*on_front=*/false)) place_label(p, /*on_front=*/true);
+        if (!p.label.empty() && shown(p) && !place_label(p, /*on_front=*/false) && !place_label(p, /*on_front=*/true))
+          crowded.push_back(&p);
+    for (const ChartPoint* p : crowded) place_far_label(*p);
   }
 
   /// Names behind the lines' ends, pushed apart until they do not overlap.
@@ -206,11 +212,44 @@ class Plot {
       const Box box{x + dx - w / 2, y + dy - 6, x + dx + w / 2, y + dy + 6};
       if (!box.inside(area_) || !free(box)) continue;
       if (!on_front && std::any_of(steps_.begin(), steps_.end(), [&](const Box& t) { return t.meets(box); })) continue;
-      taken_.push_back(box);
-      text(x + dx, y + dy + 4, "middle", "small", shortened(p.label, kLongestLabel));
+      write_label(p, box);
       return true;
     }
     return false;
+  }
+
+  /// The same, 22 to 58 units away in the direction that has room first; its line crosses no other mark or label.
+  void place_far_label(const ChartPoint& p) {
+    constexpr int kDirections = 16, kPieces = 12;
+    const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
+    for (double distance = 22; distance <= 58; distance += 6) {
+      for (int i = 0; i < kDirections; ++i) {
+        const double angle = 2 * std::numbers::pi * i / kDirections;
+        const double dx = distance * std::cos(angle), dy = distance * std::sin(angle);
+        // The line ends where the label begins: at its side, or at its middle where it is more above than beside.
+        const bool beside = std::abs(dx) > std::abs(dy);
+        const double cx = x + dx + (beside ? std::copysign(w / 2 + 2, dx) : 0);
+        const double cy = y + dy + (beside ? 0 : std::copysign(7, dy));
+        const Box box{cx - w / 2, cy - 6, cx + w / 2, cy + 6};
+        if (!box.inside(area_) || !free(box)) continue;
+        const auto crosses = [&](const Box& t) {
+          if (t.holds(x, y)) return false;  // its own mark and error bar
+          for (int k = 1; k <= kPieces; ++k)
+            if (t.holds(x + dx * k / kPieces, y + dy * k / kPieces)) return true;
+          return false;
+        };
+        if (std::any_of(taken_.begin(), taken_.end(), crosses)) continue;
+        const double start = 6 / distance;
+        line("axis", x + dx * start, y + dy * start, x + dx, y + dy);
+        write_label(p, box);
+        return;
+      }
+    }
+  }
+
+  void write_label(const ChartPoint& p, const Box& box) {
+    taken_.push_back(box);
+    text((box.x0 + box.x1) / 2, box.y1 - 2, "middle", "small", shortened(p.label, kLongestLabel));
   }
 
   void line(const char* css, double x1, double y1, double x2, double y2) {

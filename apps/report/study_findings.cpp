@@ -13,7 +13,8 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr double kEqualCost = 0.8;  // of the other's cost, at least
+constexpr double kEqualCost = 0.8;             // of the other's cost, at least
+constexpr double kLeastPublishedWidth = 0.75;  // from which on the paper has w4a4-fl8 above bf16
 
 const StudyGroup* find(const std::vector<StudyGroup>& groups, const std::string& precision, double width) {
   for (const StudyGroup& g : groups)
@@ -142,6 +143,29 @@ Finding generalization(const std::vector<StudyGroup>& groups) {
   return f;
 }
 
+/// What fewer bits cost when the network keeps its width.
+Finding equal_width(const std::vector<StudyGroup>& groups) {
+  Finding f;
+  f.claim = "w4a4-fl8 is at least as accurate as bf16 at equal width, from 0.75 on";
+  Comparison tested(&StudyGroup::top1);
+  for (const char* precision : {"w8a8", "w4a4-fl8", "w4a4"}) {
+    Comparison all(&StudyGroup::top1);
+    for (const StudyGroup& bf16 : groups) {
+      const StudyGroup* g = bf16.precision == "bf16" ? find(groups, precision, bf16.width) : nullptr;
+      if (g == nullptr) continue;
+      all.add(*g, bf16);
+      if (g->precision == "w4a4-fl8" && g->width >= kLeastPublishedWidth) tested.add(*g, bf16);
+    }
+    if (all.empty()) continue;
+    f.evidence += fmt::format("{}{} less bf16 is {} over {}", f.evidence.empty() ? "At equal width " : ", ", precision,
+                              all.text(), counted(all.pairs(), "width"));
+  }
+  f.verdict = tested.verdict();
+  f.evidence = f.evidence.empty() ? "The study has no width with both bf16 and fewer bits." : f.evidence + ".";
+  if (!tested.empty()) f.evidence += fmt::format(" From 0.75 on, w4a4-fl8 less bf16 is {}.", tested.text());
+  return f;
+}
+
 Finding ends(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "8-bit first and last layers (w4a4-fl8) are better than 4 bits everywhere (w4a4)";
@@ -172,7 +196,7 @@ std::string name_of(Verdict v) {
 }
 
 std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups) {
-  return {dominance(groups), generalization(groups), ends(groups)};
+  return {dominance(groups), generalization(groups), ends(groups), equal_width(groups)};
 }
 
 }  // namespace nibble::apps

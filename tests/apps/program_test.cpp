@@ -169,6 +169,7 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost --max-linear 0", 2, "--max-linear is 0");
   check_refused("cost --max-linear -1", 2, "--max-linear is -1");
   check_refused("cost --max-linear nan", 2, "--max-linear is nan, no number");
+  check_refused("cost --max-linear inf", 2, "--max-linear is inf, no number");
   check_refused("cost --max-linear 0.5 --width 1", 2, "leave --width or --max-linear away");
   check_refused("cost --threads -1", 2, "--threads is -1");
   check_refused("cost --width", 2, "--width has no value");
@@ -418,7 +419,8 @@ TEST_CASE("program: nibble cost --measure says how large the served file is and 
   CHECK(bytes[0] > nlohmann::json::parse(models.out).at("weights").get<int64_t>());
   CHECK(has(run_program("cost --measure" + network).out, "served file "));
   CHECK_FALSE(nlohmann::json::parse(models.out).contains("measured"));
-  check_refused("cost --measure --quant-mode fake" + network, 1, "fake");
+  check_refused("cost --measure --quant-mode fake" + network, 2, "a network of --quant-mode fake does not have");
+  CHECK(run_program("cost --measure --quant-mode fake --precision bf16" + network).code == 0);
   CHECK(run_program("cost --measure" + network, "TMPDIR=/nonexistent").code == 0);  // no file is written for it
 }
 
@@ -447,6 +449,8 @@ TEST_CASE("program: nibble cost prints the published figures, as a table and as 
       nlohmann::json::parse(run_program("cost --precision w4a4-fl8 --max-linear 0.15 --json").out);
   CHECK(fits.at("ratio").at("linear").get<double>() <= 0.15);
   CHECK(fits.at("width").get<double>() > 0.7);
+  CHECK(has(run_program("cost --precision w4a4-fl8 --max-linear 0.15").out,
+            fmt::format("--max-linear 0.15: the widest that fits is --width {}\n", fits.at("width").get<double>())));
 }
 
 TEST_CASE("program: a config of a training run serves cost too, and the command line wins over it") {

@@ -45,6 +45,31 @@ TEST_CASE("chart: each point is a mark with its tooltip, each series is named in
   CHECK(count_of(svg, "aria-label=\"accuracy against cost\"") == 1);
 }
 
+TEST_CASE("chart: a label that finds no room beside its mark stands further away, at the end of a line") {
+  // Marks side by side, 40 units apart, with error bars: labels as wide as two of these distances cannot all be near.
+  Chart chart = two_series();
+  chart.x = {"", Scale::kLinear, 0.0, 12.0};
+  chart.y = {"", Scale::kLinear, 0.0, 100.0};
+  chart.series[1].points = {};
+  chart.series[0].points = {};
+  for (int i = 1; i < 12; ++i) {
+    ChartPoint p;
+    p.x = i;
+    p.y = 50 + i % 3;
+    p.error = 6;
+    p.label = "precision " + std::to_string(i);
+    chart.series[0].points.push_back(p);
+  }
+  const auto labels = [&](const std::string& svg) { return count_of(svg, ">precision "); };
+  const std::string crowded = draw(chart);
+  CHECK(xml_facts(crowded).problem.empty());
+  CHECK(labels(crowded) == 11);
+  chart.series[0].points.resize(1);
+  const std::string alone = draw(chart);
+  CHECK(labels(alone) == 1);
+  CHECK(count_of(alone, "class=\"axis\"") < count_of(crowded, "class=\"axis\""));  // the lines
+}
+
 TEST_CASE("chart: dominated points are hollow, error bars have the length of two standard errors") {
   Chart chart = two_series();
   chart.y = {"", Scale::kLinear, 0.0, 100.0};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -13,8 +14,10 @@
 #include "apps/report/study_data.hpp"
 #include "apps/report/study_findings.hpp"
 #include "engine/error.hpp"
+#include "nn/study/study_folder.hpp"
 #include "tests/apps/program.hpp"
 #include "tests/apps/report/xml_checker.hpp"
+#include "tests/shared_data.hpp"
 
 namespace nibble::apps {
 namespace {
@@ -115,8 +118,9 @@ TEST_CASE("study report: the front is what no model beats at lower or equal cost
 TEST_CASE("study report: the published findings hold where they were built in, and not where they were not") {
   std::vector<PointResult> points = small_study();
   std::vector<Finding> f = findings_of(group_points(points));
-  REQUIRE(f.size() == 3);
-  for (const Finding& finding : f) CHECK_MESSAGE(finding.verdict == Verdict::kHolds, finding.evidence);
+  REQUIRE(f.size() == 4);
+  for (size_t i = 0; i < 3; ++i) CHECK_MESSAGE(f[i].verdict == Verdict::kHolds, f[i].evidence);
+  CHECK(f[3].verdict == Verdict::kUndecided);  // one point more at equal width, with an error of 0.64
   for (PointResult& p : points) {
     if (p.precision == "w4a4-fl8") p.best.top1 -= 30;
     if (p.precision != "bf16") p.train_unaugmented.top1 = 100;
@@ -145,6 +149,24 @@ TEST_CASE("study report: at equal cost means 80 to 100 %; a cheaper 4-bit model 
   CHECK(has(f.evidence, "Another bf16 model has no w4a4-fl8 model of equal cost."));
   CHECK(findings_of(group_points({point("bf16", 0.5, 60), point("w4a4-fl8", 2, 71)}))[0].verdict ==
         Verdict::kNotTested);
+}
+
+TEST_CASE("study report: at equal width w4a4-fl8 is compared from 0.75 on, as published; the evidence has all") {
+  std::vector<PointResult> points = {point("bf16", 0.5, 70), point("w4a4-fl8", 0.5, 60), point("bf16", 1, 70),
+                                     point("w4a4-fl8", 1, 74), point("w8a8", 1, 73)};
+  Finding f = findings_of(group_points(points))[3];
+  CHECK(f.verdict == Verdict::kHolds);
+  CHECK(has(f.evidence, "At equal width w8a8 less bf16 is +3.00 points"));
+  CHECK(has(f.evidence, "w4a4-fl8 less bf16 is -3.00 points"));
+  CHECK(has(f.evidence, "over 2 widths."));
+  CHECK(has(f.evidence, "From 0.75 on, w4a4-fl8 less bf16 is +4.00 points"));
+  points[3].best.top1 = 66;
+  CHECK(findings_of(group_points(points))[3].verdict == Verdict::kContradicted);
+  points[3].best.top1 = 70.5;
+  CHECK(findings_of(group_points(points))[3].verdict == Verdict::kUndecided);
+  f = findings_of(group_points({points[0], points[1]}))[3];
+  CHECK(f.verdict == Verdict::kNotTested);
+  CHECK(has(f.evidence, "-10.00 points"));
 }
 
 TEST_CASE("study report: that fewer bits leave a smaller gap holds only if neither 8 nor 4 bits contradict it") {
@@ -205,6 +227,26 @@ TEST_CASE("study report: a model compared with several counts its error for each
   const Finding f = findings_of(group_points(points))[0];
   const double a = 2 * std::sqrt(0.71 * 0.29), b = std::sqrt(0.7 * 0.3), c = std::sqrt(0.6 * 0.4);
   CHECK(has(f.evidence, fmt::format("+6.00 points (standard error {:.2f})", std::sqrt(a * a + b * b + c * c) / 2)));
+}
+
+TEST_CASE("study report: the studies in bench/results say what this version says of their points") {
+  int studies = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(testing::source_root() / "bench/results")) {
+    if (!has(entry.path().filename().string(), "study-")) continue;
+    CAPTURE(entry.path());
+    const std::vector<PointResult> points = read_study(entry.path().string());
+    // Not the files themselves: a failure would print them.
+    CHECK((study_json(points) == testing::read_text(entry.path() / "study.json")));
+    CHECK((study_picture(points) == testing::read_text(entry.path() / "pareto.svg")));
+    // Every model has its label: half of a comparison is of no use.
+    const std::string picture = study_picture(points);
+    const std::vector<StudyGroup> groups = group_points(points);
+    for (const StudyGroup& g : groups)
+      CHECK(count_of(picture, fmt::format(">x{:g}</text>", g.width)) ==
+            std::count_if(groups.begin(), groups.end(), [&](const StudyGroup& o) { return o.width == g.width; }));
+    ++studies;
+  }
+  CHECK(studies > 0);
 }
 
 TEST_CASE("study report: the page has every part, and no script, link or broken tag") {

@@ -125,6 +125,11 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   CHECK(pick.at("points")[0].at("linear_ratio") == pick.at("linear_ratio"));
   CHECK(pick.at("points")[1].at("top1").get<double>() <= 90);
   CHECK(pick.at("top1") == 90);
+  for (const std::string cost : {"quadratic", "memory"}) {  // 4 bits alone fit what 4 bits take
+    const nlohmann::json under = nlohmann::json::parse(
+        run_well(fmt::format("study pick --json --max-{} {} {}", cost, pick.at(cost + "_ratio").dump(), study)).out);
+    CHECK(names(under.at("points")) == std::vector<std::string>{"w4a4-fl8-x0.1-s0"});
+  }
   const nlohmann::json file =
       nlohmann::json::parse(run_well("eval --json --data " + data + " " + pick.at("model").get<std::string>()).out);
   CHECK(pick.at("top1_last") == file.at("top1"));
@@ -231,6 +236,10 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused("study run --out x --lrr 1", 2, "(did you mean --lr?); see nibble study run --help");
   check_refused("study", 2, "study needs run, measure, report or pick");
   check_refused("study pick " + study + " --max-linear 1", 2, "there is no study");
+  fs::create_directory(study);
+  for (const std::string command : {"report ", "measure ", "pick --max-linear 1 "})
+    check_refused("study " + command + study, 3, "no finished");
+  fs::remove(study);
   CHECK_FALSE(fs::exists(study));
 
   REQUIRE(run_program(fresh + "--widths 0.1 --precisions bf16").code == 0);
@@ -242,7 +251,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
                 "has [layers.\"fc\"] precision = nothing, not");
   check_refused(again + " --train-eval-images 3", 2, "has train-eval-images = 0, not 3");
   check_refused("study pick " + study, 2, "pick needs a budget");
-  check_refused("study pick " + study + " --max-ms nan", 2, "a budget is nan");
+  check_refused("study pick " + study + " --max-ms nan", 2, "--max-ms is nan; use a number above 0 and below 1e15");
   const std::string other = folder / "other";
   REQUIRE(run_program("synth --out " + other + " --train 3 --val 1 --size 32").code == 0);
   check_refused(again + " --data " + other, 3, "30 training");
