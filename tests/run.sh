@@ -147,17 +147,18 @@ stage_levels() {
 # best one, so that each way of writing kernels (no vectors, 8 lanes, 16 lanes) is watched; every level more costs some
 # minutes, and the gcc stage tests them all.
 stage_clang() {
-  local runnable
-  runnable=$("$root/build/test-gcc/nibble" doctor --json 2>/dev/null | python3 -c '
+  # doctor trains for its estimates: once here, and where there is no gcc build, below.
+  local doctor best runnable tests
+  doctor=$("$root/build/test-gcc/nibble" doctor --json 2>/dev/null)
+  runnable=$(printf '%s' "$doctor" | python3 -c '
 import json, sys
 levels = json.load(sys.stdin)["isa_runnable"]
 print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev/null)
   CXX=clang++ build clang --buildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false \
     -Dunity=on -Dunity_size=10 "-Dcpp_args=-g1 -fno-sanitize-recover=all" ${runnable:+"-Dkernel_levels=$runnable"} -Dbench=disabled -Demulated=disabled -Dwerror=true || return
-  # End to end on the best level only: the kernels of every level are tested one by one before, and 20 kills a level
-  # take 200 s under instrumentation.
-  local best tests
-  best=$("$root/build/test-clang/nibble" doctor --json 2>/dev/null | grep -o '"isa":"[a-z0-9]*"' | cut -d'"' -f4)
+  # End to end on the best level only: the kernels of every level are tested one by one before.
+  [ -n "$doctor" ] || doctor=$("$root/build/test-clang/nibble" doctor --json 2>/dev/null)
+  best=$(printf '%s' "$doctor" | grep -o '"isa":"[a-z0-9]*"' | cut -d'"' -f4)
   # "kernels+avx2 - nibble:ops/avx2", or "nibble:kernels+avx2 / ops/avx2" up to some version of meson (see tally.py).
   tests=$(meson test -C "$root/build/test-clang" --setup asan --list 2>/dev/null |
     sed -n -e 's/.* - nibble://p' -e 's/^nibble:.* \/ //p' | grep -v "^e2e/"; echo "e2e/${best:-scalar}")

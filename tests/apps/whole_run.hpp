@@ -8,9 +8,19 @@
 #include <string>
 #include <vector>
 
+#include "engine/cpu.hpp"
+#include "engine/sanitizer.hpp"
+#include "ops/kernels/table.hpp"
 #include "tests/apps/program.hpp"
 
 namespace nibble::testing {
+
+/// Whether to repeat what no kernel level changes (moments of a kill, seeds, schedules, decoders): on the machine's
+/// best level of a build without sanitizers. Elsewhere such a test does its work once: six levels take minutes else.
+inline bool thorough() {
+  kernels::active();  // obeys NIBBLE_ISA
+  return !kAddressSanitizer && active_isa() == runnable_isas().back();
+}
 
 /// What `nibble synth` is told: images of each of its ten classes, pixels a side.
 struct SyntheticImages {

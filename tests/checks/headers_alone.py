@@ -2,7 +2,8 @@
 
 Usage: headers_alone.py ROOT BUILD COMPILER ARGUMENT...
 A header that some source of the build includes before anything else has been compiled so by the build itself
-(BUILD/compile_commands.json lists the sources); only the others are compiled here: a quarter of them. That a second
+(BUILD/compile_commands.json lists the sources); only the others are compiled here, without those of the tests, which
+are slow (doctest, JSON, SIMDe) and nobody's interface. That a second
 inclusion does no harm is the work of #pragma once, which every header must have.
 Bodies for inclusion are no headers and are left out: *.inl.hpp, and what the kernel levels instantiate below
 ops/kernels/generic/ and ops/kernels/isa/<level>/.
@@ -54,7 +55,7 @@ def main():
     unguarded = [f"{path}: has no #pragma once" for path, text in headers.items()
                  if not re.search(r'^#pragma once$', text, re.MULTILINE)]
     done = compiled_by(build)
-    left = [path for path in headers if path not in done]
+    left = [path for path in headers if path not in done and not path.startswith("tests/")]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda path: compile_alone(command, path), left))
     tree.report("headers_alone", len(headers), unguarded + [result for result in results if result])

@@ -2,9 +2,7 @@
 // through.
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include <vector>
 
 #include "engine/rng.hpp"
+#include "tests/apps/child.hpp"
 #include "tests/apps/whole_run.hpp"
 
 namespace {
@@ -25,74 +24,19 @@ using namespace nibble::testing;
 using Clock = std::chrono::steady_clock;
 using Log = std::vector<nlohmann::json>;
 
-constexpr const char* kTwentyEpochs =
-    " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 20 --eval-every 5 --calibrate-at "
-    "30 --save-every 2"
-    " --precision w4a4-fl8 --quiet";
+/// Five steps an epoch on 80 images, calibrated after three tenths.
+std::string steps_to_kill(int64_t epochs) {
+  const auto text = [](int64_t n) { return std::to_string(n); };
+  return " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs " + text(epochs) +
+         " --eval-every " + text(epochs / 4) + " --calibrate-at " + text(epochs * 3 / 2) +
+         " --save-every 2 --precision w4a4-fl8 --quiet";
+}
 /// Twelve steps an epoch on 100 images; lines of the log at steps 10, 12, 20, 24, ...
 constexpr const char* kSmall = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
 
 /// `nibble train`, for a shell that becomes it.
 std::string train(const std::string& arguments, const std::string& err = "/dev/null") {
   return "exec '" + program().value() + "' train " + arguments + " </dev/null >/dev/null 2>'" + err + "'";
-}
-
-/// A shell command that runs beside the test; killed, if need be, at the end of its scope.
-class Child {
- public:
-  explicit Child(const std::string& command) : id_(fork()) {
-    if (id_ != 0) return;
-    signal(SIGHUP, SIG_DFL);  // ignored where the tests run under nohup
-    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
-    _exit(127);
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    if (ended_) return;
-    send(SIGKILL);
-    wait();
-  }
-  /// Waits until it is `due`; false when the command ended before.
-  bool reaches(const std::function<bool()>& due) {
-    while (!due()) {
-      ended_ = waitpid(id_, &status_, WNOHANG) == id_;
-      if (ended_) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
-  }
-  void send(int signal_number) const { kill(id_, signal_number); }
-  /// Waits for its end; returns the wait status.
-  int wait() {
-    if (!ended_) waitpid(id_, &status_, 0);
-    ended_ = true;
-    return status_;
-  }
-
- private:
-  pid_t id_;
-  int status_ = 0;
-  bool ended_ = false;
-};
-
-/// Starts the command, sends `signal_number` as soon as it is `due` unless it ended before; returns the wait status.
-int run_and_signal(const std::string& command, int signal_number, const std::function<bool()>& due) {
-  Child child(command);
-  if (child.reaches(due)) child.send(signal_number);
-  return child.wait();
-}
-
-/// Step of the newest checkpoint; 0 when there is none.
-int64_t newest_step(const std::string& run) {
-  int64_t newest = 0;
-  std::error_code missing;
-  for (const auto& file : std::filesystem::directory_iterator(run + "/checkpoints", missing)) {
-    const std::string name = file.path().filename();
-    if (name.starts_with("step-") && name.ends_with(".safetensors"))
-      newest = std::max<int64_t>(newest, std::stoll(name.substr(5)));
-  }
-  return newest;
 }
 
 /// The lines of the log without the keys `without` and what a clock says.
@@ -105,37 +49,31 @@ Log comparable_log(const std::string& run, const std::vector<std::string>& witho
   return lines;
 }
 
-/// The steps after the first that sessions of the run began at.
-std::set<int64_t> resumed_steps(const std::string& run) {
-  std::set<int64_t> steps;
-  const nlohmann::json note = nlohmann::json::parse(read_text(run + "/machine.json"));
-  for (const nlohmann::json& session : note.at("sessions"))
-    if (session.at("first_step") > 0) steps.insert(session.at("first_step").get<int64_t>());
-  return steps;
-}
-
 }  // namespace
 
 TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in the same bytes") {
   if (no_program()) return;
+  const int64_t attempts = thorough() ? 20 : 6, epochs = attempts, steps = 5 * epochs;
+  const std::string options = steps_to_kill(epochs);
   const TemporaryFolder folder("kill");
   const std::string data = synthetic_data(folder, {.train = 8, .val = 2, .size = 40}), whole = folder / "whole",
                     killed = folder / "killed";
   const auto began = Clock::now();
-  train_run(data, whole, kTwentyEpochs);
+  train_run(data, whole, options);
   const double length = std::chrono::duration<double>(Clock::now() - began).count();
 
   nibble::Rng rng(1, nibble::rng_purpose::kTest);
-  for (int kills = 0; kills < 20; ++kills) {
+  for (int64_t kills = 0; kills < attempts; ++kills) {
     // An unborn run is started, a born one resumed: config.resolved.toml is what makes a folder a run.
     const bool born = std::filesystem::exists(killed + "/config.resolved.toml");
     const std::string command =
-        train(born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + kTwentyEpochs);
-    // However fast the machine is now, the 100 steps do not end before the 20th kill; however slow it is, every fourth
+        train(born ? "--resume " + killed + " --quiet" : "--data " + data + " --out " + killed + options);
+    // However fast the machine is now, the steps do not end before the last kill; however slow it is, every third
     // attempt lasts to the step that is its share of them, so that the kills lie all over the run.
     const int64_t before = newest_step(killed), share = 4 * (kills + 1);
-    const bool to_its_share = kills % 4 == 3;
-    const auto moment = Clock::now() + std::chrono::duration<double>(0.2 * length * static_cast<double>(rng.uniform()));
+    const bool to_its_share = kills % 3 == 2;
+    const double latest = 4 * length / static_cast<double>(attempts);
+    const auto moment = Clock::now() + std::chrono::duration<double>(latest * static_cast<double>(rng.uniform()));
     const int status = run_and_signal(command, SIGKILL, [&] {
       const int64_t newest = newest_step(killed);
       return to_its_share ? newest >= std::max(share, before + 1) : Clock::now() >= moment || newest >= share;
@@ -147,9 +85,9 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in th
   const std::set<int64_t> resumed = resumed_steps(killed);
   MESSAGE("went on from ", resumed.size(), " different steps");
   CHECK_MESSAGE(resumed.size() >= 2, "nearly every attempt began at step 0: nothing was shown about resuming");
-  const std::string expected = read_text(whole + "/" + checkpoint_of(100));
+  const std::string expected = read_text(whole + "/" + checkpoint_of(steps));
   REQUIRE(expected.size() > 1000);
-  CHECK(read_text(killed + "/" + checkpoint_of(100)) == expected);
+  CHECK(read_text(killed + "/" + checkpoint_of(steps)) == expected);
   // A line's averages begin at the checkpoint when that lies between two lines.
   const std::vector<std::string> averages = {"train/loss", "train/top1"};
   CHECK(comparable_log(killed, averages) == comparable_log(whole, averages));
@@ -246,7 +184,7 @@ TEST_CASE(
   const std::string data = synthetic_data(folder), err = folder / "err";
   // Steps long enough for a second signal to come within one.
   const std::string long_steps =
-      " --arch resnet26 --image-size 96 --batch-size 16 --shard 16 --steps 50 --eval-every 0 --quiet";
+      " --arch resnet26 --width 0.5 --image-size 96 --batch-size 16 --shard 16 --steps 50 --eval-every 0 --quiet";
   for (const int second : {SIGINT, SIGTERM}) {
     const int code = 128 + second;
     CAPTURE(code);

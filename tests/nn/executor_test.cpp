@@ -51,6 +51,21 @@ Tensor module_logits(const Model& model, const Tensor& images, const UnitObserve
   return evaluate_modules(model, weights, images, observer);
 }
 
+/// The same logits with each number of threads and each way to cut the images into calls. Not every pair at every call:
+/// three calls, of whatever model or level, meet all nine.
+void check_threads_and_batches(Executor& executor, const Tensor& images, const Tensor& expected) {
+  static size_t nth = 0;
+  const int64_t batches[] = {1, 7, images.dim(0)};
+  ++nth;
+  for (size_t threads = 1; threads <= 3; ++threads) {
+    const int64_t batch = batches[(threads + nth) % 3];
+    CAPTURE(threads);
+    CAPTURE(batch);
+    set_threads(static_cast<int>(threads));
+    CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
+  }
+}
+
 /// The same logits where all convolutions go row by row, in strips of one row and of several. Only levels that multiply
 /// rows in place walk so; tests/kernels/emulated/drivers_test.cpp has the strips' products on other machines.
 void check_row_by_row(const Model& model, const Tensor& images, const Tensor& expected) {
@@ -71,14 +86,7 @@ void check_executor(const Model& model, const Tensor& images, const Tensor& expe
     set_active_isa(isa);
     CAPTURE(std::string(name_of(isa)));
     Executor executor(make_served(model));
-    for (int threads : {1, 2, 3}) {
-      CAPTURE(threads);
-      set_threads(threads);
-      for (int64_t batch : {int64_t{1}, int64_t{7}, images.dim(0)}) {
-        CAPTURE(batch);
-        CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
-      }
-    }
+    check_threads_and_batches(executor, images, expected);
     CHECK(same_bytes(module_logits(model, images), expected));
     check_row_by_row(model, images, expected);
   }
@@ -254,10 +262,7 @@ void check_mixed_model(const NetworkOptions& o) {
     const Tensor expected = module_logits(model, images);
     check_alive(expected);
     Executor executor(make_served(model));
-    for (int threads : {1, 2, 3}) {
-      set_threads(threads);
-      for (int64_t batch : {1, 7, 10}) CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
-    }
+    check_threads_and_batches(executor, images, expected);
     check_row_by_row(model, images, expected);
   }
 }
@@ -282,10 +287,7 @@ void check_float_model(const Model& model) {
     const Tensor expected = module_logits(model, images);
     check_alive(expected);
     Executor executor(make_served(model));
-    for (int threads : {1, 2, 3}) {
-      set_threads(threads);
-      for (int64_t batch : {1, 7, 10}) CHECK(same_bytes(run_in_batches(executor, images, batch), expected));
-    }
+    check_threads_and_batches(executor, images, expected);
     check_row_by_row(model, images, expected);
     if (!first.defined()) first = expected;
     // Each of the 27 layers may round a sum to the other bf16 neighbour: a relative 2^-8 each, at worst all one way.

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "engine/parallel.hpp"
+#include "engine/sanitizer.hpp"
 #include "nn/checkpoint.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 #include "tests/nn/small_model.hpp"
@@ -23,6 +24,9 @@ using testing::small_options;
 using testing::TempDir;
 
 constexpr int64_t kShard = 4, kBatch = 8;
+/// Under sanitizers a step takes ten times as long, and what is learnt is not what they watch: a few steps on either
+/// side of calibration, and no judgement of the loss.
+constexpr bool kLearns = !kAddressSanitizer;
 
 struct Batch {
   Tensor images;
@@ -218,18 +222,20 @@ TEST_CASE("trainer: the loss does not jump when the activations become integers"
     o.per_channel_by = c.by;
     o.granularity = c.granularity;
     o.image_size = kSize;
-    Trainer trainer(fresh_model(o), trainer_options(20, kRate));
-    for (int64_t i = 0; i < 19; ++i) {
+    constexpr int64_t kCalibrateAt = kLearns ? 20 : 3;
+    Trainer trainer(fresh_model(o), trainer_options(kCalibrateAt, kRate));
+    for (int64_t i = 0; i < kCalibrateAt - 1; ++i) {
       const Batch b = separable_batch(i, kBatch, kSize);
       trainer.step(b.images, b.labels);
     }
     // The same batch twice with a rate of next to nothing: only the quantization differs.
-    Trainer frozen(trainer.model(), trainer_options(20, 1e-9f), make_gradients(trainer.model()), 19);
+    Trainer frozen(trainer.model(), trainer_options(kCalibrateAt, 1e-9f), make_gradients(trainer.model()),
+                   kCalibrateAt - 1);
     const Batch b = separable_batch(99, kBatch, kSize);
     const double before = frozen.step(b.images, b.labels).loss;
     REQUIRE(frozen.model().calibrated());
     const double after = frozen.step(b.images, b.labels).loss;
-    CHECK(std::fabs(after - before) < 0.1);
+    if (kLearns) CHECK(std::fabs(after - before) < 0.1);
     CHECK(after != before);
   }
 }
@@ -395,34 +401,37 @@ std::pair<double, double> first_and_last(const NetworkOptions& options, float ra
 TEST_CASE("trainer: every precision and mode learns a separable problem; with a rate of zero nothing is learnt") {
   // Label smoothing 0.1 over five classes leaves a floor of 0.39; chance is 1.61. Seen: last / first 0.41 to 0.47.
   constexpr double kWidth = 0.13;
-  constexpr int kSteps = 64;
+  constexpr int kSteps = kLearns ? 64 : 16;
+  const auto learns = [](double first, double last, double share) {
+    if (kLearns) CHECK(last < share * first);
+  };
   for (const char* precision : {"bf16", "w8a8", "w4a4-fl8"}) {
     CAPTURE(precision);
     const auto [first, last] = first_and_last(small_options(precision, kWidth), 0.02f, kSteps);
-    CHECK(last < 0.7 * first);
+    learns(first, last, 0.7);
   }
   for (Granularity g : {Granularity::kPerTensor, Granularity::kPerChannel}) {
     NetworkOptions fake = small_options("w4a4-fl8", kWidth);
     fake.mode = QuantMode::kFake;
     fake.granularity = g;
     const auto [first, last] = first_and_last(fake, 0.02f, kSteps);
-    CHECK(last < 0.7 * first);
+    learns(first, last, 0.7);
   }
   NetworkOptions quirks = small_options("w4a4", kWidth);
   quirks.same_padding = quirks.signed_block_input = true;
   quirks.per_channel_by = PerChannelBy::kShiftFold;
   const auto [first, last] = first_and_last(quirks, 0.02f, kSteps);
-  CHECK(last < 0.75 * first);
+  learns(first, last, 0.75);
   // A block output is left with a signed quantizer alone where the projection beside it reads bf16.
   quirks.overrides = {{"layer2.0.downsample.0", {16, 16}}, {"layer3.0.downsample.0", {16, 16}}};
   const auto [first_signed, last_signed] = first_and_last(quirks, 0.02f, kSteps);
-  CHECK(last_signed < 0.75 * first_signed);
+  learns(first_signed, last_signed, 0.75);
   NetworkOptions nearest = small_options("w4a4-fl8", kWidth);
   nearest.scheme = QuantScheme::kNearest;
   nearest.bf16_weights = true;
   const auto [first_nearest, last_nearest] = first_and_last(nearest, 0.02f, kSteps);
-  CHECK(last_nearest < 0.7 * first_nearest);
-  const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8", kWidth), 0.0f, 40);
+  learns(first_nearest, last_nearest, 0.7);
+  const auto [still_first, still_last] = first_and_last(small_options("w4a4-fl8", kWidth), 0.0f, kLearns ? 40 : 16);
   CHECK(still_last > 0.9 * still_first);
 }
 

@@ -1,0 +1,106 @@
+// A study killed at any moment and started again ends in the bytes of one that ran through, and trains nothing twice.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <map>
+
+#include "engine/rng.hpp"
+#include "tests/apps/child.hpp"
+#include "tests/apps/whole_run.hpp"
+
+namespace nibble::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kPoints[] = {"bf16-x0.1-s0", "w4a4-x0.1-s0"};
+
+/// Result of a point without what a clock or a machine says.
+nlohmann::json comparable_result(const std::string& point) {
+  nlohmann::json r = nlohmann::json::parse(read_text(point + "/result.json"));
+  for (const char* key : {"latency", "provenance"}) r.erase(key);
+  return r;
+}
+
+/// First step of the run's last session; -1 when it has none.
+int64_t last_session(const std::string& run) {
+  const std::string text = text_if_there(run + "/machine.json");
+  if (text.empty()) return -1;
+  return nlohmann::json::parse(text).at("sessions").back().at("first_step");
+}
+
+size_t sessions(const std::string& run) {
+  const std::string text = text_if_there(run + "/machine.json");
+  return text.empty() ? 0 : nlohmann::json::parse(text).at("sessions").size();
+}
+
+TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished points and loses what was not saved") {
+  if (no_program()) return;
+  const TemporaryFolder folder("study-kill");
+  const std::string data = synthetic_data(folder), whole = folder / "whole", killed = folder / "killed";
+  const auto study = [&](const std::string& out) {
+    return "study run --quiet --data " + data + " --out " + out +
+           " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --epochs 12 --eval-every 4 --save-every 4"
+           " --threads 1 --widths 0.1 --precisions bf16,w4a4";
+  };
+  using Clock = std::chrono::steady_clock;
+  const auto began = Clock::now();
+  run_well(study(whole));
+  const double length = std::chrono::duration<double>(Clock::now() - began).count();
+
+  Rng rng(2, rng_purpose::kTest);
+  const std::string command = "exec '" + program().value() + "' " + study(killed) + " </dev/null >/dev/null 2>&1";
+  std::map<std::string, std::string> finished;
+  int kills = 0;
+  size_t resumed = 0;
+  // The first kill comes before anything is there; two come behind a new checkpoint, so that a point is gone on with,
+  // then four at random moments. From the eighth on none comes before more was done: this ends on a machine of any
+  // speed.
+  for (int attempt = 0;; ++attempt) {
+    std::map<std::string, int64_t> newest;
+    std::map<std::string, size_t> sessions_before;
+    for (const std::string& p : kPoints) {
+      newest[p] = newest_step(killed + "/" + p);
+      sessions_before[p] = sessions(killed + "/" + p);
+    }
+    const auto progressed = [&] {
+      return std::any_of(std::begin(kPoints), std::end(kPoints), [&](const std::string& p) {
+        return newest_step(killed + "/" + p) > newest[p] ||
+               (fs::exists(killed + "/" + p + "/result.json") && !finished.contains(p));
+      });
+    };
+    const bool at_once = attempt == 0, at_random = attempt > 2 && attempt < 7;
+    const double wait = at_random ? 0.4 * length * static_cast<double>(rng.uniform()) : 0;
+    const auto moment = Clock::now() + std::chrono::duration<double>(wait);
+    const int status = run_and_signal(command, SIGKILL,
+                                      [&] { return Clock::now() >= moment && (at_once || at_random || progressed()); });
+    for (const std::string& p : kPoints) {
+      CAPTURE(p);
+      const std::string run = killed + "/" + p, result = text_if_there(run + "/result.json");
+      if (finished.contains(p)) CHECK(result == finished.at(p));  // not run again
+      if (!result.empty()) finished[p] = result;
+      // A point that was gone on with began at the newest checkpoint there was.
+      if (newest[p] == 0 || sessions(run) <= sessions_before[p]) continue;
+      CHECK(last_session(run) == newest[p]);
+      ++resumed;
+    }
+    if (!WIFSIGNALED(status)) {
+      REQUIRE(WEXITSTATUS(status) == 0);
+      break;
+    }
+    ++kills;
+  }
+  MESSAGE("killed ", kills, " times, went on inside a point ", resumed, " times");
+  CHECK(kills >= 2);
+  CHECK(resumed > 0);
+  for (const std::string& p : kPoints) {
+    CAPTURE(p);
+    CHECK(comparable_result(killed + "/" + p) == comparable_result(whole + "/" + p));
+    for (const char* file : {"/latest", "/served.safetensors"})
+      CHECK((read_text(killed + "/" + p + file) == read_text(whole + "/" + p + file)));
+  }
+  CHECK(nlohmann::json::parse(run_well("study report --json " + killed).out).at("points").size() == 2);
+}
+
+}  // namespace
+}  // namespace nibble::testing
