@@ -5,8 +5,9 @@
     bench/peers/torch_bench.py infer --precision f32
 
 train: forward, backward, SGD with momentum; f32, bf16 (autocast), or fake-quant (8-bit observers and fake quantizers of
-torch.ao.quantization on every convolution: simulated quantization as PyTorch ships it). infer: f32, bf16, or int8
-(static post-training quantization, folded batch norm, oneDNN's kernels).
+torch.ao.quantization on every convolution: simulated quantization as PyTorch ships it). infer, with batch norm folded
+into the convolutions as in ours: f32, bf16 (weights and images, no casts), or int8 (static post-training quantization,
+oneDNN's kernels).
 Exit code 77 when PyTorch is not installed.
 """
 
@@ -25,6 +26,13 @@ def to_int8(torch, model, images):
     with torch.inference_mode():
         prepared(images)
     return quantize_fx.convert_fx(prepared)
+
+
+def to_folded(model):
+    """Batch norm in evaluation mode is part of the convolution before it."""
+    from torch.fx.experimental.optimization import fuse
+
+    return fuse(model)
 
 
 def main():
@@ -49,8 +57,8 @@ def main():
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(args.batch_size) % args.classes
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16")
     if args.mode == "train":
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16")
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
         loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
@@ -63,11 +71,12 @@ def main():
             optimizer.step()
     else:
         model.eval()
-        if args.precision == "int8":
-            model = to_int8(torch, model, images)
+        model = to_int8(torch, model, images) if args.precision == "int8" else to_folded(model)
+        if args.precision == "bf16":
+            model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
 
         def step():
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode():
                 model(images)
 
     times = common.measure(step, args.repeats)
