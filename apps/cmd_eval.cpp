@@ -22,7 +22,8 @@ class Eval : public Command {
   const char* summary() const override { return "accuracy and logits hash of a model on an image folder"; }
   const char* examples() const override {
     return "  nibble eval runs/a --data imagenette\n"
-           "  nibble eval model.safetensors --data imagenette --limit 64 --json";
+           "  nibble eval model.safetensors --data imagenette --limit 64 --json\n"
+           "  nibble eval runs/a/latest --data imagenette --limit 64 --by modules";
   }
 
   void declare(CLI::App& app) override {
@@ -35,6 +36,10 @@ class Eval : public Command {
         .capture_default_str();
     add_option(app, "--loader-threads", evaluation_.loader_threads, "threads that decode").capture_default_str();
     add_option(app, "--decoder", decoder_, "auto, turbo or stb").capture_default_str();
+    add_option(app, "--by", by_,
+               "executor, or modules: the plain pass of training in evaluation mode, which gives a calibrated model's "
+               "checkpoint the same logits, slowly")
+        .capture_default_str();
     add_flag(app, "--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
@@ -48,7 +53,8 @@ class Eval : public Command {
     if (evaluation_.loader_threads < 1 || evaluation_.loader_threads > 64)
       throw UsageError("--loader-threads is {}; use 1 to 64", evaluation_.loader_threads);
     if (classes_ < 0 || classes_ > 100000) throw UsageError("--classes is {}; use 0 (all) to 100000", classes_);
-    const LoadedModel model = load_model(model_);
+    if (by_ != "executor" && by_ != "modules") throw UsageError("--by is '{}'; use executor or modules", by_);
+    const LoadedModel model = load_model(model_, by_ == "modules" ? RunBy::kModules : RunBy::kExecutor);
     const Decoder decoder = decoder_from_name(decoder_);
     const auto folder =
         std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
@@ -109,7 +115,7 @@ class Eval : public Command {
     if (!complete) print("the model is not calibrated yet: its activations are bf16");
   }
 
-  std::string model_, data_, split_ = "val", decoder_ = "auto";
+  std::string model_, data_, split_ = "val", decoder_ = "auto", by_ = "executor";
   EvaluationOptions evaluation_;
   int64_t classes_ = 0, threads_ = 0;
   bool json_ = false;

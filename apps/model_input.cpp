@@ -5,21 +5,30 @@
 
 namespace nibble::apps {
 
+namespace {
+
+/// `model` must outlive the result and not change.
+RunModel by_modules(const Model& model) {
+  auto weights = std::make_shared<StepWeights>(prepare_weights(model, Passes::kForward));
+  return [&model, weights](const Tensor& images) { return evaluate_modules(model, *weights, images); };
+}
+
+}  // namespace
+
 RunModel runner_for(const Model& model) {
-  if (!is_servable(model.network)) {
-    auto weights = std::make_shared<StepWeights>(prepare_weights(model, Passes::kForward));
-    return [&model, weights](const Tensor& images) { return evaluate_modules(model, *weights, images); };
-  }
+  if (!is_servable(model.network)) return by_modules(model);
   auto executor = std::make_shared<Executor>(make_served(model));
   return [executor](const Tensor& images) { return executor->run(images); };
 }
 
-LoadedModel load_model(const std::string& path) {
+LoadedModel load_model(const std::string& path, RunBy by) {
   LoadedModel m;
   m.path = resolve_model_path(path).string();
   const SafetensorsFile file = SafetensorsFile::open(m.path);
   m.kind = kind_of(file);
   if (m.kind == ModelFileKind::kServed) {
+    if (by == RunBy::kModules)
+      throw UsageError("{} is a served file, which the executor alone runs; give --by modules a checkpoint", m.path);
     m.executor = std::make_shared<Executor>(load_served(file));
     m.class_names = m.executor->model().class_names;
     m.network = m.executor->model().network;
@@ -27,9 +36,9 @@ LoadedModel load_model(const std::string& path) {
     m.checkpoint = load_checkpoint(file);
     m.class_names = m.checkpoint->class_names;
     m.network = m.checkpoint->model.network;
-    if (!is_servable(m.network)) {
+    if (by == RunBy::kModules || !is_servable(m.network)) {
       auto model = std::make_shared<Model>(m.checkpoint->model);
-      const RunModel run = runner_for(*model);
+      const RunModel run = by_modules(*model);
       m.run = [model, run](const Tensor& images) { return run(images); };
       return m;
     }

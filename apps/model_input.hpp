@@ -13,12 +13,15 @@ namespace nibble::apps {
 /// Logits of a batch of uint8 NHWC images.
 using RunModel = std::function<Tensor(const Tensor&)>;
 
+/// What computes the logits: the served executor, or the modules of training in evaluation mode, layer by layer, which
+/// promise the same bits of a calibrated integer model.
+enum class RunBy { kExecutor, kModules };
+
 struct LoadedModel {
   std::string path;
   ModelFileKind kind = ModelFileKind::kServed;
   std::optional<Checkpoint> checkpoint;  // kind kCheckpoint
-  std::shared_ptr<Executor>
-      executor;  // none for a fake-mode checkpoint with quantizers, which runs through its modules
+  std::shared_ptr<Executor> executor;    // none for a checkpoint that runs through its modules
   std::vector<std::string> class_names;
   Network network;
   RunModel run;
@@ -26,8 +29,10 @@ struct LoadedModel {
   bool calibrated() const { return checkpoint ? checkpoint->model.calibrated() : executor->model().calibrated(); }
 };
 
-/// ModelError (exit 4) when the file is missing, damaged or of another kind.
-LoadedModel load_model(const std::string& path);
+/// A checkpoint of a fake-mode model with quantizers runs through its modules whatever `by` says. ModelError (exit 4)
+/// when the file is missing, damaged or of another kind; UsageError when a served file, which has no modules, is to run
+/// by them.
+LoadedModel load_model(const std::string& path, RunBy by = RunBy::kExecutor);
 
 /// Executor or modules for a model in training, which must outlive the result and not change.
 RunModel runner_for(const Model& model);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh machine to a served 4-bit ResNet-50: installs packages, builds, and runs the main job on the procedural
-# data set: train, evaluate, export, prove that the trained and the served model give the same logits, predict an image.
+# data set: train, evaluate by the modules of training, export, evaluate the served file by the executor, show that the
+# logits are the same, predict an image.
 #
 #   apps/quickstart.sh [OUT]     OUT is the folder of the run (default build/quickstart); it is made anew
 #
@@ -52,8 +53,8 @@ say "train a 4-bit ResNet-50 (4-bit weights and activations, first and last laye
 run $nibble train --data "$out/images" --out "$out/run" \
   --arch resnet50 --width 0.25 --precision w4a4-fl8 --image-size 32 --batch-size 64 --epochs 16 --lr 0.1 --min-crop 0.5 --seed 0
 
-say "evaluate the checkpoint, export it, evaluate the served file"
-run $nibble eval "$out/run/latest" --data "$out/images" --json | tee "$out/trained.json"
+say "evaluate the checkpoint by the modules of training, export it, evaluate the served file"
+run $nibble eval "$out/run/latest" --by modules --data "$out/images" --json | tee "$out/trained.json"
 run $nibble export "$out/run/latest" --out "$out/model.safetensors"
 run $nibble eval "$out/model.safetensors" --data "$out/images" --json | tee "$out/served.json"
 

@@ -2,7 +2,8 @@
 """Evaluates models in every way that must not matter and compares logits_sha256.
 
 Each MODEL (a run folder or a checkpoint) is exported; the checkpoint and the exported file are evaluated on every
-kernel level of this machine, with every number of threads and every batch size. Without MODEL, one small ResNet-50 per
+kernel level of this machine, with every number of threads and every batch size, and the checkpoint once a level by the
+modules of training instead of the served executor. Without MODEL, one small ResNet-50 per
 precision and granularity is trained on the data first. One line a model; exit 1 when any two hashes differ.
 
     tests/same_logits.py --program build/release/nibble --data DIR                      # train 8 models, 64 images
@@ -67,9 +68,9 @@ def train(args, folder):
     return models
 
 
-def evaluate(args, model, level, threads, batch):
+def evaluate(args, model, level, threads, batch, *options):
     out = run(args, ['eval', model, '--data', args.data, '--limit', str(args.limit), '--threads', threads,
-                     '--batch-size', batch, '--json'], level)
+                     '--batch-size', batch, '--json', *options], level)
     return json.loads(out)
 
 
@@ -85,6 +86,9 @@ def compare(args, model, folder, levels):
         images = result['images']
         kind = 'exported' if file == served else 'checkpoint'
         hashes.setdefault(result['logits_sha256'], []).append(f'{kind}/{level}/{threads}/{batch}')
+    for level in levels:
+        digest = evaluate(args, model, level, args.threads[-1], args.batches[-1], '--by', 'modules')['logits_sha256']
+        hashes.setdefault(digest, []).append(f'modules/{level}')
     runs = sum(len(v) for v in hashes.values())
     name = os.path.relpath(model, folder) if model.startswith(folder) else model
     print(f"{name:24} {next(iter(hashes))[:16]}  {len(hashes)} value(s) in {runs} evaluations of {images} images, "

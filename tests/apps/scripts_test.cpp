@@ -144,7 +144,7 @@ TEST_CASE("same_logits: a small model has one value for both files, two levels, 
   CAPTURE(r.out);
   CAPTURE(r.err);
   CHECK(r.code == 0);
-  CHECK(r.out.find(two ? "1 value(s) in 16 evaluations of 5 images" : "1 value(s) in 8 evaluations of 5 images") !=
+  CHECK(r.out.find(two ? "1 value(s) in 18 evaluations of 5 images" : "1 value(s) in 9 evaluations of 5 images") !=
         std::string::npos);
 }
 
@@ -157,14 +157,14 @@ constexpr const char* kOneDiffers = R"(case "$NIBBLE_ISA $*" in
 esac
 )";
 
-TEST_CASE("same_logits: one evaluation of 36 with other logits is found and named") {
+TEST_CASE("same_logits: one evaluation of 38 with other logits is found and named") {
   if (lacks("python3")) return;
   const TemporaryFolder folder("one-differs");
   const std::string program = write_script(folder, "program", kOneDiffers);
   const Result r = same_logits(folder, program, "--data D MODEL");
   CAPTURE(r.err);
   CHECK(r.code == 1);
-  CHECK(r.out.find("2 value(s) in 36 evaluations of 3 images") != std::string::npos);
+  CHECK(r.out.find("2 value(s) in 38 evaluations of 3 images") != std::string::npos);
   CHECK(r.out.find(" b exported/avx2/3/7\n") != std::string::npos);
   CHECK(same_logits(folder, program, "--data D --batches 1,32 MODEL").code == 0);
 }
@@ -181,7 +181,7 @@ TEST_CASE(
   std::istringstream lines(r.out);
   int models = 0;
   for (std::string line; std::getline(lines, line);)
-    models += line.find("1 value(s) in 2 evaluations") != std::string::npos;
+    models += line.find("1 value(s) in 3 evaluations") != std::string::npos;
   CHECK(models == 8);
 
   const std::string failing = write_script(folder, "failing", "echo 'error: no such model' >&2\nexit 4\n");

@@ -69,6 +69,9 @@ TEST_CASE("a trained model and its exported file have one logits hash, for any t
       CHECK(logits_hash(run + "/latest", data, options) == hash);
       CHECK(logits_hash(served, data, options) == hash);
     }
+    CHECK(logits_hash(run + "/latest", data, "--by modules --threads 2 --batch-size 7") == hash);
+    check_refused("eval " + served + " --data " + data + " --by modules", 2, "give --by modules a checkpoint");
+    check_refused("eval " + run + " --data " + data + " --by layers", 2, "--by is 'layers'; use executor or modules");
   }
 }
 
