@@ -16,9 +16,9 @@
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
-#include "engine/rng.hpp"
 #include "engine/version.hpp"
 #include "nn/network_json.hpp"
+#include "nn/noise_images.hpp"
 #include "nn/runtime/executor.hpp"
 
 namespace nibble::apps {
@@ -120,13 +120,7 @@ class Bench : public Command {
   }
 
  private:
-  Tensor images() const {
-    const int64_t side = options_.network.image_size;
-    const Tensor x(DType::u8, {options_.batch_size, side, side, 3});
-    Rng rng(0, rng_purpose::kTest);
-    for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-    return x;
-  }
+  Tensor images() const { return noise_images(options_.batch_size, options_.network.image_size); }
 
   /// Both phases: bf16 activations before calibration, integer codes after.
   void bench_train() {

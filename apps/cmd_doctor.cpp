@@ -115,8 +115,11 @@ double loader_rate(const std::string& dir, int size) {
   const auto images =
       std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir, .split = "train", .decoder = Decoder::auto_});
   const int64_t batch = std::min<int64_t>(16, images->size());
-  TrainLoader loader(
-      {.dataset = images, .batch_size = batch, .transform = {.size = size}, .workers = 1, .prefetch = 1});
+  TrainLoader loader({.dataset = images,
+                      .batch_size = batch,
+                      .transform = {.size = size, .min_crop = static_cast<float>(TrainOptions().min_crop)},
+                      .workers = 1,
+                      .prefetch = 1});
   for (int i = 0; i < 3; ++i) loader.next();  // what was made ahead
   const auto began = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - began).count(); };
@@ -225,9 +228,9 @@ class Doctor : public Command {
                       rate(probe["bf16"]), rate(probe["w8a8"]), rate(probe["w4a4-fl8"])));
   }
 
-  /// Speed of the served network asked for; empty for fake mode, which is not served.
+  /// Speed of the served network asked for; empty where it has no served form (quantized, in fake mode).
   static std::string estimate_inference(const NetworkOptions& network, nlohmann::ordered_json& e) {
-    if (network.mode == QuantMode::kFake) return "";
+    if (!is_servable(build_resnet(network))) return "";
     Executor executor(untrained_model(network));
     LatencyProbe probe(executor, network.image_size);
     probe.visit_briefly();

@@ -9,6 +9,7 @@
 #include "apps/options.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/point_json.hpp"
+#include "apps/study/recipe.hpp"
 #include "apps/study/study_run.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -71,7 +72,7 @@ class StudyRunCommand : public Command {
     add_flag(app, "--json", json_, "print one JSON object");
     add_flag(app, "--quiet", quiet_, "no estimate and no progress, only warnings and errors");
     declare_threads(app, threads_);
-    recipe_.declare(app, {"width", "precision", "seed"});
+    recipe_.declare(app, varied_options());
   }
 
   int run() override {

@@ -6,20 +6,13 @@
 #include "apps/median.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
-#include "engine/rng.hpp"
+#include "nn/noise_images.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
 constexpr int64_t kBatch = 32;
-
-Tensor noise(int64_t n, int64_t side) {
-  const Tensor x(DType::u8, {n, side, side, 3});
-  Rng rng(0, rng_purpose::kTest);
-  for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-  return x;
-}
 
 void time_calls(Executor& executor, const Tensor& images, double seconds, size_t calls, std::vector<double>& times) {
   executor.run(images);
@@ -43,7 +36,7 @@ ServedModel untrained_model(const NetworkOptions& options) {
 }
 
 LatencyProbe::LatencyProbe(Executor& executor, int64_t side)
-    : executor_(&executor), one_(noise(1, side)), batch_(noise(kBatch, side)) {}
+    : executor_(&executor), one_(noise_images(1, side)), batch_(noise_images(kBatch, side)) {}
 
 void LatencyProbe::visit(double seconds, size_t calls) {
   time_calls(*executor_, one_, seconds, calls, one_seconds_);

@@ -6,7 +6,7 @@
 #include "apps/console.hpp"
 #include "apps/median.hpp"
 #include "engine/parallel.hpp"
-#include "engine/rng.hpp"
+#include "nn/noise_images.hpp"
 #include "nn/trainer.hpp"
 
 namespace nibble::apps {
@@ -24,10 +24,8 @@ PhaseSeconds probe_step(const TrainOptions& options) {
   o.lr = 1e-4;  // noise teaches nothing; the weights must only stay finite
   o.calibrate_at = kNever;
   const int64_t shards = std::clamp<int64_t>(threads(), 1, std::max<int64_t>(1, o.batch_size / o.shard));
-  const int64_t n = shards * o.shard, side = o.network.image_size;
-  const Tensor x(DType::u8, {n, side, side, 3});
-  Rng rng(0, rng_purpose::kTest);
-  for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
+  const int64_t n = shards * o.shard;
+  const Tensor x = noise_images(n, o.network.image_size);
   std::vector<int32_t> labels(static_cast<size_t>(n));
   for (size_t i = 0; i < labels.size(); ++i)
     labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);

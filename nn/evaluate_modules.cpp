@@ -1,4 +1,6 @@
 // Evaluation module by module: the plain path that the served executor is checked against.
+#include <algorithm>
+
 #include "engine/parallel.hpp"
 #include "nn/passes.hpp"
 #include "ops/activation_codes.hpp"
@@ -74,11 +76,15 @@ class ModulePass {
       plain = max_pool_activate(nullptr, Variable(plain), stem_pool_pad(net_.options, unit.shape.oh()), 1, nullptr,
                                 false, nullptr)
                   .z.value();
-    for (const UnitSpec& reader : net_.units) {
-      if (reader.input != value || reader.average_pool || !quantized(reader.quantizer)) continue;
-      Tensor codes = quantize_tensor(plain, quantizer(reader.quantizer));
-      if (fake()) codes = dequantize_tensor(codes, quantizer(reader.quantizer));
-      codes_[static_cast<size_t>(reader.quantizer)] = codes;
+    // fc quantizes what it has averaged (see pool()).
+    const bool averaged = std::any_of(net_.units.begin(), net_.units.end(), [&](const UnitSpec& reader) {
+      return reader.input == value && reader.average_pool;
+    });
+    for (const int q : readers) {
+      if (averaged || !quantized(q)) continue;
+      Tensor codes = quantize_tensor(plain, quantizer(q));
+      if (fake()) codes = dequantize_tensor(codes, quantizer(q));
+      codes_[static_cast<size_t>(q)] = codes;
     }
     return plain;
   }

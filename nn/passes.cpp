@@ -28,22 +28,14 @@ struct Flow {
   std::vector<Variable> codes;  // per quantizer
 };
 
-/// True if value v is read as bf16: as a shortcut, by a pool, or by a consumer that is not quantized (yet).
-bool read_plain(const Model& model, int value) {
-  for (const UnitSpec& u : model.network.units) {
-    if (u.shortcut == value) return true;
-    if (u.input == value && (u.average_pool || input_quantizer(model, u) == nullptr)) return true;
-  }
-  return false;
-}
-
 /// How many units read value v, as input or as shortcut.
 int64_t readers_of(const Network& net, int value) {
   return std::count_if(net.units.begin(), net.units.end(), [&](const UnitSpec& u) { return u.input == value; }) +
          std::count_if(net.units.begin(), net.units.end(), [&](const UnitSpec& u) { return u.shortcut == value; });
 }
 
-/// The last unit that reads value v as bf16 forward, its producer when none does.
+/// The last unit that reads value v as bf16 forward, as a shortcut, by a pool, or because it is not quantized (yet);
+/// its producer when none does.
 size_t last_plain_reader(const Model& model, int value) {
   const std::vector<UnitSpec>& units = model.network.units;
   for (size_t u = units.size(); u-- > static_cast<size_t>(value);) {
@@ -207,7 +199,8 @@ class TrainingPass {
     const bool pooled = unit.max_pool || average_pool_reader(net_, value) != nullptr;
     NormActivateArgs args;
     args.main = branches_[u];
-    args.store_z = pooled || rounded_before_codes(net_, value) || read_plain(model_, value);
+    const size_t last_reader = last_plain_reader(model_, value);
+    args.store_z = pooled || rounded_before_codes(net_, value) || last_reader > u;
     args.dequantize = is_fake(model_);
     if (unit.shortcut != kNoValue) {
       const NormBranch& side = branches_[static_cast<size_t>(std::max(0, unit.shortcut - 1))];
@@ -227,7 +220,7 @@ class TrainingPass {
     // The pool in front of the others is the only reader of the stem's output.
     args.keep_classes = args.store_z && (unit.max_pool || forward_only(model_, value));
     Activated out = norm_activate(&tape_, args);
-    if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_plain_reader(model_, value)});
+    if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_reader});
     if (unit.max_pool) out = max_pool(u, out, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
     // Several quantizers add to the gradient in steps of their own, pools before all convolutions.

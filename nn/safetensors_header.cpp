@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <tuple>
 #include <unordered_set>
 #include <utility>
 

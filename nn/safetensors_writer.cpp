@@ -1,7 +1,6 @@
 // The writing half of safetensors.hpp: layout, header, checksums.
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <tuple>
 #include <utility>
 
 #include "engine/error.hpp"

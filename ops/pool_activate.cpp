@@ -1,5 +1,4 @@
 // The two pools of the network on bf16 activations, with the quantizer behind them.
-#include <cmath>
 
 #include "ops/activation_codes.hpp"
 #include "ops/norm_activate.hpp"

@@ -344,23 +344,27 @@ double usual_width(const Groups& groups) {
                            [](double a, double b) { return std::abs(std::log(a)) < std::abs(std::log(b)); });
 }
 
+/// Linear cost of bf16 at width 1.
+double reference_cost_of(const StudyGroup& g) {
+  return static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
+}
+
 void add_layer_costs(Page& page, const Groups& groups) {
   const double width = usual_width(groups);
   page.heading(fmt::format("Where the cost is, at width {:g}", width));
   double highest = 0;
   std::vector<PointLayer> seen;
   for (const StudyGroup& g : groups) {
-    const double reference = static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
     if (g.width != width) continue;
-    highest = std::max(highest, highest_cost(g.first().layers, reference));
+    highest = std::max(highest, highest_cost(g.first().layers, reference_cost_of(g)));
     seen.insert(seen.end(), g.first().layers.begin(), g.first().layers.end());
   }
   page.markup_paragraph(bits_legend(seen));
   std::vector<Figure> figures;
   for (const StudyGroup& g : groups) {
     if (g.width != width || g.first().layers.empty()) continue;
-    const double reference = static_cast<double>(g.first().cost.linear) / std::max(g.first().ratio.linear, 1e-12);
-    ColumnChart chart = cost_columns(g.first().layers, reference, "linear cost of each layer of " + g.name());
+    ColumnChart chart =
+        cost_columns(g.first().layers, reference_cost_of(g), "linear cost of each layer of " + g.name());
     chart.highest = highest;
     figures.push_back({fmt::format("{}: {} %", g.name(), decimal(100 * g.first().ratio.linear, 1)), draw(chart),
                        bits_caption(g.first().layers)});

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "bench/probe.hpp"
-#include "engine/rng.hpp"
+#include "nn/noise_images.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/train_options.hpp"
 
@@ -25,12 +25,7 @@ struct Case {
     options.image_size = size;
     return build_resnet(options);
   }
-  Tensor images() const {
-    const Tensor x(DType::u8, {batch, size, size, 3});
-    Rng rng(0, rng_purpose::kTest);
-    for (int64_t i = 0; i < x.size(); ++i) x.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
-    return x;
-  }
+  Tensor images() const { return noise_images(batch, size); }
 };
 
 /// Any bounds will do for the time; 4 is what an activation of unit variance needs.

@@ -9,7 +9,7 @@
 namespace nibble {
 
 /// A value is read by conv1 and a projection at most, each with bits and signedness of its own.
-inline constexpr size_t kMostQuantizers = 4;
+inline constexpr size_t kMostQuantizers = 2;
 
 /// Pixels of a map, of all images of a group or of the rows of one image that its window holds.
 template <typename T>
@@ -26,7 +26,6 @@ struct Pixels {
 struct Epilogue {
   const UnitSpec& unit;
   const ServedLayer& layer;
-  const ServedModel& model;
   const ExecutionPlan::Step& step;
   const kernels::Elementwise& ew;
   Pixels<bf16> plain{};

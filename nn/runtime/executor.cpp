@@ -260,8 +260,7 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
     if (part.begin == 0 && part.image == 0) work.bytes += stored_bytes(layer.forward.storage);  // once a group
     return work;
   });
-  Epilogue epilogue{
-      .unit = unit, .layer = model_->layers[u], .model = *model_, .step = step, .ew = kernels::active().ew};
+  Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .step = step, .ew = kernels::active().ew};
   const int64_t plain_stride = Tensor::round_stride(DType::bf16, s.oc), out_stride = code_stride(s.oc);
   if (!unit.max_pool)
     for (const auto& [q, slot] : step.codes)

@@ -1,7 +1,5 @@
 #include "nn/runtime/served_file.hpp"
 
-#include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "nn/network_json.hpp"

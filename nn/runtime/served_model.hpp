@@ -23,7 +23,7 @@ struct ServedModel {
   std::vector<ServedLayer> layers;              // as network.units
   std::vector<QuantizerUsage> usage;            // as network.quantizers; empty when it was not measured
   std::vector<std::string> class_names;
-  /// Where it comes from ("steps"): strings, not used in arithmetic.
+  /// Where it comes from ("steps", "decoder"): strings, not used in arithmetic.
   std::map<std::string, std::string> notes;
 
   bool calibrated() const { return !quantizers.empty(); }

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "engine/error.hpp"
-#include "engine/rng.hpp"
+#include "nn/noise_images.hpp"
 #include "nn/passes.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
@@ -11,11 +11,8 @@
 namespace nibble {
 
 void verify_served(const Model& model, const std::filesystem::path& file) {
-  const int64_t side = model.network.options.image_size;
   constexpr int64_t kImages = 4;
-  const Tensor images(DType::u8, {kImages, side, side, 3});
-  Rng rng(0, rng_purpose::kTest);
-  for (int64_t i = 0; i < images.size(); ++i) images.data<uint8_t>()[i] = static_cast<uint8_t>(rng.next_u32() >> 24);
+  const Tensor images = noise_images(kImages, model.network.options.image_size);
   const Tensor trained = evaluate_modules(model, prepare_weights(model, Passes::kForward), images);
   Executor executor(load_served(file));
   for (const Walk walk : {Walk::kByRows, Walk::kWholeMaps}) {

@@ -1,6 +1,4 @@
 // Builds the complete tables: a null slot inherits from the next level down; probes levels once.
-#include <mutex>
-
 #include "ops/kernels/isa/tables.hpp"
 #include "ops/kernels/table.hpp"
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "nn/cost.hpp"
-#include "nn/unit.hpp"
 #include "nn/study/point_result.hpp"
+#include "nn/unit.hpp"
 
 namespace nibble::testing {
 
