@@ -462,6 +462,10 @@ void add_provenance(Page& page, const std::vector<PointResult>& points) {
   }
   page.table(table, "");
   page.open_details("Commands and configurations");
+  page.paragraph(
+      "A command reads the configuration below it, saved as config.resolved.toml, whose data names the folder of "
+      "images. "
+      "nibble study run makes all points, and nibble study measure times them.");
   for (const PointResult& p : points) {
     page.paragraph(p.name);
     page.preformatted(p.provenance.command + "\n\n" + p.provenance.config);

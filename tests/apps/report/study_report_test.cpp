@@ -106,7 +106,8 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   for (const char* part :
        {"Study: small", "The published findings", "The best model for a budget", "Accuracy and cost",
         "Training against validation", "Training curves", "Where the cost is, at width 1", "What the quantizers do",
-        "All points", "Where it comes from", "Confirmed of the published findings: 4 bits with 8-bit"})
+        "All points", "Where it comes from", "saved as config.resolved.toml, whose data names",
+        "Confirmed of the published findings: 4 bits with 8-bit"})
     CHECK_MESSAGE(has(html, part), part);
   // linear, quadratic, memory, bytes, width; two curves for each of two widths; four precisions' layers.
   CHECK(xml.elements["figure"] == 5 + 4 + 4);
