@@ -51,7 +51,7 @@ Log comparable_log(const std::string& run, const std::vector<std::string>& witho
 
 }  // namespace
 
-TEST_CASE("a run killed with SIGKILL at 20 random moments and resumed ends in the same bytes") {
+TEST_CASE("a run killed with SIGKILL at 20 random moments (6 where not thorough) and resumed ends in the same bytes") {
   if (no_program()) return;
   const int64_t attempts = thorough() ? 20 : 6, epochs = attempts, steps = 5 * epochs;
   const std::string options = steps_to_kill(epochs);
