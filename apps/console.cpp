@@ -13,6 +13,7 @@
 
 #include "engine/env.hpp"
 #include "engine/error.hpp"
+#include "nn/json_text.hpp"
 
 namespace nibble::apps {
 
@@ -142,7 +143,7 @@ void print(const std::string& line) {
 }
 
 void print_object(const nlohmann::ordered_json& object) {
-  print(object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  print(json_text(object));
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

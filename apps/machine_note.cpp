@@ -9,6 +9,7 @@
 #include "engine/parallel.hpp"
 #include "engine/version.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 
 namespace nibble::apps {
 
@@ -46,8 +47,7 @@ Json sessions_of(const std::filesystem::path& path) {
 }
 
 void store(const std::filesystem::path& path, const Json& sessions) {
-  // Paths may hold any bytes.
-  write_file_atomically(path, Json{{"sessions", sessions}}.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file_atomically(path, json_text(Json{{"sessions", sessions}}, 2) + "\n");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 #include "nn/tensor_reader.hpp"
 
@@ -184,12 +185,12 @@ std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t c
 }
 
 std::string strings_to_json(const std::vector<std::string>& strings) {
-  return nlohmann::json(strings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return json_text(nlohmann::json(strings));
 }
 
 std::vector<std::string> strings_from_json(const std::string& text, const std::string& source) {
   try {
-    return nlohmann::json::parse(text).get<std::vector<std::string>>();
+    return parse_json(text).get<std::vector<std::string>>();
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: a list of names in its header cannot be read ({})", source, e.what());
   }

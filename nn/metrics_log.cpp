@@ -12,6 +12,7 @@
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 
 namespace nibble {
 
@@ -21,14 +22,10 @@ namespace {
 
 constexpr size_t kLongestLine = size_t{1} << 20;  // ours have some hundred bytes
 
-std::string json_text(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 /// Does the line stay when the log is cut back to `step`?
 bool stays(std::string_view line, int64_t step) {
   if (line.size() > kLongestLine) return false;
-  const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json object = parse_json_or_discard(line);
   if (!object.is_object()) return false;
   const auto found = object.find("step");
   if (found == object.end() || !found->is_number()) return true;
@@ -54,7 +51,7 @@ std::pair<std::string, int64_t> cut(std::string_view text, std::optional<int64_t
 }  // namespace
 
 MetricsRecord& MetricsRecord::add(std::string_view key, std::string_view text) {
-  return add_literal(key, json_text(text));
+  return add_literal(key, json_text(nlohmann::json(text)));
 }
 
 std::string MetricsRecord::shortest(float value) {
@@ -66,7 +63,7 @@ std::string MetricsRecord::shortest(double value) {
 }
 
 MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view json) {
-  const std::string name = json_text(key) + ":";
+  const std::string name = json_text(nlohmann::json(key)) + ":";
   if (members_.starts_with(name) || members_.find("," + name) != std::string::npos)
     throw Error(ExitCode::kFailed, fmt::format("[metrics] the key {} was added twice to one line", name));
   members_ += fmt::format("{}{}{}", members_.empty() ? "" : ",", name, json);
@@ -76,13 +73,13 @@ MetricsRecord& MetricsRecord::add_literal(std::string_view key, std::string_view
 std::optional<double> logged_value(const fs::path& path, int64_t step, std::string_view key) {
   if (!path_exists(path)) return std::nullopt;
   const std::string text = read_text_file(path, kLongestLog);
-  const std::string quoted = json_text(key);
+  const std::string quoted = json_text(nlohmann::json(key));
   std::optional<double> value;
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.size() > kLongestLine || line.find(quoted) == std::string_view::npos) continue;
-    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json object = parse_json_or_discard(line);
     if (!object.is_object()) continue;
     const auto at = object.find("step"), found = object.find(key);
     if (at == object.end() || found == object.end() || !at->is_number() || !found->is_number()) continue;

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "nn/json_text.hpp"
+
 namespace nibble {
 
 // No default: a compiler that warns names the value that has no name.
@@ -88,7 +90,7 @@ std::string network_options_to_json(const NetworkOptions& o) {
   j["overrides"] = nlohmann::ordered_json::array();
   for (const PrecisionOverride& p : o.overrides)
     j["overrides"].push_back({{"layer", p.layer}, {"precision", precision_text(p.precision)}});
-  return j.dump();
+  return json_text(j);
 }
 
 namespace {
@@ -97,8 +99,9 @@ namespace {
 int64_t whole_number(const nlohmann::json& j, const char* key) {
   const nlohmann::json& v = j.at(key);
   const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= uint64_t{INT64_MAX} : v.is_number_integer();
-  // Not v.dump() of whatever is there: it recurses, and a hostile file nests a million lists.
-  if (!fits) throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? v.dump() : v.type_name());
+  // Not the text of whatever is there: it recurses, and a hostile file nests a million lists.
+  if (!fits)
+    throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? json_text(v) : v.type_name());
   return v.get<int64_t>();
 }
 
@@ -117,7 +120,7 @@ void require_known_keys(const nlohmann::json& j, std::initializer_list<std::stri
 
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
   try {
-    const nlohmann::json j = nlohmann::json::parse(text);
+    const nlohmann::json j = parse_json(text);
     require_known_keys(
         j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size", "classes",
             "same_padding", "signed_block_input", "quant_scheme", "bf16_weights", "overrides"});

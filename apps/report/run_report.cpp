@@ -14,6 +14,7 @@
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/checkpoint.hpp"
+#include "nn/json_text.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/study/point_layers.hpp"
 
@@ -39,7 +40,7 @@ std::vector<RunSession> read_sessions(const fs::path& path) {
   std::vector<RunSession> all;
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return all;
-  const nlohmann::json note = nlohmann::json::parse(read_text_file(path, kLongestNote), nullptr, false);
+  const nlohmann::json note = parse_json_or_discard(read_text_file(path, kLongestNote));
   if (!note.is_object() || !note.contains("sessions") || !note["sessions"].is_array()) return all;
   for (const nlohmann::json& s : note["sessions"]) {
     if (!s.is_object()) continue;

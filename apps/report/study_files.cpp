@@ -8,6 +8,7 @@
 #include "apps/report/study_report.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 #include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
@@ -85,7 +86,7 @@ std::string study_json(const std::vector<PointResult>& points) {
   for (const StudyGroup& g : groups) j["groups"].push_back(group_json(g));
   j["points"] = Json::array();
   for (const PointResult& p : points) j["points"].push_back(Json::parse(to_json(p)));
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(j) + "\n";
 }
 
 std::string study_csv(const std::vector<PointResult>& points) {

@@ -11,6 +11,7 @@
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 
 namespace nibble::apps {
 
@@ -118,7 +119,7 @@ std::string to_json(const StudyPlan& plan) {
   j["points"] = nlohmann::ordered_json::array();
   for (const StudyPoint& p : plan.points)
     j["points"].push_back({{"precision", p.precision}, {"width", p.width}, {"seed", p.seed}});
-  return j.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return json_text(j, 1) + "\n";
 }
 
 StudyPlan plan_from_json(const std::string& text, const std::string& source) {
@@ -127,7 +128,7 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
   };
   StudyPlan plan;
   try {
-    const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json j = parse_json_or_discard(text);
     if (!j.is_object() || j.value("format", "") != kFormat) throw refuse(fmt::format("its format is not {}", kFormat));
     plan.data.class_names = j.at("classes").get<std::vector<std::string>>();
     plan.data.train_images = j.at("train_images").get<int64_t>();

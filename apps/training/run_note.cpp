@@ -4,6 +4,7 @@
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
+#include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 
 namespace nibble::apps {
@@ -25,12 +26,12 @@ std::string to_json(const RunNote& note) {
   j["images"] = note.images;
   j["best_top1"] = note.best_top1;
   j["best_step"] = note.best_step;
-  return j.dump();
+  return json_text(j);
 }
 
 RunNote parse_run_note(const std::string& text, const std::string& source) {
   try {
-    const nlohmann::json j = nlohmann::json::parse(text);
+    const nlohmann::json j = parse_json(text);
     return {j.at("decoder"), j.value("options", ""), j.value("images", ""), j.at("best_top1"), j.at("best_step")};
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source,

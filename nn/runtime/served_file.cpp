@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 #include "nn/tensor_reader.hpp"
 
@@ -16,7 +17,7 @@ std::string packing_note(const UnitSpec& unit) {
   j["order"] = "OHWI";
   if (unit.precision.weight_bits == 4) j["pack"] = "lo-first";
   j["shape"] = {s.oc, s.kh, s.kw, s.ic};
-  return j.dump();
+  return json_text(j);
 }
 
 /// Rows of k codes -> rows of ceil(k/2) bytes.
@@ -98,7 +99,7 @@ Contents contents_of(const ServedModel& model) {
   writer.set_metadata("nibble.version", kFormatVersion);
   writer.set_metadata("nibble.network", network_options_to_json(net.options));
   writer.set_metadata("nibble.classes", strings_to_json(model.class_names));
-  writer.set_metadata("nibble.notes", nlohmann::json(model.notes).dump());
+  writer.set_metadata("nibble.notes", json_text(nlohmann::json(model.notes)));
   for (size_t u = 0; u < net.units.size(); ++u) {
     const UnitSpec& unit = net.units[u];
     const ServedLayer& layer = model.layers[u];
@@ -163,7 +164,7 @@ ServedModel load_served(const SafetensorsFile& file) {
                      file.source());
   model.class_names = read_class_names(file, model.network.options.classes);
   try {
-    model.notes = nlohmann::json::parse(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
+    model.notes = parse_json(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), e.what());
   }

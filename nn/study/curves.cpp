@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 #include "nn/metrics_log.hpp"
 
 namespace nibble {
@@ -40,9 +41,7 @@ Curves read_curves(const std::filesystem::path& metrics) {
   Curves curves;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
-    const nlohmann::json line =
-        nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
-                              text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json line = parse_json_or_discard(std::string_view(text).substr(begin, end - begin));
     begin = end + 1;
     if (!line.is_object()) continue;
     const double step = number(line, "step");

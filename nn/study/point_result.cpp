@@ -6,6 +6,7 @@
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/json_text.hpp"
 
 namespace nibble {
 
@@ -269,17 +270,16 @@ std::string to_json(const PointResult& p) {
                      {"version", p.provenance.version}, {"cpu", p.provenance.cpu},
                      {"isa", p.provenance.isa},         {"threads", p.provenance.threads},
                      {"started", p.provenance.started}, {"seconds", p.provenance.seconds}};
-  // Paths in a command may hold bytes that are not UTF-8.
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(j) + "\n";
 }
 
 PointResult point_result_from_json(const std::string& text, const std::string& source) {
-  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json j = parse_json_or_discard(text);
   return read_point(ResultReader(j, source, ""));
 }
 
 std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
-  const nlohmann::json j = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json j = parse_json_or_discard(text);
   if (!j.is_object() || !j.contains("points") || !j["points"].is_array())
     throw DataError("'{}' is no study: it has no list of points; name a study folder or its study.json", source);
   std::vector<PointResult> points;
