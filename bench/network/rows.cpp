@@ -6,6 +6,7 @@
 #include <chrono>
 #include <ctime>
 #include <exception>
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -26,7 +27,8 @@ struct Timing {
 struct Measured {
   std::vector<Timing> timings;
   int64_t macs = 0;
-  double ideal_seconds = 0;  // at the peak; 0: not known
+  double ideal_seconds = 0;                                       // at the peak; 0: not known
+  double best_seconds = std::numeric_limits<double>::infinity();  // of the fastest iteration of all repetitions
 
   /// Of repetition `i`, the last ones of equal length.
   const Timing& repetition(size_t i) const {
@@ -45,10 +47,11 @@ std::map<std::string, Measured>& measured() {
 }
 
 /// Seconds and processor seconds (of all threads) are those of one iteration.
-void set_counters(benchmark::State& state, double macs, double ideal_seconds, const Timing& t) {
+void set_counters(benchmark::State& state, double macs, double ideal_seconds, const Timing& t, double best_seconds) {
   state.counters["GMAC/s"] = macs * 1e-9 / t.seconds;
   if (ideal_seconds <= 0) return;
   state.counters["of_peak"] = ideal_seconds / t.seconds;
+  state.counters["best_of_peak"] = ideal_seconds / best_seconds;
   state.counters["busy_of_peak"] = ideal_seconds * threads() / t.busy_seconds;
 }
 
@@ -68,24 +71,29 @@ void run_row(benchmark::State& state, const std::string& name, const std::functi
     last = name;
   }
   const double peak = peak_now(row.unit);
-  const auto began = Clock::now();
+  Measured& m = measured()[name];
   const std::clock_t busy = std::clock();
-  for (auto _ : state) row.run();
-  const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
+  double seconds = 0;
+  for (auto _ : state) {
+    const auto began = Clock::now();
+    row.run();
+    const double took = std::chrono::duration<double>(Clock::now() - began).count();
+    m.best_seconds = std::min(m.best_seconds, took);
+    seconds += took;
+  }
   const double busy_seconds = static_cast<double>(std::clock() - busy) / CLOCKS_PER_SEC;
   const auto n = static_cast<double>(state.iterations());
   const Timing timing{state.iterations(), seconds / n, std::max(busy_seconds, 1e-9) / n};
-  Measured& m = measured()[name];
   m.macs = row.macs;
   m.ideal_seconds = peak > 0 ? static_cast<double>(row.macs) / peak : 0;
   m.timings.push_back(timing);
-  set_counters(state, static_cast<double>(m.macs), m.ideal_seconds, timing);
+  set_counters(state, static_cast<double>(m.macs), m.ideal_seconds, timing, m.best_seconds);
   state.counters["MB"] = static_cast<double>(row.bytes) * 1e-6;
   state.counters["GB/s"] = static_cast<double>(row.bytes) * 1e-9 / timing.seconds;
 }
 
 void run_sum(benchmark::State& state, const std::vector<Part>& parts, size_t repetition) {
-  double macs = 0, ideal = 0;
+  double macs = 0, ideal = 0, best = 0;
   Timing sum;
   bool known = true;
   for (const Part& part : parts) {
@@ -98,12 +106,13 @@ void run_sum(benchmark::State& state, const std::vector<Part>& parts, size_t rep
     const Timing& timing = found->second.repetition(repetition);
     sum.seconds += count * timing.seconds;
     sum.busy_seconds += count * timing.busy_seconds;
+    best += count * found->second.best_seconds;
     macs += count * static_cast<double>(found->second.macs);
     ideal += count * found->second.ideal_seconds;
     known = known && found->second.ideal_seconds > 0;
   }
   for (auto _ : state) state.SetIterationTime(sum.seconds);
-  set_counters(state, macs, known ? ideal : 0, sum);
+  set_counters(state, macs, known ? ideal : 0, sum, best);
 }
 
 }  // namespace
