@@ -17,9 +17,6 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr const char* kServed = "served.safetensors";
-constexpr const char* kResult = "result.json";
-
 class StudyPickCommand : public Command {
  public:
   const char* name() const override { return "pick"; }
@@ -75,12 +72,15 @@ class StudyPickCommand : public Command {
   }
 
  private:
-  /// The point's file of that name, when the study's folder has it.
-  std::string file_of(const StudyGroup& g, const char* name) const {
-    const std::filesystem::path file = std::filesystem::path(study_) / g.first().name / name;
+  /// Its path, when the study's folder has the file.
+  static std::string if_there(const std::filesystem::path& file) {
     std::error_code ignored;
     return std::filesystem::is_regular_file(file, ignored) ? file.string() : "";
   }
+  std::string model_of(const StudyGroup& g) const {
+    return if_there(served_path(std::filesystem::path(study_) / g.first().name));
+  }
+  std::string result_of(const StudyGroup& g) const { return if_there(result_path(study_, g.first().name)); }
 
   static nlohmann::ordered_json describe(const StudyGroup& g) {
     const PointResult& p = g.first();
@@ -104,8 +104,8 @@ class StudyPickCommand : public Command {
 
   void print_json(const Pick& pick) const {
     nlohmann::ordered_json j = describe(*pick.best);
-    j["model"] = file_of(*pick.best, kServed);
-    j["result"] = file_of(*pick.best, kResult);
+    j["model"] = model_of(*pick.best);
+    j["result"] = result_of(*pick.best);
     j["given_up"] = pick.best_of_all->top1.value - pick.best->top1.value;
     j["best_of_all"] = describe(*pick.best_of_all);
     j["next_better"] = pick.next_better != nullptr ? describe(*pick.next_better) : nlohmann::ordered_json();
@@ -131,8 +131,8 @@ class StudyPickCommand : public Command {
                         lost <= 2 * error ? "within two standard errors" : "beyond two standard errors"));
       print("next better, " + line(*pick.next_better));
     }
-    if (const std::string result = file_of(best, kResult); !result.empty()) print("result: " + result);
-    if (const std::string model = file_of(best, kServed); !model.empty())
+    if (const std::string result = result_of(best); !result.empty()) print("result: " + result);
+    if (const std::string model = model_of(best); !model.empty())
       print(fmt::format("next: nibble predict {} IMAGE", shell_quoted(model)));
   }
 

@@ -8,6 +8,7 @@
 #include "apps/train_arguments.hpp"
 #include "apps/training/run_note.hpp"
 #include "apps/training/training_run.hpp"
+#include "nn/run_folder.hpp"
 
 namespace nibble::apps {
 
@@ -75,7 +76,7 @@ class Train : public Command {
       RunFolder::require_run(resume_);
       refuse_changed_options();
     }
-    const std::string file = resume_.empty() ? config_ : resume_ + "/config.resolved.toml";
+    const std::string file = resume_.empty() ? config_ : run_config_path(resume_).string();
     arguments_.read_preset();
     if (!file.empty()) arguments_.read(file);
     arguments_.resolve();

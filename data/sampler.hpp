@@ -23,7 +23,6 @@ class Sampler {
   explicit Sampler(const SamplerArgs& args);
 
   int64_t size() const { return args_.size; }
-  int64_t batch_size() const { return args_.batch_size; }
   int64_t batches_per_epoch() const { return args_.size / args_.batch_size; }
   /// The permutation of an epoch; the last two asked for are kept. Safe to call concurrently.
   std::shared_ptr<const std::vector<uint32_t>> order(int64_t epoch) const;

@@ -66,14 +66,6 @@ Model make_model(const Network& network, const InitOptions& options) {
   return model;
 }
 
-int64_t parameter_count(const Model& model) {
-  int64_t n = 0;
-  for (const UnitParameters& p : model.units)
-    for (const Tensor& t : {p.weights, p.gamma, p.beta, p.bias})
-      if (t.defined()) n += t.size();
-  return n;
-}
-
 void update_calibration(Calibration& c, Granularity granularity, std::vector<std::vector<float>> shard_max) {
   if (granularity == Granularity::kPerTensor)
     for (std::vector<float>& m : shard_max) {

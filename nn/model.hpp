@@ -55,9 +55,6 @@ struct InitOptions {
 /// running mean 0 and variance 1. A pure function of the seed.
 Model make_model(const Network& network, const InitOptions& options);
 
-/// Number of trainable parameters.
-int64_t parameter_count(const Model& model);
-
 /// Folds one step's channel maxima (mean over the shards where the channel fired) into the moving averages.
 /// shard_max[shard] holds [channels]; channels that are 0 in every shard stay as they are. Per tensor, each shard's
 /// largest channel counts for all of them.

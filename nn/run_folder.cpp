@@ -155,6 +155,18 @@ RunFolder::RunFolder(fs::path path, std::shared_ptr<FolderLock> lock) : path_(st
   leftovers_removed_ = remove_temporary_files(path_) + remove_temporary_files(path_ / kCheckpoints);
 }
 
+fs::path run_config_path(const fs::path& run) {
+  return run / "config.resolved.toml";
+}
+
+fs::path run_metrics_path(const fs::path& run) {
+  return run / "metrics.jsonl";
+}
+
+fs::path run_machine_path(const fs::path& run) {
+  return run / "machine.json";
+}
+
 RunFolder RunFolder::create(const fs::path& path) {
   make_directories(path);
   RunFolder run(path, std::make_shared<FolderLock>(path, kBusy));
@@ -171,7 +183,7 @@ void RunFolder::require_run(const fs::path& path) {
   std::error_code ignored;  // path_exists has said it
   if (!path_exists(path) || !fs::is_directory(path, ignored))
     throw UsageError("'{}' is not a run folder, there is no such directory; check the path", path.string());
-  if (!path_exists(path / "config.resolved.toml"))
+  if (!path_exists(run_config_path(path)))
     throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", path.string());
 }
 

@@ -69,6 +69,11 @@ class CheckpointStore {
   int keep_;
 };
 
+/// What files of the run folder `run` are called.
+std::filesystem::path run_config_path(const std::filesystem::path& run);
+std::filesystem::path run_metrics_path(const std::filesystem::path& run);
+std::filesystem::path run_machine_path(const std::filesystem::path& run);
+
 /// The right to write one run folder, held from construction to destruction.
 class RunFolder {
  public:
@@ -81,9 +86,9 @@ class RunFolder {
   static RunFolder resume(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path config_path() const { return path_ / "config.resolved.toml"; }
-  std::filesystem::path metrics_path() const { return path_ / "metrics.jsonl"; }
-  std::filesystem::path machine_path() const { return path_ / "machine.json"; }
+  std::filesystem::path config_path() const { return run_config_path(path_); }
+  std::filesystem::path metrics_path() const { return run_metrics_path(path_); }
+  std::filesystem::path machine_path() const { return run_machine_path(path_); }
   CheckpointStore checkpoints(int keep) const { return CheckpointStore(path_, keep); }
   /// Unfinished files of a killed process that were removed on opening.
   int leftovers_removed() const { return leftovers_removed_; }

@@ -288,7 +288,7 @@ std::optional<int64_t> RunFacts::planned_steps() const {
 }
 
 RunFacts read_run(const fs::path& run) {
-  const fs::path config = run / "config.resolved.toml", metrics = run / "metrics.jsonl";
+  const fs::path config = run_config_path(run), metrics = run_metrics_path(run);
   std::error_code ignored;
   if (!fs::is_regular_file(config, ignored))
     throw UsageError("'{}' is not a run folder, it has no config.resolved.toml; check the path", run.string());
@@ -301,7 +301,7 @@ RunFacts read_run(const fs::path& run) {
   if (fs::is_regular_file(metrics, ignored)) facts.curves = read_curves(metrics);
   if (facts.curves.train.empty() && facts.curves.evaluations.empty())
     throw DataError("'{}' has no metrics to report yet; wait until its first line is written", metrics.string());
-  facts.sessions = read_sessions(run / "machine.json");
+  facts.sessions = read_sessions(run_machine_path(run));
   read_layers(run, facts);
   return facts;
 }

@@ -18,6 +18,7 @@
 #include "engine/version.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/study/point_layers.hpp"
+#include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
 
@@ -131,8 +132,7 @@ PointResult measure_point(const MeasureArgs& args) {
   p.layers = point_layers(model.checkpoint->model);
   p.provenance = provenance_of(facts, args);
   if (model.executor == nullptr || network.mode == QuantMode::kFake) return p;
-  p.served_bytes =
-      export_served(*model.checkpoint, std::filesystem::path(args.run) / "served.safetensors").sizes.file_bytes;
+  p.served_bytes = export_served(*model.checkpoint, served_path(args.run)).sizes.file_bytes;
   p.latency = measure_latency(*model.executor, network.image_size);
   return p;
 }

@@ -39,7 +39,7 @@ void make_folder(const fs::path& path) {
 }  // namespace
 
 StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
-  if (path_exists(fs::path(args_.out) / "config.resolved.toml"))
+  if (path_exists(run_config_path(args_.out)))
     throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
   const bool fresh = !path_exists(args_.out);
   if (!fresh && !args_.dry_run) lock();
@@ -224,7 +224,7 @@ std::string StudyRun::folder_of(const StudyPoint& point) const {
 }
 
 std::string StudyRun::config_of(const StudyPoint& point) const {
-  return folder_of(point) + "/config.resolved.toml";
+  return run_config_path(folder_of(point)).string();
 }
 
 /// A finished point is known by its result alone: the run's other files may be gone.

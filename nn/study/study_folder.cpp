@@ -55,6 +55,10 @@ fs::path result_path(const fs::path& study, const std::string& point) {
   return study / point / kResult;
 }
 
+fs::path served_path(const fs::path& run) {
+  return run / "served.safetensors";
+}
+
 fs::path one_file_path(const fs::path& study) {
   return study / kStudy;
 }

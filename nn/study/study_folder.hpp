@@ -2,6 +2,7 @@
 //
 //   STUDY/<point>/             an ordinary run folder, one a point
 //   STUDY/<point>/result.json  there when the point is finished: its PointResult
+//   STUDY/<point>/served.safetensors  its model as it would be deployed
 //   study.json                 all points in one file, as the report writes it and repositories keep it
 #pragma once
 #include <filesystem>
@@ -14,6 +15,9 @@ namespace nibble {
 
 /// STUDY/<point>/result.json
 std::filesystem::path result_path(const std::filesystem::path& study, const std::string& point);
+
+/// served.safetensors in the run folder of a point
+std::filesystem::path served_path(const std::filesystem::path& run);
 
 /// STUDY/study.json
 std::filesystem::path one_file_path(const std::filesystem::path& study);
