@@ -50,8 +50,8 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
       {"lr", "peak learning rate", &o.lr},
       {"warmup-epochs", "linear warm-up", &o.warmup_epochs},
       {"schedule",
-       "behind the warm-up: cosine (to 0), step (a tenth at each third of the run), or paper (a cosine over 78 % "
-       "of the run to a thousandth, times a line to 0 over the last fifth)",
+       "behind the warm-up: cosine (to 0), step (a tenth at each third of the run), or paper (a cosine to a "
+       "thousandth at 80 % of the run, then a line to 0)",
        &o.schedule},
       {"optimizer", "sgd, or lars: each kernel's step scaled by norm of weights / norm of gradient, for large batches",
        &o.optimizer},

@@ -27,9 +27,10 @@ float Schedule::rate(int64_t step) const {
   const double warmup = static_cast<double>(warmup_steps);
   if (kind == ScheduleKind::kPaper) {
     const double rise = warmup_steps > 0 ? std::min(1.0, t / warmup) : 1.0;
-    constexpr double kFloor = 0.001;
-    const double cosine = kFloor + (1.0 - kFloor) * half_cosine((t - warmup) / (0.78 * total));
-    return static_cast<float>(peak * rise * cosine * std::min(1.0, (total - t) / (0.2 * total)));
+    constexpr double kFloor = 0.001, kCooldown = 0.2;
+    const double falling = std::max(1.0, (1 - kCooldown) * total - warmup);  // published: 30,420 of 39,000 steps
+    const double cosine = kFloor + (1.0 - kFloor) * half_cosine((t - warmup) / falling);
+    return static_cast<float>(peak * rise * cosine * std::min(1.0, (total - t) / (kCooldown * total)));
   }
   if (step < warmup_steps) return static_cast<float>(peak * (t + 1.0) / warmup);
   if (kind == ScheduleKind::kCosine)

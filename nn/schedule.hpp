@@ -17,8 +17,8 @@ struct Schedule {
 
   /// cosine: linear warm-up to `peak`, then half a cosine to 0.
   /// step: warm-up, then a tenth at each third of the run (torchvision's 30/60/90 rule).
-  /// paper (METHOD.md section 4): factor min(1, step/warmup); cosine over 78 % of the run down to peak/1000; times a
-  /// linear cooldown to 0 over the last 20 %.
+  /// paper (METHOD.md section 4): factor min(1, step/warmup); cosine from there to peak/1000 where the linear
+  /// cooldown to 0 begins, the last 20 % of the run.
   float rate(int64_t step) const;
 };
 

@@ -106,7 +106,7 @@ std::shared_ptr<const Chart> published_chart(const CostKind& cost) {
                                                   : nullptr;
   if (ratio == nullptr) return nullptr;
   auto chart = std::make_shared<Chart>();
-  chart->name = "the paper: ImageNet, 224 px";
+  chart->name = "the paper: ResNet-50, ImageNet";
   chart->x.scale = Scale::kLog;
   for (const PublishedPoint& p : published_points()) {
     if (p.width < 0.5 || p.width > 2) continue;  // as in the published figures

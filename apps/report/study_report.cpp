@@ -308,8 +308,15 @@ const PublishedPoint* published(const StudyGroup& g) {
 void add_gaps(Page& page, const Groups& groups) {
   page.heading("Training against validation");
   Table table;
-  table.header = {"model",         "seeds",           "training top-1 %", "validation top-1 %",       "gap, points",
-                  "training loss", "validation loss", "gap of losses",    "the paper's gap of losses"};
+  table.header = {"model",
+                  "seeds",
+                  "training top-1 %",
+                  "validation top-1 %",
+                  "gap, points",
+                  "training loss",
+                  "validation loss",
+                  "gap of losses",
+                  "the paper's gap of losses (ResNet-50)"};
   for (const StudyGroup& g : groups) {
     const PublishedPoint* paper = published(g);
     table.rows.push_back({{g.name()},

@@ -1,5 +1,7 @@
 #include "apps/study/recipe.hpp"
 
+#include <fmt/format.h>
+
 #include "apps/train_arguments.hpp"
 #include "apps/training/run_note.hpp"
 #include "engine/error.hpp"
@@ -34,14 +36,22 @@ std::string arithmetic_sentence(const std::string& config) {
   } catch (const UsageError&) {
     return "";
   }
-  if (o.mode == QuantMode::kFake)
-    return "Quantized models multiply dequantized values, as the published ones do (quant-mode fake).";
+  const std::string steps = o.scheme == QuantScheme::kPaper
+                                ? ""
+                                : " Codes of activations are rounded to the nearest of 2^b - 1 steps (quant-scheme "
+                                  "nearest); the published ones are floored in 2^b.";
   if (o.granularity == Granularity::kPerTensor)
-    return "Quantized models multiply integers with one scale of activations a layer; the published ones have one a "
-           "channel.";
+    return fmt::format(
+               "Quantized models multiply {} with one scale of activations a layer; the published ones have "
+               "one a channel.",
+               o.mode == QuantMode::kFake ? "dequantized values" : "integers") +
+           steps;
+  if (o.mode == QuantMode::kFake)
+    return "Quantized models multiply dequantized values, as the published ones do (quant-mode fake)." + steps;
   const std::string published =
       " The published models multiply dequantized values, so their weights and steps are what they would be without "
-      "it.";
+      "it." +
+      steps;
   const std::string folded = "divides the weights before they are quantized, so a row of them covers a wider range";
   switch (form) {
     case PerChannelBy::kFold:

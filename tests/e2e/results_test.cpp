@@ -141,7 +141,7 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
   };
   const auto expected = [&](const std::string& schedule, double t) {
     if (schedule == "paper")
-      return 0.08 * std::min(1.0, t / 9) * (0.001 + 0.999 * half_cosine(std::max(0.0, t - 9) / (0.78 * 24))) *
+      return 0.08 * std::min(1.0, t / 9) * (0.001 + 0.999 * half_cosine(std::max(0.0, t - 9) / (0.8 * 24 - 9))) *
              std::min(1.0, (24 - t) / (0.2 * 24));
     if (t < 9) return 0.08 * (t + 1) / 9;
     return schedule == "step" ? (t < 16 ? 0.008 : 0.0008) : 0.08 * half_cosine((t - 9) / 15);

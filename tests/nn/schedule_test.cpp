@@ -35,6 +35,18 @@ TEST_CASE("schedule: the paper's schedule equals its formula in double at every 
   CHECK(worst < 1e-4);  // the own cosine is single precision: near its zero 6e-8 of 1 is 6e-5 of the floor 0.001
 }
 
+TEST_CASE("schedule: the paper's cosine ends where its cooldown begins, whatever part of the run is warm-up") {
+  for (const int64_t warmup : {0, 10, 100, 250}) {
+    CAPTURE(warmup);
+    const Schedule s{.kind = ScheduleKind::kPaper, .peak = 2, .warmup_steps = warmup, .total_steps = 1000};
+    CHECK(s.rate(799) > 0.002f);
+    CHECK(s.rate(800) == doctest::Approx(0.002).epsilon(1e-4));
+    CHECK(s.rate(900) == doctest::Approx(0.001).epsilon(1e-4));
+    const int64_t middle = (800 + warmup) / 2;
+    CHECK(s.rate(middle) == doctest::Approx(2 * 0.5005).epsilon(1e-4));
+  }
+}
+
 TEST_CASE("schedule: cosine rises linearly to the peak at the end of the warm-up and falls to zero") {
   const Schedule s{.kind = ScheduleKind::kCosine, .peak = 0.4, .warmup_steps = 10, .total_steps = 110};
   CHECK(s.rate(0) == doctest::Approx(0.04));

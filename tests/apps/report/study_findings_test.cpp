@@ -18,18 +18,23 @@ using testing::has;
 using testing::point;
 using testing::small_study;
 
+// Places of the findings.
+constexpr size_t kBf16Cost = 0, kW8a8Cost = 1, kGap = 2, kEnds = 3, kWidth = 4;
+
 TEST_CASE("study findings: the published findings hold where they were built in, and not where they were not") {
   std::vector<PointResult> points = small_study();
   std::vector<Finding> f = findings_of(group_points(points));
-  REQUIRE(f.size() == 4);
-  for (size_t i = 0; i < 3; ++i) CHECK_MESSAGE(f[i].verdict == Verdict::kHolds, f[i].evidence);
-  CHECK(f[3].verdict == Verdict::kUndecided);  // one point more at equal width, with an error of 0.64
+  REQUIRE(f.size() == 5);
+  for (const size_t i : {kBf16Cost, kGap, kEnds}) CHECK_MESSAGE(f[i].verdict == Verdict::kHolds, f[i].evidence);
+  CHECK(f[kW8a8Cost].verdict == Verdict::kNotTested);  // the cheaper 4-bit models are less accurate
+  CHECK(f[kWidth].verdict == Verdict::kUndecided);     // one point more at equal width, with an error of 0.64
   for (PointResult& p : points) {
     if (p.precision == "w4a4-fl8") p.best.top1 -= 30;
     if (p.precision != "bf16") p.train_unaugmented.top1 = 100;
   }
   f = findings_of(group_points(points));
-  for (const Finding& finding : f) CHECK_MESSAGE(finding.verdict == Verdict::kContradicted, finding.evidence);
+  for (const size_t i : {kBf16Cost, kGap, kEnds, kWidth})
+    CHECK_MESSAGE(f[i].verdict == Verdict::kContradicted, f[i].evidence);
   f = findings_of(group_points({points[0]}));
   for (const Finding& finding : f) CHECK(finding.verdict == Verdict::kNotTested);
 }
@@ -37,37 +42,53 @@ TEST_CASE("study findings: the published findings hold where they were built in,
 TEST_CASE("study findings: at equal cost means 80 to 100 %; a cheaper 4-bit model can confirm, but not contradict") {
   // Linear costs of resnet26: bf16 x0.5 0.295, w4a4-fl8 x1 0.263 (89 % of it), bf16 x1 1.
   std::vector<PointResult> points = {point("bf16", 1, 75), point("w4a4-fl8", 1, 71)};
-  Finding f = findings_of(group_points(points))[0];
+  Finding f = findings_of(group_points(points))[kBf16Cost];
   CHECK(f.verdict == Verdict::kNotTested);
-  CHECK(
-      has(f.evidence, "no w4a4-fl8 model of 80 to 100 % of a bf16 model's linear cost. Compared with one bf16 model,"));
+  CHECK(has(f.evidence,
+            "no w4a4-fl8 model of 80 to 100 % of the linear cost of one in bf16. Compared with one bf16 model,"));
   points[1].best.top1 = 79;
-  f = findings_of(group_points(points))[0];
+  f = findings_of(group_points(points))[kBf16Cost];
   CHECK(f.verdict == Verdict::kHolds);
   CHECK(has(f.evidence, "the best that is cheaper still is more accurate in 1 case; the mean difference is +4.00"));
   points.push_back(point("bf16", 0.5, 82));
-  f = findings_of(group_points(points))[0];
+  f = findings_of(group_points(points))[kBf16Cost];
   CHECK(f.verdict == Verdict::kContradicted);
   CHECK(has(f.evidence, "more accurate in 0 cases; the mean difference is -3.00"));
   CHECK(has(f.evidence, "Another bf16 model has no w4a4-fl8 model of equal cost."));
-  CHECK(findings_of(group_points({point("bf16", 0.5, 60), point("w4a4-fl8", 2, 71)}))[0].verdict ==
+  CHECK(findings_of(group_points({point("bf16", 0.5, 60), point("w4a4-fl8", 2, 71)}))[kBf16Cost].verdict ==
         Verdict::kNotTested);
+}
+
+TEST_CASE("study findings: 4 bits are compared with 8 at equal cost, too") {
+  // Linear costs of resnet26: w8a8 x0.75 0.293, w4a4-fl8 x1 0.263 (90 % of it).
+  std::vector<PointResult> points = {point("w8a8", 0.75, 70), point("w4a4-fl8", 1, 73), point("bf16", 1, 71)};
+  Finding f = findings_of(group_points(points))[kW8a8Cost];
+  CHECK(f.verdict == Verdict::kHolds);
+  CHECK(has(f.claim, "beat w8a8 at equal cost"));
+  CHECK(has(f.evidence,
+            "Compared with one w8a8 model, the best w4a4-fl8 model of 80 to 100 % of its linear cost is "
+            "more accurate in 1 case; the mean difference is +3.00"));
+  points[1].best.top1 = 67;
+  points.push_back(point("w8a8", 0.25, 60));
+  f = findings_of(group_points(points))[kW8a8Cost];
+  CHECK(f.verdict == Verdict::kContradicted);
+  CHECK(has(f.evidence, "Another w8a8 model has no w4a4-fl8 model of equal cost."));
 }
 
 TEST_CASE("study findings: at equal width w4a4-fl8 is compared from 0.75 on, as published; the evidence has all") {
   std::vector<PointResult> points = {point("bf16", 0.5, 70), point("w4a4-fl8", 0.5, 60), point("bf16", 1, 70),
                                      point("w4a4-fl8", 1, 74), point("w8a8", 1, 73)};
-  Finding f = findings_of(group_points(points))[3];
+  Finding f = findings_of(group_points(points))[kWidth];
   CHECK(f.verdict == Verdict::kHolds);
   CHECK(has(f.evidence, "At equal width w8a8 less bf16 is +3.00 points"));
   CHECK(has(f.evidence, "w4a4-fl8 less bf16 is -3.00 points"));
   CHECK(has(f.evidence, "over 2 widths."));
   CHECK(has(f.evidence, "From 0.75 on, w4a4-fl8 less bf16 is +4.00 points"));
   points[3].best.top1 = 66;
-  CHECK(findings_of(group_points(points))[3].verdict == Verdict::kContradicted);
+  CHECK(findings_of(group_points(points))[kWidth].verdict == Verdict::kContradicted);
   points[3].best.top1 = 70.5;
-  CHECK(findings_of(group_points(points))[3].verdict == Verdict::kUndecided);
-  f = findings_of(group_points({points[0], points[1]}))[3];
+  CHECK(findings_of(group_points(points))[kWidth].verdict == Verdict::kUndecided);
+  f = findings_of(group_points({points[0], points[1]}))[kWidth];
   CHECK(f.verdict == Verdict::kNotTested);
   CHECK(has(f.evidence, "-10.00 points"));
 }
@@ -77,7 +98,7 @@ TEST_CASE("study findings: that fewer bits leave a smaller gap holds only if nei
     std::vector<PointResult> points = {point("bf16", 1, 70), point("w8a8", 1, 70), point("w4a4", 1, 70)};
     const double gaps[] = {10, eight, four};
     for (size_t i = 0; i < 3; ++i) points[i].train_unaugmented.top1 = 70 + gaps[i];
-    return findings_of(group_points(points))[1].verdict;
+    return findings_of(group_points(points))[kGap].verdict;
   };
   CHECK(verdict(5, 5) == Verdict::kHolds);
   CHECK(verdict(10, 5) == Verdict::kHolds);
@@ -90,9 +111,9 @@ TEST_CASE("study findings: a difference within two standard errors decides nothi
   // 100 images: each accuracy is known to about 4.9 points, their difference to 6.9.
   std::vector<PointResult> points = {point("w4a4-fl8", 1, 60), point("w4a4", 1, 50)};
   for (PointResult& p : points) p.last.images = 100;
-  CHECK(findings_of(group_points(points))[2].verdict == Verdict::kUndecided);
+  CHECK(findings_of(group_points(points))[kEnds].verdict == Verdict::kUndecided);
   points[0].best.top1 = 70;
-  CHECK(findings_of(group_points(points))[2].verdict == Verdict::kHolds);
+  CHECK(findings_of(group_points(points))[kEnds].verdict == Verdict::kHolds);
 }
 
 TEST_CASE("study findings: an error that few seeds tell decides later") {
@@ -113,7 +134,7 @@ TEST_CASE("study findings: an error that few seeds tell decides later") {
     }
     points.push_back(point("w4a4", 1, 72 + std::sqrt(0.5) - difference));
     for (PointResult& p : points) p.last.images = 1'000'000'000;
-    return findings_of(group_points(points))[2].verdict;
+    return findings_of(group_points(points))[kEnds].verdict;
   };
   const double error = std::sqrt(1.5);
   CHECK(verdict(12 * error, 0) == Verdict::kUndecided);
@@ -127,7 +148,7 @@ TEST_CASE("study findings: a model compared with several counts its error for ea
   // Both bf16 models meet the same cheaper w4a4-fl8 model: (71 - 70 + 71 - 60) / 2, error sqrt((2 e)^2 + e^2 + e^2)
   // / 2.
   std::vector<PointResult> points = {point("bf16", 1, 70), point("bf16", 2, 60), point("w4a4-fl8", 1, 71)};
-  const Finding f = findings_of(group_points(points))[0];
+  const Finding f = findings_of(group_points(points))[kBf16Cost];
   const double a = 2 * std::sqrt(0.71 * 0.29), b = std::sqrt(0.7 * 0.3), c = std::sqrt(0.6 * 0.4);
   CHECK(has(f.evidence, fmt::format("+6.00 points (standard error {:.2f})", std::sqrt(a * a + b * b + c * c) / 2)));
 }

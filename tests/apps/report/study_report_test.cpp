@@ -112,7 +112,7 @@ TEST_CASE("study report: the page has every part, and no script, link or broken 
   // linear, quadratic, memory, bytes, width; two curves for each of two widths; four precisions' layers.
   CHECK(xml.elements["figure"] == 5 + 4 + 4);
   CHECK(count_of(html, "class=\"front\"") == 4);
-  CHECK(count_of(html, "the paper: ImageNet, 224 px") == 3);
+  CHECK(count_of(html, "the paper: ResNet-50, ImageNet") == 3);
   CHECK(count_of(html, "100 % of its linear cost is more accurate in 1 case; the mean difference is ") == 1);
   CHECK(count_of(html, "(per-channel-by fold)") == 1);
 }
