@@ -129,7 +129,7 @@ class CostCommand : public Command {
     print(format_table(rows));
     print(fmt::format(
         "{} x{} {}, {} px, {} classes: {:.6f} of the linear, {:.6f} of the quadratic and {:.6f} of the memory "
-        "cost of bf16 at width 1",
+        "cost of the same network in bf16 at width 1",
         options_.arch, options_.width, options_.precision, options_.image_size, options_.classes, ratio.linear,
         ratio.quadratic, ratio.memory));
     if (has_option(*app_, "--max-linear"))

@@ -1,5 +1,7 @@
 #include "apps/machine_note.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -46,6 +48,18 @@ Json sessions_of(const std::filesystem::path& path) {
   return sessions;
 }
 
+/// The build and the kernel level: only with one of each bytes are the same (README).
+std::string difference(const Json& before, const Json& now) {
+  std::string changes;
+  for (const auto& [key, label] : {std::pair{"isa", "kernels of"}, std::pair{"nibble", "build"}}) {
+    const auto old = before.find(key);
+    if (old == before.end() || !old->is_string() || *old == now[key]) continue;
+    changes += fmt::format("{}{} {} (before: {})", changes.empty() ? "" : ", ", label, now[key].get<std::string>(),
+                           old->get<std::string>());
+  }
+  return changes;
+}
+
 void store(const std::filesystem::path& path, const Json& sessions) {
   write_file_atomically(path, json_text(Json{{"sessions", sessions}}, 2) + "\n");
 }
@@ -70,6 +84,7 @@ MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
   session["run"] = std::filesystem::absolute(args.path).parent_path().string();
   session["first_step"] = args.first_step;
   Json sessions = sessions_of(path_);
+  if (!sessions.empty()) changed_ = difference(sessions.back(), session);
   sessions.push_back(std::move(session));
   store(path_, sessions);
 }

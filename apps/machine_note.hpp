@@ -27,6 +27,9 @@ class MachineNote {
   /// Adds the entry. An unreadable older file, or one above 1 MiB, is replaced, and of another only flat objects are
   /// kept: it is a note, not state. DiskError when it cannot be written.
   explicit MachineNote(const MachineNoteArgs& args);
+  /// What differs from the session before of all that results depend on, such as "kernels of avx2 (before: amx)"; empty:
+  /// nothing, or there was none.
+  const std::string& changed() const { return changed_; }
   struct End {
     int64_t last_step = 0;
     double images_per_second = 0;
@@ -35,6 +38,7 @@ class MachineNote {
 
  private:
   std::filesystem::path path_;
+  std::string changed_;
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };
 

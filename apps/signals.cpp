@@ -14,7 +14,8 @@ namespace {
 
 // Any thread may run the handler, and one signal may interrupt it for another.
 std::atomic<int> requests = 0;
-static_assert(std::atomic<int>::is_always_lock_free);
+std::atomic<bool> save_request = false;
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
 /// Unless the reader of stderr does not read: a handler that waits for it could not be told to stop.
 void say(std::string_view text) {
@@ -36,6 +37,10 @@ void on_signal(int number) {
   errno = interrupted_errno;
 }
 
+void on_save_signal(int) {
+  save_request = true;
+}
+
 }  // namespace
 
 void let_large_files_fail() {
@@ -51,11 +56,17 @@ void install_signal_handlers() {
   sigaction(SIGTERM, &action, nullptr);
   struct sigaction hangup = {};  // a lost terminal or connection; ignored already where nohup started us
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
+  action.sa_handler = on_save_signal;
+  sigaction(SIGUSR1, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
 
 bool stop_requested() {
   return requests > 0;
+}
+
+bool take_save_request() {
+  return save_request.exchange(false);
 }
 
 }  // namespace nibble::apps

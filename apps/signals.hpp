@@ -1,4 +1,5 @@
 // Ctrl-C, SIGTERM and SIGHUP: the first asks the run to save and stop; a second Ctrl-C or SIGTERM stops at once.
+// SIGUSR1: save and go on.
 #pragma once
 
 namespace nibble::apps {
@@ -10,5 +11,7 @@ void let_large_files_fail();
 void install_signal_handlers();
 /// True after the first of the three.
 bool stop_requested();
+/// True once after each SIGUSR1, or several of them.
+bool take_save_request();
 
 }  // namespace nibble::apps

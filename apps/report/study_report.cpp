@@ -443,7 +443,8 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
         {measured(p.latency.batch32_ms_per_image, 2)},
     });
   std::string caption = fmt::format(
-      "Costs are ratios to bf16 at width 1. The errors are those of {} images, without the seeds; the best "
+      "Costs are ratios to the same network in bf16 at width 1. The errors are those of {} images, without the seeds; "
+      "the best "
       "epoch is the published metric, smoothed over five epochs{}.",
       grouped(validation_images(points)), unsmoothed_text(points));
   if (const std::string times = times_text(points); !times.empty()) caption += " " + times;

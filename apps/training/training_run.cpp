@@ -130,6 +130,9 @@ void TrainingRun::begin_loading() {
                                      .weights = args_.weights,
                                      .weights_sha256 = weights_sha256_,
                                      .first_step = done});
+  if (args_.resume && machine_ && !machine_->changed().empty())
+    warn(fmt::format("the run goes on with {}: from here on its bits may be others than without the stop",
+                     machine_->changed()));
 }
 
 double TrainingRun::epochs(int64_t steps) const {
@@ -291,10 +294,12 @@ RunSummary TrainingRun::run() {
     const int64_t done = trainer_->steps_done();
     const bool epoch_ends = done % plan_.steps_per_epoch == 0, due = evaluation_due(done);
     show(meter);
-    if (done % kLogEvery == 0 || epoch_ends || due) report(meter);
+    const bool asked = take_save_request();
+    if (done % kLogEvery == 0 || epoch_ends || due || asked) report(meter);
     const Clock::time_point from = Clock::now();
     if (due) count_codes(trainer_->model(), data_.validation, o.network.image_size);
-    if (due || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
+    if (due || asked || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
+    if (asked) message(fmt::format("saved at step {} (SIGUSR1)", done));
     const bool go_on = !stop_requested() && (!due || evaluate());
     meter.exclude(from);
     if (!go_on) stop();

@@ -119,6 +119,30 @@ TEST_CASE("the log of a run that was killed behind each of its checkpoints and r
   CHECK(read_text(killed + "/" + checkpoint_of(60)) == read_text(whole + "/" + checkpoint_of(60)));
 }
 
+TEST_CASE("SIGUSR1 saves the step, and the run goes on to the same bytes") {
+  if (no_program()) return;
+  const TemporaryFolder folder("usr1");
+  const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
+                    run = folder / "run", err = folder / "err";
+  const std::string options = std::string(kSmall) + " --steps 100 --save-every 1000000 --eval-every 0";
+  train_run(data, whole, options);
+  std::set<std::string> saved;
+  for (int attempt = 0; attempt < 10 && saved.size() < 2; ++attempt) {  // one: the run was over before the signal came
+    std::filesystem::remove_all(run);
+    saved.clear();
+    const int status = run_and_signal(train("--data " + data + " --out " + run + options, err), SIGUSR1,
+                                      [&] { return !text_if_there(run + "/metrics.jsonl").empty(); });
+    REQUIRE(WIFEXITED(status));
+    REQUIRE(WEXITSTATUS(status) == 0);
+    for (const auto& file : std::filesystem::directory_iterator(run + "/checkpoints"))
+      saved.insert("checkpoints/" + file.path().filename().string());
+  }
+  REQUIRE(saved.size() == 2);
+  CHECK(*saved.begin() >= checkpoint_of(10));
+  CHECK(*saved.rbegin() == checkpoint_of(100));
+  CHECK(read_text(run + "/" + checkpoint_of(100)) == read_text(whole + "/" + checkpoint_of(100)));
+}
+
 TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes on to the same bytes and log") {
   if (no_program()) return;
   const TemporaryFolder folder("term");

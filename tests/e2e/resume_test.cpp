@@ -46,6 +46,22 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   CHECK(read_text(broken + kLast) == read_text(whole + kLast));
 }
 
+TEST_CASE("a run that goes on with other kernels says that its bits may be others") {
+  if (no_program()) return;
+  const TemporaryFolder folder("kernels");
+  const std::string data = synthetic_data(folder), run = begun_run(folder, data);
+  const auto sessions = nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions");
+  const auto isa = sessions.at(0).at("isa").get<std::string>();
+  const Result same = run_program("train --resume " + run);
+  CHECK(same.code == 0);
+  CHECK_FALSE(has(same.err, "goes on with"));
+  if (isa == "scalar") return;  // another level may not be there
+  std::filesystem::remove(run + kLast);
+  const Result other = run_program("train --resume " + run, "NIBBLE_ISA=scalar");
+  CHECK(other.code == 0);
+  CHECK(has(other.err, "the run goes on with kernels of scalar (before: " + isa + "): from here on"));
+}
+
 TEST_CASE("a dry run reads the given weights, says what they start, and refuses what a run would refuse") {
   if (no_program()) return;
   const TemporaryFolder folder("dry");
