@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "apps/console.hpp"
 #include "engine/cpu.hpp"
@@ -48,16 +50,22 @@ Json sessions_of(const std::filesystem::path& path) {
   return sessions;
 }
 
-/// The build and the kernel level: only with one of each bytes are the same (README).
+/// Only with one build, one kernel level and the same images bytes are the same (README). Files of other sizes may be
+/// repaired ones.
 std::string difference(const Json& before, const Json& now) {
-  std::string changes;
-  for (const auto& [key, label] : {std::pair{"isa", "kernels of"}, std::pair{"nibble", "build"}}) {
-    const auto old = before.find(key);
-    if (old == before.end() || !old->is_string() || *old == now[key]) continue;
-    changes += fmt::format("{}{} {} (before: {})", changes.empty() ? "" : ", ", label, now[key].get<std::string>(),
-                           old->get<std::string>());
+  const auto text = [](const Json& session, const char* key) {
+    const auto found = session.find(key);
+    return found != session.end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  std::vector<std::string> changes;
+  for (const auto& [key, label] :
+       {std::pair{"isa", "kernels of"}, std::pair{"nibble", "build"}, std::pair{"image_sizes", ""}}) {
+    const std::string old = text(before, key), present = text(now, key);
+    if (old.empty() || old == present) continue;
+    changes.push_back(*label == '\0' ? "image files of other sizes"
+                                     : fmt::format("{} {} (before: {})", label, present, old));
   }
-  return changes;
+  return fmt::format("{}", fmt::join(changes, ", "));
 }
 
 void store(const std::filesystem::path& path, const Json& sessions) {
@@ -77,6 +85,7 @@ MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
   session["threads"] = threads();
   session["data"] = args.data;
   session["decoder"] = args.decoder;
+  session["image_sizes"] = args.image_sizes;
   if (!args.weights.empty()) {
     session["weights"] = args.weights;
     session["weights_sha256"] = args.weights_sha256;

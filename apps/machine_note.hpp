@@ -11,7 +11,8 @@ struct MachineNoteArgs {
   std::filesystem::path path;
   std::string data;
   std::string decoder;
-  std::string weights = {};  // the file that the run starts from; empty: none, or begun before
+  std::string image_sizes = {};  // a hash of file sizes (RunData::sizes)
+  std::string weights = {};      // the file that the run starts from; empty: none, or begun before
   std::string weights_sha256 = {};
   int64_t first_step = 0;  // where this process starts
 };
@@ -27,8 +28,8 @@ class MachineNote {
   /// Adds the entry. An unreadable older file, or one above 1 MiB, is replaced, and of another only flat objects are
   /// kept: it is a note, not state. DiskError when it cannot be written.
   explicit MachineNote(const MachineNoteArgs& args);
-  /// What differs from the session before of all that results depend on, such as "kernels of avx2 (before: amx)"; empty:
-  /// nothing, or there was none.
+  /// What differs from the session before of all that results depend on, such as "kernels of avx2 (before: amx)";
+  /// empty: nothing, or there was none.
   const std::string& changed() const { return changed_; }
   struct End {
     int64_t last_step = 0;

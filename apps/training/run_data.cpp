@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <span>
 
@@ -21,6 +22,21 @@ std::string digest_of(const Dataset& data) {
     const std::string line =
         fmt::format("{}/{} {}\n", path.parent_path().filename().string(), path.filename().string(), data.label(i));
     hash.update(std::as_bytes(std::span(line)));
+  }
+  return hash.hex();
+}
+
+std::string sizes_of(const Dataset& train, const Dataset& validation) {
+  constexpr int64_t kLookedAt = 4096;
+  Sha256 hash;
+  for (const Dataset* data : {&train, &validation}) {
+    const int64_t n = std::min(data->size(), kLookedAt);
+    for (int64_t i = 0; i < n; ++i) {
+      std::error_code ignored;  // what cannot be read shows when it is read
+      const std::string line =
+          fmt::format("{}\n", std::filesystem::file_size(data->path(i * data->size() / n), ignored));
+      hash.update(std::as_bytes(std::span(line)));
+    }
   }
   return hash.hex();
 }
@@ -48,6 +64,7 @@ RunData open_run_data(const TrainOptions& o) {
   if (const int classes = data.train->num_classes(); classes < 2)
     throw DataError("{}/train has {} class; training needs at least 2 class folders", o.data, classes);
   data.digest = digest_of(*data.train);
+  data.sizes = sizes_of(*data.train, *data.validation);
   data.steps_per_epoch =
       Sampler({.size = data.train->size(), .batch_size = o.batch_size, .seed = o.seed}).batches_per_epoch();
   return data;

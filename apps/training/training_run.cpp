@@ -127,6 +127,7 @@ void TrainingRun::begin_loading() {
     machine_.emplace(MachineNoteArgs{.path = folder_->machine_path(),
                                      .data = o.data,
                                      .decoder = data_.decoder,
+                                     .image_sizes = data_.sizes,
                                      .weights = args_.weights,
                                      .weights_sha256 = weights_sha256_,
                                      .first_step = done});

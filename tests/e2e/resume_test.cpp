@@ -1,6 +1,7 @@
 // A resumed run is the same run: it goes on from the same weights, with the same options, on the same images, or not.
 #include <doctest/doctest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/whole_run.hpp"
@@ -141,7 +142,17 @@ TEST_CASE("a run is not resumed on other images or other classes, and is on the 
   for (const std::string split : {"train", "val"})
     std::filesystem::rename(data + "/" + split + "/disk", data + "/" + split + "/striped_disk");
   std::filesystem::rename(data, moved);
-  CHECK(run_program("train --resume " + run + " --data " + moved + " --quiet").code == 0);
+  r = run_program("train --resume " + run + " --data " + moved + " --quiet");
+  CHECK(r.code == 0);
+  CHECK_FALSE(has(r.err, "other sizes"));
+  for (const std::string split : {"train", "val"}) {
+    CAPTURE(split);
+    std::filesystem::remove(run + kLast);
+    std::ofstream(moved + "/" + split + "/striped_disk/00000.jpg", std::ios::app) << "behind the end";
+    r = run_program("train --resume " + run + " --data " + moved + " --quiet");
+    CHECK(r.code == 0);
+    CHECK(has(r.err, "the run goes on with image files of other sizes: from here on"));
+  }
 }
 
 /// Each step of it multiplies the weights by about a thousand, until a convolution's output is not finite.
