@@ -86,6 +86,17 @@ bool is_image(const fs::directory_entry& entry) {
   return result;
 }
 
+[[noreturn]] void refuse_without_images(const fs::path& folder) {
+  const std::vector<std::string> inner = list(folder, is_folder);
+  if (!inner.empty())  // Tiny ImageNet's images/
+    throw DataError(
+        "class folder {} holds no .jpg, .jpeg or .png file, and its folder {} is not looked into: move its "
+        "images up into the class folder",
+        folder.string(), inner.front());
+  throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
+                  folder.string());
+}
+
 }  // namespace
 
 ImageFolder::ImageFolder(const ImageFolderArgs& args)
@@ -111,9 +122,7 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
       return false;
     };
     const std::vector<std::string> files = list(root_ / classes_[k], is_image_else_count);
-    if (files.empty())
-      throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
-                      (root_ / classes_[k]).string());
+    if (files.empty()) refuse_without_images(root_ / classes_[k]);
     for (const std::string& file : files)
       images_.push_back({.name = classes_[k] + "/" + file, .label = static_cast<int>(k)});
   }

@@ -100,7 +100,10 @@ TEST_CASE("missing and empty folders are data errors that name the folder") {
   put(dir / "train" / "cat" / "1.jpg", jpeg());
   fs::create_directories(dir / "train" / "dog");
   CHECK(error_of(open).find("class folder " + train + "/dog holds no .jpg") == 0);
+  CHECK(error_of(open).find("add images or remove the folder") != std::string::npos);
   CHECK_THROWS_AS(open(), DataError);
+  put(dir / "train" / "dog" / "images" / "1.jpg", jpeg());  // as Tiny ImageNet comes
+  CHECK(error_of(open).find("its folder images is not looked into: move its images up") != std::string::npos);
 }
 
 TEST_CASE("different class folders in two splits are reported by name") {
