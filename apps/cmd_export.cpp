@@ -32,6 +32,7 @@ class Export : public Command {
 
   int run() override {
     apply_threads(threads_);
+    refuse_other_formats();
     const fs::path path = resolve_model_path(model_);
     const Checkpoint checkpoint = load_checkpoint(path);
     std::error_code ignored;
@@ -47,6 +48,16 @@ class Export : public Command {
   }
 
  private:
+  void refuse_other_formats() const {
+    const std::string ending = fs::path(out_).extension().string();
+    for (const char* other : {".onnx", ".pt", ".pth", ".tflite", ".xml"})
+      if (ending == other)
+        throw UsageError(
+            "--out {} asks for a format that nibble does not write; export makes safetensors files for nibble predict "
+            "and eval (nn/FORMAT.md says what is in them), so give a name like model.safetensors",
+            out_);
+  }
+
   /// Only a served model gives way to a served model: the folder of a run is full of other files.
   void refuse_to_replace_other_files() const {
     std::error_code none;
