@@ -161,6 +161,7 @@ int show(const CLI::App& app, const CLI::ParseError& asked) {
 }
 
 int run(int argc, char** argv) {
+  occupy_closed_streams();
   let_large_files_fail();
   set_verbosity_from_environment();
   CLI::App app("nibble: trains and serves 4-bit and 8-bit ResNets on CPUs", "nibble");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <vector>
 
 #include "tests/apps/whole_run.hpp"
@@ -175,6 +176,22 @@ TEST_CASE("a run saves at each epoch's end, evaluates every second one when told
     std::sort(there.begin(), there.end());
     CHECK(there == expected);
   }
+}
+
+TEST_CASE("a run whose standard streams are closed writes none of its messages into its files") {
+  if (no_program()) return;
+  const TemporaryFolder folder("closed");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  const std::string command = "'" + program().value() + "' train --data " + data + " --out " + run + kTrain +
+                              " --steps 3 --save-every 1 <&- >&- 2>&-";
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 7);  // the result could not be printed, the run is whole
+  CHECK(text_if_there(run + "/.lock").empty());
+  std::istringstream lines(read_text(run + "/metrics.jsonl"));
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) CHECK(nlohmann::json::parse(line).is_object());
+  CHECK(count > 0);
+  CHECK(run_program("train --resume " + run + " --quiet").code == 0);
+  CHECK(run_program("export " + run + " --out " + run + ".safetensors").code == 0);
 }
 
 TEST_CASE("machine.json says where a session ended, how long it took and how fast it was") {
