@@ -10,8 +10,8 @@ namespace nibble::apps {
 
 enum class Verbosity { kQuiet, kInfo, kDebug };
 
-/// Before any file is opened: standard streams that the caller closed (>&-) get /dev/null, where writing fails; the next
-/// file opened would take their place, and get the messages.
+/// Before any file is opened: standard streams that the caller closed (>&-) get /dev/null, where writing fails; the
+/// next file opened would take their place, and get the messages.
 void occupy_closed_streams();
 
 /// From NIBBLE_LOG and --quiet; UsageError for another value of the variable.
