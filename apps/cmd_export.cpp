@@ -1,4 +1,5 @@
 // nibble export
+#include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -49,7 +50,8 @@ class Export : public Command {
 
  private:
   void refuse_other_formats() const {
-    const std::string ending = fs::path(out_).extension().string();
+    std::string ending = fs::path(out_).extension().string();
+    for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     for (const char* other : {".onnx", ".pt", ".pth", ".tflite", ".xml"})
       if (ending == other)
         throw UsageError(

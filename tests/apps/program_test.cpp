@@ -122,6 +122,7 @@ TEST_CASE("program: an empty value, as from a variable that is not set, is refus
   }
   check_refused("predict model ''", 2, "IMAGE is empty");
   check_refused("export '' --out x", 2, "CHECKPOINT is empty");
+  check_refused("export runs/a --out m.ONNX", 2, "asks for a format that nibble does not write");
   check_refused("export runs/a --out m.onnx", 2, "--out m.onnx asks for a format that nibble does not write");
   check_refused("cost --config= --width 1", 2, "--config is empty");
 }
