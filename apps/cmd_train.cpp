@@ -5,9 +5,11 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
+#include "apps/study/plan.hpp"
 #include "apps/train_arguments.hpp"
 #include "apps/training/run_note.hpp"
 #include "apps/training/training_run.hpp"
+#include "nn/atomic_file.hpp"
 #include "nn/run_folder.hpp"
 
 namespace nibble::apps {
@@ -84,6 +86,9 @@ class Train : public Command {
       throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
     if (!dry_run_ && resume_.empty() && out_.empty())
       throw UsageError("--out is missing; name the folder the run is kept in");
+    if (resume_.empty() && !out_.empty() && path_exists(plan_path(out_)))
+      throw UsageError("--out {} is a study, which could not go on with a run in its place; choose another folder",
+                       out_);
   }
 
   /// A resumed run is the same run: only what cannot change the result may be given anew.

@@ -176,6 +176,9 @@ RunFolder RunFolder::create(const fs::path& path) {
   if (checkpoints || path_exists(run.metrics_path()))  // a new run would take the old log's evaluations for its own
     throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can go on from {}; choose another folder",
                      path.string(), checkpoints ? "checkpoints" : "a metrics.jsonl", checkpoints ? "them" : "it");
+  for (const fs::path& file : {path / kLatest, path / kBest, run_machine_path(path)})
+    if (path_exists(file))
+      throw UsageError("'{}' exists, and a run would replace it; choose another folder", file.string());
   return run;
 }
 

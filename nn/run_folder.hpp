@@ -77,8 +77,8 @@ std::filesystem::path run_machine_path(const std::filesystem::path& run);
 /// The right to write one run folder, held from construction to destruction.
 class RunFolder {
  public:
-  /// Makes the folder (and parents) for a new run. UsageError when it holds a run already or what is left of
-  /// one, or when another process trains in it; DiskError when it cannot be made.
+  /// Makes the folder (and parents) for a new run. UsageError when it holds a run already, what is left of
+  /// one or a file that it would replace, or when another process trains in it; DiskError when it cannot be made.
   static RunFolder create(const std::filesystem::path& path);
   /// UsageError when there is no run at `path`, with what is missing. Writes and locks nothing.
   static void require_run(const std::filesystem::path& path);

@@ -103,6 +103,20 @@ TEST_CASE("run folder: a log without a config is refused, because a new run woul
   CHECK_NOTHROW(RunFolder::create(path));
 }
 
+TEST_CASE("run folder: a file that a run would replace is kept, and no run is made") {
+  for (const char* name : {"best", "latest", "machine.json"}) {
+    CAPTURE(name);
+    testing::TempDir dir;
+    fs::create_directories(dir / "models");
+    write_file_atomically(dir / "models" / name, "of somebody");
+    CHECK_THROWS_WITH_AS(RunFolder::create(dir / "models"), doctest::Contains("exists, and a run would replace it"),
+                         UsageError);
+    CHECK(read_text_file(dir / "models" / name, 100) == "of somebody");
+    fs::remove(dir / "models" / name);
+    CHECK_NOTHROW(RunFolder::create(dir / "models"));
+  }
+}
+
 TEST_CASE("run folder: what create makes is durable, what was there already is not synced") {
   testing::TempDir dir;
   const fs::path root = fs::canonical(dir.path());

@@ -258,6 +258,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   CHECK(read_text(study + "/plan.json") == plan);
   CHECK(read_text(study + "/recipe.toml") == recipe);
   check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");
+  check_refused("train --data " + data + " --out " + study, 2, "is a study, which could not go on");
   folder.write("study/plan.json", "{}");
   check_refused(again, 3, "plan.json is no plan of a study");
 }
