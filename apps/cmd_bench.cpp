@@ -33,6 +33,7 @@ constexpr int64_t kNever = 1 << 30;  // calibration is done between the phases
 struct Phase {
   std::string name;
   double median_seconds = 0, best_seconds = 0, all_seconds = 0;
+  StepBests bests;
 };
 
 /// Zones are on while it measures: about 100 ns each, some thousand a step.
@@ -40,14 +41,16 @@ Phase measure(const std::string& name, int64_t repeats, const std::function<void
   body();  // warm-up: allocations, page faults
   start_profiler();
   std::vector<double> times;
+  StepBests bests;
   for (int64_t i = 0; i < repeats; ++i) {
     const auto began = Clock::now();
     body();
     times.push_back(std::chrono::duration<double>(Clock::now() - began).count());
+    bests.mark();
   }
   stop_profiler();
   return {name, median(times), *std::min_element(times.begin(), times.end()),
-          std::accumulate(times.begin(), times.end(), 0.0)};
+          std::accumulate(times.begin(), times.end(), 0.0), std::move(bests)};
 }
 
 /// From here on the peak is a new one: that of what comes, not of what was. Where the system refuses, it stays.
@@ -151,6 +154,7 @@ class Bench : public Command {
     peaks_ = largest(peaks_, measure_mac_peaks());
     return {.passes = zone_table(),
             .layers = labelled_zone_table(),
+            .bests = p.bests,
             .steps = repeats_,
             .threads = threads(),
             .wall_seconds = p.all_seconds,

@@ -64,6 +64,11 @@ double megabytes_a_step(const ZoneTotal& z, const Profile& p) {
   return static_cast<double>(z.bytes) * 1e-6 / static_cast<double>(p.steps);
 }
 
+/// Milliseconds of the zone's best step.
+double best_ms(const ZoneTotal& z, const Profile& p) {
+  return 1000 * p.bests.seconds(z);
+}
+
 double outside_seconds(const Profile& p) {
   double inside = 0;
   for (const ZoneTotal& z : p.passes) inside += z.self_seconds;
@@ -84,14 +89,14 @@ std::string peaks_text(const Profile& p) {
 std::string pass_table(const Profile& p) {
   const double all = p.threads * p.wall_seconds;
   std::vector<std::vector<std::string>> rows = {
-      {"pass", "calls", "ms a step", "share", "GMAC/s", "of peak", "MB a step", "GB/s"}};
+      {"pass", "calls", "ms a step", "best", "share", "GMAC/s", "of peak", "MB a step", "GB/s"}};
   for (const ZoneTotal& z : p.passes) {
     const Rates r = rates_of(z, p);
-    rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", r.ms), percent(z.self_seconds / all),
-                    number(r.gmacs, 1), percent(r.peak_share), number(megabytes_a_step(z, p), 1), number(r.gbytes, 2)});
+    rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", r.ms), number(best_ms(z, p), 1),
+                    percent(z.self_seconds / all), number(r.gmacs, 1), percent(r.peak_share), number(megabytes_a_step(z, p), 1), number(r.gbytes, 2)});
   }
   const double outside = outside_seconds(p);
-  rows.push_back({"outside of these", "", fmt::format("{:.1f}", 1000 * outside / static_cast<double>(p.steps)),
+  rows.push_back({"outside of these", "", fmt::format("{:.1f}", 1000 * outside / static_cast<double>(p.steps)), "-",
                   percent(outside / all), "-", "-", "-", "-"});
   return format_table(rows);
 }
@@ -136,6 +141,7 @@ std::string layer_times(const Profile& p, const Network& network) {
     rows[0].push_back(text);
     if (has_macs(zone)) rows[0].push_back("GMAC/s");
   }
+  rows[0].push_back("best");
   rows[0].push_back("MB in all");
   for (const UnitSpec& unit : network.units) {
     const auto layer = found.find(unit.name);
@@ -147,8 +153,12 @@ std::string layer_times(const Profile& p, const Network& network) {
       rows.back().push_back(number(r.ms, 2));
       if (has_macs(column.first)) rows.back().push_back(number(r.gmacs, 1));
     }
-    double megabytes = 0;
-    for (const auto& zone : layer->second) megabytes += megabytes_a_step(*zone.second, p);
+    double best = 0, megabytes = 0;
+    for (const auto& zone : layer->second) {
+      best += best_ms(*zone.second, p);
+      megabytes += megabytes_a_step(*zone.second, p);
+    }
+    rows.back().push_back(number(best, 2));
     rows.back().push_back(number(megabytes, 2));
   }
   return rows.size() == 1 ? std::string() : format_table(rows);
@@ -159,6 +169,7 @@ nlohmann::ordered_json row_json(const ZoneTotal& z, const Profile& p) {
   nlohmann::ordered_json j;
   j["calls"] = z.count;
   j["self_ms_per_step"] = r.ms;
+  if (const double best = best_ms(z, p); best > 0) j["best_self_ms_per_step"] = best;
   if (z.all_macs() > 0) {
     j["macs"] = z.all_macs() / p.steps;
     j["gmacs_per_second"] = r.gmacs;
@@ -172,6 +183,24 @@ nlohmann::ordered_json row_json(const ZoneTotal& z, const Profile& p) {
 }
 
 }  // namespace
+
+void StepBests::mark() {
+  const auto mark_all = [&](const std::vector<ZoneTotal>& table) {
+    for (const ZoneTotal& z : table) {
+      Times& t = zones_[{z.name, z.label}];
+      const double step = z.self_seconds - t.until;
+      t.best = t.steps++ == 0 ? step : std::min(t.best, step);
+      t.until = z.self_seconds;
+    }
+  };
+  mark_all(zone_table());
+  mark_all(labelled_zone_table());
+}
+
+double StepBests::seconds(const ZoneTotal& zone) const {
+  const auto found = zones_.find({zone.name, zone.label});
+  return found == zones_.end() ? 0 : found->second.best;
+}
 
 std::string profile_text(const Profile& profile, const Network& network) {
   const std::string layers = layer_times(profile, network);
