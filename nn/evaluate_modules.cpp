@@ -99,9 +99,9 @@ class ModulePass {
     const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;
     if (acc.dtype() == DType::s32)
-      ew.affine_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+      ew.affine_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to, nullptr);
     else
-      ew.affine_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+      ew.affine_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to, nullptr);
     return out;
   }
 

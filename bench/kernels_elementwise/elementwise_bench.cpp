@@ -149,7 +149,7 @@ void add_products() {
                            d.to(d.codes));
   });
   add("affine_bf16_s32", 6, [](const Elementwise& ew, Data& d) {
-    ew.affine_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
+    ew.affine_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out), nullptr);
   });
   add("affine_add_relu_bf16_s32", 8, [](const Elementwise& ew, Data& d) {
     ew.affine_add_relu_bf16_s32(d.acc.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),
@@ -168,7 +168,7 @@ void add_products() {
                            d.to(d.codes));
   });
   add("affine_bf16_f32", 6, [](const Elementwise& ew, Data& d) {
-    ew.affine_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out));
+    ew.affine_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(), d.to(d.out), nullptr);
   });
   add("affine_add_relu_bf16_f32", 8, [](const Elementwise& ew, Data& d) {
     ew.affine_add_relu_bf16_f32(d.acc_f32.data(), d.n, kRows, d.n, d.m.data(), d.a.data(),

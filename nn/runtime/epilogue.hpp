@@ -55,10 +55,11 @@ struct Epilogue {
     }
     if (!unit.relu) {
       const kernels::Rows<bf16> out{plain.at(first) + c0, plain.stride};
+      const bf16* const next_out = next.point < 0 ? nullptr : plain.at(next.point) + next.column;
       if constexpr (kInteger)
-        ew.affine_bf16_s32(c, ldc, rows, n, m, a, out);
+        ew.affine_bf16_s32(c, ldc, rows, n, m, a, out, next_out);
       else
-        ew.affine_bf16_f32(c, ldc, rows, n, m, a, out);
+        ew.affine_bf16_f32(c, ldc, rows, n, m, a, out, next_out);
       return;
     }
     if (!step.rounded && code_count > 0) {
@@ -88,6 +89,7 @@ struct Epilogue {
       args.quantizer = codes[0].quantizer->kernel();
       args.quantizer.scale += c0;
       args.codes = {codes[0].to.at(first) + c0, codes[0].to.stride};
+      if (next.point >= 0) args.next_codes = codes[0].to.at(next.point) + next.column;
     }
     if constexpr (kInteger)
       ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, args);

@@ -185,6 +185,8 @@ struct AddReluArgs {
   Rows<bf16> out{};
   UnsignedQuantizer quantizer{};
   Rows<uint8_t> codes{};
+  /// The rows of codes that the next call will write, the same way.
+  const uint8_t* next_codes = nullptr;
 };
 
 /// Arguments of normalise_activate: v = y*m[c] + a[c] (+ shortcut), then ReLU, bf16 and codes.
@@ -231,7 +233,7 @@ struct Elementwise {
   void (*affine_quantize_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                               UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
   void (*affine_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
-                          Rows<bf16> out) = nullptr;
+                          Rows<bf16> out, const bf16* next_out) = nullptr;  // next_out as AddReluArgs::next_codes
   void (*affine_add_relu_bf16_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
                                    const float* a, const AddReluArgs& args) = nullptr;
   void (*affine_f32_s32)(const int32_t* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
@@ -240,7 +242,7 @@ struct Elementwise {
   void (*affine_quantize_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                               UnsignedQuantizer q, Rows<uint8_t> codes) = nullptr;
   void (*affine_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
-                          Rows<bf16> out) = nullptr;
+                          Rows<bf16> out, const bf16* next_out) = nullptr;
   void (*affine_add_relu_bf16_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
                                    const float* a, const AddReluArgs& args) = nullptr;
   void (*affine_f32_f32)(const float* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,

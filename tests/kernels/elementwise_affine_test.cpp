@@ -83,7 +83,8 @@ TEST_CASE_TEMPLATE("affine to bf16 and to fp32 multiplies, then adds", Acc, int3
     for_each_level([&](const Elementwise& ew, const std::string& level) {
       Grid<bf16> half(rows, n);
       Grid<float> single(rows, n);
-      (ew.*Slots<Acc>::to_half)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), half.out());
+      (ew.*Slots<Acc>::to_half)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), half.out(),
+                                seed % 2 == 0 ? nullptr : half.out().data);
       (ew.*Slots<Acc>::to_single)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(), single.out());
       CHECK_MESSAGE(half == want_half, level, " rows ", rows, " n ", n);
       CHECK_MESSAGE(single == want_single, level, " rows ", rows, " n ", n);
@@ -110,9 +111,13 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
                     [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), quantizer, c); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
         const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
-          (ew.*Slots<Acc>::add_relu)(
-              p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(),
-              {.shortcut = side, .next_shortcut = next, .out = out, .quantizer = q, .codes = codes});
+          (ew.*Slots<Acc>::add_relu)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(),
+                                     {.shortcut = side,
+                                      .next_shortcut = next,
+                                      .out = out,
+                                      .quantizer = q,
+                                      .codes = codes,
+                                      .next_codes = seed % 3 == 1 ? codes.data : nullptr});
         };
         Grid<bf16> got(rows, n), with_codes(rows, n);
         Grid<uint8_t> codes(rows, n), codes_alone(rows, n);

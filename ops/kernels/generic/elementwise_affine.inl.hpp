@@ -39,12 +39,15 @@ void affine_quantize(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const 
 }
 
 template <typename Acc>
-void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<bf16> out) {
+void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a, Rows<bf16> out,
+                 const bf16* next_out) {
+  const bf16* const next = next_out == nullptr ? out.data : next_out;
   over_channels(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
     const PerChannel<B> mul(m + c), add(a + c);
     for (int64_t r = 0; r < rows; ++r) {
+      prefetch_block<B>(next + r * out.stride + c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i];
@@ -53,15 +56,17 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
   });
 }
 
-/// The kernel below, of a block that has everything and a quantizer that floors (kAll), or whatever it has: asked in
-/// every row, five branches take ports from the vectors (4 % of the time of 32 rows of 64 channels).
-template <bool kAll, typename Acc>
+/// The kernel below is compiled for what most blocks have, with a quantizer that floors: kKnown. Without it the block
+/// is asked in every row what it has, and five branches take ports from the vectors.
+template <bool kKnown, bool kShortcut, bool kOut, typename Acc>
 NIBBLE_INLINE void add_relu_rows(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                                  const AddReluArgs& given) {
   const AddReluArgs args = given;  // the stores of bytes might change what a reference means
   const Rows<const bf16> shortcut = args.shortcut;
-  const bf16* const next = kAll && args.next_shortcut == nullptr ? shortcut.data : args.next_shortcut;
   const UnsignedQuantizer q = args.quantizer;
+  // Asking again for what is there costs less than a branch.
+  const bf16* const next = kKnown && args.next_shortcut == nullptr ? shortcut.data : args.next_shortcut;
+  const uint8_t* const next_codes = kKnown && args.next_codes == nullptr ? args.codes.data : args.next_codes;
   over_channels<kCodeVectors>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using B = decltype(block);
     using V = typename B::V;
@@ -70,21 +75,22 @@ NIBBLE_INLINE void add_relu_rows(const Acc* acc, int64_t ld, int64_t rows, int64
     V::to_code_order(scale.v);
     const auto added = V::splat(q.offset), top = V::splat(q.top);
     for (int64_t r = 0; r < rows; ++r) {
-      if (kAll || next != nullptr) prefetch_block<B>(next + r * shortcut.stride + c);
+      if (kKnown ? kShortcut : next != nullptr) prefetch_block<B>(next + r * shortcut.stride + c);
+      if (kKnown || next_codes != nullptr) prefetch_codes<B>(next_codes + r * args.codes.stride + c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         const int64_t k = c + i * V::kLanes;
         v[i] = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
-        if (kAll || shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
+        if (kKnown ? kShortcut : shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
         v[i] = relu<V>(v[i]);
       }
-      V::round_for_codes(kAll || args.out.data != nullptr ? at(args.out, r, c) : nullptr, v);
-      if (!kAll && q.scale == nullptr) continue;
+      V::round_for_codes((kKnown ? kOut : args.out.data != nullptr) ? at(args.out, r, c) : nullptr, v);
+      if (!kKnown && q.scale == nullptr) continue;
       NIBBLE_UNROLL
       for (int i = 0; i < B::kVectors; ++i) {
         v[i] = v[i] * scale.v[i];
-        if constexpr (!kAll) v[i] = v[i] + added;
+        if constexpr (!kKnown) v[i] = v[i] + added;
         v[i] = V::min(v[i], top);
       }
       V::store_ordered_codes(at(args.codes, r, c), v);
@@ -96,10 +102,15 @@ template <typename Acc>
 void affine_add_relu_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                           const AddReluArgs& args) {
   const bool floors = args.quantizer.scale != nullptr && args.quantizer.offset == 0;
-  if (args.shortcut.data != nullptr && args.out.data != nullptr && floors)
-    add_relu_rows<true>(acc, ld, rows, n, m, a, args);
+  const bool shortcut = args.shortcut.data != nullptr, out = args.out.data != nullptr;
+  if (floors && shortcut && out)  // a block, the last one of a stage, the stem
+    add_relu_rows<true, true, true>(acc, ld, rows, n, m, a, args);
+  else if (floors && shortcut)
+    add_relu_rows<true, true, false>(acc, ld, rows, n, m, a, args);
+  else if (floors && !out)
+    add_relu_rows<true, false, false>(acc, ld, rows, n, m, a, args);
   else
-    add_relu_rows<false>(acc, ld, rows, n, m, a, args);
+    add_relu_rows<false, false, false>(acc, ld, rows, n, m, a, args);
 }
 
 template <typename Acc>

@@ -76,6 +76,14 @@ NIBBLE_INLINE void prefetch_block(const bf16* p) {
     for (int i = 0; i < B::kWidth; i += kLine) __builtin_prefetch(p + i);
 }
 
+/// The same of codes, which will be written.
+template <typename B>
+NIBBLE_INLINE void prefetch_codes(const uint8_t* p) {
+  constexpr int kLine = 64;
+  if constexpr (B::kWidth % kLine == 0)
+    for (int i = 0; i < B::kWidth; i += kLine) __builtin_prefetch(p + i, 1);
+}
+
 /// One vector of per-channel constants for each vector of a block.
 template <typename B>
 struct PerChannel {
