@@ -6,6 +6,7 @@
 #include <map>
 #include <sstream>
 
+#include "engine/utf8.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/network_json.hpp"
 
@@ -147,6 +148,35 @@ std::set<std::string> parse_config(const std::string& text, const std::string& s
   return found;
 }
 
+namespace {
+
+/// A path may hold any bytes, but TOML is UTF-8.
+void require_utf8(const std::string& name, const std::string& value) {
+  if (!is_utf8(value))
+    throw UsageError("--{} is not UTF-8, which a config file cannot hold; rename it, or make a link of another name",
+                     name);
+}
+
+/// The text on one line: the library would write one with control characters on several.
+std::string one_line(const std::string& value) {
+  std::string text;
+  for (const char c : value) {
+    if (c == '"' || c == '\\')
+      text += std::string("\\") + c;
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      text += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    else
+      text += c;
+  }
+  return '"' + text + '"';
+}
+
+bool has_control_characters(const std::string& value) {
+  return std::any_of(value.begin(), value.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
+
+}  // namespace
+
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides) {
   std::ostringstream out;
   for (const OptionField& field : fields) {
@@ -157,7 +187,13 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
             one.insert(field.name, static_cast<int64_t>(*value));
           else if constexpr (std::is_same_v<decltype(value), double*>)
             out << fmt::format("{} = {}", field.name, *value);  // the fewest digits that read back equal
-          else
+          else if constexpr (std::is_same_v<decltype(value), std::string*>) {
+            require_utf8(field.name, *value);
+            if (has_control_characters(*value))
+              out << field.name << " = " << one_line(*value);
+            else
+              one.insert(field.name, *value);
+          } else
             one.insert(field.name, *value);
         },
         field.value);

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "engine/error.hpp"
+#include "engine/utf8.hpp"
 
 namespace nibble {
 namespace {
@@ -19,32 +20,6 @@ bool is_image_name(const std::string& name) {
   for (char& c : extension)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   return extension == "jpg" || extension == "jpeg" || extension == "png";
-}
-
-// Well-formed UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF.
-bool is_utf8(const std::string& text) {
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* end = p + text.size();
-  while (p != end) {
-    const unsigned lead = *p++;
-    if (lead < 0x80) continue;
-    const int more = lead >= 0xc2 && lead < 0xe0   ? 1
-                     : lead >= 0xe0 && lead < 0xf0 ? 2
-                     : lead >= 0xf0 && lead < 0xf5 ? 3
-                                                   : 0;
-    if (more == 0 || end - p < more) return false;
-    // The first continuation byte rules out overlong forms (e0, f0), surrogates (ed) and the end of the range (f4).
-    const unsigned low = lead == 0xe0   ? 0xa0
-                         : lead == 0xf0 ? 0x90
-                                        : 0x80,
-                   high = lead == 0xed   ? 0x9f
-                          : lead == 0xf4 ? 0x8f
-                                         : 0xbf;
-    if (*p < low || *p > high) return false;
-    for (int i = 0; i < more; ++i)
-      if ((*p++ & 0xc0) != 0x80) return false;
-  }
-  return true;
 }
 
 // Names in `folder` that satisfy `wanted`, in bytewise order; hidden ones are left out.

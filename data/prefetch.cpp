@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/error.hpp"
+#include "engine/parallel.hpp"
 
 namespace nibble::data_detail {
 
@@ -43,21 +44,29 @@ Prefetcher::InFlight* Prefetcher::claim() {
   const int64_t slots = args_.slots(batch->number);
   batch->slots.resize(static_cast<size_t>(slots));
   batch->images = Tensor(DType::u8, {slots, args_.image_size, args_.image_size, 3});
-  ++next_open_;
   queue_.push_back(std::move(batch));
+  ++next_open_;
   return queue_.back().get();
 }
 
-void Prefetcher::work() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    InFlight* batch = nullptr;
-    try {
-      work_ready_.wait(lock, [&] { return stopping_ || failed_ || (batch = claim()) != nullptr; });
-    } catch (...) {  // no memory for another batch
+Prefetcher::InFlight* Prefetcher::claim_or_fail() {
+  try {
+    return claim();
+  } catch (...) {  // no memory for another batch: until those before it are handed out, there may be again
+    if (queue_.empty()) {
       failed_ = std::current_exception();
       batch_ready_.notify_all();
     }
+    return nullptr;
+  }
+}
+
+void Prefetcher::work() {
+  const FloatModeScope mode;  // a thread begins with its maker's, and crops and resizing compute
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    InFlight* batch = nullptr;
+    work_ready_.wait(lock, [&] { return stopping_ || failed_ || (batch = claim_or_fail()) != nullptr; });
     if (batch == nullptr) return;
     const int64_t s = batch->claimed++;
     lock.unlock();

@@ -69,7 +69,8 @@ class Prefetcher {
 
   void work();
   void stop();
-  InFlight* claim();  // with the lock held; null: nothing to do now
+  InFlight* claim();          // with the lock held; null: nothing to do now
+  InFlight* claim_or_fail();  // the same; without memory for the next batch of all it sets failed_
   Batch collect(InFlight& batch);
   void remember(ImageNote note, std::unordered_set<std::string>& seen, std::vector<ImageNote>& list);
 

@@ -213,6 +213,18 @@ std::string file_name(int64_t number) {
   return fmt::format("{:05}.jpg", number);
 }
 
+// Refuses a folder that holds anything else than `ours`; one that is not there holds nothing.
+void refuse_others(const fs::path& folder, const std::set<std::string>& ours) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (!ours.contains(entry.path().filename().string()))
+      throw DataError("{} is in the way of the synthetic images: choose an empty folder or remove it",
+                      entry.path().string());
+  }
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
+}
+
 // Makes the class folder; refuses one that holds anything this call would not write.
 void prepare_folder(const fs::path& folder, int64_t count) {
   std::error_code error;
@@ -221,19 +233,23 @@ void prepare_folder(const fs::path& folder, int64_t count) {
     throw DiskError("cannot make folder {}: {}; check its permissions and the disk", folder.string(), error.message());
   std::set<std::string> ours;
   for (int64_t i = 0; i < count; ++i) ours.insert(file_name(i));
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (!ours.contains(entry.path().filename().string()))
-      throw DataError("{} is in the way of the synthetic images: choose an empty folder or remove it",
-                      entry.path().string());
-  }
-  if (error)
-    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
+  refuse_others(folder, ours);
+}
+
+fs::path split_folder(const SyntheticFolderArgs& args, SynthSplit split) {
+  return args.dir / (split == SynthSplit::train ? "train" : "val");
+}
+
+// Refuses a split that holds other classes, whose images would be mixed with ours.
+void prepare_split(const fs::path& root, int64_t per_class) {
+  const std::vector<std::string>& classes = synthetic_class_names();
+  refuse_others(root, {classes.begin(), classes.end()});
+  for (const std::string& name : classes) prepare_folder(root / name, per_class);
 }
 
 void write_split(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_class) {
-  const fs::path root = args.dir / (split == SynthSplit::train ? "train" : "val");
+  const fs::path root = split_folder(args, split);
   const std::vector<std::string>& classes = synthetic_class_names();
-  for (const std::string& name : classes) prepare_folder(root / name, per_class);
   parallel_for(per_class * static_cast<int64_t>(classes.size()), [&](int64_t i) {
     const int label = static_cast<int>(i / per_class);
     std::vector<uint8_t> rgb(size_t{3} * static_cast<size_t>(args.size) * static_cast<size_t>(args.size));
@@ -284,6 +300,9 @@ Image SyntheticDataset::read(int64_t index) const {
 
 SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args) {
   check_args(args.size, args.train_per_class, args.val_per_class);
+  // Whatever is in the way is found before the first image is written.
+  prepare_split(split_folder(args, SynthSplit::train), args.train_per_class);
+  prepare_split(split_folder(args, SynthSplit::val), args.val_per_class);
   write_split(args, SynthSplit::train, args.train_per_class);
   write_split(args, SynthSplit::val, args.val_per_class);
   const int classes = static_cast<int>(synthetic_class_names().size());

@@ -4,10 +4,31 @@
 
 namespace nibble {
 
+namespace {
+
+// No default: a compiler that warns names the value that has no name.
+const char* name_of(EnvVar variable) {
+  switch (variable) {
+    case EnvVar::kIsa:
+      return "NIBBLE_ISA";
+    case EnvVar::kThreads:
+      return "NIBBLE_THREADS";
+    case EnvVar::kLog:
+      return "NIBBLE_LOG";
+    case EnvVar::kProfile:
+      return "NIBBLE_PROFILE";
+    case EnvVar::kTerm:
+      return "TERM";
+    case EnvVar::kTestData:
+      return "NIBBLE_TEST_DATA";
+  }
+  return "";
+}
+
+}  // namespace
+
 std::optional<std::string> env(EnvVar variable) {
-  constexpr const char* kNames[] = {"NIBBLE_ISA",     "NIBBLE_THREADS", "NIBBLE_LOG",
-                                    "NIBBLE_PROFILE", "TERM",           "NIBBLE_TEST_DATA"};
-  const char* value = std::getenv(kNames[static_cast<int>(variable)]);
+  const char* value = std::getenv(name_of(variable));
   if (value == nullptr || *value == '\0') return std::nullopt;
   return std::string(value);
 }

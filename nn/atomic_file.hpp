@@ -37,7 +37,8 @@ class AtomicFile {
 
   void append(std::span<const std::byte> bytes);
   void append(std::string_view text);
-  /// fsync, rename, fsync of the directory; afterwards the file survives a power cut.
+  /// fsync, rename, fsync of the directory; afterwards the file survives a power cut. A DiskError of the last of these
+  /// leaves the new file in place, perhaps not durable.
   void commit();
   uint64_t bytes() const { return bytes_; }
   /// Where the bytes are until commit(), for a check of what was written.

@@ -12,6 +12,9 @@ namespace nibble {
 
 namespace {
 
+/// Of all class names: 100,000 classes of 255 bytes, the longest name of a folder, have 25 MB.
+constexpr size_t kLongestClasses = size_t{32} << 20;
+
 /// [oc, kh, kw, ic] -> [oc, ic, kh, kw]; a linear layer becomes [oc, ic].
 Tensor to_oihw(const Tensor& w, bool linear) {
   const int64_t oc = w.dim(0), kh = w.dim(1), kw = w.dim(2), ic = w.dim(3);
@@ -178,7 +181,8 @@ void require_bounds(const SafetensorsFile& file, const std::string& quantizer, c
 }
 
 std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t classes) {
-  std::vector<std::string> names = strings_from_json(file.metadata_value("nibble.classes"), file.source());
+  std::vector<std::string> names =
+      strings_from_json(file.metadata_value("nibble.classes", kLongestClasses), file.source());
   if (!names.empty() && static_cast<int64_t>(names.size()) != classes)
     throw ModelError("{}: nibble.classes has {} names, its network {} classes", file.source(), names.size(), classes);
   return names;

@@ -95,14 +95,11 @@ std::string network_options_to_json(const NetworkOptions& o) {
 
 namespace {
 
-/// nlohmann's get<int64_t> rounds 10.5 down and wraps what does not fit; a damaged description is neither.
-int64_t whole_number(const nlohmann::json& j, const char* key) {
+int64_t whole_number_at(const nlohmann::json& j, const char* key) {
   const nlohmann::json& v = j.at(key);
-  const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= uint64_t{INT64_MAX} : v.is_number_integer();
+  if (const std::optional<int64_t> number = whole_number(v)) return *number;
   // Not the text of whatever is there: it recurses, and a hostile file nests a million lists.
-  if (!fits)
-    throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? json_text(v) : v.type_name());
-  return v.get<int64_t>();
+  throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? json_text(v) : v.type_name());
 }
 
 /// What another key means for the network, only its writer knows: reading past it would build another network.
@@ -131,8 +128,8 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.granularity = granularity_from(j.at("granularity").get<std::string>());
     o.per_channel_by = per_channel_by_from(j.at("per_channel_by").get<std::string>());
     o.mode = quant_mode_from(j.at("quant_mode").get<std::string>());
-    o.image_size = whole_number(j, "image_size");
-    o.classes = whole_number(j, "classes");
+    o.image_size = whole_number_at(j, "image_size");
+    o.classes = whole_number_at(j, "classes");
     o.same_padding = j.at("same_padding").get<bool>();
     o.signed_block_input = j.at("signed_block_input").get<bool>();
     if (j.contains("quant_scheme")) o.scheme = quant_scheme_from(j.at("quant_scheme").get<std::string>());

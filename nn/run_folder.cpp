@@ -167,19 +167,29 @@ fs::path run_machine_path(const fs::path& run) {
   return run / "machine.json";
 }
 
-RunFolder RunFolder::create(const fs::path& path) {
-  make_directories(path);
-  RunFolder run(path, std::make_shared<FolderLock>(path, kBusy));
-  if (path_exists(run.config_path()))
+namespace {
+
+/// UsageError where a new run at `path` would take the place of anything.
+void require_free(const fs::path& path) {
+  if (path_exists(run_config_path(path)))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
   const bool checkpoints = !CheckpointStore(path, 1).steps().empty();
-  if (checkpoints || path_exists(run.metrics_path()))  // a new run would take the old log's evaluations for its own
+  if (checkpoints || path_exists(run_metrics_path(path)))  // a new run would take the old log's evaluations for its own
     throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can go on from {}; choose another folder",
                      path.string(), checkpoints ? "checkpoints" : "a metrics.jsonl", checkpoints ? "them" : "it");
   for (const fs::path& file : {path / kLatest, path / kBest, run_machine_path(path)})
     if (path_exists(file))
       throw UsageError("'{}' exists, and a run would replace it; choose another folder", file.string());
-  return run;
+}
+
+}  // namespace
+
+RunFolder RunFolder::create(const fs::path& path) {
+  require_free(path);  // first: what is refused keeps its folder as it is
+  make_directories(path);
+  auto lock = std::make_shared<FolderLock>(path, kBusy);
+  require_free(path);  // another process may have begun a run meanwhile
+  return RunFolder(path, std::move(lock));
 }
 
 void RunFolder::require_run(const fs::path& path) {

@@ -78,7 +78,8 @@ std::filesystem::path run_machine_path(const std::filesystem::path& run);
 class RunFolder {
  public:
   /// Makes the folder (and parents) for a new run. UsageError when it holds a run already, what is left of
-  /// one or a file that it would replace, or when another process trains in it; DiskError when it cannot be made.
+  /// one or a file that it would replace, or when another process trains in it; DiskError when it cannot be made. A
+  /// folder that is refused stays as it is.
   static RunFolder create(const std::filesystem::path& path);
   /// UsageError when there is no run at `path`, with what is missing. Writes and locks nothing.
   static void require_run(const std::filesystem::path& path);

@@ -236,10 +236,13 @@ SafetensorsFile SafetensorsFile::parse(std::span<const std::byte> file, const st
   return result;
 }
 
-const std::string& SafetensorsFile::metadata_value(const std::string& key) const {
+const std::string& SafetensorsFile::metadata_value(const std::string& key, size_t longest) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end())
     throw ModelError("'{}' lacks the metadata {}; it is not a file of the kind asked for", source_, quote_name(key));
+  if (found->second.size() > longest)
+    throw ModelError("'{}' has {} bytes of metadata {}, where at most {} make sense; it was not written by nibble",
+                     source_, found->second.size(), quote_name(key), longest);
   return found->second;
 }
 

@@ -3,15 +3,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "ops/kernels/isa/bandwidth.hpp"
 #include "ops/kernels/isa/peak.hpp"
+#include "ops/kernels/table.hpp"
 
 namespace nibble {
 
@@ -19,6 +24,8 @@ namespace {
 
 constexpr int kAttempts = 12;
 constexpr double kAttemptSeconds = 0.0005;  // well below a time slice, so that some run undisturbed on a busy machine
+
+constexpr std::chrono::milliseconds kWaiting{5};  // a thread of the pool wakes within 0.1 ms
 
 template <typename Body>
 double seconds_of(const Body& body) {
@@ -32,20 +39,29 @@ constexpr int64_t kPart = int64_t{1} << 18;  // floats: 1 MiB a task
 }  // namespace
 
 double measure_mac_peak(MacUnit unit) {
+  kernels::active();  // probes the levels, which may change the one in use
   const Isa isa = active_isa();
   const int64_t macs = kernels::peak_macs(isa, unit, 1);
   if (macs == 0) return 0;
-  std::vector<double> best(static_cast<size_t>(threads()));
-  parallel_for(threads(), [&](int64_t thread) {
+  std::mutex mutex;
+  std::map<std::thread::id, double> best;
+  std::atomic<int> there{0};
+  parallel_for(threads(), [&](int64_t) {
+    // One body a thread, all at once. A thread that comes too late is not waited for; where another has taken its body
+    // as well, that one's rate counts once.
+    ++there;
+    const auto began = std::chrono::steady_clock::now();
+    while (there < threads() && std::chrono::steady_clock::now() - began < kWaiting) std::this_thread::yield();
     int64_t rounds = 1000;
     const auto seconds = [&] { return seconds_of([&] { kernels::peak_macs(isa, unit, rounds); }); };
     while (seconds() < kAttemptSeconds) rounds *= 2;
-    for (int i = 0; i < kAttempts; ++i) {
-      double& rate = best[static_cast<size_t>(thread)];
-      rate = std::max(rate, static_cast<double>(macs * rounds) / seconds());
-    }
+    double rate = 0;
+    for (int i = 0; i < kAttempts; ++i) rate = std::max(rate, static_cast<double>(macs * rounds) / seconds());
+    const std::lock_guard lock(mutex);
+    double& mine = best[std::this_thread::get_id()];
+    mine = std::max(mine, rate);
   });
-  return std::accumulate(best.begin(), best.end(), 0.0);
+  return std::accumulate(best.begin(), best.end(), 0.0, [](double sum, const auto& one) { return sum + one.second; });
 }
 
 MacPeaks measure_mac_peaks() {

@@ -4,30 +4,13 @@
 #include <cstdint>
 
 #include "engine/error.hpp"
+#include "engine/utf8.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
 constexpr const char* kReplacement = "&#xFFFD;";
-
-/// Length of the UTF-8 sequence at the front of `text`, 0 when it is none (overlong, surrogate, too large, cut off).
-size_t sequence_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xC2 && first < 0xE0   ? 2
-                        : first >= 0xE0 && first < 0xF0 ? 3
-                        : first >= 0xF0 && first < 0xF5 ? 4
-                                                        : 0;
-  if (length == 0 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  const uint8_t second = byte(1);
-  const bool allowed = (first != 0xE0 || second >= 0xA0) && (first != 0xED || second < 0xA0) &&
-                       (first != 0xF0 || second >= 0x90) && (first != 0xF4 || second < 0x90);
-  return allowed ? length : 0;
-}
 
 /// Characters that XML 1.0 excludes although they are UTF-8: controls but tab and newlines, U+FFFE and U+FFFF.
 bool excluded(std::string_view sequence) {
@@ -59,7 +42,7 @@ std::string escaped(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const size_t length = sequence_length(text);
+    const size_t length = utf8_sequence_length(text);
     const std::string_view sequence = text.substr(0, length);
     if (length == 0 || excluded(sequence))
       out += kReplacement;
@@ -77,7 +60,7 @@ std::string shortened(const std::string& text, size_t characters) {
   while (!rest.empty()) {
     if (seen + kDots == characters) cut = text.size() - rest.size();
     if (seen == characters) return text.substr(0, cut) + "...";
-    const size_t length = sequence_length(rest);
+    const size_t length = utf8_sequence_length(rest);
     rest.remove_prefix(length == 0 ? 1 : length);
     ++seen;
   }

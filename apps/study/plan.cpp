@@ -130,12 +130,16 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = parse_json_or_discard(text);
     if (!j.is_object() || j.value("format", "") != kFormat) throw refuse(fmt::format("its format is not {}", kFormat));
+    const auto count = [&](const char* key) {
+      const std::optional<int64_t> number = whole_number(j.at(key));
+      if (!number || *number < 0) throw refuse(fmt::format("{} is no whole number from 0", key));
+      return *number;
+    };
     plan.data.class_names = j.at("classes").get<std::vector<std::string>>();
-    plan.data.train_images = j.at("train_images").get<int64_t>();
-    plan.data.validation_images = j.at("val_images").get<int64_t>();
-    plan.train_eval_images = j.at("train_eval_images").get<int64_t>();
+    plan.data.train_images = count("train_images");
+    plan.data.validation_images = count("val_images");
+    plan.train_eval_images = count("train_eval_images");
     plan.train_eval_spread = j.value("train_eval_spread", false);
-    if (plan.train_eval_images < 0) throw refuse("train_eval_images is below 0");
     for (const nlohmann::json& p : j.at("points")) {
       StudyPoint point;
       p.at("precision").get_to(point.precision);

@@ -6,11 +6,13 @@
 
 #include "engine/error.hpp"
 #include "engine/math.hpp"
+#include "engine/parallel.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 
 namespace nibble {
 
 void softmax_row(const float* logits, int64_t classes, float* probabilities) {
+  const FloatModeScope mode;
   const float largest = *std::max_element(logits, logits + classes);
   float sum = 0;
   for (int64_t c = 0; c < classes; ++c) sum += probabilities[c] = exp_exact(logits[c] - largest);
@@ -32,6 +34,7 @@ float row_loss(const float* row, int64_t classes, int64_t label) {
 }  // namespace
 
 void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
+  const FloatModeScope mode;
   const int64_t n = logits.dim(0), classes = logits.dim(1);
   if (static_cast<int64_t>(labels.size()) != n)
     throw ShapeError("[evaluation] {} rows of logits but {} labels", n, labels.size());
@@ -52,6 +55,7 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
 }
 
 EvaluationResult Evaluation::result() const {
+  const FloatModeScope mode;
   EvaluationResult r = sums_;
   if (r.images > 0) r.loss /= static_cast<double>(r.images);
   r.logits_sha256 = hash_.hex();

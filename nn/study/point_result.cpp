@@ -121,9 +121,9 @@ class ResultReader {
   }
 
   int64_t whole(const nlohmann::json& v, const char* key) const {
-    if (!v.is_number_unsigned() || v.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})
-      fail(key, "is no whole number from 0");
-    return v.get<int64_t>();
+    const std::optional<int64_t> number = whole_number(v);
+    if (!number || *number < 0) fail(key, "is no whole number from 0");
+    return *number;
   }
 
   const nlohmann::json& object_;

@@ -170,6 +170,19 @@ TEST_CASE("config: what is written reads back equal, bit for bit, also when noth
     CHECK(o.precision == (o.layer == "fc" ? Precision{} : Precision{8, 8}));
 }
 
+TEST_CASE("config: a path of several lines is one line of the text, and one that is not UTF-8 is refused") {
+  Options o;
+  o.train.data = "/data/first\nlr = 7\r\x7f";
+  const std::string text = write_config(o.fields(), {});
+  CHECK(has(text, "\ndata = \"/data/first\\u000alr = 7\\u000d\\u007f\"\n"));
+  CHECK_FALSE(has(without_options(text, {"data"}), "first"));
+  Options back;
+  back.read(text);
+  CHECK(back.train.data == o.train.data);
+  o.train.data = "/data/caf\xe9";
+  CHECK_THROWS_WITH_AS(write_config(o.fields(), {}), doctest::Contains("--data is not UTF-8"), UsageError);
+}
+
 TEST_CASE("config: two texts differ in the first option that both give, or in any layer") {
   const std::string a = "epochs = 3\nlr = 0.05\nkeep = 3\n\n[layers.\"fc\"]\nprecision = \"w8a8\"\n";
   CHECK(first_difference(a, a, {}).name.empty());

@@ -11,6 +11,7 @@
 
 #include "engine/error.hpp"
 #include "tests/data/images.hpp"
+#include "tests/host_float_mode.hpp"
 
 namespace nibble {
 namespace {
@@ -26,6 +27,9 @@ class FakeSet : public Dataset {
   int64_t broken = -1;
   std::chrono::microseconds delay{0};
   mutable std::atomic<int> reads{0};
+#if defined(__x86_64__)
+  mutable std::atomic<bool> in_host_mode{false};  // on the thread that read last
+#endif
 
   int64_t size() const override { return n_; }
   const std::vector<std::string>& class_names() const override {
@@ -36,6 +40,9 @@ class FakeSet : public Dataset {
   std::string path(int64_t i) const override { return "image" + std::to_string(i); }
   Image read(int64_t i) const override {
     ++reads;
+#if defined(__x86_64__)
+    in_host_mode = testing::HostFloatMode::in_force();
+#endif
     std::this_thread::sleep_for(delay);
     if (bad.contains(i)) throw DataError("cannot decode image{}: it is made to fail", i);
     if (i == broken) throw DiskError("cannot read image{}: it is made to fail", i);
@@ -151,6 +158,19 @@ TEST_CASE("batches are the same for any number of threads and any depth") {
     CHECK(paths(many.skipped()) == paths(one.skipped()));
   }
 }
+
+#if defined(__x86_64__)
+TEST_CASE("batches are the same whatever the float mode of the thread that makes the loader") {
+  const auto set = std::make_shared<FakeSet>(53);
+  TrainLoader plain(args_for(set, 2));
+  const std::vector<Seen> expected = take(plain, 6);
+  const testing::HostFloatMode mode;
+  TrainLoader loader(args_for(set, 2));
+  CHECK(take(loader, 6) == expected);
+  CHECK_FALSE(set->in_host_mode);
+  CHECK(testing::HostFloatMode::in_force());
+}
+#endif
 
 TEST_CASE("a loader that starts in the middle continues exactly") {
   const auto set = std::make_shared<FakeSet>(53);

@@ -8,10 +8,12 @@
 #include <cstring>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/error.hpp"
 #include "engine/rng.hpp"
+#include "tests/host_float_mode.hpp"
 
 namespace nibble {
 namespace {
@@ -96,6 +98,25 @@ TEST_CASE("evaluation: counts and mean loss of random logits equal a sort and a 
   CHECK(e.result().top5 == top5);
   CHECK(e.result().loss == doctest::Approx(loss / static_cast<double>(n)).epsilon(1e-5));
 }
+
+#if defined(__x86_64__)
+TEST_CASE("evaluation: the caller's float mode changes no bit of a loss or a probability") {
+  const int64_t n = 64, classes = 11;
+  const Tensor logits = random_logits(n, classes);
+  const std::vector<int32_t> labels(static_cast<size_t>(n), 3);
+  const auto evaluate = [&] {
+    Evaluation e;
+    e.add(logits, labels);
+    std::vector<float> probabilities(static_cast<size_t>(classes));
+    softmax_row(logits.row<float>(0), classes, probabilities.data());
+    return std::pair(e.result().loss, probabilities);
+  };
+  const auto expected = evaluate();
+  const testing::HostFloatMode mode;
+  CHECK(evaluate() == expected);
+  CHECK(testing::HostFloatMode::in_force());
+}
+#endif
 
 TEST_CASE("evaluation: nothing depends on how the images were cut into batches, but everything on their order") {
   const int64_t n = 30;

@@ -1,14 +1,13 @@
 // The executor in a host program: what it refuses, what it keeps, and that it leaves the caller's float mode alone.
 #include <doctest/doctest.h>
 
-#include <cfenv>
-
 #include "engine/block_cache.hpp"
 #include "engine/parallel.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "ops/kernels/table.hpp"
+#include "tests/host_float_mode.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -92,26 +91,6 @@ TEST_CASE("executor: batches of rising size leave the buffers of the largest beh
 }
 
 #if defined(__x86_64__)
-/// The mode of a host program that computes bounds: rounds up, keeps denormals.
-struct HostMode {
-  std::fenv_t before{};
-  HostMode() {
-    std::fegetenv(&before);
-    std::fesetenv(FE_DFL_ENV);
-    std::fesetround(FE_UPWARD);
-  }
-  HostMode(const HostMode&) = delete;
-  HostMode& operator=(const HostMode&) = delete;
-  ~HostMode() { std::fesetenv(&before); }
-
-  /// By what it computes: fegetround asks the x87 unit.
-  static bool in_force() {
-    volatile float one = 1, tiny = 0x1p-60f, smallest = 0x1p-126f, half = 0.5f;
-    volatile float up = one + tiny, denormal = smallest * half;
-    return up > 1.0f && denormal + smallest > smallest;
-  }
-};
-
 TEST_CASE(
     "executor: a caller's float mode changes no bit of a loaded model or its logits, and is the same afterwards") {
   const ThreadsGuard guard;
@@ -129,16 +108,16 @@ TEST_CASE(
     Checkpoint checkpoint;
     Tensor logits, of_checkpoint;
     {
-      const HostMode mode;
-      kept[0] = HostMode::in_force();
+      const testing::HostFloatMode mode;
+      kept[0] = testing::HostFloatMode::in_force();
       served = load_served(dir / "served.safetensors");
-      kept[1] = HostMode::in_force();
+      kept[1] = testing::HostFloatMode::in_force();
       checkpoint = load_checkpoint(dir / "checkpoint.safetensors");
-      kept[2] = HostMode::in_force();
+      kept[2] = testing::HostFloatMode::in_force();
       Executor executor(served);
-      kept[3] = HostMode::in_force();
+      kept[3] = testing::HostFloatMode::in_force();
       logits = executor.run(images);
-      kept[4] = HostMode::in_force();
+      kept[4] = testing::HostFloatMode::in_force();
       of_checkpoint = Executor(make_served(checkpoint.model)).run(images);
     }
     for (bool k : kept) CHECK(k);

@@ -112,6 +112,7 @@ TEST_CASE("run folder: a file that a run would replace is kept, and no run is ma
     CHECK_THROWS_WITH_AS(RunFolder::create(dir / "models"), doctest::Contains("exists, and a run would replace it"),
                          UsageError);
     CHECK(read_text_file(dir / "models" / name, 100) == "of somebody");
+    CHECK(std::distance(fs::directory_iterator(dir / "models"), {}) == 1);  // no lock, no folder for checkpoints
     fs::remove(dir / "models" / name);
     CHECK_NOTHROW(RunFolder::create(dir / "models"));
   }

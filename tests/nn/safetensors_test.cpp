@@ -185,6 +185,7 @@ TEST_CASE("safetensors: a file without checksums opens, unless they are required
   CHECK(file.entries()[0].name == "x");
   CHECK(file.metadata_value("a") == "b");
   CHECK_THROWS_AS(file.metadata_value("b"), ModelError);
+  CHECK_THROWS_WITH_AS(file.metadata_value("a", 0), doctest::Contains("has 1 bytes of metadata 'a'"), ModelError);
   CHECK_THROWS_AS(file.entry("z"), ModelError);
   CHECK(contains(refusal(plain, {.require_integrity = true}), "has no checksums"));
   CHECK(contains(refusal(plain, {.require_integrity = false, .max_bytes = 100}), "above the limit of 100"));

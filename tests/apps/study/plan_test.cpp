@@ -87,6 +87,16 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
   CHECK(plan_from_json(plan("[" + good + "]"), "f").points.size() == 1);
   CHECK_FALSE(plan_from_json(plan("[" + good + "]"), "f").train_eval_spread);  // as older versions wrote it
   CHECK_THROWS_AS(plan_from_json(plan("[]", R"("format":"nibble-study-1","train_eval_spread":1)"), "f"), DataError);
+  for (const char* number : {"1e300", "10.5", "-1", "18446744073709551615", "\"7\""}) {
+    CAPTURE(number);
+    std::string text = to_json(StudyPlan{});
+    const std::string key = "\"train_images\": ";
+    const size_t at = text.find(key) + key.size();
+    REQUIRE(at >= key.size());
+    text.replace(at, text.find(',', at) - at, number);
+    CHECK_THROWS_WITH_AS(plan_from_json(text, "f"), doctest::Contains("train_images is no whole number from 0"),
+                         DataError);
+  }
   for (const std::string& text :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string(100000, '['),
         plan("[]", R"("format":1)"), plan("[]", R"("format":"nibble-study-2")"), plan("7"), plan("[7]"), plan("[{}]"),

@@ -1,0 +1,15 @@
+// UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF.
+#pragma once
+#include <cstddef>
+#include <string_view>
+
+namespace nibble {
+
+/// Bytes of the character at the front of `text`, which is not empty; 0 when there is none (overlong, a surrogate, too
+/// large, cut off).
+size_t utf8_sequence_length(std::string_view text);
+
+/// Whether all of `text` is UTF-8; the empty text is.
+bool is_utf8(std::string_view text);
+
+}  // namespace nibble

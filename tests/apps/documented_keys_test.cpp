@@ -1,0 +1,62 @@
+// The keys that apps/README.md promises to scripts are those that are printed, no more and no fewer.
+#include <doctest/doctest.h>
+
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "tests/apps/whole_run.hpp"
+#include "tests/shared_data.hpp"
+
+namespace nibble::testing {
+namespace {
+
+/// The words between the first backticks of the second column, in the row of the table whose first column is `row`.
+std::set<std::string> promised_keys(const std::string& row) {
+  std::istringstream document(read_text((source_root() / "apps/README.md").string()));
+  const std::string begin = "| " + row + " | `";
+  for (std::string line; std::getline(document, line);) {
+    if (!line.starts_with(begin)) continue;
+    std::istringstream words(line.substr(begin.size(), line.find('`', begin.size()) - begin.size()));
+    return {std::istream_iterator<std::string>(words), {}};
+  }
+  return {};
+}
+
+void check_keys(const std::string& row, const nlohmann::json& printed) {
+  std::set<std::string> keys;
+  for (const auto& item : printed.items()) keys.insert(item.key());
+  INFO("row " << row);
+  CHECK(keys == promised_keys(row));
+}
+
+TEST_CASE("every key that is printed stands in the table of apps/README.md, and every one there is printed") {
+  if (no_program()) return;
+  const TemporaryFolder folder("keys");
+  const std::string data = synthetic_data(folder, {.train = 4}), run = folder / "run", served = folder / "served";
+  check_keys("`synth`",
+             json_of(run_program("synth --out " + (folder / "more") + " --train 1 --val 1 --size 16 --json")));
+  const std::string options = " --width 0.1 --image-size 32 --batch-size 8 --shard 8 --epochs 2 --threads 1 --json";
+  check_keys("`train --dry-run`",
+             json_of(run_program("train --data " + data + " --out " + run + options + " --dry-run")));
+  check_keys("`train`", json_of(train_run(data, run, options)));
+  check_keys("`eval`", json_of(run_program("eval " + run + " --data " + data + " --json")));
+  check_keys("`export`", json_of(run_program("export " + run + "/latest --out " + served + " --json")));
+  const std::string image = data + "/val/plain_disk/00000.jpg";
+  check_keys("`predict`", json_of(run_program("predict " + served + " " + image + " --json")));
+  check_keys("`inspect`", json_of(run_program("inspect " + served + " --json")));
+  check_keys("`cost`", json_of(run_program("cost --json")));
+  check_keys("`bench`",
+             json_of(run_program("bench infer --width 0.1 --image-size 32 --batch-size 1 --repeats 1 --json")));
+  check_keys("`doctor`", json_of(run_program("doctor --json")));
+  const std::vector<nlohmann::json> lines = metrics_of(run);
+  REQUIRE(lines.size() >= 2);
+  for (const nlohmann::json& line : lines)
+    check_keys(line.contains("eval/top1") ? "`metrics.jsonl`, evaluation" : "`metrics.jsonl`, training", line);
+  check_keys("`machine.json`, session", nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").front());
+}
+
+}  // namespace
+}  // namespace nibble::testing
