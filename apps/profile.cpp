@@ -93,7 +93,8 @@ std::string pass_table(const Profile& p) {
   for (const ZoneTotal& z : p.passes) {
     const Rates r = rates_of(z, p);
     rows.push_back({z.name, grouped(z.count), fmt::format("{:.1f}", r.ms), number(best_ms(z, p), 1),
-                    percent(z.self_seconds / all), number(r.gmacs, 1), percent(r.peak_share), number(megabytes_a_step(z, p), 1), number(r.gbytes, 2)});
+                    percent(z.self_seconds / all), number(r.gmacs, 1), percent(r.peak_share),
+                    number(megabytes_a_step(z, p), 1), number(r.gbytes, 2)});
   }
   const double outside = outside_seconds(p);
   rows.push_back({"outside of these", "", fmt::format("{:.1f}", 1000 * outside / static_cast<double>(p.steps)), "-",

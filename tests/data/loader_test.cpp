@@ -31,13 +31,19 @@ class FakeSet : public Dataset {
   mutable std::atomic<bool> in_host_mode{false};  // on the thread that read last
 #endif
 
-  int64_t size() const override { return n_; }
+  int64_t size() const override {
+    return n_;
+  }
   const std::vector<std::string>& class_names() const override {
     static const std::vector<std::string> names = {"even", "odd"};
     return names;
   }
-  int label(int64_t i) const override { return static_cast<int>(i % 2); }
-  std::string path(int64_t i) const override { return "image" + std::to_string(i); }
+  int label(int64_t i) const override {
+    return static_cast<int>(i % 2);
+  }
+  std::string path(int64_t i) const override {
+    return "image" + std::to_string(i);
+  }
   Image read(int64_t i) const override {
     ++reads;
 #if defined(__x86_64__)
