@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -58,6 +60,14 @@ struct One<std::optional<T>> {
   using Type = T;
 };
 
+/// To the parser 010 is 8, as it is to C.
+std::string without_leading_zeros(const std::string& text) {
+  const size_t sign = !text.empty() && (text[0] == '-' || text[0] == '+') ? 1 : 0;
+  size_t first = sign;
+  while (first + 1 < text.size() && text[first] == '0' && text[first + 1] >= '0' && text[first + 1] <= '9') ++first;
+  return text.substr(0, sign) + text.substr(first);
+}
+
 /// The parser takes any number, at the nearest end of its range when it lies beyond, and wraps -1 to 2^64 - 1.
 template <typename Number>
 void check_number(const std::string& name, const std::string& text) {
@@ -86,14 +96,17 @@ void check_number(const std::string& name, const std::string& text) {
 template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help) {
   CLI::Option* option = app.add_option(name, value, help);
-  option->check([option, name](const std::string& text) {
+  using Element = typename One<Value>::Type;
+  // Runs on each element before it is converted, and returns what is.
+  const std::function<std::string(std::string)> checked = [option, name](std::string text) {
     if (text.empty())
       throw UsageError("{} is empty, as from a variable that is not set; give it a value{}", name,
                        option->get_required() ? "" : " or leave it away");
-    if constexpr (!std::is_same_v<typename One<Value>::Type, std::string>)
-      check_number<typename One<Value>::Type>(name, text);
-    return std::string();
-  });
+    if constexpr (std::is_integral_v<Element>) text = without_leading_zeros(text);
+    if constexpr (!std::is_same_v<Element, std::string>) check_number<Element>(name, text);
+    return text;
+  };
+  option->transform(checked);
   return DeclaredOption(option);
 }
 

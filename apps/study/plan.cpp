@@ -114,6 +114,7 @@ std::string to_json(const StudyPlan& plan) {
   j["classes"] = plan.data.class_names;
   j["train_images"] = plan.data.train_images;
   j["val_images"] = plan.data.validation_images;
+  if (!plan.data.images.empty()) j["images"] = plan.data.images;
   j["train_eval_images"] = plan.train_eval_images;
   j["train_eval_spread"] = plan.train_eval_spread;
   j["points"] = nlohmann::ordered_json::array();
@@ -138,6 +139,7 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
     plan.data.class_names = j.at("classes").get<std::vector<std::string>>();
     plan.data.train_images = count("train_images");
     plan.data.validation_images = count("val_images");
+    plan.data.images = j.value("images", "");
     plan.train_eval_images = count("train_eval_images");
     plan.train_eval_spread = j.value("train_eval_spread", false);
     for (const nlohmann::json& p : j.at("points")) {

@@ -110,10 +110,12 @@ void StudyRun::settle_plan() {
   const bool known = path_exists(plan_path(args_.out));
   if (known) plan_ = read_plan(args_.out);
   const StudyData data = describe_data();
-  if (known && !(data == plan_.data))
+  StudyData begun = plan_.data;
+  if (begun.images.empty()) begun.images = data.images;  // of a version that did not note them
+  if (known && !(data == begun))
     throw DataError(
         "{} has {} training and {} validation images of {} classes, the study '{}' was begun with {}, {} and {} (or "
-        "with classes of other names): use the same images or begin another study",
+        "with images or classes of other names): use the same images or begin another study",
         recipe_.options.data, data.train_images, data.validation_images, data.class_names.size(), args_.out,
         plan_.data.train_images, plan_.data.validation_images, plan_.data.class_names.size());
   plan_.data = data;
@@ -210,7 +212,10 @@ StudyData StudyRun::describe_data() {
   steps_ = p.steps;
   steps_per_epoch_ = p.steps_per_epoch;
   train_ = run.training_set();
-  return {run.training_set()->class_names(), p.train_images, p.validation_images};
+  return {.class_names = run.training_set()->class_names(),
+          .train_images = p.train_images,
+          .validation_images = p.validation_images,
+          .images = recipe_.options.per_class > 0 ? "" : run.image_digest()};
 }
 
 void StudyRun::set_point(const StudyPoint& point) {

@@ -52,6 +52,8 @@ class TrainingRun {
   RunSummary run();
   /// The images that are trained on, without augmentation.
   const DatasetPtr& training_set() const { return data_.train; }
+  /// RunData::digest.
+  const std::string& image_digest() const { return data_.digest; }
 
  private:
   void start();

@@ -59,6 +59,7 @@ def report(times, *, phase, precision, threads, peer, args):
         "arch": "resnet50",
         "width": 1.0,
         "precision": precision,
+        "classes": args.classes,
         "threads": threads,
         "peer": peer,
     }))

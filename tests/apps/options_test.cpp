@@ -247,6 +247,26 @@ TEST_CASE("command line: numbers that do not fit, empty texts and files of anoth
   CHECK(refusal(0.0, "5e-324") == "accepted");
 }
 
+TEST_CASE("command line: whole numbers are decimal, whatever zeros they begin with") {
+  const auto value_of = [](const std::string& text) {
+    CLI::App app;
+    int64_t value = -1;
+    add_option(app, "--it", value, "");
+    app.parse(std::vector<std::string>{text, "--it"});
+    return value;
+  };
+  CHECK(value_of("010") == 10);
+  CHECK(value_of("-0089") == -89);
+  CHECK(value_of("000") == 0);
+  CHECK(value_of("0") == 0);
+  CHECK(value_of("0x10") == 16);
+  CLI::App app;
+  std::vector<uint64_t> seeds;
+  add_option(app, "--seeds", seeds, "").delimiter(',');
+  app.parse(std::vector<std::string>{"007,08,9", "--seeds"});
+  CHECK(seeds == std::vector<uint64_t>{7, 8, 9});
+}
+
 TEST_CASE("console: durations are rounded to what a reader needs") {
   CHECK(duration(0) == "0 s");
   CHECK(duration(-3) == "0 s");

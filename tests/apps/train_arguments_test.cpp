@@ -103,6 +103,17 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
+TEST_CASE("train arguments: a file's steps do not stand above the command line's epochs") {
+  const auto steps_of = [](const std::string& line, const std::string& file) {
+    TrainArguments arguments;
+    parse(arguments, line, file);
+    return arguments.options.steps;
+  };
+  CHECK(steps_of("--epochs 3", "steps = 500\n") == 0);
+  CHECK(steps_of("--epochs 3 --steps 20", "steps = 500\n") == 20);
+  CHECK(steps_of("--lr 1", "steps = 500\nepochs = 4\n") == 500);
+}
+
 TEST_CASE("train arguments: the line and the file of this test change every option there is") {
   for (const bool from_line : {true, false}) {
     TrainArguments changed;

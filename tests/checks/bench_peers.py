@@ -31,21 +31,24 @@ for script, package in (("torch_bench.py", "torch"), ("onnxruntime_bench.py", "o
 
 REPORT = """
 import argparse, common
-args = argparse.Namespace(names=("infer", "w8a8"), batch_size=8, image_size=64)
+args = argparse.Namespace(names=("infer", "w8a8"), batch_size=8, image_size=64, classes=10)
 common.report([0.2, 0.1, 0.4], phase="infer", precision="int8", threads=2, peer="peer 1", args=args)
 """
 line = subprocess.run([sys.executable, "-B", "-S", "-c", REPORT], cwd=PEERS, capture_output=True, text=True).stdout
 peer = json.loads(line)
 check(peer["images_per_second"] == 40 and peer["best_ms_per_step"] == 100, f"times become {line}")
 ours = {"phase": "infer", "images_per_second": 80.0, "ms_per_step": 100.0, "batch": 8, "image_size": 64,
-        "arch": "resnet50", "width": 1.0, "precision": "w8a8", "isa": "avx2", "threads": 2}
+        "arch": "resnet50", "width": 1.0, "precision": "w8a8", "classes": 10, "isa": "avx2", "threads": 2}
 with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     (folder / "peer").write_text(line, encoding="utf-8")
     (folder / "ours").write_text(json.dumps(ours), encoding="utf-8")
     found = subprocess.run([sys.executable, "-B", COMPARE, folder / "peer", folder / "ours", "--json"],
                            capture_output=True, text=True)
+    (folder / "ours").write_text(json.dumps(ours | {"classes": 1000}), encoding="utf-8")
+    other = subprocess.run([sys.executable, "-B", COMPARE, folder / "peer", folder / "ours"], capture_output=True)
 check(found.returncode == 0, f"bench/compare refuses a peer's line: {found.stderr}")
+check(other.returncode != 0, "a peer's line of 10 classes is paired with one of 1000")
 check(found.returncode != 0 or abs(json.loads(found.stdout)["geometric_mean"] - 2) < 1e-9, f"wrong ratio: {found.stdout}")
 
 for problem in problems:

@@ -79,12 +79,15 @@ NIBBLE_INLINE void add_relu_rows(const Acc* acc, int64_t ld, int64_t rows, int64
       if (kKnown || next_codes != nullptr) prefetch_codes<B>(next_codes + r * args.codes.stride + c);
       typename B::F v[B::kVectors];
       NIBBLE_UNROLL
-      for (int i = 0; i < B::kVectors; ++i) {
-        const int64_t k = c + i * V::kLanes;
-        v[i] = V::load(acc + r * ld + k) * mul.v[i] + add.v[i];
-        if (kKnown ? kShortcut : shortcut.data != nullptr) v[i] = v[i] + V::load(at(shortcut, r, k));
-        v[i] = relu<V>(v[i]);
+      for (int i = 0; i < B::kVectors; ++i) v[i] = V::load(acc + r * ld + c + i * V::kLanes) * mul.v[i] + add.v[i];
+      if (kKnown ? kShortcut : shortcut.data != nullptr) {
+        typename B::F side[B::kVectors];
+        V::load_halves(at(shortcut, r, c), side);
+        NIBBLE_UNROLL
+        for (int i = 0; i < B::kVectors; ++i) v[i] = v[i] + side[i];
       }
+      NIBBLE_UNROLL
+      for (int i = 0; i < B::kVectors; ++i) v[i] = relu<V>(v[i]);
       V::round_for_codes((kKnown ? kOut : args.out.data != nullptr) ? at(args.out, r, c) : nullptr, v);
       if (!kKnown && q.scale == nullptr) continue;
       NIBBLE_UNROLL

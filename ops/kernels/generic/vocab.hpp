@@ -5,6 +5,7 @@
 //   splat, splat_u            the same value in every lane
 //   load(const T*)            kLanes elements as floats: T = float, int32_t (rounded to nearest even), bf16, uint8_t,
 //                             int8_t (all exact)
+//   load_halves               kCount vectors of bf16 side by side
 //   store(float*, F)          can stream
 //   store_upper               kCount vectors side by side: the upper halves of the lanes as bf16
 //   store_rounded             kCount vectors side by side, rounded to bf16; these and the next two can stream
@@ -74,6 +75,11 @@ struct One {
   static NIBBLE_INLINE F load(const float* p) { return *p; }
   static NIBBLE_INLINE F load(const int32_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE F load(const bf16* p) { return from_bits(static_cast<uint32_t>(p->bits) << 16); }
+  template <int kCount>
+  static NIBBLE_INLINE void load_halves(const bf16* p, F (&v)[kCount]) {
+    NIBBLE_UNROLL
+    for (int i = 0; i < kCount; ++i) v[i] = load(p + i);
+  }
   static NIBBLE_INLINE F load(const uint8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE F load(const int8_t* p) { return static_cast<float>(*p); }
   static NIBBLE_INLINE void store(float* p, F v, Store = Store::kCached) { *p = v; }

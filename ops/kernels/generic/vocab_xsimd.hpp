@@ -53,6 +53,16 @@ struct Wide : Convert {
   static NIBBLE_INLINE F load(const bf16* p) {
     return load_bf16(p);
   }
+  template <int kCount>
+  static NIBBLE_INLINE void load_halves(const bf16* p, F (&v)[kCount]) {
+    if constexpr (kLoadsPairs && kCount % 2 == 0) {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; i += 2) load_pair(p + i * kLanes, v[i], v[i + 1]);
+    } else {
+      NIBBLE_UNROLL
+      for (int i = 0; i < kCount; ++i) v[i] = load_bf16(p + i * kLanes);
+    }
+  }
   static NIBBLE_INLINE F load(const uint8_t* p) {
     return from_s32(load_u8(p));
   }

@@ -68,8 +68,10 @@ TEST_CASE("study plan: an extra seed is WIDTH:SEED and nothing else") {
 
 TEST_CASE("study plan: a plan read back is the same, whatever bytes name its classes") {
   StudyPlan plan = planned(small_grid());
-  plan.data = {
-      .class_names = {"tench", "\"quoted\"\n", "caf\xc3\xa9"}, .train_images = 9469, .validation_images = 3925};
+  plan.data = {.class_names = {"tench", "\"quoted\"\n", "caf\xc3\xa9"},
+               .train_images = 9469,
+               .validation_images = 3925,
+               .images = "a3f"};
   plan.train_eval_images = 500;
   const StudyPlan back = plan_from_json(to_json(plan), "plan.json");
   CHECK(back.data == plan.data);

@@ -255,6 +255,10 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   const std::string other = folder / "other";
   REQUIRE(run_program("synth --out " + other + " --train 3 --val 1 --size 32").code == 0);
   check_refused(again + " --data " + other, 3, "30 training");
+  const std::string image = data + "/train/plain_disk/00000.jpg";
+  fs::rename(image, data + "/train/plain_disk/another.jpg");  // as many images of the same classes
+  check_refused(again, 3, "with images or classes of other names");
+  fs::rename(data + "/train/plain_disk/another.jpg", image);
   CHECK(read_text(study + "/plan.json") == plan);
   CHECK(read_text(study + "/recipe.toml") == recipe);
   check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");

@@ -48,6 +48,7 @@ struct Convert {
   static NIBBLE_INLINE void stream(float* p, __m256 v) { _mm256_stream_ps(p, v); }
   static NIBBLE_INLINE void publish() { _mm_sfence(); }
 
+  static constexpr bool kLoadsPairs = false;
   static NIBBLE_INLINE __m256 load_bf16(const bf16* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));

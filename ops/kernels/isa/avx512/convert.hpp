@@ -92,6 +92,16 @@ struct Convert {
   static NIBBLE_INLINE __m512 load_bf16(const bf16* p) {
     return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  static constexpr bool kLoadsPairs = true;
+  /// Two vectors from one line: a shuffle for each, where load_bf16 takes a shuffle and a shift.
+  static NIBBLE_INLINE void load_pair(const bf16* p, auto& v, auto& w) {
+    constexpr __mmask32 kUpper = 0xaaaaaaaa;  // of each word
+    const __m512i halves = _mm512_loadu_si512(p);
+    const __m512i words = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i first = _mm512_slli_epi32(words, 16), second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+    v = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(kUpper, first, halves));
+    w = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(kUpper, second, halves));
+  }
   static NIBBLE_INLINE __m512i load_u8(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
