@@ -5,10 +5,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <numeric>
 #include <set>
 #include <thread>
 
+#include "data/prefetch.hpp"
 #include "engine/error.hpp"
 #include "tests/data/images.hpp"
 #include "tests/host_float_mode.hpp"
@@ -315,6 +317,36 @@ TEST_CASE("waiting time is measured when data is slower than its consumer") {
   loader.next();
   CHECK(loader.wait_seconds() > 0.03);  // eight images of 5 ms each
   CHECK(loader.wait_seconds() < 10.0);
+}
+
+TEST_CASE("without memory for another batch the loader hands out those it has, and asks again behind them") {
+  constexpr int64_t kBatches = 5;
+  std::set<int64_t> refused;  // the first time that it is asked for, when the batch before it is still in the loader
+  bool never = false;
+  data_detail::PrefetchArgs args{.workers = 2, .depth = 3, .image_size = 2, .batch_count = kBatches};
+  args.slots = [&](int64_t batch) {
+    if (never || (batch > 0 && refused.insert(batch).second)) throw std::bad_alloc();
+    return int64_t{4};
+  };
+  args.fill = [](int64_t batch, int64_t, uint8_t* pixels) {
+    std::fill_n(pixels, 12, static_cast<uint8_t>(batch));
+    data_detail::Slot slot;
+    slot.filled = true;
+    slot.index = batch;
+    return slot;
+  };
+  data_detail::Prefetcher prefetcher(args);
+  for (int64_t batch = 0; batch < kBatches; ++batch) {
+    const std::optional<Batch> got = prefetcher.next();
+    REQUIRE(got);
+    CHECK(got->indices == std::vector<int64_t>(4, batch));
+  }
+  CHECK_FALSE(prefetcher.next());
+  CHECK(refused.size() == kBatches - 1);
+  never = true;
+  data_detail::Prefetcher without(args);
+  CHECK_THROWS_AS(without.next(), std::bad_alloc);
+  CHECK_THROWS_AS(without.next(), std::bad_alloc);
 }
 
 TEST_CASE("a wrong crop share is reported at construction") {
