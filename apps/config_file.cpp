@@ -158,7 +158,7 @@ void require_utf8(const std::string& name, const std::string& value) {
 }
 
 /// The text on one line: the library would write one with control characters on several.
-std::string one_line(const std::string& value) {
+std::string toml_on_one_line(const std::string& value) {
   std::string text;
   for (const char c : value) {
     if (c == '"' || c == '\\')
@@ -190,7 +190,7 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
           else if constexpr (std::is_same_v<decltype(value), std::string*>) {
             require_utf8(field.name, *value);
             if (has_control_characters(*value))
-              out << field.name << " = " << one_line(*value);
+              out << field.name << " = " << toml_on_one_line(*value);
             else
               one.insert(field.name, *value);
           } else

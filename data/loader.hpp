@@ -64,6 +64,7 @@ struct EvalLoaderArgs {
 
 /// Every image once, in the data set's order (bytewise path order for ImageFolder), centre-cropped. Unreadable ones are
 /// left out and noted, so batches may be smaller than batch_size, as the last one is; empty ones are not handed out.
+/// UsageError for a batch size, limit or number of threads out of range.
 class EvalLoader {
  public:
   explicit EvalLoader(const EvalLoaderArgs& args);

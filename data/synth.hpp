@@ -60,7 +60,8 @@ struct SyntheticFolderCounts {
 };
 
 /// Writes DIR/{train,val}/<class>/NNNNN.jpg, JPEG of quality 90; running it again with equal arguments rewrites equal
-/// files. Errors: DataError when a class folder holds other files already, DiskError when writing fails.
+/// files. Errors: DataError when a split holds other classes or a class folder other files already, before anything is
+/// written; UsageError for sides or counts out of range; DiskError when writing fails.
 SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args);
 
 /// Baseline JPEG of RGB pixels with stb_image_write: the same bytes on every machine. Throws Error when it fails.

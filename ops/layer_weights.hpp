@@ -56,7 +56,9 @@ struct LayerWeightsArgs {
 };
 /// Quantizes and packs, 32 output channels at a time: these go from the masters through codes and bf16 into every panel
 /// while they are in L2.  Threads: a task for every 32 output channels.  Cost: reads the masters once, writes each
-/// panel once.  Errors: DivergedError for a weight that is not finite, DTypeError for codes times bf16 weights.
+/// panel once.  Errors: DivergedError for a weight that is not finite, DTypeError for codes times bf16 weights,
+/// ShapeError for weights or a quantizer of other channels than the shape, ModelError (check_accumulator) for sums that
+/// may not fit int32.
 LayerWeights prepare_layer(const LayerWeightsArgs& args);
 /// The same from codes that were quantized before (a served file).
 LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);

@@ -34,7 +34,8 @@ struct ServedModel {
 bool is_servable(const Network& network);
 
 /// Final numbers from a trained model, through the same quantizer and affine functions as the modules.
-/// Throws UnsupportedError when the network is not servable.
+/// Throws UnsupportedError when the network is not servable, DivergedError for a weight that is not finite.
+/// Cost: quantizes all weights.
 ServedModel make_served(const Model& model);
 
 /// The right operands for the kernels of this machine; points into `model`, which must outlive it.
