@@ -42,7 +42,7 @@ std::pair<double, uint64_t> parse_extra_seed(const std::string& text);
 struct StudyData {
   std::vector<std::string> class_names;
   int64_t train_images = 0, validation_images = 0;
-  std::string images;  // RunData::digest; empty: not known, or not the same for every seed (--per-class)
+  std::string images{};  // RunData::digest; empty: not known, or not the same for every seed (--per-class)
   bool operator==(const StudyData&) const = default;
 };
 
