@@ -26,6 +26,7 @@ std::set<std::string> parse_config(const std::string& text, const std::string& s
                                    std::vector<PrecisionOverride>& overrides);
 
 /// The same fields as TOML text, which read_config reads back equal.
+/// UsageError for a text that is not UTF-8, which TOML cannot hold.
 std::string write_config(const std::vector<OptionField>& fields, const std::vector<PrecisionOverride>& overrides);
 
 /// A config text without the lines of some options.
