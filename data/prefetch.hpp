@@ -35,9 +35,9 @@ struct PrefetchArgs {
   int64_t first_batch = 0;  // number of the first batch
   int64_t batch_count = 0;  // one past the last batch's number; -1: without end
   /// Slots of a batch, by its number.
-  std::function<int64_t(int64_t batch)> slots;
+  std::function<int64_t(int64_t batch)> slots{};
   /// Writes image_size^2 * 3 bytes to `pixels`; called on any thread, in any order; may throw.
-  std::function<Slot(int64_t batch, int64_t slot, uint8_t* pixels)> fill;
+  std::function<Slot(int64_t batch, int64_t slot, uint8_t* pixels)> fill{};
 };
 
 /// Results do not depend on the number of threads: a slot is filled by a pure function of (batch, slot), an error is

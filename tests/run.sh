@@ -51,6 +51,13 @@ say() { printf '\n== %s\n' "$*"; }
 # result STAGE SUITE PASSED FAILED SKIPPED: one line of the tally.
 result() { printf '%s\t%s\t%s\t%s\t%s\n' "$@" >>"$out/tally.tsv"; }
 
+# why LOG: of a build, what the compiler said of the first files that failed; else the end.
+why() {
+  local said
+  said=$(awk '/^FAILED: /{left = 20} left-- > 0' "$1" | cut -c1-240 | head -n 60)
+  if [ -n "$said" ]; then echo "$said"; else tail -n 40 "$1"; fi
+}
+
 # step STAGE NAME COMMAND...: one thing that passes or fails; its output is kept and shown only when it fails.
 step() {
   local stage=$1 name=$2 log
@@ -61,8 +68,8 @@ step() {
     echo "ok    $stage: $name ($((SECONDS - begin)) s)"
     result "$stage" "$name" 1 0 0
   else
-    echo "FAIL  $stage: $name ($((SECONDS - begin)) s); the end of its output:"
-    tail -n 60 "$log"
+    echo "FAIL  $stage: $name ($((SECONDS - begin)) s); from its output:"
+    why "$log"
     result "$stage" "$name" 0 1 0
     return 1
   fi
