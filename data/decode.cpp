@@ -1,8 +1,6 @@
 #include "data/decode.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include "data/image_stream.hpp"
 #include "data/stb_image.hpp"
 #include "data/turbo_jpeg.hpp"
+#include "engine/files.hpp"
 
 namespace nibble {
 
@@ -68,16 +67,6 @@ Image decode_jpeg(std::span<const uint8_t> file, Decoder decoder, const std::str
   return image;
 }
 
-struct File {
-  explicit File(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}  // a pipe must not hang us
-  ~File() {
-    if (fd >= 0) ::close(fd);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int fd;
-};
-
 }  // namespace
 
 Decoder resolve(Decoder decoder) {
@@ -115,27 +104,20 @@ Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& 
 }
 
 std::vector<uint8_t> read_file(const std::filesystem::path& path) {
-  const auto fail = [&](const char* verb) {
-    throw DiskError("cannot {} {}: {}; check the file, its permissions and the disk", verb, path.string(),
-                    std::strerror(errno));
+  const auto fail = [&](const char* verb, int error_number) {
+    throw DiskError("cannot {} {}: {}", verb, path.string(), disk_reason(error_number));
   };
-  const File file(path.c_str());
+  const FileDescriptor file = open_to_read(path);
   struct stat status {};
-  if (file.fd < 0 || ::fstat(file.fd, &status) != 0) fail("open");
+  if (!file.open() || ::fstat(file.get(), &status) != 0) fail("open", errno);
   if (!S_ISREG(status.st_mode)) reject(path.string(), "it is not a regular file");
   if (status.st_size > kMaxFileBytes)
     reject(path.string(),
            fmt::format("the file has {} MiB, over the limit of {} MiB", status.st_size >> 20, kMaxFileBytes >> 20));
   std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::read(file.fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("read");
-    if (n == 0) break;  // shortened meanwhile: decoded as far as it goes
-    done += static_cast<size_t>(n);
-  }
-  bytes.resize(done);
+  const ReadResult got = read_all(file.get(), std::as_writable_bytes(std::span(bytes)));
+  if (got.error_number != 0) fail("read", got.error_number);
+  bytes.resize(got.bytes);  // shortened meanwhile: decoded as far as it goes
   return bytes;
 }
 

@@ -5,6 +5,7 @@
 
 #include "data/decode.hpp"
 #include "data/image_stream.hpp"
+#include "engine/integers.hpp"
 
 namespace nibble::data_detail {
 namespace {
@@ -217,7 +218,7 @@ class JpegChecker {
     frame_units_ = mcus_x * mcus_y;
     for (Component& c : frame_) {
       if (h_max % c.h != 0 || v_max % c.v != 0) fail("the JPEG has fractional subsampling, which is not supported");
-      const int64_t own_w = (w * c.h + h_max - 1) / h_max, own_h = (h * c.v + v_max - 1) / v_max;
+      const int64_t own_w = ceil_div(w * c.h, h_max), own_h = ceil_div(h * c.v, v_max);
       c.blocks = mcus_x * c.h * mcus_y * c.v;
       c.own_blocks = ((own_w + 7) / 8) * ((own_h + 7) / 8);
       samples += 64 * c.blocks;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "engine/error.hpp"
+#include "engine/integers.hpp"
 
 namespace nibble {
 namespace {
@@ -133,7 +134,7 @@ EvalLoader::EvalLoader(const EvalLoaderArgs& args) {
                                 .depth = args.prefetch,
                                 .image_size = args.image_size,
                                 .first_batch = 0,
-                                .batch_count = (total + n - 1) / n,
+                                .batch_count = ceil_div(total, n),
                                 .slots = [n, total](int64_t b) { return std::min(n, total - b * n); },
                                 .fill = std::move(fill)});
 }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -13,6 +12,7 @@
 #include <system_error>
 
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "engine/math.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
@@ -188,25 +188,10 @@ void check_args(int size, int64_t train_per_class, int64_t val_per_class) {
 }
 
 void write_file(const fs::path& path, std::span<const uint8_t> bytes) {
-  const auto fail = [&] {
-    throw DiskError("cannot write {}: {}; check the folder's permissions and the free space", path.string(),
-                    std::strerror(errno));
-  };
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) fail();
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int reason = errno;
-      ::close(fd);
-      errno = reason;
-      fail();
-    }
-    done += static_cast<size_t>(n);
-  }
-  if (::close(fd) != 0) fail();
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  int error_number = file.open() ? write_all(file.get(), std::as_bytes(bytes)) : errno;
+  if (error_number == 0) error_number = file.close();
+  if (error_number != 0) throw DiskError("cannot write {}: {}", path.string(), disk_reason(error_number));
 }
 
 std::string file_name(int64_t number) {
@@ -225,26 +210,25 @@ void refuse_others(const fs::path& folder, const std::set<std::string>& ours) {
     throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
 }
 
-// Makes the class folder; refuses one that holds anything this call would not write.
-void prepare_folder(const fs::path& folder, int64_t count) {
+void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error)
     throw DiskError("cannot make folder {}: {}; check its permissions and the disk", folder.string(), error.message());
-  std::set<std::string> ours;
-  for (int64_t i = 0; i < count; ++i) ours.insert(file_name(i));
-  refuse_others(folder, ours);
 }
 
 fs::path split_folder(const SyntheticFolderArgs& args, SynthSplit split) {
   return args.dir / (split == SynthSplit::train ? "train" : "val");
 }
 
-// Refuses a split that holds other classes, whose images would be mixed with ours.
-void prepare_split(const fs::path& root, int64_t per_class) {
+// Refuses a split that holds what this call would not write: other classes, whose images would be mixed with ours, and
+// other files.
+void require_ours(const fs::path& root, int64_t per_class) {
   const std::vector<std::string>& classes = synthetic_class_names();
   refuse_others(root, {classes.begin(), classes.end()});
-  for (const std::string& name : classes) prepare_folder(root / name, per_class);
+  std::set<std::string> files;
+  for (int64_t i = 0; i < per_class; ++i) files.insert(file_name(i));
+  for (const std::string& name : classes) refuse_others(root / name, files);
 }
 
 void write_split(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_class) {
@@ -300,9 +284,11 @@ Image SyntheticDataset::read(int64_t index) const {
 
 SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args) {
   check_args(args.size, args.train_per_class, args.val_per_class);
-  // Whatever is in the way is found before the first image is written.
-  prepare_split(split_folder(args, SynthSplit::train), args.train_per_class);
-  prepare_split(split_folder(args, SynthSplit::val), args.val_per_class);
+  // Whatever is in the way is found before anything is made.
+  require_ours(split_folder(args, SynthSplit::train), args.train_per_class);
+  require_ours(split_folder(args, SynthSplit::val), args.val_per_class);
+  for (const SynthSplit split : {SynthSplit::train, SynthSplit::val})
+    for (const std::string& name : synthetic_class_names()) make_folder(split_folder(args, split) / name);
   write_split(args, SynthSplit::train, args.train_per_class);
   write_split(args, SynthSplit::val, args.val_per_class);
   const int classes = static_cast<int>(synthetic_class_names().size());

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <new>
 
+#include "engine/integers.hpp"
 #include "engine/sanitizer.hpp"
 
 namespace nibble {
@@ -23,7 +24,7 @@ constexpr bool kKeep = !kAddressSanitizer;  // a kept block would hide a use aft
 /// be simpler, but take 260 of the 1,500 MiB of a ResNet-50 step (112 px, batch 64): the last pages are small ones.
 size_t block_size(size_t bytes) {
   const size_t step = std::max(std::bit_floor(bytes) / 64, kPage);
-  return (bytes + step - 1) / step * step;
+  return round_up(bytes, step);
 }
 
 std::byte* map(size_t bytes) {

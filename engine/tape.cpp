@@ -31,7 +31,7 @@ void add(const bf16* __restrict a, const bf16* __restrict b, int64_t n, bf16* __
 template <typename T>
 void add_tensors(const Tensor& a, const Tensor& b, const Tensor& sum) {
   const int64_t n = a.rows() * a.stride();
-  parallel_for((n + kTaskElements - 1) / kTaskElements, [&](int64_t task) {
+  parallel_for(ceil_div(n, kTaskElements), [&](int64_t task) {
     const int64_t first = task * kTaskElements;
     add(a.data<T>() + first, b.data<T>() + first, std::min(kTaskElements, n - first), sum.data<T>() + first);
   });

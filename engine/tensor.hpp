@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "engine/dtype.hpp"
+#include "engine/integers.hpp"
 #include "engine/shape.hpp"
 #include "engine/storage.hpp"
 
@@ -40,7 +41,7 @@ class Tensor {
   /// two of the 64 sets of a first-level cache, where a block of 32 rows evicts itself.
   static int64_t round_stride(DType dtype, int64_t row) {
     const int64_t per_line = 64 * 8 / bits_of(dtype);
-    const int64_t lines = (row + per_line - 1) / per_line;
+    const int64_t lines = ceil_div(row, per_line);
     return (lines > 0 && lines % 32 == 0 ? lines + 1 : lines) * per_line;
   }
 

@@ -46,70 +46,6 @@ fs::path directory_of(const fs::path& path) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
-class OwnedFd {
- public:
-  explicit OwnedFd(int fd) : fd_(fd) {}
-  ~OwnedFd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  OwnedFd(const OwnedFd&) = delete;
-  OwnedFd& operator=(const OwnedFd&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-}  // namespace
-
-DiskCalls& disk_calls() {
-  static DiskCalls calls = {::write, ::fsync, std::rename, ::symlink};
-  return calls;
-}
-
-std::string disk_reason(int error_number) {
-  switch (error_number) {
-    case ENOSPC:
-      return "no space is left on the device; free some and run again";
-    case EDQUOT:
-      return "the disk quota is used up; free some space and run again";
-    case EFBIG:
-      return "the file would exceed the size limit of this process or file system; raise it (ulimit -f) and run again";
-    case EROFS:
-      return "the file system is read-only; choose another place";
-    case EACCES:
-    case EPERM:
-      return "permission is denied; change the permissions or choose another place";
-    case ENOENT:
-      return "the file or its directory does not exist; check the path";
-    case ENOTDIR:
-      return "a part of the path is a file, not a directory; check the path";
-    case EISDIR:
-      return "a directory of that name is in the way; choose another name";
-    case EIO:
-      return "the device reports an input/output error; check the disk";
-    default:
-      return std::generic_category().message(error_number) + "; check the disk and the path";
-  }
-}
-
-int write_all(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    // Linux moves at most 2 GiB - 4 KiB per call; 1 GiB keeps the return value clear of every limit.
-    const size_t chunk = std::min(bytes.size(), size_t{1} << 30);
-    const ssize_t written = disk_calls().write(fd, bytes.data(), chunk);
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return errno;
-    }
-    if (written == 0) return EIO;
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-  return 0;
-}
-
-namespace {
-
 /// Locks a new temporary file, which says that it is no leftover; false when it was taken for one before that and is
 /// gone. A file system without locks costs only the lock.
 bool claim(int fd, const fs::path& name) {
@@ -130,13 +66,13 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
                     S_ISDIR(there.st_mode) ? disk_reason(EISDIR)
                                            : "it is a device, a pipe or a socket, not a file; choose another name");
   temporary_ = make_temporary_beside(path_, [&](const fs::path& name) {
-    fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ < 0 || claim(fd_, name)) return fd_ >= 0;
-    ::close(std::exchange(fd_, -1));
+    fd_ = FileDescriptor(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (!fd_.open() || claim(fd_.get(), name)) return fd_.open();
+    fd_.close();
     errno = EEXIST;  // as good as taken: the next name
     return false;
   });
-  if (fd_ < 0) {
+  if (!fd_.open()) {
     const int error_number = errno;
     throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
   }
@@ -147,7 +83,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::discard() noexcept {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  fd_.close();
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
   temporary_.clear();
 }
@@ -159,8 +95,8 @@ void AtomicFile::fail(std::string_view doing, int error_number) {
 }
 
 void AtomicFile::append(std::span<const std::byte> bytes) {
-  if (fd_ < 0) fail("write", EBADF);
-  if (const int error_number = write_all(fd_, bytes); error_number != 0) fail("write", error_number);
+  if (!fd_.open()) fail("write", EBADF);
+  if (const int error_number = write_all(fd_.get(), bytes); error_number != 0) fail("write", error_number);
   bytes_ += bytes.size();
 }
 
@@ -169,12 +105,12 @@ void AtomicFile::append(std::string_view text) {
 }
 
 void AtomicFile::commit() {
-  if (fd_ < 0) fail("finish", EBADF);
-  if (disk_calls().fsync(fd_) != 0) fail("flush", errno);
+  if (!fd_.open()) fail("finish", EBADF);
+  if (disk_calls().fsync(fd_.get()) != 0) fail("flush", errno);
   // Closed behind the rename, so that the lock lasts until then; what closing could report, fsync has.
   if (disk_calls().rename(temporary_.c_str(), path_.c_str()) != 0) fail("put in place", errno);
   temporary_.clear();
-  ::close(std::exchange(fd_, -1));
+  fd_.close();
   sync_directory(directory_of(path_));
 }
 
@@ -208,11 +144,11 @@ bool path_exists(const fs::path& path) {
 }
 
 void sync_directory(const fs::path& directory) {
-  const OwnedFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // A directory that may be written but not read (mode 1733) cannot be opened, so not synced. Some file systems cannot
   // sync a directory and say EINVAL. In both, renames are as durable as they get.
-  int error_number = fd.get() < 0 && errno != EACCES ? errno : 0;
-  if (fd.get() >= 0 && disk_calls().fsync(fd.get()) != 0 && errno != EINVAL) error_number = errno;
+  int error_number = !fd.open() && errno != EACCES ? errno : 0;
+  if (fd.open() && disk_calls().fsync(fd.get()) != 0 && errno != EINVAL) error_number = errno;
   if (error_number != 0)
     throw DiskError("cannot make changes in the directory '{}' durable: {}", directory.string(),
                     disk_reason(error_number));
@@ -234,10 +170,9 @@ namespace {
 /// False, and it stays, when an AtomicFile of whichever process or container holds it: it is about to be put in place.
 bool remove_leftover(const fs::path& temporary) {
   // A link cannot be opened so; nobody holds one. For writing, where it may be: NFS locks no other descriptor.
-  int opened = ::open(temporary.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (opened < 0) opened = ::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  const OwnedFd fd(opened);
-  if (fd.get() >= 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+  FileDescriptor fd(::open(temporary.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!fd.open()) fd = FileDescriptor(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (fd.open() && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
   if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) {
     const int error_number = errno;
     throw DiskError("cannot remove the unfinished file '{}': {}", temporary.string(), disk_reason(error_number));
@@ -260,24 +195,20 @@ int remove_temporary_files(const fs::path& directory) {
 }
 
 std::string read_text_file(const fs::path& path, uint64_t max_bytes) {
-  const OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // non-blocking: a pipe must not hang us
-  if (fd.get() < 0) {
+  const FileDescriptor fd = open_to_read(path);
+  if (!fd.open()) {
     const int error_number = errno;
     throw DiskError("cannot open '{}': {}", path.string(), disk_reason(error_number));
   }
   std::string text;
-  std::vector<char> buffer(size_t{1} << 16);
+  std::vector<std::byte> block(size_t{1} << 16);
   while (true) {
-    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      const int error_number = errno;
-      throw DiskError("cannot read '{}': {}", path.string(), disk_reason(error_number));
-    }
-    if (got == 0) return text;
-    if (text.size() + static_cast<size_t>(got) > max_bytes)
+    const ReadResult got = read_all(fd.get(), block);
+    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(got.error_number));
+    if (text.size() + got.bytes > max_bytes)
       throw DiskError("'{}' is larger than the {} bytes such a file may have; move it away", path.string(), max_bytes);
-    text.append(buffer.data(), static_cast<size_t>(got));
+    text.append(reinterpret_cast<const char*>(block.data()), got.bytes);
+    if (got.bytes < block.size()) return text;
   }
 }
 

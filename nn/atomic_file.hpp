@@ -1,7 +1,5 @@
 // Files that are either complete or not there: temporary name, write, fsync, rename, fsync of the directory.
 #pragma once
-#include <sys/types.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -9,19 +7,9 @@
 #include <string>
 #include <string_view>
 
+#include "engine/files.hpp"
+
 namespace nibble {
-
-/// The system calls through which this room changes the disk, so that tests can make any one of them fail, write
-/// short, or be the last one before the process dies.
-struct DiskCalls {
-  ssize_t (*write)(int fd, const void* data, size_t bytes);
-  int (*fsync)(int fd);
-  int (*rename)(const char* from, const char* to);
-  int (*symlink)(const char* target, const char* path);
-};
-
-/// The calls in use; the system's own unless a test replaced them. Not for concurrent change.
-DiskCalls& disk_calls();
 
 /// Writes a file under a temporary name beside `path`; only commit() gives it the name. A process killed at any
 /// instant leaves the older file as it was, or the new one complete, and at most one temporary file (see
@@ -50,7 +38,7 @@ class AtomicFile {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;
-  int fd_ = -1;
+  FileDescriptor fd_;
   uint64_t bytes_ = 0;
 };
 
@@ -73,12 +61,6 @@ bool is_temporary_name(std::string_view file_name);
 /// Removes what a killed process left in `directory` (not below it); returns how many files. What is being
 /// written there (an export into the folder of a run) stays: it is locked.
 int remove_temporary_files(const std::filesystem::path& directory);
-
-/// Writes all of `bytes` to `fd`, over short writes and interrupted calls; 0 or the errno.
-int write_all(int fd, std::span<const std::byte> bytes);
-
-/// "no space is left on the device; free some and run again": the reason of a failed disk call and what to do.
-std::string disk_reason(int error_number);
 
 /// A small text file (metrics, links, configs); throws DiskError when it cannot be read or exceeds `max_bytes`.
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);

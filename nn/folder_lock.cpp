@@ -2,29 +2,22 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "engine/error.hpp"
-#include "nn/atomic_file.hpp"
 
 namespace nibble {
 
 FolderLock::FolderLock(const std::filesystem::path& folder, const char* busy) {
   const std::filesystem::path path = folder / ".lock";
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  int error_number = fd_ < 0 ? errno : 0;
-  if (error_number == 0 && ::flock(fd_, LOCK_EX | LOCK_NB) != 0) error_number = errno;
+  fd_ = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  int error_number = fd_.open() ? 0 : errno;
+  if (error_number == 0 && ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error_number = errno;
   if (error_number == 0) return;
-  if (fd_ >= 0) ::close(fd_);
   if (error_number == EWOULDBLOCK)
     throw UsageError("another process is {} '{}'; wait until it ends or choose another folder", busy, folder.string());
   throw DiskError("cannot lock '{}': {}", path.string(), disk_reason(error_number));
-}
-
-FolderLock::~FolderLock() {
-  ::close(fd_);
 }
 
 }  // namespace nibble

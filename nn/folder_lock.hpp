@@ -2,6 +2,8 @@
 #pragma once
 #include <filesystem>
 
+#include "engine/files.hpp"
+
 namespace nibble {
 
 /// flock on FOLDER/.lock from construction to destruction; the kernel frees it however the process ends. The file is
@@ -11,12 +13,9 @@ class FolderLock {
   /// `busy`: what the other process is doing in the folder, for the sentence "another process is <busy> '<folder>'".
   /// UsageError when another process holds the lock, DiskError when it cannot be taken.
   FolderLock(const std::filesystem::path& folder, const char* busy);
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
 
  private:
-  int fd_ = -1;
+  FileDescriptor fd_;
 };
 
 }  // namespace nibble

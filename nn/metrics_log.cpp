@@ -95,30 +95,26 @@ MetricsLog::MetricsLog(fs::path path, const MetricsLogArgs& args) : path_(std::m
     if (removed > 0) write_file_atomically(path_, kept);
     lines_removed_ = removed;
   }
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (fd_ < 0) {
+  fd_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  if (!fd_.open()) {
     const int error_number = errno;
     throw DiskError("cannot open the metrics log '{}': {}", path_.string(), disk_reason(error_number));
   }
 }
 
-MetricsLog::~MetricsLog() {
-  ::close(fd_);
-}
-
 void MetricsLog::write(const MetricsRecord& record) {
   const std::string line = record.text() + "\n";
   struct stat before {};
-  const bool known = ::fstat(fd_, &before) == 0 && S_ISREG(before.st_mode);
-  const int error_number = write_all(fd_, std::as_bytes(std::span(line.data(), line.size())));
+  const bool known = ::fstat(fd_.get(), &before) == 0 && S_ISREG(before.st_mode);
+  const int error_number = write_all(fd_.get(), std::as_bytes(std::span(line.data(), line.size())));
   if (error_number == 0) return;
   // Should even this fail, the partial line is removed when the log is opened next.
-  [[maybe_unused]] const int ignored = known ? ::ftruncate(fd_, before.st_size) : 0;
+  [[maybe_unused]] const int ignored = known ? ::ftruncate(fd_.get(), before.st_size) : 0;
   throw DiskError("cannot append to the metrics log '{}': {}", path_.string(), disk_reason(error_number));
 }
 
 void MetricsLog::sync() {
-  if (disk_calls().fsync(fd_) == 0) return;
+  if (disk_calls().fsync(fd_.get()) == 0) return;
   const int error_number = errno;
   throw DiskError("cannot flush the metrics log '{}': {}", path_.string(), disk_reason(error_number));
 }

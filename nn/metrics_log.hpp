@@ -9,6 +9,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "engine/files.hpp"
+
 namespace nibble {
 
 /// Longer logs are not read: 5 million lines of 200 bytes.
@@ -62,9 +64,6 @@ class MetricsLog {
   /// cut is atomic: a process killed while cutting leaves the old file or the new. DiskError when it cannot be read,
   /// exceeds 1 GiB or cannot be written.
   explicit MetricsLog(std::filesystem::path path, const MetricsLogArgs& args = {});
-  ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
 
   /// Appends the line. DiskError when it cannot (full disk); a part that was written is removed again, so the file
   /// still consists of whole lines and writing may go on when there is space.
@@ -76,7 +75,7 @@ class MetricsLog {
 
  private:
   std::filesystem::path path_;
-  int fd_ = -1;
+  FileDescriptor fd_;
   int64_t lines_removed_ = 0;
 };
 

@@ -1,8 +1,6 @@
 #include "nn/safetensors.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -14,7 +12,7 @@
 #include <utility>
 
 #include "engine/error.hpp"
-#include "nn/atomic_file.hpp"
+#include "engine/files.hpp"
 #include "nn/crc32c.hpp"
 #include "nn/safetensors_header.hpp"
 #include "nn/sha256.hpp"
@@ -28,48 +26,34 @@ namespace {
 /// A regular file open for reading; every failure is a sentence.
 class InputFile {
  public:
-  explicit InputFile(const std::filesystem::path& path) : source_(path.string()) {
-    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // non-blocking: a pipe must not hang us
-    if (fd_ < 0) {
+  explicit InputFile(const std::filesystem::path& path) : source_(path.string()), fd_(open_to_read(path)) {
+    if (!fd_.open()) {
       const int error_number = errno;
       if (error_number == ENOENT || error_number == ENOTDIR)
         throw ModelError("'{}' does not exist; check the path of the model or checkpoint", source_);
       throw DiskError("cannot open '{}': {}", source_, disk_reason(error_number));
     }
     struct stat info {};
-    if (::fstat(fd_, &info) != 0) {
+    if (::fstat(fd_.get(), &info) != 0) {
       const int error_number = errno;
-      ::close(fd_);
       throw DiskError("cannot look at '{}': {}", source_, disk_reason(error_number));
     }
-    if (!S_ISREG(info.st_mode)) {
-      ::close(fd_);
+    if (!S_ISREG(info.st_mode))
       throw ModelError("'{}' is not a regular file; give the path of a .safetensors file", source_);
-    }
     bytes_ = static_cast<uint64_t>(info.st_size);
   }
-  ~InputFile() { ::close(fd_); }
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
 
   uint64_t bytes() const { return bytes_; }
   void read(std::byte* to, uint64_t bytes) {
-    while (bytes > 0) {
-      const ssize_t got = ::read(fd_, to, std::min<uint64_t>(bytes, uint64_t{1} << 30));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) {
-        const int error_number = errno;
-        throw DiskError("cannot read '{}': {}", source_, disk_reason(error_number));
-      }
-      if (got == 0) throw ModelError("'{}' became shorter while it was read; wait until it is complete", source_);
-      to += got;
-      bytes -= static_cast<uint64_t>(got);
-    }
+    const ReadResult got = read_all(fd_.get(), {to, bytes});
+    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", source_, disk_reason(got.error_number));
+    if (got.bytes < bytes)
+      throw ModelError("'{}' became shorter while it was read; wait until it is complete", source_);
   }
 
  private:
   std::string source_;
-  int fd_ = -1;
+  FileDescriptor fd_;
   uint64_t bytes_ = 0;
 };
 

@@ -4,11 +4,10 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <vector>
 
 #include "engine/error.hpp"
-#include "nn/atomic_file.hpp"
+#include "engine/files.hpp"
 
 namespace nibble {
 
@@ -111,12 +110,18 @@ Sha256Digest sha256(std::span<const std::byte> bytes) {
 }
 
 std::string sha256_of_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> block(size_t{1} << 20);
+  const FileDescriptor fd = open_to_read(path);
+  if (!fd.open()) {
+    const int error_number = errno;
+    throw DiskError("cannot open '{}': {}", path.string(), disk_reason(error_number));
+  }
+  std::vector<std::byte> block(size_t{1} << 20);
   Sha256 hash;
-  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0)
-    hash.update(std::as_bytes(std::span(block.data(), static_cast<size_t>(file.gcount()))));
-  if (!file.eof()) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(errno));
+  for (ReadResult got{block.size(), 0}; got.bytes == block.size();) {
+    got = read_all(fd.get(), block);
+    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(got.error_number));
+    hash.update(std::span(block.data(), got.bytes));
+  }
   return hash.hex();
 }
 

@@ -84,21 +84,22 @@ TEST_CASE("a written folder is an ImageFolder of real JPEG files, and writing it
 TEST_CASE("what is in the way in either split is refused before anything is written") {
   const TempDir dir;
   const SyntheticFolderArgs args{.dir = dir / "set", .train_per_class = 1, .val_per_class = 1, .size = 16, .seed = 0};
-  const auto images = [&] {
+  const auto entries = [&](const char* extension) {
     int count = 0;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(args.dir))
-      count += entry.path().extension() == ".jpg";
+      count += *extension == 0 || entry.path().extension() == extension;
     return count;
   };
   for (const char* other : {"train/tench", "val/tench", "val/striped_disk/mine"}) {
     CAPTURE(other);
     std::filesystem::create_directories(args.dir / other);
+    const int before = entries("");
     CHECK_THROWS_WITH_AS(write_synthetic_folder(args), doctest::Contains("is in the way"), DataError);
-    CHECK(images() == 0);
-    std::filesystem::remove_all(args.dir / other);
+    CHECK(entries("") == before);
+    std::filesystem::remove_all(args.dir);
   }
   write_synthetic_folder(args);
-  CHECK(images() == 20);
+  CHECK(entries(".jpg") == 20);
 }
 
 TEST_CASE("foreign files in the way and impossible arguments are refused") {
