@@ -11,7 +11,7 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "data/augment.hpp"
-#include "nn/runtime/evaluation.hpp"
+#include "ops/softmax_cross_entropy.hpp"
 
 namespace nibble::apps {
 

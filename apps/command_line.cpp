@@ -63,8 +63,8 @@ struct One<std::optional<T>> {
 /// To the parser 010 is 8, as it is to C.
 std::string without_leading_zeros(const std::string& text) {
   const size_t sign = !text.empty() && (text[0] == '-' || text[0] == '+') ? 1 : 0;
-  size_t first = sign;
-  while (first + 1 < text.size() && text[first] == '0' && text[first + 1] >= '0' && text[first + 1] <= '9') ++first;
+  if (text.find_first_not_of("0123456789", sign) != std::string::npos) return text;
+  const size_t first = std::min(text.find_first_not_of('0', sign), text.size() - 1);
   return text.substr(0, sign) + text.substr(first);
 }
 
@@ -72,6 +72,8 @@ std::string without_leading_zeros(const std::string& text) {
 template <typename Number>
 void check_number(const std::string& name, const std::string& text) {
   using Limits = std::numeric_limits<Number>;
+  if (std::isspace(static_cast<unsigned char>(text[0])) != 0)  // strtod and strtoll pass over blanks
+    throw UsageError("{} is '{}', which begins with a blank; use a number", name, text);
   char* end = nullptr;
   errno = 0;
   if constexpr (std::is_floating_point_v<Number>) {

@@ -66,7 +66,10 @@ void TrainArguments::read_text(const std::string& text, const std::string& sourc
 
 void TrainArguments::resolve() {
   // Steps stand above epochs, but those of a file not above the command line's epochs.
-  if (app_ != nullptr && given().contains("epochs") && !given().contains("steps")) options.steps = 0;
+  if (app_ != nullptr && given().contains("epochs") && !given().contains("steps")) {
+    options.steps = 0;
+    of_files_.erase("steps");
+  }
   if (preset_ != nullptr && !is_given("lr"))
     options.lr = preset_->lr_of_256 * static_cast<double>(options.batch_size) / 256;
   if (preset_ != nullptr && !is_given("shard") && options.batch_size > 0)

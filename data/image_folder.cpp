@@ -62,7 +62,10 @@ bool is_image(const fs::directory_entry& entry) {
 }
 
 [[noreturn]] void refuse_without_images(const fs::path& folder) {
-  const std::vector<std::string> inner = list(folder, is_folder);
+  const std::vector<std::string> inner = list(folder, [](const fs::directory_entry& entry) {
+    std::error_code ignored;  // a broken link without an image's name is left out, as it is elsewhere
+    return entry.is_directory(ignored);
+  });
   if (!inner.empty())  // Tiny ImageNet's images/
     throw DataError(
         "class folder {} holds no .jpg, .jpeg or .png file, and its folder {} is not looked into: move its "

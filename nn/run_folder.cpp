@@ -169,8 +169,12 @@ fs::path run_machine_path(const fs::path& run) {
 
 namespace {
 
-/// UsageError where a new run at `path` would take the place of anything.
+/// UsageError where a new run at `path` would take the place of what is in that folder, DiskError where it is none.
 void require_free(const fs::path& path) {
+  std::error_code ignored;  // path_exists has said it
+  if (path_exists(path) && !fs::is_directory(path, ignored))
+    throw DiskError("cannot make the directory '{}': a file of that name is in the way; choose another name",
+                    path.string());
   if (path_exists(run_config_path(path)))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
   const bool checkpoints = !CheckpointStore(path, 1).steps().empty();

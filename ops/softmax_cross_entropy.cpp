@@ -30,16 +30,17 @@ void check(const Tensor& logits, const Labels& labels, float smoothing) {
           labels[i], i, classes);
 }
 
-/// Writes the softmax of one row and returns -sum_j target_j log p_j.
-double row_loss(const float* x, int64_t classes, int64_t label, double smoothing, float* p) {
-  float largest = x[0];
-  for (int64_t j = 1; j < classes; ++j) largest = x[j] > largest ? x[j] : largest;
+}  // namespace
+
+double cross_entropy_row(const float* logits, int64_t classes, int64_t label, float smoothing, float* probabilities) {
+  float* const p = probabilities;
+  float largest = logits[0];
+  for (int64_t j = 1; j < classes; ++j) largest = logits[j] > largest ? logits[j] : largest;
   double sum = 0, sum_z = 0;
   for (int64_t j = 0; j < classes; ++j) {
-    const float z = x[j] - largest;
-    p[j] = exp_exact(z);
+    p[j] = exp_exact(logits[j] - largest);
     sum += static_cast<double>(p[j]);
-    sum_z += static_cast<double>(z);
+    sum_z += static_cast<double>(logits[j]) - static_cast<double>(largest);  // in float it might overflow
   }
   // log_exact wants a normal number; the sum of a healthy row lies in [1, classes].
   if (!std::isfinite(sum_z) || !std::isfinite(sum)) {
@@ -48,12 +49,16 @@ double row_loss(const float* x, int64_t classes, int64_t label, double smoothing
   }
   const double log_sum = static_cast<double>(log_exact(static_cast<float>(sum)));
   for (int64_t j = 0; j < classes; ++j) p[j] = static_cast<float>(static_cast<double>(p[j]) / sum);
-  const double own = log_sum - static_cast<double>(x[label] - largest);
+  const double own = log_sum - (static_cast<double>(logits[label]) - static_cast<double>(largest));
   const double all = log_sum - sum_z / static_cast<double>(classes);  // mean over j of -log p_j
-  return (1.0 - smoothing) * own + smoothing * all;
+  const double share = static_cast<double>(smoothing);
+  return (1.0 - share) * own + share * all;
 }
 
-}  // namespace
+void softmax_row(const float* logits, int64_t classes, float* probabilities) {
+  const FloatModeScope mode;
+  cross_entropy_row(logits, classes, 0, 0.0f, probabilities);
+}
 
 std::vector<int64_t> Labels::copy() const {
   std::vector<int64_t> all;
@@ -79,8 +84,7 @@ SoftmaxCrossEntropy softmax_cross_entropy_forward(const Tensor& logits, const La
   double total = 0;
   for (int64_t i = 0; i < n; ++i) {
     const float* x = logits.row<float>(i);
-    total +=
-        row_loss(x, classes, labels[i], static_cast<double>(args.label_smoothing), out.probabilities.row<float>(i));
+    total += cross_entropy_row(x, classes, labels[i], args.label_smoothing, out.probabilities.row<float>(i));
     const int64_t rank = rank_of(x, classes, labels[i]);
     out.counts.top1 += rank < 1 && rank < classes;
     out.counts.top5 += rank < 5 && rank < classes;

@@ -44,13 +44,21 @@ struct SoftmaxCrossEntropy {
 /// row holds a NaN.
 int64_t rank_of(const float* logits, int64_t classes, int64_t label);
 
+/// -sum_j target_j * log p_j of one row, and its softmax p; NaN, all of it, unless every logit is finite.
+/// Per row: z = x - max x; S = sum of exp(z_j) in order of j, in double; log p_j = z_j - log S; the smoothed sum runs
+/// in double, in order. `label` in [0, classes), `probabilities` [classes]. Run it inside of a FloatModeScope.
+double cross_entropy_row(const float* logits, int64_t classes, int64_t label, float smoothing, float* probabilities);
+
+/// The softmax of one row alone, whichever the thread's float mode.
+void softmax_row(const float* logits, int64_t classes, float* probabilities);
+
 /// loss = mean over rows i of -sum_j target[i, j] * log p[i, j], p = softmax of the row.
-/// Per row: z = x - max x; S = sum of exp(z_j) in order of j, in double; log p_j = z_j - log S; the smoothed sum and
-/// the mean run in double, in order. A NaN or infinity in a row makes the loss NaN; the caller names the layer. Shapes:
-/// logits [n, classes], n labels in [0, classes).  Types: f32, dense. Exact?: own exp and log, one order: the same bits
-/// on every kernel level.  Threads: none (a batch of logits is small). Errors: ShapeError if n is 0 or the labels are
-/// not n, DataError for a label out of range, UsageError for a smoothing out of range, DTypeError if the logits are not
-/// f32. Cost: n classes exponentials.
+/// Rows by cross_entropy_row, their mean in double, in order. A NaN or infinity in a row makes the loss NaN; the caller
+/// names the layer.
+/// Shapes: logits [n, classes], n labels in [0, classes).  Types: f32, dense.
+/// Exact?: own exp and log, one order: the same bits on every kernel level.  Threads: none (a batch of logits is
+/// small). Errors: ShapeError if n is 0 or the labels are not n, DataError for a label out of range, UsageError for a
+/// smoothing out of range, DTypeError if the logits are not f32.  Cost: n classes exponentials.
 SoftmaxCrossEntropy softmax_cross_entropy_forward(const Tensor& logits, const Labels& labels,
                                                   const SoftmaxCrossEntropyArgs& args);
 

@@ -42,7 +42,9 @@ std::pair<double, uint64_t> parse_extra_seed(const std::string& text);
 struct StudyData {
   std::vector<std::string> class_names;
   int64_t train_images = 0, validation_images = 0;
-  std::string images{};  // RunData::digest; empty: not known, or not the same for every seed (--per-class)
+  /// RunData::digest, a blank, and validation_digest; the latter alone where seeds choose among the images
+  /// (--per-class); empty: not known.
+  std::string images{};
   bool operator==(const StudyData&) const = default;
 };
 

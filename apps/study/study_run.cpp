@@ -41,12 +41,15 @@ void make_folder(const fs::path& path) {
 StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
   if (path_exists(run_config_path(args_.out)))
     throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
+  const std::string& data = recipe.options.data;  // of the command line; a file's is known to describe_data
+  if (!data.empty()) require_outside_images(args_.out, data);
   const bool fresh = !path_exists(args_.out);
   if (!fresh && !args_.dry_run) lock();
   settle_recipe();
   settle_plan();
   read_kept();
   refuse_other_recipes();
+  const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
   if (args_.dry_run) return;
   if (fresh) {  // what is refused leaves no folder behind
     make_folder(args_.out);
@@ -55,7 +58,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
       throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
   }
   unpack_kept();
-  write_file_atomically(recipe_path(args_.out), recipe_.config_text(varied_options()));
+  write_file_atomically(recipe_path(args_.out), text);
   write_file_atomically(plan_path(args_.out), to_json(plan_));  // last: its presence makes the folder a study
 }
 
@@ -206,6 +209,7 @@ void StudyRun::refuse_other_recipes() {
 }
 
 StudyData StudyRun::describe_data() {
+  require_outside_images(args_.out, recipe_.options.data);
   const TrainingRun run({.options = recipe_.options, .config_text = {}, .out = {}, .weights = {}, .resume = false});
   const RunPlan p = run.plan();
   recipe_.options.network.classes = p.classes;
@@ -215,7 +219,7 @@ StudyData StudyRun::describe_data() {
   return {.class_names = run.training_set()->class_names(),
           .train_images = p.train_images,
           .validation_images = p.validation_images,
-          .images = recipe_.options.per_class > 0 ? "" : run.image_digest()};
+          .images = (recipe_.options.per_class > 0 ? "" : run.image_digest() + " ") + run.validation_digest()};
 }
 
 void StudyRun::set_point(const StudyPoint& point) {

@@ -64,10 +64,25 @@ RunData open_run_data(const TrainOptions& o) {
   if (const int classes = data.train->num_classes(); classes < 2)
     throw DataError("{}/train has {} class; training needs at least 2 class folders", o.data, classes);
   data.digest = digest_of(*data.train);
+  data.validation_digest = digest_of(*data.validation);
   data.sizes = sizes_of(*data.train, *data.validation);
   data.steps_per_epoch =
       Sampler({.size = data.train->size(), .batch_size = o.batch_size, .seed = o.seed}).batches_per_epoch();
   return data;
+}
+
+void require_outside_images(const std::string& out, const std::string& data) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;  // what cannot be resolved cannot be written either, and that has its own sentence
+  const fs::path place = fs::weakly_canonical(out, ignored);
+  for (const char* split : {"train", "val"}) {
+    const fs::path images = fs::weakly_canonical(fs::path(data) / split, ignored);
+    const fs::path inside = place.lexically_relative(images);
+    if (!images.empty() && !inside.empty() && *inside.begin() != "..")
+      throw UsageError(
+          "--out {} lies among the images of {}/{}, where it would be taken for a class; choose another folder", out,
+          data, split);
+  }
 }
 
 }  // namespace nibble::apps

@@ -15,6 +15,7 @@ struct RunData {
   /// SHA-256 in hex over folder and file name of each training image and its label: the same images in another place
   /// are the same images.
   std::string digest;
+  std::string validation_digest;  // the same of the validation images
   /// SHA-256 in hex over the file sizes of up to 4,096 images of each split, evenly spread: other copies of the same
   /// names differ in it (a look at each of ImageNet's files would take minutes on a network disk).
   std::string sizes;
@@ -28,5 +29,9 @@ struct RunData {
 /// than two classes; UsageError for fewer classes than asked for or less than one batch; UnsupportedError for a decoder
 /// that this build lacks.
 RunData open_run_data(const TrainOptions& options);
+
+/// UsageError where what a command makes at `out` would lie in a split of the images at `data`, and be a class there
+/// the next time.
+void require_outside_images(const std::string& out, const std::string& data);
 
 }  // namespace nibble::apps

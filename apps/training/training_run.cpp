@@ -21,6 +21,7 @@ constexpr int64_t kWorthProbing = 40;  // steps to come; the probe takes up to s
 }  // namespace
 
 TrainingRun::TrainingRun(const RunArgs& args) : args_(args), data_(open_run_data(args.options)) {
+  if (!args.resume && !args.out.empty()) require_outside_images(args.out, args.options.data);
   args_.options.network.classes = data_.train->num_classes();
   plan_ = plan_run(args_.options, data_);
   note_ = note_of(data_, args_.config_text);

@@ -40,7 +40,8 @@ struct RunSummary {
 /// before it.
 class TrainingRun {
  public:
-  /// Opens the images and plans; makes nothing. Errors: those of open_run_data and plan_run.
+  /// Opens the images and plans; makes nothing. Errors: those of open_run_data,
+  /// require_outside_images and plan_run.
   explicit TrainingRun(const RunArgs& args);
   const RunPlan& plan() const { return plan_; }
   /// The plan as text: shown before the first step, and the result of --dry-run.
@@ -54,6 +55,7 @@ class TrainingRun {
   const DatasetPtr& training_set() const { return data_.train; }
   /// RunData::digest.
   const std::string& image_digest() const { return data_.digest; }
+  const std::string& validation_digest() const { return data_.validation_digest; }
 
  private:
   void start();

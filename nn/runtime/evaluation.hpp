@@ -35,7 +35,4 @@ class Evaluation {
   EvaluationResult sums_;
 };
 
-/// Softmax probabilities of one row of logits, by the project's own exp.
-void softmax_row(const float* logits, int64_t classes, float* probabilities);
-
 }  // namespace nibble

@@ -260,6 +260,11 @@ TEST_CASE("command line: whole numbers are decimal, whatever zeros they begin wi
   CHECK(value_of("000") == 0);
   CHECK(value_of("0") == 0);
   CHECK(value_of("0x10") == 16);
+  CHECK(value_of("+007") == 7);
+  for (const char* none : {" 010", "00x10", "0-1", "-", "0 1"}) {
+    CAPTURE(none);
+    CHECK_THROWS_AS(value_of(none), UsageError);
+  }
   CLI::App app;
   std::vector<uint64_t> seeds;
   add_option(app, "--seeds", seeds, "").delimiter(',');

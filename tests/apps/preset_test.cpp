@@ -165,6 +165,11 @@ TEST_CASE("preset: its summary names its options that are in use with their valu
   CHECK(options.size() == 24);
   for (const char* name : {"keep", "per-class", "batch-size", "epochs"}) CHECK_FALSE(options.contains(name));
 
+  TrainArguments longer;  // the file's steps give way to the line's epochs, as if they were not there
+  parse_preset(longer, "--preset paper --epochs 3", "steps = 500\n");
+  CHECK(longer.preset_json().at("overridden") == std::vector<std::string>{"epochs"});
+  CHECK(longer.preset_json().at("options").at("steps") == 0);
+
   TrainArguments none;
   parse_preset(none, "--keep 7");
   CHECK(none.preset_summary().empty());

@@ -102,6 +102,8 @@ TEST_CASE("missing and empty folders are data errors that name the folder") {
   CHECK(error_of(open).find("class folder " + train + "/dog holds no .jpg") == 0);
   CHECK(error_of(open).find("add images or remove the folder") != std::string::npos);
   CHECK_THROWS_AS(open(), DataError);
+  fs::create_symlink("/gone", dir / "train" / "dog" / "notes.txt");  // no image's name, so no matter where it leads
+  CHECK(error_of(open).find("class folder " + train + "/dog holds no .jpg") == 0);
   put(dir / "train" / "dog" / "images" / "1.jpg", jpeg());  // as Tiny ImageNet comes
   CHECK(error_of(open).find("its folder images is not looked into: move its images up") != std::string::npos);
 }

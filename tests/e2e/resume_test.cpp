@@ -197,6 +197,24 @@ TEST_CASE("a model whose logits are not finite ends its run with exit code 6 and
   CHECK((one.code == 6 ? one.out.empty() : one.code == 0 && !has(one.out, "null")));
 }
 
+TEST_CASE("a run or a study among its own images would be one of their classes, and is refused") {
+  if (no_program()) return;
+  const TemporaryFolder folder("among");
+  const std::string data = synthetic_data(folder);
+  std::filesystem::create_directory_symlink(data, folder / "link");
+  for (const std::string& out : {data + "/train/run", (folder / "link") + "/val/striped_disk/run", data + "/train"}) {
+    for (const std::string& command : {std::string("train") + kThreeSteps, std::string("study run --quiet")}) {
+      const Result r = run_program(command + " --data " + data + " --out " + out);
+      CAPTURE(command);
+      CAPTURE(r.err);
+      CHECK(r.code == 2);
+      CHECK(has(r.err, "lies among the images of"));
+    }
+    CHECK(std::filesystem::exists(out) == (out == data + "/train"));
+    CHECK_FALSE(std::filesystem::exists(out + "/.lock"));
+  }
+}
+
 TEST_CASE("a class folder whose name models could not keep is refused before training") {
   if (no_program()) return;
   const TemporaryFolder folder("bytes");

@@ -13,6 +13,7 @@
 
 #include "engine/error.hpp"
 #include "engine/rng.hpp"
+#include "ops/softmax_cross_entropy.hpp"
 #include "tests/host_float_mode.hpp"
 
 namespace nibble {

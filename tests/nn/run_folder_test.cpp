@@ -118,6 +118,17 @@ TEST_CASE("run folder: a file that a run would replace is kept, and no run is ma
   }
 }
 
+TEST_CASE("run folder: a file in its place is named as the user named it, and kept") {
+  testing::TempDir dir;
+  write_file_atomically(dir / "run", "of somebody");
+  CHECK_THROWS_WITH_AS(RunFolder::create(dir / "run"),
+                       ("cannot make the directory '" + (dir / "run").string() +
+                        "': a file of that name is in the way; choose another name")
+                           .c_str(),
+                       DiskError);
+  CHECK(read_text_file(dir / "run", 100) == "of somebody");
+}
+
 TEST_CASE("run folder: what create makes is durable, what was there already is not synced") {
   testing::TempDir dir;
   const fs::path root = fs::canonical(dir.path());

@@ -230,6 +230,11 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(fresh + "--calibrate-at 2", 2, "--calibrate-at gives step 2 of 2: no step would train");
   check_refused(fresh + "--calibrate-at 9", 2, "no step would train");
   check_refused(fresh + "--train-eval-images -1", 2, "--train-eval-images is -1");
+  const std::string bytes = folder / "caf\xe9";  // no text file could hold it
+  fs::rename(data, bytes);
+  for (const std::string only : {"", " --dry-run"})
+    check_refused("study run --quiet --data '" + bytes + "' --out " + study + kRecipe + only, 2, "UTF-8");
+  fs::rename(bytes, data);
   check_refused("study run --quiet --out " + study, 2, "--data is missing");
   check_refused("study run", 2, "--out");
   check_refused("study rnu", 2, "unknown command 'rnu' (did you mean run?); see nibble study --help");
@@ -255,10 +260,12 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   const std::string other = folder / "other";
   REQUIRE(run_program("synth --out " + other + " --train 3 --val 1 --size 32").code == 0);
   check_refused(again + " --data " + other, 3, "30 training");
-  const std::string image = data + "/train/plain_disk/00000.jpg";
-  fs::rename(image, data + "/train/plain_disk/another.jpg");  // as many images of the same classes
-  check_refused(again, 3, "with images or classes of other names");
-  fs::rename(data + "/train/plain_disk/another.jpg", image);
+  for (const char* split : {"/train", "/val"}) {  // as many images of the same classes
+    const std::string folder_of_class = data + split + "/plain_disk/";
+    fs::rename(folder_of_class + "00000.jpg", folder_of_class + "another.jpg");
+    check_refused(again, 3, "with images or classes of other names");
+    fs::rename(folder_of_class + "another.jpg", folder_of_class + "00000.jpg");
+  }
   CHECK(read_text(study + "/plan.json") == plan);
   CHECK(read_text(study + "/recipe.toml") == recipe);
   check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");

@@ -92,7 +92,8 @@ struct Convert {
   static NIBBLE_INLINE __m512 load_bf16(const bf16* p) {
     return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static constexpr bool kLoadsPairs = true;
+  /// CPUs without bf16 instructions include those before Ice Lake, where a shuffle of words takes two steps.
+  static constexpr bool kLoadsPairs = kRoundsPairs;
   /// Two vectors from one line: a shuffle for each, where load_bf16 takes a shuffle and a shift.
   static NIBBLE_INLINE void load_pair(const bf16* p, auto& v, auto& w) {
     constexpr __mmask32 kUpper = 0xaaaaaaaa;  // of each word
