@@ -5,6 +5,7 @@
 
 #include "engine/parallel.hpp"
 #include "nn/passes.hpp"
+#include "ops/pool_activate.hpp"
 
 namespace nibble {
 
@@ -47,8 +48,7 @@ class UsageCounter {
     if (spec.average_pool || !spec.relu) return;
     const std::vector<int> readers = quantizers_of(net, value);
     if (readers.empty()) return;
-    const bool pooled = std::any_of(net.units.begin(), net.units.end(),
-                                    [&](const UnitSpec& r) { return r.input == value && r.average_pool; });
+    const bool pooled = read_by_average_pool(net, value);
     if (rounded_before_codes(net, value)) {
       for (int q : readers) pooled ? averages(q, output) : plain(q, output);
     } else {
@@ -75,9 +75,7 @@ class UsageCounter {
       for (int64_t i = 0; i < c; ++i) count(q, static_cast<int>(i), to_float(z.row<bf16>(r)[i]));
   }
 
-  void averages(int q, const Tensor& z) {
-    plain(q, average_pool_activate(nullptr, Variable(z), nullptr, false, nullptr).z.value());
-  }
+  void averages(int q, const Tensor& z) { plain(q, average_pool_activate(nullptr, Variable(z)).z.value()); }
 
   void count(int q, int channel, float v) {
     const ActivationQuantizer& a = model_.quantizers[static_cast<size_t>(q)];
@@ -106,7 +104,7 @@ class UsageCounter {
 std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images) {
   if (!model.calibrated()) return {};
   const StepWeights weights = prepare_weights(model, Passes::kForward);
-  const int64_t n = images.dim(0), parts = (n + kImagesAtOnce - 1) / kImagesAtOnce;
+  const int64_t n = images.dim(0), parts = ceil_div(n, kImagesAtOnce);
   std::vector<std::vector<QuantizerUsage>> counts(static_cast<size_t>(parts));
   parallel_for(parts, [&](int64_t p) {
     const Tensor some = slice(images, p * kImagesAtOnce, std::min(kImagesAtOnce, n - p * kImagesAtOnce));

@@ -2,8 +2,10 @@
 #include <algorithm>
 
 #include "engine/parallel.hpp"
+#include "nn/first_layer_input.hpp"
 #include "nn/passes.hpp"
 #include "ops/activation_codes.hpp"
+#include "ops/pool_activate.hpp"
 
 namespace nibble {
 
@@ -40,20 +42,17 @@ class ModulePass {
 
  private:
   bool fake() const { return net_.options.mode == QuantMode::kFake; }
-  bool quantized(int q) const { return q >= 0 && model_.calibrated(); }
-  const ActivationQuantizer& quantizer(int q) const { return model_.quantizers[static_cast<size_t>(q)]; }
 
   Tensor input_of(const UnitSpec& unit) const {
-    return quantized(unit.quantizer) ? codes_[static_cast<size_t>(unit.quantizer)]
-                                     : plain_[static_cast<size_t>(unit.input)];
+    return model_.input_quantizer(unit) != nullptr ? codes_[static_cast<size_t>(unit.quantizer)]
+                                                   : plain_[static_cast<size_t>(unit.input)];
   }
 
   void pool(const UnitSpec& unit) {
-    const ActivationQuantizer* q = quantized(unit.quantizer) ? &quantizer(unit.quantizer) : nullptr;
-    const Activated out =
-        average_pool_activate(nullptr, Variable(plain_[static_cast<size_t>(unit.input)]), q, fake(), nullptr);
+    const PoolActivateArgs args{.quantizer = model_.input_quantizer(unit), .dequantize = fake()};
+    const Activated out = average_pool_activate(nullptr, Variable(plain_[static_cast<size_t>(unit.input)]), args);
     plain_[static_cast<size_t>(unit.input)] = out.z.value();
-    if (q != nullptr) codes_[static_cast<size_t>(unit.quantizer)] = out.codes.value();
+    if (args.quantizer != nullptr) codes_[static_cast<size_t>(unit.quantizer)] = out.codes.value();
   }
 
   /// The unit's output: bf16, or the codes of its single consumer.
@@ -63,27 +62,22 @@ class ModulePass {
     const std::vector<int> readers = quantizers_of(net_, value);
     Tensor& plain = plain_[static_cast<size_t>(value)];
     if (!unit.relu) return plain = affine_bf16(acc, f);
-    const bool direct_codes = !rounded_before_codes(net_, value) && !readers.empty() && quantized(readers.front());
-    if (direct_codes) {
+    if (!rounded_before_codes(net_, value) && !readers.empty() && model_.calibrated()) {
       const int q = readers.front();
-      Tensor codes = affine_codes(acc, f, quantizer(q));
-      if (fake()) codes = dequantize_tensor(codes, quantizer(q));
+      const ActivationQuantizer& quantizer = *model_.quantizer(q);
+      Tensor codes = affine_codes(acc, f, quantizer);
+      if (fake()) codes = dequantize_tensor(codes, quantizer);
       return codes_[static_cast<size_t>(q)] = codes;
     }
     const Tensor shortcut = unit.shortcut == kNoValue ? Tensor() : plain_[static_cast<size_t>(unit.shortcut)];
     plain = affine_relu(acc, f, shortcut);
-    if (unit.max_pool)
-      plain = max_pool_activate(nullptr, Variable(plain), stem_pool_pad(net_.options, unit.shape.oh()), 1, nullptr,
-                                false, nullptr)
-                  .z.value();
+    if (unit.max_pool) plain = max_pool_activate(nullptr, Variable(plain), *unit.max_pool).z.value();
     // fc quantizes what it has averaged (see pool()).
-    const bool averaged = std::any_of(net_.units.begin(), net_.units.end(), [&](const UnitSpec& reader) {
-      return reader.input == value && reader.average_pool;
-    });
+    if (!model_.calibrated() || read_by_average_pool(net_, value)) return plain;
     for (const int q : readers) {
-      if (averaged || !quantized(q)) continue;
-      Tensor codes = quantize_tensor(plain, quantizer(q));
-      if (fake()) codes = dequantize_tensor(codes, quantizer(q));
+      const ActivationQuantizer& quantizer = *model_.quantizer(q);
+      Tensor codes = quantize_tensor(plain, quantizer);
+      if (fake()) codes = dequantize_tensor(codes, quantizer);
       codes_[static_cast<size_t>(q)] = codes;
     }
     return plain;

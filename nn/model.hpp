@@ -34,16 +34,10 @@ struct QuantizerUsage {
   int64_t total = 0;
 };
 
-struct Model {
-  Network network;
-  std::vector<UnitParameters> units;            // as network.units
-  std::vector<Calibration> calibration;         // as network.quantizers
-  std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty until calibrated
-
-  std::vector<QuantizerUsage> usage;  // as network.quantizers; empty until evaluated
-
-  /// Activations are quantized from here on (always false for bf16 networks).
-  bool calibrated() const { return !quantizers.empty(); }
+struct Model : QuantizedNetwork {
+  std::vector<UnitParameters> units;     // as network.units
+  std::vector<Calibration> calibration;  // as network.quantizers
+  std::vector<QuantizerUsage> usage;     // as network.quantizers; empty until evaluated
 };
 
 struct InitOptions {

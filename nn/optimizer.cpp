@@ -19,7 +19,7 @@ struct ParameterSlot {
 /// Of t, to which `plus` is added first, if it is defined.
 double square_sum(const Tensor& t, const Tensor& plus = {}) {
   constexpr int64_t kBlock = 1 << 14;
-  const int64_t n = t.size(), blocks = (n + kBlock - 1) / kBlock;
+  const int64_t n = t.size(), blocks = ceil_div(n, kBlock);
   std::vector<double> partial(static_cast<size_t>(blocks));
   float* const p = t.data<float>();
   parallel_for(blocks, [&](int64_t b) {
@@ -109,7 +109,7 @@ double optimizer_step(Model& model, const Gradients& gradients, const Gradients&
     const float full_decay = s.kernel ? options.weight_decay : 0.0f, trust = trust_in(s, full_decay, clip, options);
     const float decay = full_decay * trust, scale = clip * trust;
     const int64_t n = s.parameter.size();
-    parallel_for((n + kBlock - 1) / kBlock, [&](int64_t b) {
+    parallel_for(ceil_div(n, kBlock), [&](int64_t b) {
       const int64_t first = b * kBlock, count = std::min(kBlock, n - first);
       float* g = s.gradient.data<float>() + first;
       if (scale != 1.0f)

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "engine/profiler.hpp"
+#include "nn/first_layer_input.hpp"
 #include "ops/activation_codes.hpp"
+#include "ops/pool_activate.hpp"
 
 namespace nibble {
 
@@ -14,12 +16,6 @@ namespace {
 
 bool is_fake(const Model& model) {
   return model.network.options.mode == QuantMode::kFake;
-}
-
-/// The quantizer a unit's input codes carry, if activations are quantized by now.
-const ActivationQuantizer* input_quantizer(const Model& model, const UnitSpec& unit) {
-  if (unit.quantizer < 0 || !model.calibrated()) return nullptr;
-  return &model.quantizers[static_cast<size_t>(unit.quantizer)];
 }
 
 /// The values a pass carries between units: bf16 and, per quantizer, codes.
@@ -34,31 +30,14 @@ int64_t readers_of(const Network& net, int value) {
          std::count_if(net.units.begin(), net.units.end(), [&](const UnitSpec& u) { return u.shortcut == value; });
 }
 
-/// The last unit that reads value v as bf16 forward, as a shortcut, by a pool, or because it is not quantized (yet);
-/// its producer when none does.
-size_t last_plain_reader(const Model& model, int value) {
-  const std::vector<UnitSpec>& units = model.network.units;
-  for (size_t u = units.size(); u-- > static_cast<size_t>(value);) {
-    const bool as_input = units[u].input == value && (units[u].average_pool || !input_quantizer(model, units[u]));
-    if (as_input || units[u].shortcut == value) return u;
-  }
-  return static_cast<size_t>(value) - 1;
-}
-
 /// True if no unit needs value v itself in its backward step: it is read as codes, as a shortcut and by pools only.
 bool forward_only(const Model& model, int value) {
   for (const UnitSpec& u : model.network.units)
-    if (u.input == value && !u.average_pool && input_quantizer(model, u) == nullptr) return false;
+    if (u.input == value && !u.average_pool && model.input_quantizer(u) == nullptr) return false;
   const std::vector<int> quantizers = quantizers_of(model.network, value);  // share() quantizes z again in backward
   return quantizers.size() <= 1 && std::none_of(quantizers.begin(), quantizers.end(), [&](int q) {
            return model.network.quantizers[static_cast<size_t>(q)].is_signed;
          });
-}
-
-const UnitSpec* average_pool_reader(const Network& net, int value) {
-  for (const UnitSpec& u : net.units)
-    if (u.input == value && u.average_pool) return &u;
-  return nullptr;
 }
 
 int64_t code_channels(const Model& model, int quantizer) {
@@ -133,7 +112,7 @@ class TrainingPass {
   }
 
   Variable input_of(const UnitSpec& unit) const {
-    if (unit.quantizer >= 0 && model_.calibrated()) return flow_.codes[static_cast<size_t>(unit.quantizer)];
+    if (model_.input_quantizer(unit) != nullptr) return flow_.codes[static_cast<size_t>(unit.quantizer)];
     return flow_.plain[static_cast<size_t>(unit.input)];
   }
 
@@ -157,7 +136,7 @@ class TrainingPass {
   /// adds to that gradient.
   std::shared_ptr<GradientStage> first_backward(const UnitSpec& unit) {
     const Reader reader = std::exchange(backward_[static_cast<size_t>(unit.input)], {});
-    const bool reads_codes = unit.quantizer >= 0 && model_.calibrated();
+    const bool reads_codes = model_.input_quantizer(unit) != nullptr;
     return reads_codes == reader.of_codes ? reader.backward : nullptr;
   }
 
@@ -166,7 +145,7 @@ class TrainingPass {
   /// an image at 224 px).
   void drop_input(size_t u) {
     const UnitSpec& unit = net_.units[u];
-    if (unit.input == kImageValue || input_quantizer(model_, unit) != nullptr) return;
+    if (unit.input == kImageValue || model_.input_quantizer(unit) != nullptr) return;
     const size_t producer = static_cast<size_t>(unit.input) - 1;
     const UnitSpec& from = net_.units[producer];
     if (from.shortcut != kNoValue || from.max_pool || readers_of(net_, unit.input) != 1) return;
@@ -196,10 +175,10 @@ class TrainingPass {
     const UnitSpec& unit = net_.units[u];
     const int value = static_cast<int>(u) + 1;
     const std::vector<int> quantizers = quantizers_of(net_, value);
-    const bool pooled = unit.max_pool || average_pool_reader(net_, value) != nullptr;
+    const bool pooled = unit.max_pool || read_by_average_pool(net_, value);
     NormActivateArgs args;
     args.main = branches_[u];
-    const size_t last_reader = last_plain_reader(model_, value);
+    const size_t last_reader = model_.last_plain_reader(value);
     args.store_z = pooled || rounded_before_codes(net_, value) || last_reader > u;
     args.dequantize = is_fake(model_);
     if (unit.shortcut != kNoValue) {
@@ -214,7 +193,7 @@ class TrainingPass {
     const bool apart = !pooled && !quantizers.empty() && model_.calibrated() &&
                        model_.quantizers[static_cast<size_t>(quantizers.front())].is_signed;
     if (!pooled && !quantizers.empty()) {
-      if (model_.calibrated() && !apart) args.quantizer = &model_.quantizers[static_cast<size_t>(quantizers.front())];
+      if (!apart) args.quantizer = model_.quantizer(quantizers.front());
       args.channel_max = maxima(quantizers.front());
     }
     // The pool in front of the others is the only reader of the stem's output.
@@ -250,24 +229,22 @@ class TrainingPass {
   }
 
   Activated max_pool(size_t u, const Activated& in, const std::vector<int>& quantizers) {
-    const ActivationQuantizer* q = nullptr;
-    float* m = nullptr;
+    PoolActivateArgs args{.dequantize = is_fake(model_)};
     if (!quantizers.empty()) {
-      if (model_.calibrated()) q = &model_.quantizers[static_cast<size_t>(quantizers.front())];
-      m = maxima(quantizers.front());
+      args.quantizer = model_.quantizer(quantizers.front());
+      args.channel_max = maxima(quantizers.front());
     }
-    const int64_t before = stem_pool_pad(net_.options, net_.units[u].shape.oh());
-    return max_pool_activate(&tape_, in.z, before, 1, q, is_fake(model_), m, in.backward);
+    return max_pool_activate(&tape_, in.z, *net_.units[u].max_pool, args, in.backward);
   }
 
   Variable linear(size_t u) {
     const UnitSpec& unit = net_.units[u];
-    const ActivationQuantizer* q = input_quantizer(model_, unit);
-    float* m = unit.quantizer >= 0 ? maxima(unit.quantizer) : nullptr;
-    const Activated pooled =
-        average_pool_activate(&tape_, flow_.plain[static_cast<size_t>(unit.input)], q, is_fake(model_), m);
-    return packed_linear(&tape_, q != nullptr ? pooled.codes : pooled.z, weights_.layers[u], model_.units[u].bias,
-                         gradients_.units[u].weights, gradients_.units[u].bias);
+    const PoolActivateArgs args{.quantizer = model_.input_quantizer(unit),
+                                .dequantize = is_fake(model_),
+                                .channel_max = unit.quantizer >= 0 ? maxima(unit.quantizer) : nullptr};
+    const Activated pooled = average_pool_activate(&tape_, flow_.plain[static_cast<size_t>(unit.input)], args);
+    return packed_linear(&tape_, args.quantizer != nullptr ? pooled.codes : pooled.z, weights_.layers[u],
+                         model_.units[u].bias, gradients_.units[u].weights, gradients_.units[u].bias);
   }
 
   Tape& tape_;
@@ -305,7 +282,7 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     args.weights = model.units[u].weights;
     args.weight_bits = unit.precision.weight_bits;
     args.bf16_weights = model.network.options.bf16_weights;
-    args.quantizer = is_fake(model) ? nullptr : input_quantizer(model, unit);
+    args.quantizer = is_fake(model) ? nullptr : model.input_quantizer(unit);
     args.dequantize = is_fake(model);
     args.passes = passes;
     args.first_layer = u == 0;
@@ -355,52 +332,6 @@ void Gradients::add(const Gradients& other) const {
     sum(mine.beta, theirs.beta);
     sum(mine.bias, theirs.bias);
   });
-}
-
-Tensor first_layer_input(const Model& model, const Tensor& images) {
-  Zone zone("image codes");
-  const UnitSpec& unit = model.network.units.front();
-  const ConvShape& s = unit.shape;
-  if (images.shape().rank() != 4 || images.dim(1) != s.h || images.dim(2) != s.w || images.dim(3) != 3)
-    throw ShapeError("[first_layer_input] the network reads {}x{} RGB images, got {}", s.h, s.w, images.shape().str());
-  const bool codes = unit.quantizer >= 0 && model.calibrated() && !is_fake(model);
-  std::vector<uint8_t> code_table;
-  std::vector<bf16> value_table(3 * 256);
-  if (unit.quantizer >= 0 && model.calibrated())
-    code_table = image_code_table(model.quantizers[static_cast<size_t>(unit.quantizer)]);
-  for (int c = 0; c < 3; ++c) {
-    for (int b = 0; b < 256; ++b) {
-      const size_t i = static_cast<size_t>(c * 256 + b);
-      float v = normalised(b, c);
-      if (!code_table.empty())
-        v = static_cast<float>(code_table[i] - kSignedOffset) /
-            model.quantizers[static_cast<size_t>(unit.quantizer)].scale[static_cast<size_t>(c)];
-      value_table[i] = to_bf16(v);
-    }
-  }
-  const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
-  const Tensor out(codes ? DType::u8 : DType::bf16, {images.dim(0), ph, pw, 3});
-  zone.count([&] { return ZoneWork{.bytes = stored_bytes(images) + stored_bytes(out)}; });
-  const auto fill = [&](auto* to, const auto& table, auto pad) {
-    parallel_for(images.dim(0) * ph, [&](int64_t row) {
-      const int64_t image = row / ph, y = row % ph - s.pad_before;
-      auto* line = to + row * pw * 3;
-      std::fill_n(line, pw * 3, pad);
-      if (y < 0 || y >= s.h) return;
-      const uint8_t* from = images.data<uint8_t>() + (image * s.h + y) * s.w * 3;
-      line += s.pad_before * 3;
-      for (int64_t x = 0; x < s.w * 3; x += 3) {
-        line[x] = table[from[x]];
-        line[x + 1] = table[256 + static_cast<size_t>(from[x + 1])];
-        line[x + 2] = table[512 + static_cast<size_t>(from[x + 2])];
-      }
-    });
-  };
-  if (codes)
-    fill(out.data<uint8_t>(), code_table, kSignedOffset);
-  else
-    fill(out.data<bf16>(), value_table, bf16{});
-  return out;
 }
 
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,

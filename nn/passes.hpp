@@ -35,10 +35,6 @@ struct ShardStatistics {
   std::vector<std::vector<float>> channel_max;  // per quantizer; empty once calibrated
 };
 
-/// Turns uint8 NHWC images [n, h, w, 3] into the first layer's input: codes (or bf16) with the padding written around.
-/// ShapeError for images of another size.
-Tensor first_layer_input(const Model& model, const Tensor& images);
-
 /// Logits f32 [n, classes] on the tape; saves what backward needs, which overwrites every tensor of `gradients`.
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
                           const Gradients& gradients, ShardStatistics& statistics);

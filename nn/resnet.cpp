@@ -55,6 +55,9 @@ class Builder {
     return usual;
   }
 
+  /// Whether a 3x3 window of stride 2 goes by XLA's SAME on such a map: nothing before, one after.
+  bool xla_same_on(int64_t size) const { return net_.options.same_padding && size % 2 == 0; }
+
   /// Appends a convolution on the map of `size_` pixels; returns its value.
   int conv(const std::string& name, const std::string& norm, int64_t ic, int64_t oc, int64_t kernel, int64_t stride,
            int input) {
@@ -63,8 +66,8 @@ class Builder {
     u.norm_name = norm;
     u.shape = {.n = 1, .h = size_, .w = size_, .ic = ic, .oc = oc, .kh = kernel, .kw = kernel, .stride = stride};
     u.shape.pad_before = u.shape.pad_after = (kernel - 1) / 2;
-    // XLA's SAME on an even map: nothing before, one after. The published stem pads 3 on both sides explicitly.
-    if (net_.options.same_padding && kernel == 3 && stride == 2 && size_ % 2 == 0) u.shape.pad_before = 0;
+    // The published stem pads 3 on both sides explicitly.
+    if (kernel == 3 && stride == 2 && xla_same_on(size_)) u.shape.pad_before = 0;
     u.input = input;
     u.relu = true;
     u.precision = precision_for(name, net_.units.empty() ? precision_.ends : precision_.body);
@@ -77,10 +80,10 @@ class Builder {
     size_ = net_.options.image_size;
     value_ = conv("conv1", "bn1", 3, kStemFilters, 7, 2, kImageValue);
     UnitSpec& u = net_.units.back();
-    u.max_pool = u.last_in_block = true;
-    size_ = u.shape.oh();
-    size_ = (size_ + stem_pool_pad(net_.options, size_) + 1 - 3) / 2 + 1;
-    net_.stem_pool_size = size_;
+    u.last_in_block = true;
+    u.max_pool = PoolShape{};
+    if (xla_same_on(u.shape.oh())) u.max_pool->pad_before = 0;
+    size_ = u.output_side();
     channels_ = kStemFilters;
   }
 

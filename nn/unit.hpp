@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/conv_shape.hpp"
+#include "ops/pool_shape.hpp"
 #include "ops/quantization.hpp"
 
 namespace nibble {
@@ -51,14 +52,16 @@ struct UnitSpec {
   int input = kImageValue;
   int shortcut = kNoValue;  // value added before ReLU
   bool relu = false;
-  bool max_pool = false;       // 3x3, stride 2 behind the stem
-  bool average_pool = false;   // the input is averaged over its pixels first (fc)
+  std::optional<PoolShape> max_pool;  // of the output, behind ReLU (the stem)
+  bool average_pool = false;          // the input is averaged over its pixels first (fc)
   bool last_in_block = false;  // output is rounded to bf16 before codes are made of it: it feeds a shortcut or the pool
   Precision precision;
   int quantizer = -1;  // index into Network::quantizers of its input; -1: bf16 input
 
   int64_t weight_count() const { return shape.oc * shape.k(); }
   int64_t macs() const { return shape.macs(); }
+  /// Side of the map that the unit hands on: behind its pool, if it has one.
+  int64_t output_side() const { return max_pool ? max_pool->out(shape.oh()) : shape.oh(); }
 };
 
 /// A named layer's precision, overriding the network's (config file: [layers."layer3.0.conv2"] precision = "w8a8").
@@ -90,7 +93,6 @@ struct Network {
   NetworkOptions options;
   std::vector<UnitSpec> units;            // in execution order
   std::vector<QuantizerSpec> quantizers;  // in order of first use
-  int64_t stem_pool_size = 0;             // side of the map behind the max pool
 
   int unit_index(const std::string& name) const;  // -1 when absent
 };
@@ -121,10 +123,27 @@ std::vector<int> quantizers_of(const Network& network, int value);
 /// with several quantizers); otherwise the single consumer's code is made from the fp32 value (METHOD.md section 8).
 bool rounded_before_codes(const Network& network, int value);
 
-/// Padding before the stem's max pool (3x3, stride 2; 1 after) on a map of `size` pixels a side: 1, or 0 with
-/// same_padding on an even map.
-inline int64_t stem_pool_pad(const NetworkOptions& options, int64_t size) {
-  return options.same_padding && size % 2 == 0 ? 0 : 1;
-}
+/// True if a unit averages the value over its pixels before anything is done with it (fc).
+bool read_by_average_pool(const Network& network, int value);
+
+/// A network with the quantizers of its activations: what a model in training and a served one share.
+struct QuantizedNetwork {
+  Network network;
+  std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty: activations are bf16 (yet, or for good)
+
+  /// Activations are quantized from here on (always false for bf16 networks).
+  bool calibrated() const { return !quantizers.empty(); }
+
+  /// The quantizer with that index; none for -1 and before calibration.
+  const ActivationQuantizer* quantizer(int index) const {
+    return index >= 0 && calibrated() ? &quantizers[static_cast<size_t>(index)] : nullptr;
+  }
+  /// The quantizer whose codes the unit reads; none if it reads bf16.
+  const ActivationQuantizer* input_quantizer(const UnitSpec& unit) const { return quantizer(unit.quantizer); }
+
+  /// The last unit that reads the value as bf16 forward: as a shortcut, by a pool, or because its input is not
+  /// quantized (yet). Index of its producer when none does.
+  size_t last_plain_reader(int value) const;
+};
 
 }  // namespace nibble

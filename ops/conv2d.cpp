@@ -106,7 +106,7 @@ Tensor conv2d_backward_w(const Tensor& d_y, const Tensor& x, const Shape& w, con
   Scratch shared;
   const SourceRows<float> rows_from = source(shared, {0, s.n * s.h});
   // Left operand of one tap: column = output pixel, row = input channel, so the product is d_w transposed.
-  const int64_t block = round_up(kBlockRows, gemm.mr), blocks = (s.ic + block - 1) / block;
+  const int64_t block = round_up(kBlockRows, gemm.mr), blocks = ceil_div(s.ic, block);
   parallel_for(s.taps() * blocks, [&](int64_t job) {
     const int64_t tap = job / blocks, c0 = job % blocks * block, channels = std::min(block, s.ic - c0);
     Gather one = g;

@@ -13,8 +13,10 @@ struct ConvShape {
   int64_t stride = 1;
   int64_t pad_before = 0, pad_after = 0;  // the same in both directions
 
-  int64_t oh() const { return (h + pad_before + pad_after - kh) / stride + 1; }
-  int64_t ow() const { return (w + pad_before + pad_after - kw) / stride + 1; }
+  int64_t padded_h() const { return h + pad_before + pad_after; }
+  int64_t padded_w() const { return w + pad_before + pad_after; }
+  int64_t oh() const { return (padded_h() - kh) / stride + 1; }
+  int64_t ow() const { return (padded_w() - kw) / stride + 1; }
   int64_t taps() const { return kh * kw; }
   int64_t k() const { return kh * kw * ic; }
   int64_t out_pixels() const { return n * oh() * ow(); }
@@ -26,7 +28,7 @@ struct ConvShape {
         pad_after < 0)
       throw ShapeError("[conv] sizes must be positive: image {}x{}x{}, kernel {}x{}, {} outputs, stride {}", h, w, ic,
                        kh, kw, oc, stride);
-    if (h + pad_before + pad_after < kh || w + pad_before + pad_after < kw)
+    if (padded_h() < kh || padded_w() < kw)
       throw ShapeError("[conv] the {}x{} kernel does not fit the padded {}x{} image", kh, kw, h, w);
   }
 };

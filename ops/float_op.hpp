@@ -13,7 +13,7 @@ inline constexpr int64_t kElementsPerTask = int64_t{1} << 16;
 
 /// Calls body(begin, end) for fixed blocks that cover [0, n); the cut depends on n and `block` alone.
 inline void parallel_blocks(int64_t n, int64_t block, FunctionRef<void(int64_t, int64_t)> body) {
-  parallel_for((n + block - 1) / block, [&](int64_t b) { body(b * block, std::min(n, (b + 1) * block)); });
+  parallel_for(ceil_div(n, block), [&](int64_t b) { body(b * block, std::min(n, (b + 1) * block)); });
 }
 
 /// Throws unless `t` is a dense f32 tensor of the rank (0: any rank).

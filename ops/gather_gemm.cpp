@@ -10,8 +10,7 @@ Gather forward_gather(const ConvShape& s) {
 }
 
 Gather row_folded_gather(const ConvShape& s) {
-  const int64_t pads = s.pad_before + s.pad_after;
-  Gather g{.n = s.n, .gh = s.oh(), .gw = s.ow(), .sh = s.h + pads, .sw = s.w + pads, .step = s.stride, .taps = {}};
+  Gather g{.n = s.n, .gh = s.oh(), .gw = s.ow(), .sh = s.padded_h(), .sw = s.padded_w(), .step = s.stride, .taps = {}};
   for (int64_t y = 0; y < s.kh; ++y) g.taps.push_back({y, 0, y});
   return g;
 }
@@ -24,8 +23,8 @@ std::vector<InputGradientClass> input_gradient_classes(const ConvShape& s) {
       c.row_phase = py;
       c.column_phase = px;
       c.gather = {.n = s.n,
-                  .gh = (s.h - py + s.stride - 1) / s.stride,
-                  .gw = (s.w - px + s.stride - 1) / s.stride,
+                  .gh = ceil_div(s.h - py, s.stride),
+                  .gw = ceil_div(s.w - px, s.stride),
                   .sh = s.oh(),
                   .sw = s.ow(),
                   .step = 1,
@@ -72,12 +71,12 @@ ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers) {
     const int64_t rounds = std::max<int64_t>(1, (g.points() + kPoints * workers - 1) / (kPoints * workers));
     return {.point_parts = rounds * workers, .panel_parts = 1};
   }
-  return {.point_parts = blocks, .panel_parts = std::min(b.count(), (workers + blocks - 1) / blocks)};
+  return {.point_parts = blocks, .panel_parts = std::min(b.count(), ceil_div(workers, blocks))};
 }
 
 int64_t serving_block_rows(int64_t points, int64_t mr) {
-  const int64_t most = round_up(kBlockRows, mr), blocks = std::max<int64_t>(1, (points + most - 1) / most);
-  return round_up((points + blocks - 1) / blocks, mr);
+  const int64_t most = round_up(kBlockRows, mr), blocks = std::max<int64_t>(1, ceil_div(points, most));
+  return round_up(ceil_div(points, blocks), mr);
 }
 
 }  // namespace nibble

@@ -56,14 +56,10 @@ struct Panels {
   int64_t panel_bytes = 0;
   int nr = 0;
 
-  int64_t count() const { return nr == 0 ? 0 : (columns + nr - 1) / nr; }
+  int64_t count() const { return nr == 0 ? 0 : ceil_div(columns, nr); }
   int64_t padded_columns() const { return count() * nr; }
   const std::byte* panel(int64_t p) const { return storage.raw() + p * panel_bytes; }
 };
-
-inline int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 /// Panels for `segments` segments of k elements, not filled.
 template <typename Gemm>
@@ -219,7 +215,7 @@ template <typename Gemm, typename C>
 void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const std::byte* a, int64_t rows,
                     int64_t first, int64_t last, C* c, int64_t ldc, kernels::Into into) {
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * b.nr * gemm.b_bytes;
-  const int m_panels = static_cast<int>((rows + gemm.mr - 1) / gemm.mr);
+  const int m_panels = static_cast<int>(ceil_div(rows, gemm.mr));
   for (int64_t n = first; n < last; ++n)
     gemm.run(static_cast<int>(chunk.depth()), m_panels, a, chunk_panel_bytes(gemm, chunk), b.panel(n) + offset,
              c + (n - first) * b.nr, ldc, into);
@@ -229,7 +225,7 @@ void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const
 /// [round_up(rows, mr), b.padded_columns()]. The order of every sum is fixed by the shape of b.
 template <typename Gemm, typename T, typename C>
 void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc) {
-  const int64_t m_panels = (rows + gemm.mr - 1) / gemm.mr;
+  const int64_t m_panels = ceil_div(rows, gemm.mr);
   kernels::Into into = kernels::Into::kOverwrite;
   for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
     Scratch scratch;
@@ -242,7 +238,7 @@ void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, 
 
 inline int64_t task_count(const Gather& g) {
   const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
-  return (all + per - 1) / per;
+  return ceil_div(all, per);
 }
 
 /// What a product's task does around its blocks: before the first one, with memory until the task ends, and once its
@@ -311,7 +307,7 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
     const int64_t part = task / cut.panel_parts, side = task % cut.panel_parts;
     const int64_t p0 = part * g.points() / cut.point_parts, p1 = (part + 1) * g.points() / cut.point_parts;
     const int64_t n0 = side * b.count() / cut.panel_parts, n1 = (side + 1) * b.count() / cut.panel_parts;
-    const int64_t hot = expands && args.block_columns > 0 ? (args.block_columns + b.nr - 1) / b.nr : n1 - n0;
+    const int64_t hot = expands && args.block_columns > 0 ? ceil_div(args.block_columns, b.nr) : n1 - n0;
     const int64_t at_once = std::min(n1 - n0, hot), ldc = at_once * b.nr, block = serving_block_rows(p1 - p0, gemm.mr);
     Scratch scratch;
     const SourceRows<T> rows_from = source(scratch, source_rows(g, p0 / g.gw, (p1 - 1) / g.gw + 1));
@@ -324,7 +320,7 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
     });
     auto* a = scratch.get<std::byte>(static_cast<size_t>(a_bytes));
     for (int64_t first = p0; first < p1; first += block) {
-      const int64_t rows = std::min(block, p1 - first), m_panels = (rows + gemm.mr - 1) / gemm.mr;
+      const int64_t rows = std::min(block, p1 - first), m_panels = ceil_div(rows, gemm.mr);
       point_rows(g, rows_from, first, rows, pointers);
       for (int64_t n = n0; n < n1; n += at_once) {
         const int64_t last = std::min(n1, n + at_once);

@@ -10,7 +10,7 @@ bool images_innermost(const Gather& g) {
 
 ImageCut cut_by_images(const Gather& g) {
   ImageCut cut{.images = kBlockImages * g.gh % grid_rows_per_task(g) == 0 ? kBlockImages : g.n};
-  cut.tasks = (g.n + cut.images - 1) / cut.images;
+  cut.tasks = ceil_div(g.n, cut.images);
   return cut;
 }
 

@@ -54,7 +54,7 @@ class LayerPacking {
 
   LayerWeights run() {
     const int64_t oc = layer_.shape.oc, step = slice_outputs();
-    parallel_for((oc + step - 1) / step, [&](int64_t i) {
+    parallel_for(ceil_div(oc, step), [&](int64_t i) {
       Scratch scratch;
       pack(slice(scratch, i * step, std::min(step, oc - i * step)));
     });

@@ -38,6 +38,10 @@ struct LayerWeights {
   bool integer() const { return int_gemm != nullptr; }
   /// Whether the level multiplies rows in place (plane_gemm) rather than from packed panels (gather_gemm).
   bool strided() const { return integer() ? int_gemm->run_strided != nullptr : float_gemm->run_strided != nullptr; }
+  /// What the layer reads for n images: [n, h, w, ic], with the padding around it where rows are folded.
+  Shape input_shape(int64_t n) const {
+    return row_folded ? Shape{n, shape.padded_h(), shape.padded_w(), shape.ic} : Shape{n, shape.h, shape.w, shape.ic};
+  }
   Gather forward_gather() const { return row_folded ? row_folded_gather(shape) : nibble::forward_gather(shape); }
 };
 

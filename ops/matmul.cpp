@@ -17,7 +17,7 @@ Panels pack_right(const MatrixView& b) {
 
 void multiply_block(const PackLeft& left, const Panels& right, int64_t m0, int64_t rows, float* c) {
   const kernels::GemmFloat<float>& gemm = kernels::active().f32_gemm;
-  const int64_t m_panels = (rows + gemm.mr - 1) / gemm.mr, ldc = right.padded_columns();
+  const int64_t m_panels = ceil_div(rows, gemm.mr), ldc = right.padded_columns();
   const int64_t part = round_up(std::min(right.segment_k, kChunkK), gemm.kr);
   const int64_t panel_bytes = round_up(gemm.mr * part * gemm.a_bytes, static_cast<int64_t>(kAlignment));
   Scratch scratch;

@@ -28,18 +28,18 @@ void pool_window(const float* image, const ConvShape& s, int64_t y0, int64_t x0,
 
 }  // namespace
 
-ConvShape max_pool_shape(const Shape& x, const MaxPoolArgs& args) {
+ConvShape max_pool_shape(const Shape& x, const PoolShape& pool) {
   if (x.rank() != 4) throw ShapeError("[max_pool] x has shape {}, but NHWC is needed; reshape it", x.str());
   const ConvShape s{.n = x[0],
                     .h = x[1],
                     .w = x[2],
                     .ic = x[3],
                     .oc = x[3],
-                    .kh = args.kernel,
-                    .kw = args.kernel,
-                    .stride = args.stride,
-                    .pad_before = args.pad_before,
-                    .pad_after = args.pad_after};
+                    .kh = pool.window,
+                    .kw = pool.window,
+                    .stride = pool.stride,
+                    .pad_before = pool.pad_before,
+                    .pad_after = pool.pad_after};
   s.check();
   if (s.pad_before >= s.kh || s.pad_after >= s.kh)
     throw ShapeError(
@@ -51,9 +51,9 @@ ConvShape max_pool_shape(const Shape& x, const MaxPoolArgs& args) {
   return s;
 }
 
-MaxPooled max_pool_forward(const Tensor& x, const MaxPoolArgs& args) {
+MaxPooled max_pool_forward(const Tensor& x, const PoolShape& pool) {
   require_f32("max_pool", "x", x, 4);
-  const ConvShape s = max_pool_shape(x.shape(), args);
+  const ConvShape s = max_pool_shape(x.shape(), pool);
   const Shape out{s.n, s.oh(), s.ow(), s.ic};
   MaxPooled pooled{Tensor(DType::f32, out), Tensor(DType::s32, out)};
   parallel_for(s.n, [&](int64_t i) {
@@ -91,8 +91,8 @@ Tensor max_pool_backward_x(const Tensor& d_y, const Tensor& winner, const Shape&
   return d_x;
 }
 
-Variable max_pool(Tape* tape, const Variable& x, const MaxPoolArgs& args) {
-  const MaxPooled pooled = max_pool_forward(x.value(), args);
+Variable max_pool(Tape* tape, const Variable& x, const PoolShape& pool) {
+  const MaxPooled pooled = max_pool_forward(x.value(), pool);
   return taped(
       tape, pooled.y,
       [x, winner = pooled.winner](const Tensor& d_y) { x.accumulate(max_pool_backward_x(d_y, winner, x.shape())); }, x);

@@ -70,16 +70,4 @@ Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 /// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.
 Tensor normalised_activation(const NormBranch& branch);
 
-/// z [n,h,w,c] bf16 -> max pool 3x3 stride 2 (pad as given) -> pooled z and, with a quantizer, its codes. `next`, if
-/// set, takes the rows of z's gradient, and z has none then: for a z that nobody else reads. ShapeError for a map that
-/// the window does not fit.
-Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
-                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max,
-                            std::shared_ptr<GradientStage> next = nullptr);
-
-/// z [n,h,w,c] bf16 -> mean over pixels (fp32 sum in row-major order, one multiply, rounded to bf16) -> [n,1,1,c], and
-/// its codes.
-Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
-                                float* channel_max);
-
 }  // namespace nibble

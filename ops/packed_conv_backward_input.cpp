@@ -246,7 +246,7 @@ void multiply_classes(const LayerWeights& layer, const Tensor& d_y, const std::v
   zone.count([&] { return ZoneWork{.bytes = 2 * stored_bytes(d_x) + stored_bytes(before)}; });
   constexpr int64_t kRows = 64;
   const int64_t rows = d_x.rows();
-  parallel_for((rows + kRows - 1) / kRows, [&](int64_t block) {
+  parallel_for(ceil_div(rows, kRows), [&](int64_t block) {
     const int64_t first = block * kRows;
     add_rows(before, first, std::min(kRows, rows - first), {d_x.row<bf16>(first), d_x.stride()});
   });
@@ -355,7 +355,7 @@ void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> 
   const int64_t per = grid_rows_per_task(i.gather);
   const PlaneCut cut{.row_begin = g0,
                      .row_end = g1,
-                     .row_parts = (g1 - g0 + per - 1) / per,
+                     .row_parts = ceil_div(g1 - g0, per),
                      .rows_per_part = per,
                      .first_task = g0 / per};
   const auto source = [&](Scratch&, RowRange range) {

@@ -31,7 +31,7 @@ struct GradientPanels {
 GradientPanels pack_gradient(const kernels::GemmFloat<bf16>& gemm, const Tensor& d_y, int64_t first, int64_t points,
                              int64_t outputs) {
   GradientPanels g;
-  g.count = (outputs + gemm.mr - 1) / gemm.mr;
+  g.count = ceil_div(outputs, gemm.mr);
   g.panel_bytes = round_up(gemm.mr * round_up(points, gemm.kr) * gemm.a_bytes, static_cast<int64_t>(kAlignment));
   g.storage = Tensor(DType::u8, {g.count, g.panel_bytes});
   parallel_for(g.count, [&](int64_t p) {
@@ -60,7 +60,7 @@ struct WeightChunk {
   /// The products of left panels [m0, m1) and channels from c0 on behind one tap. No sum over all of the weights
   /// exists: a block goes to d_weights while it is in cache.
   void add_products(int64_t tap, int64_t c0, int64_t m0, int64_t m1) const {
-    const int64_t channels = std::min(kTaskChannels, sink.k - c0), panels = (channels + gemm.nr - 1) / gemm.nr;
+    const int64_t channels = std::min(kTaskChannels, sink.k - c0), panels = ceil_div(channels, gemm.nr);
     const int64_t depth = round_up(points, gemm.kr), slice = round_up(kSliceDepth, gemm.kr);
     const int64_t panel_bytes = round_up(gemm.nr * depth * gemm.b_bytes, static_cast<int64_t>(kAlignment));
     const int64_t ld = panels * gemm.nr, block = std::max<int64_t>(1, kBlockOutputs / gemm.mr);
@@ -85,8 +85,8 @@ struct WeightChunk {
 
   /// All of the chunk, in parallel: every task owns a block of d_weights.
   void add_all() const {
-    const int64_t channel_groups = (sink.k + kTaskChannels - 1) / kTaskChannels;
-    const int64_t per = std::max<int64_t>(1, kTaskOutputs / gemm.mr), output_groups = (d_y.count + per - 1) / per;
+    const int64_t channel_groups = ceil_div(sink.k, kTaskChannels);
+    const int64_t per = std::max<int64_t>(1, kTaskOutputs / gemm.mr), output_groups = ceil_div(d_y.count, per);
     parallel_for(sink.taps * channel_groups * output_groups, [&](int64_t job) {
       const int64_t m0 = job % output_groups * per, group = job / output_groups;
       add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, std::min(d_y.count, m0 + per));

@@ -40,7 +40,7 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
   bf16* const rows = scratch.get<bf16>(static_cast<size_t>(per * s.w * stride));
   for (int64_t chunk = 0; chunk < weights.count(); ++chunk) {
     const int64_t g0 = chunk * per, g1 = std::min(s.n * s.h, g0 + per), first = g0 * s.w, points = (g1 - g0) * s.w;
-    parallel_for((points + kMadeRows - 1) / kMadeRows, [&](int64_t i) {
+    parallel_for(ceil_div(points, kMadeRows), [&](int64_t i) {
       const int64_t at = i * kMadeRows;
       d_y.make(first + at, std::min(kMadeRows, points - at), rows + at * stride, stride);
     });

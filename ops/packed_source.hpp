@@ -9,9 +9,10 @@ namespace nibble {
 inline ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
   ConvShape s = layer.shape;
   s.n = x.dim(0);
-  const int64_t pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
-  if (x.shape().rank() != 4 || x.dim(1) != s.h + pads || x.dim(2) != s.w + pads || x.dim(3) != s.ic)
-    throw ShapeError("[conv] {} reads [n,{},{},{}], got {}", layer.name, s.h + pads, s.w + pads, s.ic, x.shape().str());
+  const Shape expected = layer.input_shape(s.n);
+  if (x.shape() != expected)
+    throw ShapeError("[conv] {} reads [n,{},{},{}], got {}", layer.name, expected[1], expected[2], expected[3],
+                     x.shape().str());
   if (layer.row_folded && x.stride() != s.ic)
     throw ShapeError("[conv] {} reads whole image rows, so pixels must be {} elements apart, got {}", layer.name, s.ic,
                      x.stride());

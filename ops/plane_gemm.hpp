@@ -19,7 +19,7 @@ struct PlaneCut {
   int64_t tasks() const { return row_parts * panel_parts; }
   /// The first of `panels` panels of one part; those of the part behind the last one: the end.
   int64_t first_panel(int64_t part, int64_t panels) const {
-    const int64_t groups = (panels + panels_together - 1) / panels_together;
+    const int64_t groups = ceil_div(panels, panels_together);
     return std::min(panels, part * groups / panel_parts * panels_together);
   }
 };

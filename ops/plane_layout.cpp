@@ -5,10 +5,7 @@ namespace nibble {
 namespace {
 
 int64_t floor_divide(int64_t a, int64_t b) {
-  return a >= 0 ? a / b : -((-a + b - 1) / b);
-}
-int64_t ceil_divide(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
+  return a >= 0 ? a / b : -ceil_div(-a, b);
 }
 
 }  // namespace
@@ -54,7 +51,7 @@ PlaneLayout plane_layout(const Gather& g) {
   l.row_span = high_row - l.low_row;
   // Neighbours share their rims, so the wider side decides: pixels below zero, or those behind the last one.
   const auto extent = [&](int64_t grid, int64_t source, int64_t low, int64_t high, int64_t& end) {
-    end = std::min((source + g.step - 1) / g.step, grid + high);
+    end = std::min(ceil_div(source, g.step), grid + high);
     return std::max(grid, end - std::max<int64_t>(0, low) + std::max(std::max<int64_t>(0, -low), grid + high - end));
   };
   int64_t row_end = 0, column_end = 0;
@@ -65,8 +62,8 @@ PlaneLayout plane_layout(const Gather& g) {
     const int64_t row = shift(t.dh), column = shift(t.dw);
     PlaneLayout::Plane plane{.row_phase = t.dh - row * g.step, .column_phase = t.dw - column * g.step};
     // Where step does not divide the map, the last phases lack a pixel: another rim.
-    plane.rows = std::min(row_end, (g.sh - plane.row_phase + g.step - 1) / g.step);
-    plane.columns = std::min(column_end, (g.sw - plane.column_phase + g.step - 1) / g.step);
+    plane.rows = std::min(row_end, ceil_div(g.sh - plane.row_phase, g.step));
+    plane.columns = std::min(column_end, ceil_div(g.sw - plane.column_phase, g.step));
     const auto known = std::find(l.planes.begin(), l.planes.end(), plane);
     l.taps.push_back({known - l.planes.begin(), (row - l.low_row) * l.width + column - l.low_column});
     if (known == l.planes.end()) l.planes.push_back(plane);
@@ -85,31 +82,31 @@ PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
   constexpr int64_t kPoints = 512;
   const int64_t all = g.n * g.gh, panels = std::max<int64_t>(1, b.count());
   const auto parts_of_rows = [&](int64_t parts) {
-    const int64_t rows = std::max<int64_t>(1, ceil_divide(all, parts));
-    return PlaneCut{.row_end = all, .row_parts = ceil_divide(all, rows), .rows_per_part = rows};
+    const int64_t rows = std::max<int64_t>(1, ceil_div(all, parts));
+    return PlaneCut{.row_end = all, .row_parts = ceil_div(all, rows), .rows_per_part = rows};
   };
   const int64_t most_rows =
       std::clamp<int64_t>(g.points() / kBlockPoints, 1, std::max<int64_t>(1, std::min(all, workers)));
   // Two workers share rows while there are two blocks of points, the cut that was measured.
   if (most_rows >= workers && (workers <= 2 || g.points() > kPoints * workers))
-    return parts_of_rows(std::max<int64_t>(1, ceil_divide(g.points(), kPoints * workers)) * workers);
+    return parts_of_rows(std::max<int64_t>(1, ceil_div(g.points(), kPoints * workers)) * workers);
   // At most a task a thread: the cut whose longest task is shortest, of equals the one that reads the source least
   // often. A panel whose neighbour is in another task takes a third longer (block_pipeline.hpp). That every part of the
   // panels lays its source out anew is left out; with more than two threads none of it was timed where there are tiles.
   PlaneCut best;
   int64_t least = 0;
   for (int64_t parts = 1; parts <= std::min(panels, workers);) {
-    const int64_t each = ceil_divide(panels, parts);
+    const int64_t each = ceil_div(panels, parts);
     PlaneCut cut = parts_of_rows(std::clamp<int64_t>(workers / parts, 1, most_rows));
     cut.panel_parts = parts;
     cut.panels_together = each % 2 == 0 ? 2 : 1;
-    const int64_t cost = ceil_divide(cut.rows_per_part * g.gw, kBlockPoints) * (3 * each + each % 2);
+    const int64_t cost = ceil_div(cut.rows_per_part * g.gw, kBlockPoints) * (3 * each + each % 2);
     if (least == 0 || cost < least) {
       best = cut;
       least = cost;
     }
     if (each == 1) break;
-    parts = ceil_divide(panels, each - 1);  // as many in between help nobody
+    parts = ceil_div(panels, each - 1);  // as many in between help nobody
   }
   return best;
 }

@@ -1,32 +1,28 @@
-// The two pools of the network on bf16 activations, with the quantizer behind them.
+#include "ops/pool_activate.hpp"
 
 #include "ops/activation_codes.hpp"
-#include "ops/norm_activate.hpp"
 #include "ops/row_blocks.hpp"
 
 namespace nibble {
 
 namespace {
 
-constexpr int64_t kWindow = 3, kStride = 2;
-
-int64_t pooled_size(int64_t size, int64_t pad_before, int64_t pad_after) {
-  return (size + pad_before + pad_after - kWindow) / kStride + 1;
-}
+constexpr int64_t kLargestWindow = 3;
+constexpr int64_t kMostTaps = kLargestWindow * kLargestWindow;
 
 /// Packs, quantizes or measures what a pool produced.
-Activated finish(Tape* tape, const Tensor& pooled, const ActivationQuantizer* quantizer, bool dequantize,
-                 float* channel_max) {
+Activated finish(Tape* tape, const Tensor& pooled, const PoolActivateArgs& args) {
   const int64_t c = pooled.shape().back();
-  if (channel_max != nullptr)
+  if (args.channel_max != nullptr)
     for (int64_t r = 0; r < pooled.rows(); ++r)
-      for (int64_t i = 0; i < c; ++i) channel_max[i] = std::max(channel_max[i], to_float(pooled.row<bf16>(r)[i]));
+      for (int64_t i = 0; i < c; ++i)
+        args.channel_max[i] = std::max(args.channel_max[i], to_float(pooled.row<bf16>(r)[i]));
   const Grad grad = tape != nullptr ? Grad::kWanted : Grad::kNone;
   Activated out;
   out.z = Variable(pooled, grad);
-  if (quantizer != nullptr) {
-    const Tensor codes = quantize_tensor(pooled, *quantizer);
-    out.codes = Variable(dequantize ? dequantize_tensor(codes, *quantizer) : codes, grad);
+  if (args.quantizer != nullptr) {
+    const Tensor codes = quantize_tensor(pooled, *args.quantizer);
+    out.codes = Variable(args.dequantize ? dequantize_tensor(codes, *args.quantizer) : codes, grad);
   }
   return out;
 }
@@ -38,8 +34,14 @@ Tensor pooled_gradient(const Activated& out, const ActivationQuantizer* quantize
 /// Gradient of the input of a max pool: every input pixel collects from the windows in which it was the first largest.
 class MaxPoolGradient {
  public:
-  MaxPoolGradient(Tensor d_pooled, const Tensor& arg, const Shape& shape, int64_t pad)
-      : d_pooled_(std::move(d_pooled)), arg_(arg), shape_(shape), h_(shape[1]), w_(shape[2]), c_(shape[3]), pad_(pad) {}
+  MaxPoolGradient(Tensor d_pooled, const Tensor& arg, const Shape& shape, const PoolShape& pool)
+      : d_pooled_(std::move(d_pooled)),
+        arg_(arg),
+        shape_(shape),
+        h_(shape[1]),
+        w_(shape[2]),
+        c_(shape[3]),
+        pool_(pool) {}
 
   const Shape& shape() const { return shape_; }
 
@@ -49,19 +51,16 @@ class MaxPoolGradient {
     const int64_t oh = d_pooled_.dim(1), ow = d_pooled_.dim(2);
     for (int64_t pixel = first; pixel < first + count; ++pixel) {
       const int64_t image = pixel / w_ / h_, y = pixel / w_ % h_, x = pixel % w_;
-      constexpr int64_t kMost = kWindow * kWindow;
-      const bf16* g[kMost];
-      const uint8_t* winner[kMost];
-      uint8_t place[kMost];
+      const bf16* g[kMostTaps];
+      const uint8_t* winner[kMostTaps];
+      uint8_t place[kMostTaps];
       int windows = 0;
-      for (int64_t oy = std::max<int64_t>(0, (y + pad_ - kWindow + kStride) / kStride);
-           oy <= std::min(oh - 1, (y + pad_) / kStride); ++oy) {
-        for (int64_t ox = std::max<int64_t>(0, (x + pad_ - kWindow + kStride) / kStride);
-             ox <= std::min(ow - 1, (x + pad_) / kStride); ++ox) {
+      for (int64_t oy = first_window(y); oy <= std::min(oh - 1, last_window(y)); ++oy) {
+        for (int64_t ox = first_window(x); ox <= std::min(ow - 1, last_window(x)); ++ox) {
           const int64_t at = (image * oh + oy) * ow + ox;
           g[windows] = d_pooled_.row<bf16>(at);
           winner[windows] = arg_.row<uint8_t>(at);
-          place[windows++] = static_cast<uint8_t>((y + pad_ - oy * kStride) * kWindow + x + pad_ - ox * kStride);
+          place[windows++] = static_cast<uint8_t>((y - pool_.begin(oy)) * pool_.window + x - pool_.begin(ox));
         }
       }
       ew.max_rows_backward_bf16(g, winner, place, windows, c_, d_z.data + (pixel - first) * d_z.stride);
@@ -72,9 +71,16 @@ class MaxPoolGradient {
   int64_t bytes() const { return stored_bytes(d_pooled_) + stored_bytes(arg_); }
 
  private:
+  /// The windows along one side that hold pixel p.
+  int64_t first_window(int64_t p) const {
+    return std::max<int64_t>(0, (p + pool_.pad_before - pool_.window + pool_.stride) / pool_.stride);
+  }
+  int64_t last_window(int64_t p) const { return (p + pool_.pad_before) / pool_.stride; }
+
   Tensor d_pooled_, arg_;
   Shape shape_;
-  int64_t h_, w_, c_, pad_;
+  int64_t h_, w_, c_;
+  PoolShape pool_;
 };
 
 /// Where the gradient of z goes: to the next stage, a few pixels at a time, or to z as a whole.
@@ -104,15 +110,17 @@ void max_pool_backward(const MaxPoolGradient& gradient, const Variable& z, Gradi
 
 }  // namespace
 
-Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, int64_t pad_after,
-                            const ActivationQuantizer* quantizer, bool dequantize, float* channel_max,
+Activated max_pool_activate(Tape* tape, const Variable& z, const PoolShape& pool, const PoolActivateArgs& args,
                             std::shared_ptr<GradientStage> next) {
   Zone zone("max pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), h = x.dim(1), w = x.dim(2), c = x.dim(3);
-  if (h + pad_before + pad_after < kWindow || w + pad_before + pad_after < kWindow)
-    throw ShapeError("[max_pool] the 3x3 window does not fit the padded {}x{} image", h, w);
-  const int64_t oh = pooled_size(h, pad_before, pad_after), ow = pooled_size(w, pad_before, pad_after);
+  if (pool.window > kLargestWindow)
+    throw UnsupportedError("[max_pool] a window of {}x{} is larger than the {}x{} that this pool has; use max_pool",
+                           pool.window, pool.window, kLargestWindow, kLargestWindow);
+  if (!pool.fits(h) || !pool.fits(w))
+    throw ShapeError("[max_pool] the {}x{} window does not fit the padded {}x{} image", pool.window, pool.window, h, w);
+  const int64_t oh = pool.out(h), ow = pool.out(w);
   const Tensor pooled(DType::bf16, {n, oh, ow, c}, Tensor::round_stride(DType::bf16, c));
   const Tensor arg = tape != nullptr ? Tensor(DType::u8, {n, oh, ow, c}) : Tensor();
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(x) + stored_bytes(pooled) + stored_bytes(arg)}; });
@@ -120,44 +128,50 @@ Activated max_pool_activate(Tape* tape, const Variable& z, int64_t pad_before, i
   parallel_for(n * oh, [&](int64_t row) {
     const int64_t image = row / oh, oy = row % oh;
     for (int64_t ox = 0; ox < ow; ++ox) {
-      const bf16* taps[kWindow * kWindow];
-      for (int64_t k = 0; k < kWindow * kWindow; ++k) {
-        const int64_t y = oy * kStride - pad_before + k / kWindow, xx = ox * kStride - pad_before + k % kWindow;
-        const bool inside = y >= 0 && y < h && xx >= 0 && xx < w;
-        taps[k] = inside ? x.row<bf16>((image * h + y) * w + xx) : outside.data();
+      const bf16* taps[kMostTaps];
+      int count = 0;
+      for (int64_t y = pool.begin(oy); y < pool.begin(oy) + pool.window; ++y) {
+        for (int64_t xx = pool.begin(ox); xx < pool.begin(ox) + pool.window; ++xx) {
+          const bool inside = y >= 0 && y < h && xx >= 0 && xx < w;
+          taps[count++] = inside ? x.row<bf16>((image * h + y) * w + xx) : outside.data();
+        }
       }
       const int64_t at = row * ow + ox;
-      kernels::active().ew.max_rows_bf16(taps, kWindow * kWindow, c, pooled.row<bf16>(at),
+      kernels::active().ew.max_rows_bf16(taps, count, c, pooled.row<bf16>(at),
                                          arg.defined() ? arg.row<uint8_t>(at) : nullptr);
     }
   });
-  const Activated out = finish(tape, pooled, quantizer, dequantize, channel_max);
+  const Activated out = finish(tape, pooled, args);
   if (tape != nullptr) {
-    tape->record([z, out, arg, quantizer, pad_before, shape = x.shape(), next = std::move(next)] {
-      max_pool_backward({pooled_gradient(out, quantizer), arg, shape, pad_before}, z, next.get());
+    tape->record([z, out, arg, pool, quantizer = args.quantizer, shape = x.shape(), next = std::move(next)] {
+      max_pool_backward({pooled_gradient(out, quantizer), arg, shape, pool}, z, next.get());
     });
   }
   return out;
 }
 
-Activated average_pool_activate(Tape* tape, const Variable& z, const ActivationQuantizer* quantizer, bool dequantize,
-                                float* channel_max) {
+void average_pixels(kernels::Rows<const bf16> z, int64_t pixels, int64_t channels, bf16* mean) {
+  const float inverse = 1.0f / static_cast<float>(pixels);
+  Scratch scratch;
+  float* sum = scratch.get<float>(static_cast<size_t>(channels));
+  kernels::active().ew.sum_rows_bf16(z, pixels, channels, sum);
+  for (int64_t c = 0; c < channels; ++c) mean[c] = to_bf16(sum[c] * inverse);
+}
+
+Activated average_pool_activate(Tape* tape, const Variable& z, const PoolActivateArgs& args) {
   Zone zone("average pool");
   const Tensor& x = z.value();
   const int64_t n = x.dim(0), pixels = x.dim(1) * x.dim(2), c = x.dim(3);
-  const float inverse = 1.0f / static_cast<float>(pixels);
   const Tensor pooled(DType::bf16, {n, 1, 1, c}, Tensor::round_stride(DType::bf16, c));
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(x) + stored_bytes(pooled)}; });
   parallel_for(n, [&](int64_t i) {
-    Scratch scratch;
-    float* sum = scratch.get<float>(static_cast<size_t>(c));
-    kernels::active().ew.sum_rows_bf16({x.row<bf16>(i * pixels), x.stride()}, pixels, c, sum);
-    for (int64_t k = 0; k < c; ++k) pooled.row<bf16>(i)[k] = to_bf16(sum[k] * inverse);
+    average_pixels({x.row<bf16>(i * pixels), x.stride()}, pixels, c, pooled.row<bf16>(i));
   });
-  const Activated out = finish(tape, pooled, quantizer, dequantize, channel_max);
+  const Activated out = finish(tape, pooled, args);
   if (tape != nullptr) {
     // mean over pixels  =>  every pixel gets d / pixels
-    tape->record([z, out, quantizer, inverse, pixels, shape = x.shape()] {
+    tape->record([z, out, quantizer = args.quantizer, pixels, shape = x.shape()] {
+      const float inverse = 1.0f / static_cast<float>(pixels);
       Zone backward("average pool backward");
       const Tensor d = pooled_gradient(out, quantizer);
       const int64_t channels = shape[3];

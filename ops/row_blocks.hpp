@@ -17,7 +17,7 @@ inline constexpr int64_t kBlockPixels = 64;  // pixels a kernel call: 64 rows of
 
 /// Tasks that row_blocks cuts so many rows into.
 inline int64_t row_tasks(int64_t rows) {
-  return (rows + kTaskRows - 1) / kTaskRows;
+  return ceil_div(rows, kTaskRows);
 }
 
 /// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape. What a body streams

@@ -68,10 +68,9 @@ Geometry geometry(const LayerWeights& layer, const ConvShape& s) {
   if (by_images(layer, s)) return images_geometry(s);
   Geometry g;
   g.images = s.n;
-  const int64_t pads = s.pad_before + s.pad_after;
   if (layer.row_folded) {  // the source has its pads, and a point reads kw pixels as one
-    g.rows = {.source = s.h + pads, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = 0};
-    g.columns = {.source = s.w + pads, .grid = s.ow(), .kernel = 1, .stride = s.stride, .before = 0};
+    g.rows = {.source = s.padded_h(), .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = 0};
+    g.columns = {.source = s.padded_w(), .grid = s.ow(), .kernel = 1, .stride = s.stride, .before = 0};
   } else {
     g.rows = {.source = s.h, .grid = s.oh(), .kernel = s.kh, .stride = s.stride, .before = s.pad_before};
     g.columns = {.source = s.w, .grid = s.ow(), .kernel = s.kw, .stride = s.stride, .before = s.pad_before};

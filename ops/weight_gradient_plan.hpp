@@ -23,10 +23,6 @@ inline constexpr int64_t kBlockFloats = kOutputs * kChannels;
 /// operand streams (3x3 at 14 and 56 px: 600 and 538 GMAC/s with 20 steps, 565 and 520 with 16, 605 and 474 with 32).
 inline constexpr int64_t kSliceSteps = 20;
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 /// Rows or columns of a class's plane: cell u is source position u * stride + phase - before.
 struct Axis {
   int64_t source = 0, grid = 0, kernel = 1, stride = 1, before = 0;

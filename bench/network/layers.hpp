@@ -83,9 +83,8 @@ class Operands {
                             .quantizer = row.input_bits < 16 ? &quantizer_ : nullptr,
                             .passes = Passes::kForwardAndBackward,
                             .first_layer = row.first_layer});
-    const int64_t pads = layer_.row_folded ? shape_.pad_before + shape_.pad_after : 0;
-    x_ = row.input_bits < 16 ? codes({batch, shape_.h + pads, shape_.w + pads, shape_.ic})
-                             : values({batch, shape_.h + pads, shape_.w + pads, shape_.ic}, layer_.row_folded);
+    const Shape input = layer_.input_shape(batch);
+    x_ = row.input_bits < 16 ? codes(input) : values(input, layer_.row_folded);
     d_y_ = values({batch, shape_.oh(), shape_.ow(), shape_.oc}, false);
     d_weights_ = Tensor::zeros(DType::f32, masters.shape());
   }

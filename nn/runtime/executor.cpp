@@ -7,6 +7,7 @@
 #include "engine/profiler.hpp"
 #include "nn/runtime/epilogue.hpp"
 #include "ops/plane_gemm.hpp"
+#include "ops/pool_activate.hpp"
 
 namespace nibble {
 
@@ -17,6 +18,8 @@ constexpr int64_t kGroup = 8;
 // a tenth less, what came before them as much more; with weights of 1 MiB and more it lost.
 /// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.
 constexpr int64_t kBlockColumns = 64;
+/// Of the stem's pool.
+constexpr int64_t kMostTaps = 9;
 }  // namespace
 
 /// What a step computes: all rows of all images of the group, or rows [begin, end) of one image.
@@ -74,18 +77,12 @@ struct Executor::Context {
 };
 
 Executor::Executor(ServedModel model, const RowPlanOptions& options)
-    : model_(std::make_unique<ServedModel>(std::move(model))) {
+    : model_(std::make_unique<ServedModel>(std::move(model))), input_(*model_) {
   const FloatModeScope mode;
   layers_ = pack_served(*model_);
   for (ServedLayer& layer : model_->layers) layer.codes.codes = layer.weights = Tensor();
   plan_ = make_plan(*model_, layers_);
   row_plan_ = make_row_plan(*model_, layers_, options);
-  const UnitSpec& first = model_->network.units.front();
-  image_values_.resize(3 * 256);
-  if (layers_.front().integer())
-    image_codes_ = image_code_table(model_->quantizers[static_cast<size_t>(first.quantizer)]);
-  for (int c = 0; c < 3; ++c)
-    for (int b = 0; b < 256; ++b) image_values_[static_cast<size_t>(c * 256 + b)] = to_bf16(normalised(b, c));
 }
 
 Executor::~Executor() = default;
@@ -131,11 +128,7 @@ void Executor::give_back(std::unique_ptr<Context> context) {
 }
 
 Tensor Executor::run(const Tensor& images, Walk walk) {
-  const UnitSpec& first = model_->network.units.front();
-  if (images.shape().rank() != 4 || images.dim(1) != first.shape.h || images.dim(2) != first.shape.w ||
-      images.dim(3) != 3)
-    throw ShapeError("[executor] the model reads {}x{} RGB images, got {}", first.shape.h, first.shape.w,
-                     images.shape().str());
+  input_.check("executor", images.shape());
   if (images.dtype() != DType::u8)
     throw DTypeError("[executor] the model reads images of u8, got {}; hand over a byte per colour",
                      name_of(images.dtype()));
@@ -147,12 +140,12 @@ Tensor Executor::run(const Tensor& images, Walk walk) {
   const int64_t per_image = images.dim(1) * images.dim(2) * 3;
   // Every thread walks the network with groups of its own, as many as the others, and meets nobody on the way: a
   // barrier per layer cost a fifth of the time of a batch of 8 on two threads.
-  const int64_t round = threads() * kGroup, groups = std::min(n, (n + round - 1) / round * threads());
+  const int64_t round = threads() * kGroup, groups = std::min(n, ceil_div(n, round) * threads());
   // Tried: a group alone inside of the pool, which keeps the other threads awake between its layers; an image at a time
   // took 4 % longer (two threads of an EPYC).
   parallel_for(groups, [&](int64_t g) {
     const int64_t i0 = g * n / groups, i1 = (g + 1) * n / groups;
-    const int64_t workers = (threads() + groups - 1) / groups;
+    const int64_t workers = ceil_div<int64_t>(threads(), groups);
     // Threads that share a group meet after every layer: few, whole ones.
     const bool by_rows = walk == Walk::kFastest ? workers == 1 : walk == Walk::kByRows;
     run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, workers, by_rows, logits.row<float>(i0));
@@ -180,7 +173,7 @@ void Executor::run_rows(Context& context, int64_t image) const {
   std::fill(context.window_first.begin(), context.window_first.end(), 0);
   for (const RowStep& row : context.plan->schedule.steps) {
     const ExecutionPlan::Step& step = context.plan->steps[row.unit];
-    const bool pooled = model_->network.units[row.unit].max_pool;
+    const bool pooled = model_->network.units[row.unit].max_pool.has_value();
     const Part part{.image = image, .begin = row.begin, .end = row.end, .live = row.live, .filled = row.filled};
     context.make_room(row.pool ? step.pooled : step.plain, part);
     if (!row.pool) context.make_room(step.map_codes, part);
@@ -195,36 +188,9 @@ void Executor::run_rows(Context& context, int64_t image) const {
 
 void Executor::write_input(Context& context, const uint8_t* images, int64_t n) const {
   const ConvShape& s = model_->network.units.front().shape;
-  const int64_t pads = s.pad_before + s.pad_after, ph = s.h + pads, pw = s.w + pads;
   Zone zone("executor, image codes");
-  zone.count([&] {
-    return ZoneWork{.bytes = n * 3 * (s.h * s.w + ph * pw * (layers_.front().integer() ? 1 : int64_t{sizeof(bf16)}))};
-  });
-  const auto fill = [&](auto* to, const auto* table, auto pad) {
-    constexpr int64_t kImageRows = 32;  // of about 0.25 us each
-    const int64_t rows = n * ph;
-    // Captures are copies: a store of bytes might change what a reference means.
-    parallel_for((rows + kImageRows - 1) / kImageRows, [=](int64_t task) {
-      for (int64_t row = task * kImageRows; row < std::min(rows, (task + 1) * kImageRows); ++row) {
-        const int64_t y = row % ph - s.pad_before;
-        auto* line = to + row * pw * 3;
-        std::fill_n(line, pw * 3, pad);
-        if (y < 0 || y >= s.h) continue;
-        const uint8_t* from = images + (row / ph * s.h + y) * s.w * 3;
-        line += s.pad_before * 3;
-        for (int64_t x = 0; x < s.w * 3; x += 3) {
-          line[x] = table[from[x]];
-          line[x + 1] = table[size_t{256} + from[x + 1]];
-          line[x + 2] = table[size_t{512} + from[x + 2]];
-        }
-      }
-    });
-  };
-  const ValueSlot& input = context.plan->steps.front().input;
-  if (layers_.front().integer())
-    fill(context.at<uint8_t>(input), image_codes_.data(), kSignedOffset);
-  else
-    fill(context.at<bf16>(input), image_values_.data(), bf16{});
+  zone.count([&] { return ZoneWork{.bytes = n * (3 * s.h * s.w + input_.bytes_per_image())}; });
+  input_.write(images, n, context.at<std::byte>(context.plan->steps.front().input));
 }
 
 /// Codes and bf16 values as they are stored, for `rows` rows of the output (flattened over images); no weights.
@@ -233,7 +199,8 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   const ConvShape& s = unit.shape;
   const LayerWeights& layer = layers_[u];
   const ExecutionPlan::Step& step = plan_.steps[u];
-  const int64_t of = std::max<int64_t>(1, s.oh()), pads = layer.row_folded ? s.pad_before + s.pad_after : 0;
+  const int64_t of = std::max<int64_t>(1, s.oh());
+  const int64_t pixels = layer.input_shape(1).rows();
   const int64_t pixel = layer.row_folded  ? s.ic * (layer.integer() ? 1 : 2)
                         : layer.integer() ? code_stride(s.ic)
                                           : 2 * Tensor::round_stride(DType::bf16, s.ic);
@@ -242,9 +209,8 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   if (!unit.max_pool) out += static_cast<int64_t>(step.codes.size()) * code_stride(s.oc);
   if (step.map_codes.offset >= 0) out += code_stride(s.oc);
   if (unit.kind == UnitKind::kLinear) out = 4 * s.oc;
-  return {.macs = rows * s.macs() / of,
-          .unit = forward_unit(layer),
-          .bytes = rows * ((s.h + pads) * (s.w + pads) * pixel / of + s.ow() * out)};
+  return {
+      .macs = rows * s.macs() / of, .unit = forward_unit(layer), .bytes = rows * (pixels * pixel / of + s.ow() * out)};
 }
 
 void Executor::convolve(Context& context, size_t u, const Part& part, float* logits) const {
@@ -325,9 +291,9 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const UnitSpec& unit = model_->network.units[u];
   const ExecutionPlan::Step& step = context.plan->steps[u];
   Zone zone("executor, max pool");
-  const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc,
-                pad = stem_pool_pad(model_->network.options, h);
-  const int64_t side = model_->network.stem_pool_size, stride = Tensor::round_stride(DType::bf16, c);
+  const PoolShape& pool = *unit.max_pool;
+  const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc, side = unit.output_side();
+  const int64_t stride = Tensor::round_stride(DType::bf16, c);
   const bool codes_alone = step.map_codes.offset >= 0;
   const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, w, stride);
   const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, w, code_stride(c));
@@ -339,17 +305,18 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
                                      side * (plain + static_cast<int64_t>(step.codes.size()) * codes))};
   });
   // Calls max(taps, count, pixel, pixels) for the pixels of an output row: one by one where an edge cuts their windows,
-  // the others at once, whose taps are 2 pixels apart.
+  // the others at once, whose taps are the pool's stride apart.
   const auto windows = [&](int64_t row, const auto& map, const auto& max) {
     using T = std::remove_reference_t<decltype(*map.data)>;
     const int64_t image = row / side, oy = row % side;
-    const int64_t whole_begin = std::min(side, (pad + 1) / 2), whole_end = std::max(whole_begin, (w - 3 + pad) / 2 + 1);
+    const int64_t whole_begin = std::min(side, ceil_div(pool.pad_before, pool.stride));
+    const int64_t whole_end = std::max(whole_begin, (w - pool.window + pool.pad_before) / pool.stride + 1);
     for (int64_t ox = 0, pixels = 0; ox < side; ox += pixels) {
       pixels = ox == whole_begin ? std::max<int64_t>(1, std::min(side, whole_end) - whole_begin) : 1;
-      T* taps[9];
+      T* taps[kMostTaps];
       int count = 0;
-      for (int64_t y = std::max<int64_t>(0, oy * 2 - pad); y < std::min(h, oy * 2 - pad + 3); ++y)
-        for (int64_t x = std::max<int64_t>(0, ox * 2 - pad); x < std::min(w, ox * 2 - pad + 3); ++x)
+      for (int64_t y = std::max<int64_t>(0, pool.begin(oy)); y < std::min(h, pool.begin(oy) + pool.window); ++y)
+        for (int64_t x = std::max<int64_t>(0, pool.begin(ox)); x < std::min(w, pool.begin(ox) + pool.window); ++x)
           taps[count++] = map.at((image * h + y) * w + x);
       max(taps, count, row * side + ox, pixels);
     }
@@ -360,14 +327,15 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
     if (codes_alone) {
       const Pixels<uint8_t> codes = context.pixels<uint8_t>(step.codes.front().second, part, side, code_stride(c));
       windows(row, z_codes, [&](const uint8_t* const* taps, int count, int64_t pixel, int64_t pixels) {
-        ew.max_rows_u8({taps, 2 * z_codes.stride}, count, pixels, code_stride(c), {codes.at(pixel), codes.stride});
+        ew.max_rows_u8({taps, pool.stride * z_codes.stride}, count, pixels, code_stride(c),
+                       {codes.at(pixel), codes.stride});
       });
       return;
     }
     windows(row, z, [&](const bf16* const* first, int count, int64_t pixel, int64_t pixels) {
       for (int64_t p = 0; p < pixels; ++p) {
-        const bf16* taps[9];
-        std::transform(first, first + count, taps, [&](const bf16* tap) { return tap + 2 * p * stride; });
+        const bf16* taps[kMostTaps];
+        std::transform(first, first + count, taps, [&](const bf16* tap) { return tap + pool.stride * p * stride; });
         ew.max_rows_bf16(taps, count, c, pooled.at(pixel + p), nullptr);
       }
     });
@@ -389,7 +357,6 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
   const ConvShape& before = model_->network.units[static_cast<size_t>(unit.input - 1)].shape;
   Zone zone("executor, average pool");
   const int64_t pixels = before.oh() * before.ow(), c = unit.shape.ic, stride = Tensor::round_stride(DType::bf16, c);
-  const float inverse = 1.0f / static_cast<float>(pixels);
   const bf16* z = context.at<const bf16>(step.shortcut);
   bf16* pooled = context.at<bf16>(step.pooled);
   zone.count([&] {
@@ -397,10 +364,7 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
         .bytes = n * ((pixels + 1) * stride * int64_t{sizeof(bf16)} + (layers_[u].integer() ? code_stride(c) : 0))};
   });
   parallel_for(n, [&](int64_t i) {
-    Scratch scratch;
-    float* sum = scratch.get<float>(static_cast<size_t>(c));
-    kernels::active().ew.sum_rows_bf16({z + i * pixels * stride, stride}, pixels, c, sum);
-    for (int64_t k = 0; k < c; ++k) pooled[i * stride + k] = to_bf16(sum[k] * inverse);
+    average_pixels({z + i * pixels * stride, stride}, pixels, c, pooled + i * stride);
     if (layers_[u].integer())
       Epilogue::quantize_block(*layers_[u].quantizer, {pooled + i * stride, stride}, 1, 0, c,
                                {context.at<uint8_t>(step.input) + i * code_stride(c), code_stride(c)});

@@ -40,11 +40,11 @@ class Scheduler {
  private:
   const UnitSpec& unit(size_t u) const { return net_.units[u]; }
   int64_t map_rows(size_t u) const { return unit(u).shape.oh(); }
-  Reader pool_of(size_t u) const { return {3, 2, stem_pool_pad(net_.options, map_rows(u))}; }
-  int64_t output_rows(size_t u) const {
-    const int64_t h = map_rows(u);
-    return unit(u).max_pool ? net_.stem_pool_size : h;
+  Reader pool_of(size_t u) const {
+    const PoolShape& pool = *unit(u).max_pool;
+    return {pool.window, pool.stride, pool.pad_before};
   }
+  int64_t output_rows(size_t u) const { return unit(u).output_side(); }
   Reader reader_of(size_t u) const {
     const ConvShape& s = unit(u).shape;
     return {s.kh, s.stride, s.pad_before};
@@ -96,7 +96,7 @@ class Scheduler {
   void compute_segment(size_t s) {
     const size_t last = ends_[s] - 1;
     const int64_t rows = output_rows(last);
-    const int64_t width = std::max<int64_t>(1, unit(last).shape.ow() / (unit(last).max_pool ? 2 : 1));
+    const int64_t width = std::max<int64_t>(1, unit(last).output_side());
     const int64_t strip = std::max<int64_t>(1, strip_points_ / width);
     for (int64_t target = std::min(rows, strip);; target = std::min(rows, target + strip)) {
       advance(s, target, target == rows);

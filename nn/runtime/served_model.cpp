@@ -4,10 +4,6 @@ namespace nibble {
 
 namespace {
 
-const ActivationQuantizer* quantizer_of(const ServedModel& model, const UnitSpec& unit) {
-  return unit.quantizer >= 0 && model.calibrated() ? &model.quantizers[static_cast<size_t>(unit.quantizer)] : nullptr;
-}
-
 LayerWeights pack_layer(const ServedModel& model, size_t u) {
   const UnitSpec& unit = model.network.units[u];
   const ServedLayer& layer = model.layers[u];
@@ -16,7 +12,7 @@ LayerWeights pack_layer(const ServedModel& model, size_t u) {
   args.shape = unit.shape;
   args.weights = layer.weights;
   args.weight_bits = unit.precision.weight_bits;
-  args.quantizer = quantizer_of(model, unit);
+  args.quantizer = model.input_quantizer(unit);
   args.first_layer = u == 0;
   return unit.precision.weight_bits == 16 ? prepare_layer(args) : prepare_layer(args, layer.codes);
 }
@@ -39,8 +35,7 @@ ServedModel make_served(const Model& model) {
         "a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
         "train with --quant-mode integer to serve it");
   ServedModel served;
-  served.network = model.network;
-  served.quantizers = model.quantizers;
+  static_cast<QuantizedNetwork&>(served) = model;
   served.usage = model.usage;
   served.layers.resize(model.units.size());
   static const std::vector<float> kNoFold;
@@ -48,7 +43,7 @@ ServedModel make_served(const Model& model) {
     const size_t u = static_cast<size_t>(i);
     const UnitSpec& unit = model.network.units[u];
     ServedLayer& layer = served.layers[u];
-    const ActivationQuantizer* q = quantizer_of(served, unit);
+    const ActivationQuantizer* q = served.input_quantizer(unit);
     if (unit.precision.weight_bits == 16)
       layer.weights = rounded_to_bf16(model.units[u].weights);
     else

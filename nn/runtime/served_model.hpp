@@ -17,16 +17,12 @@ struct ServedLayer {
   std::vector<float> m, a;  // [oc]
 };
 
-struct ServedModel {
-  Network network;
-  std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty: activations are bf16
-  std::vector<ServedLayer> layers;              // as network.units
-  std::vector<QuantizerUsage> usage;            // as network.quantizers; empty when it was not measured
+struct ServedModel : QuantizedNetwork {
+  std::vector<ServedLayer> layers;    // as network.units
+  std::vector<QuantizerUsage> usage;  // as network.quantizers; empty when it was not measured
   std::vector<std::string> class_names;
   /// Where it comes from ("steps", "decoder"): strings, not used in arithmetic.
   std::map<std::string, std::string> notes;
-
-  bool calibrated() const { return !quantizers.empty(); }
 };
 
 /// False in fake mode, which multiplies dequantized values: such networks are evaluated by their modules, before

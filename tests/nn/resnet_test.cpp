@@ -132,7 +132,7 @@ TEST_CASE("resnet: maps shrink by the arithmetic of convolutions for every image
       o.same_padding = same;
       const Network net = build_resnet(o);
       CHECK(unit(net, "conv1").shape.oh() == row.stem);
-      CHECK(net.stem_pool_size == row.pool);
+      CHECK(unit(net, "conv1").output_side() == row.pool);
       for (size_t k = 0; k < 4; ++k) {
         const std::string stage = fmt::format("layer{}.", k + 1);
         CHECK(unit(net, stage + "0.downsample.0").shape.oh() == row.stage[k]);
@@ -161,7 +161,7 @@ TEST_CASE("resnet: padding is half the kernel on both sides; same_padding moves 
     CHECK(u.shape.pad_before == (u.shape.kh - 1) / 2);
     CHECK(u.shape.pad_after == (u.shape.kh - 1) / 2);
   }
-  CHECK(stem_pool_pad(o, 112) == 1);
+  CHECK(unit(build_resnet(o), "conv1").max_pool->pad_before == 1);
   o.same_padding = true;
   const Network even = build_resnet(o);
   CHECK(unit(even, "conv1").shape.pad_before == 3);  // the published stem pads explicitly
@@ -170,9 +170,10 @@ TEST_CASE("resnet: padding is half the kernel on both sides; same_padding moves 
   CHECK(unit(even, "layer1.0.conv2").shape.pad_before == 1);  // stride 1
   CHECK(unit(even, "layer2.0.downsample.0").shape.pad_before == 0);
   CHECK(unit(even, "layer2.0.downsample.0").shape.pad_after == 0);
-  CHECK(stem_pool_pad(o, 112) == 0);
-  CHECK(stem_pool_pad(o, 113) == 1);
-  o.image_size = 225;  // maps of 57 pixels: one on each side is XLA's SAME too
+  CHECK(unit(even, "conv1").max_pool->pad_before == 0);
+  CHECK(unit(even, "conv1").max_pool->pad_after == 1);
+  o.image_size = 225;  // maps of 113 and 57 pixels: one on each side is XLA's SAME too
+  CHECK(unit(build_resnet(o), "conv1").max_pool->pad_before == 1);
   CHECK(unit(build_resnet(o), "layer2.0.conv2").shape.pad_before == 1);
 }
 
@@ -186,7 +187,7 @@ TEST_CASE("resnet: conv3 adds the projection in a first block and the block's in
     CHECK((u.shortcut != kNoValue) == last);
     CHECK(u.last_in_block == (last || u.name == "conv1"));
     CHECK(u.relu == (u.name != "fc" && !u.name.ends_with("downsample.0")));
-    CHECK(u.max_pool == (u.name == "conv1"));
+    CHECK(u.max_pool.has_value() == (u.name == "conv1"));
     CHECK(u.average_pool == (u.name == "fc"));
     CHECK((u.kind == UnitKind::kLinear) == (u.name == "fc"));
   }

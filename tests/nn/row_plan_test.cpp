@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <string>
 
-#include "nn/runtime/executor.hpp"
+#include "nn/runtime/execution_plan.hpp"
 #include "tests/nn/small_model.hpp"
 
 namespace nibble {
@@ -26,12 +26,12 @@ class Replay {
       INFO(unit.name << (row.pool ? " pool " : " ") << row.begin << ".." << row.end);
       std::vector<ValueSlot> written = {row.pool ? step.pooled : step.plain};
       if (!row.pool) written.push_back(step.map_codes);
-      if (row.pool == unit.max_pool)
+      if (row.pool == unit.max_pool.has_value())
         for (const auto& [quantizer, slot] : step.codes) written.push_back(slot);
       for (const ValueSlot& slot : written) make_room(slot, row);
       for (const ValueSlot& slot : written) check(slot, row.begin, row.end);
       if (row.pool) {
-        const int64_t pad = stem_pool_pad(net_.options, unit.shape.oh());
+        const int64_t pad = unit.max_pool->pad_before;
         check_read(step.map_codes.offset >= 0 ? step.map_codes : step.plain, row.begin * 2 - pad, row.end * 2 - pad + 1,
                    unit.shape.oh());
       } else {

@@ -14,13 +14,9 @@ struct Progress {
   std::vector<std::vector<size_t>> writer;  // per map, the unit whose row it holds
 };
 
-int64_t pool_pad(const Network& net, const UnitSpec& unit) {
-  return stem_pool_pad(net.options, unit.shape.oh());
-}
-
 int64_t output_rows(const Network& net, size_t u) {
   const UnitSpec& unit = net.units[u];
-  return unit.max_pool ? (unit.shape.oh() + pool_pad(net, unit) + 1 - 3) / 2 + 1 : unit.shape.oh();
+  return unit.max_pool ? (unit.shape.oh() + unit.max_pool->pad_before + 1 - 3) / 2 + 1 : unit.shape.oh();
 }
 
 /// Rows [first, last] of `value`, cut to the map, must exist, be kept, and not be overwritten.
@@ -72,7 +68,7 @@ void check_schedule(const NetworkOptions& options, size_t end, int64_t strip_poi
       CHECK(step.filled == filled);
     }
     if (step.pool) {
-      const int64_t pad = pool_pad(net, unit);
+      const int64_t pad = unit.max_pool->pad_before;
       CHECK(std::min((step.end - 1) * 2 - pad + 2, unit.shape.oh() - 1) < p.map[step.unit]);
       CHECK(std::max<int64_t>(0, step.begin * 2 - pad) >= p.map_live[map][0]);
     } else {

@@ -34,22 +34,22 @@ Doubles naive(const Doubles& x, const ConvShape& s) {
 TEST_CASE("max pool and its gradient are right over windows, strides and paddings") {
   struct Case {
     Shape x;
-    MaxPoolArgs args;
+    PoolShape pool;
   };
   const Case cases[] = {
       {{2, 6, 8, 3}, {}},
       {{1, 7, 5, 2}, {}},
-      {{1, 8, 8, 2}, {.kernel = 3, .stride = 2, .pad_before = 0, .pad_after = 1}},
-      {{1, 5, 5, 3}, {.kernel = 2, .stride = 1, .pad_before = 0, .pad_after = 0}},
-      {{1, 7, 7, 1}, {.kernel = 2, .stride = 3, .pad_before = 1, .pad_after = 0}},
+      {{1, 8, 8, 2}, {.window = 3, .stride = 2, .pad_before = 0, .pad_after = 1}},
+      {{1, 5, 5, 3}, {.window = 2, .stride = 1, .pad_before = 0, .pad_after = 0}},
+      {{1, 7, 7, 1}, {.window = 2, .stride = 3, .pad_before = 1, .pad_after = 0}},
       {{1, 1, 1, 5}, {}},
-      {{1, 4, 4, 2}, {.kernel = 1, .stride = 1, .pad_before = 0, .pad_after = 0}},
+      {{1, 4, 4, 2}, {.window = 1, .stride = 1, .pad_before = 0, .pad_after = 0}},
   };
   for (const Case& c : cases) {
-    const ConvShape s = max_pool_shape(c.x, c.args);
+    const ConvShape s = max_pool_shape(c.x, c.pool);
     const GradcheckReport report =
         gradcheck({.arguments = {distinct_tensor(c.x, 1)},
-                   .op = [&](Tape* t, const std::vector<Variable>& v) { return max_pool(t, v[0], c.args); },
+                   .op = [&](Tape* t, const std::vector<Variable>& v) { return max_pool(t, v[0], c.pool); },
                    .reference = [&](const std::vector<Doubles>& x) { return naive(x[0], s); },
                    .roundings = 9});  // a pixel wins at most nine windows
     CHECK_MESSAGE(report.ok, c.x.str() << ": " << report.message);
@@ -63,7 +63,7 @@ TEST_CASE("max pool never lets padding win, even when all values are negative") 
 
 TEST_CASE("max pool gives the gradient of a tie to the first pixel in row-major order") {
   const Tensor x = Tensor::zeros(DType::f32, {1, 2, 2, 1});
-  const MaxPooled pooled = max_pool_forward(x, {.kernel = 2, .stride = 2, .pad_before = 0, .pad_after = 0});
+  const MaxPooled pooled = max_pool_forward(x, {.window = 2, .stride = 2, .pad_before = 0, .pad_after = 0});
   Tensor g(DType::f32, {1, 1, 1, 1});
   *g.data<float>() = 3.0f;
   CHECK(to_doubles(max_pool_backward_x(g, pooled.winner, x.shape())) == Doubles{3, 0, 0, 0});
@@ -73,7 +73,7 @@ TEST_CASE("max pool lets a NaN win wherever it stands in the window") {
   for (int64_t at = 0; at < 4; ++at) {
     Tensor x = random_tensor({1, 2, 2, 1}, 1);
     x.data<float>()[at] = std::numeric_limits<float>::quiet_NaN();
-    const MaxPooled pooled = max_pool_forward(x, {.kernel = 2, .stride = 2, .pad_before = 0, .pad_after = 0});
+    const MaxPooled pooled = max_pool_forward(x, {.window = 2, .stride = 2, .pad_before = 0, .pad_after = 0});
     CHECK(std::isnan(*pooled.y.data<float>()));
     CHECK(*pooled.winner.data<int32_t>() == at);
   }
@@ -81,7 +81,7 @@ TEST_CASE("max pool lets a NaN win wherever it stands in the window") {
 
 TEST_CASE("max pool names operands that do not fit") {
   CHECK(error_of<ShapeError>([] {
-          max_pool_shape({1, 8, 8, 1}, {.kernel = 2, .pad_before = 2, .pad_after = 0});
+          max_pool_shape({1, 8, 8, 1}, {.window = 2, .pad_before = 2, .pad_after = 0});
         }) == "[max_pool] padding 2 and 0 reach the window size 2, so a window could hold no pixel; use less padding");
   CHECK(error_of<ShapeError>([] {
           max_pool_shape({8, 8}, {});

@@ -1,6 +1,6 @@
 // A whole network on one tape: stem, residual block with projection, average pool, linear; every value and gradient
 // against double arithmetic that starts each layer from the codes the engine stored.
-#include "ops/norm_activate.hpp"
+#include "ops/pool_activate.hpp"
 #include "tests/ops/packed_support.hpp"
 
 using namespace nibble;
@@ -141,7 +141,7 @@ struct Network {
     block.projection = &projection;
     block.store_z = true;
     const Variable z = norm_activate(&tape, block).z;
-    const Activated pooled = average_pool_activate(&tape, z, &outer, false, nullptr);
+    const Activated pooled = average_pool_activate(&tape, z, {.quantizer = &outer});
     const Variable logits = packed_linear(&tape, pooled.codes, w3, bias, linear.d_weights, d_bias);
     Saved s{first.main.y.value(), codes1.value(),       y2.value(),     y_side.value(),        z.value(),
             pooled.z.value(),     pooled.codes.value(), logits.value(), first.main.statistics, block.main.statistics,

@@ -1,7 +1,7 @@
 // The two pools with the quantizer behind them: forward bit by bit, gradients against their definition.
 #include <optional>
 
-#include "ops/norm_activate.hpp"
+#include "ops/pool_activate.hpp"
 #include "tests/ops/packed_gradients.hpp"
 #include "tests/ops/packed_support.hpp"
 
@@ -16,14 +16,26 @@ double rounded(double v) {
 
 struct Image {
   Shape shape;
-  int64_t pad_before;  // pad_after is 1
+  PoolShape pool;
 };
 
-/// Odd and even sides, one pixel, the stem's two paddings, several tasks.
+/// Odd and even sides, one pixel, the stem's two paddings, several tasks; windows side by side, overlapping and apart.
 const std::vector<Image>& images() {
-  static const std::vector<Image> all = {{{1, 1, 1, 3}, 1},  {{2, 5, 7, 39}, 1},   {{1, 6, 8, 64}, 0},
-                                         {{3, 7, 6, 79}, 0}, {{2, 16, 16, 17}, 1}, {{2, 16, 16, 1}, 0},
-                                         {{1, 2, 2, 16}, 1}, {{1, 2, 3, 130}, 0}};
+  const PoolShape stem, same{.pad_before = 0};
+  static const std::vector<Image> all = {
+      {{1, 1, 1, 3}, stem},
+      {{2, 5, 7, 39}, stem},
+      {{1, 6, 8, 64}, same},
+      {{3, 7, 6, 79}, same},
+      {{2, 16, 16, 17}, stem},
+      {{2, 16, 16, 1}, same},
+      {{1, 2, 2, 16}, stem},
+      {{1, 2, 3, 130}, same},
+      {{2, 6, 5, 39}, {.window = 2, .stride = 2, .pad_before = 0, .pad_after = 0}},
+      {{1, 5, 4, 17}, {.window = 3, .stride = 1, .pad_before = 1, .pad_after = 1}},
+      {{2, 8, 7, 3}, {.window = 2, .stride = 3, .pad_before = 1, .pad_after = 0}},
+      {{1, 3, 3, 5}, {.window = 1, .stride = 1, .pad_before = 0, .pad_after = 0}},
+  };
   return all;
 }
 
@@ -45,7 +57,9 @@ struct Pooled {
 
 Pooled naive_max_pool(const Image& image, const Doubles& z) {
   const int64_t h = image.shape[1], w = image.shape[2], c = image.shape[3];
-  const int64_t oh = (h + image.pad_before + 1 - 3) / 2 + 1, ow = (w + image.pad_before + 1 - 3) / 2 + 1;
+  const PoolShape& s = image.pool;
+  const int64_t pads = s.pad_before + s.pad_after, k_side = s.window;
+  const int64_t oh = (h + pads - k_side) / s.stride + 1, ow = (w + pads - k_side) / s.stride + 1;
   Pooled out;
   for (int64_t i = 0; i < image.shape[0]; ++i)
     for (int64_t p = 0; p < oh; ++p)
@@ -53,8 +67,8 @@ Pooled naive_max_pool(const Image& image, const Doubles& z) {
         for (int64_t k = 0; k < c; ++k) {
           double best = -std::numeric_limits<double>::infinity();
           int64_t winner = -1;
-          for (int64_t t = 0; t < 9; ++t) {
-            const int64_t y = p * 2 - image.pad_before + t / 3, x = q * 2 - image.pad_before + t % 3;
+          for (int64_t t = 0; t < k_side * k_side; ++t) {
+            const int64_t y = p * s.stride - s.pad_before + t / k_side, x = q * s.stride - s.pad_before + t % k_side;
             if (y < 0 || y >= h || x < 0 || x >= w) continue;
             const int64_t element = ((i * h + y) * w + x) * c + k;
             if (z[at(element)] > best) {
@@ -118,7 +132,7 @@ void check_outputs(const Activated& out, const Doubles& pooled, const Use& use, 
   CHECK(first_beyond(values_of(out.codes.value()), expected, kExact) == "");
 }
 
-/// Runs `pool(tape, z, quantizer, use, maxima)` and checks outputs and gradient; `naive_backward(g)` spreads the
+/// Runs `pool(tape, z, args)` and checks outputs and gradient; `naive_backward(g)` spreads the
 /// output's gradient over the input, with the bound of its rounding.
 template <typename Pool, typename Backward>
 void check_pool(const Tensor& z, const Shape& pooled_shape, const Doubles& pooled, const Use& use, const Pool& pool,
@@ -140,11 +154,11 @@ void check_pool(const Tensor& z, const Shape& pooled_shape, const Doubles& poole
     Tape tape;
     const Variable input(z, Grad::kWanted);
     std::vector<float> seen = maxima;
-    const Activated out = pool(&tape, input, q, use.dequantize, seen.data());
+    const Activated out = pool(&tape, input, {q, use.dequantize, seen.data()});
     CHECK(seen == raised);
     CHECK(out.z.shape() == pooled_shape);
     check_outputs(out, pooled, use, q, c);
-    const Activated plain = pool(nullptr, Variable(z), q, use.dequantize, nullptr);
+    const Activated plain = pool(nullptr, Variable(z), {q, use.dequantize, nullptr});
     CHECK(same_bytes(plain.z.value(), out.z.value()));
     CHECK(!plain.z.wants_grad());
     if (use.through) out.codes.accumulate(through);
@@ -158,19 +172,22 @@ void check_pool(const Tensor& z, const Shape& pooled_shape, const Doubles& poole
 
 }  // namespace
 
-TEST_CASE("max pool 3x3 stride 2 takes the largest, quantizes it, and sends the gradient to the first largest") {
+TEST_CASE("max pool takes the largest of each window, quantizes it, and sends the gradient to the first largest") {
   for (const Image& image : images())
     for (const Use& use : kUses) {
       const Tensor z = activations(image.shape, 9);
       const Doubles values = values_of(z);
       const Pooled naive = naive_max_pool(image, values);
-      const int64_t oh = (image.shape[1] + image.pad_before - 2) / 2 + 1;
-      const int64_t ow = (image.shape[2] + image.pad_before - 2) / 2 + 1;
-      INFO(image.shape.str() << ", padding " << image.pad_before << " and 1");
+      const PoolShape& s = image.pool;
+      const int64_t pads = s.pad_before + s.pad_after;
+      const int64_t oh = (image.shape[1] + pads - s.window) / s.stride + 1;
+      const int64_t ow = (image.shape[2] + pads - s.window) / s.stride + 1;
+      INFO(image.shape.str() << ", window " << s.window << ", stride " << s.stride << ", padding " << s.pad_before
+                             << " and " << s.pad_after);
       check_pool(
           z, {image.shape[0], oh, ow, image.shape[3]}, naive.value, use,
-          [&](Tape* tape, const Variable& x, const ActivationQuantizer* q, bool dequantize, float* maxima) {
-            return max_pool_activate(tape, x, image.pad_before, 1, q, dequantize, maxima);
+          [&](Tape* tape, const Variable& x, const PoolActivateArgs& args) {
+            return max_pool_activate(tape, x, image.pool, args);
           },
           [&](const Doubles& g) {
             Sums d_z(static_cast<int64_t>(values.size()));
@@ -197,8 +214,8 @@ TEST_CASE("average pool is the fp32 sum in row-major order times one over the pi
       INFO(shape.str());
       check_pool(
           z, {n, 1, 1, c}, pooled, use,
-          [&](Tape* tape, const Variable& x, const ActivationQuantizer* q, bool dequantize, float* maxima) {
-            return average_pool_activate(tape, x, q, dequantize, maxima);
+          [&](Tape* tape, const Variable& x, const PoolActivateArgs& args) {
+            return average_pool_activate(tape, x, args);
           },
           [&](const Doubles& g) {
             Sums d_z(static_cast<int64_t>(values.size()));
@@ -219,8 +236,7 @@ TEST_CASE("max pool hands the next stage the rows that it else gives its input, 
         for (const bool handed_over : {false, true}) {
           Tape tape;
           const Variable x(z, Grad::kWanted);
-          const Activated out =
-              max_pool_activate(&tape, x, 1, 1, nullptr, false, nullptr, handed_over ? collected : nullptr);
+          const Activated out = max_pool_activate(&tape, x, PoolShape{}, {}, handed_over ? collected : nullptr);
           x.set_value(Tensor());
           tape.backward(out.z, random_bf16(out.z.shape(), 12));
           if (handed_over)
@@ -244,8 +260,7 @@ TEST_CASE("pools do not depend on the number of threads") {
       for (const bool max : {true, false}) {
         Tape tape;
         const Variable x(z, Grad::kWanted);
-        const Activated out = max ? max_pool_activate(&tape, x, 1, 1, nullptr, false, nullptr)
-                                  : average_pool_activate(&tape, x, nullptr, false, nullptr);
+        const Activated out = max ? max_pool_activate(&tape, x, PoolShape{}) : average_pool_activate(&tape, x);
         results[max ? 0 : 1].push_back(out.z.value());
         tape.backward(out.z, random_bf16(out.z.shape(), 12));
         results[max ? 2 : 3].push_back(x.grad());
@@ -258,6 +273,9 @@ TEST_CASE("pools do not depend on the number of threads") {
 
 TEST_CASE("a window that a pool cannot fill is refused in words") {
   CHECK(message_of<ShapeError>([] {
-          max_pool_activate(nullptr, Variable(random_bf16({1, 1, 5, 3}, 1)), 0, 1, nullptr, false, nullptr);
+          max_pool_activate(nullptr, Variable(random_bf16({1, 1, 5, 3}, 1)), {.pad_before = 0});
         }) == "[max_pool] the 3x3 window does not fit the padded 1x5 image");
+  CHECK(message_of<UnsupportedError>([] {
+          max_pool_activate(nullptr, Variable(random_bf16({1, 9, 9, 3}, 1)), {.window = 4});
+        }) == "[max_pool] a window of 4x4 is larger than the 3x3 that this pool has; use max_pool");
 }

@@ -1,8 +1,8 @@
-// Buffers of the executor: every value gets room in one arena for as long as something reads it.
-#include <algorithm>
-#include <utility>
+#include "nn/runtime/execution_plan.hpp"
 
-#include "nn/runtime/executor.hpp"
+#include <algorithm>
+
+#include "nn/first_layer_input.hpp"
 
 namespace nibble {
 
@@ -72,18 +72,7 @@ class Planner {
   }
 
  private:
-  bool quantized(const UnitSpec& unit) const { return unit.quantizer >= 0 && model_.calibrated(); }
-
-  /// Last step that reads value v as bf16 (its pool counts as the reader's step), or `none`.
-  size_t last_plain(int value, size_t none) const {
-    size_t last = none;
-    for (size_t u = 0; u < net_.units.size(); ++u) {
-      const UnitSpec& unit = net_.units[u];
-      const bool reads = unit.shortcut == value || (unit.input == value && (unit.average_pool || !quantized(unit)));
-      if (reads) last = u;
-    }
-    return last;
-  }
+  bool quantized(const UnitSpec& unit) const { return model_.input_quantizer(unit) != nullptr; }
 
   size_t last_codes(int quantizer, size_t none) const {
     size_t last = none;
@@ -97,10 +86,7 @@ class Planner {
   }
 
   void place_input() {
-    const UnitSpec& first = net_.units.front();
-    const int64_t pads = first.shape.pad_before + first.shape.pad_after;
-    const int64_t pixels = (first.shape.h + pads) * (first.shape.w + pads);
-    plain_[kImageValue] = arena_.place(pixels * 3 * (layers_.front().integer() ? 1 : 2), 0, last_of_schedule(0));
+    plain_[kImageValue] = arena_.place(FirstLayerInput(model_).bytes_per_image(), 0, last_of_schedule(0));
   }
 
   void fill(ExecutionPlan::Step& step, size_t u) {
@@ -159,7 +145,7 @@ class Planner {
   /// The same for a block's output, which where it can takes the place of its shortcut: what is in the cache already.
   ValueSlot place_plain(const MapForm& f) {
     const int shortcut = net_.units[f.u].shortcut;
-    if (!schedule_.contains(f.u) && shortcut != kNoValue && last_plain(shortcut, f.u) == f.u) {
+    if (!schedule_.contains(f.u) && shortcut != kNoValue && model_.last_plain_reader(shortcut) == f.u) {
       const ValueSlot& slot = plain_[static_cast<size_t>(shortcut)];
       if (slot.offset >= 0 && slot.window < 0 && slot.bytes == ArenaPlanner::rounded(f.rows * f.row_bytes)) {
         arena_.extend(slot, f.u, f.last);
@@ -196,7 +182,7 @@ class Planner {
     bool input = false, shortcut = false;
     for (size_t u = schedule_.begin; u < schedule_.end; ++u) {
       const int value = static_cast<int>(u) + 1;
-      if (schedule_.map_of[u] != map || last_plain(value, u) == u) continue;
+      if (schedule_.map_of[u] != map || model_.last_plain_reader(value) == u) continue;
       const ReadAs as = reading_of_plain(value);
       input |= as != ReadAs::kShortcut;
       shortcut |= as != ReadAs::kInput;
@@ -208,7 +194,7 @@ class Planner {
     const UnitSpec& unit = net_.units[u];
     const int value = static_cast<int>(u) + 1;
     const int64_t c = unit.shape.oc;
-    const size_t plain_last = last_plain(value, u);
+    const size_t plain_last = model_.last_plain_reader(value);
     const bool plain_read = plain_last > u;
     const ReadAs plain_as = reading_of_plain(value);
     const int64_t h = unit.shape.oh(), w = unit.shape.ow(), plain_row = plain_bytes(w, c);
@@ -219,7 +205,7 @@ class Planner {
                                !model_.quantizers[static_cast<size_t>(quantizers[0])].is_signed;
       (codes_alone ? step.map_codes : step.plain) =
           place_map({.rows = h, .row_bytes = codes_alone ? w * code_stride(c) : plain_row, .u = u, .last = u});
-      out_rows = out_width = net_.stem_pool_size;
+      out_rows = out_width = unit.output_side();
       if (!codes_alone)
         step.pooled = place_map({.rows = out_rows,
                                  .row_bytes = plain_bytes(out_width, c),
@@ -235,17 +221,14 @@ class Planner {
     if (!model_.calibrated()) return;
     size_t windows = 0;
     for (int q : quantizers_of(net_, value)) {
-      const bool pooled_by_fc = std::any_of(net_.units.begin(), net_.units.end(), [&](const UnitSpec& r) {
-        return r.input == value && r.quantizer == q && r.average_pool;
-      });
-      if (pooled_by_fc) continue;
+      if (read_by_average_pool(net_, value)) continue;
       const ValueSlot slot = place_shared(code_windows_, windows++,
                                           {.rows = out_rows,
                                            .row_bytes = out_width * code_stride(c),
                                            .u = u,
                                            .last = last_codes(q, u),
                                            .read_as = ReadAs::kInput,
-                                           .pooled = unit.max_pool});
+                                           .pooled = unit.max_pool.has_value()});
       codes_[static_cast<size_t>(q)] = slot;
       step.codes.emplace_back(q, slot);
     }

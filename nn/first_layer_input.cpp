@@ -1,0 +1,80 @@
+#include "nn/first_layer_input.hpp"
+
+#include <algorithm>
+
+#include "engine/parallel.hpp"
+#include "engine/profiler.hpp"
+#include "ops/tensor_memory.hpp"
+
+namespace nibble {
+
+FirstLayerInput::FirstLayerInput(const QuantizedNetwork& model) : shape_(model.network.units.front().shape) {
+  const ActivationQuantizer* quantizer = model.input_quantizer(model.network.units.front());
+  std::vector<uint8_t> codes;
+  if (quantizer != nullptr) codes = image_code_table(*quantizer);
+  if (quantizer != nullptr && model.network.options.mode == QuantMode::kInteger) {
+    codes_ = std::move(codes);
+    return;
+  }
+  for (int c = 0; c < 3; ++c) {
+    for (int byte = 0; byte < 256; ++byte) {
+      float v = normalised(byte, c);
+      if (quantizer != nullptr)
+        v = static_cast<float>(codes[static_cast<size_t>(c * 256 + byte)] - kSignedOffset) /
+            quantizer->scale[static_cast<size_t>(c)];
+      values_.push_back(to_bf16(v));
+    }
+  }
+}
+
+int64_t FirstLayerInput::bytes_per_image() const {
+  return shape(1).size() * (codes_.empty() ? int64_t{sizeof(bf16)} : 1);
+}
+
+void FirstLayerInput::check(const char* where, const Shape& images) const {
+  if (images.rank() != 4 || images[1] != shape_.h || images[2] != shape_.w || images[3] != 3)
+    throw ShapeError("[{}] the model reads {}x{} RGB images, got {}; resize them", where, shape_.h, shape_.w,
+                     images.str());
+}
+
+void FirstLayerInput::write(const uint8_t* images, int64_t n, std::byte* to) const {
+  if (codes_.empty())
+    write_rows(images, n, values_.data(), bf16{}, reinterpret_cast<bf16*>(to));
+  else
+    write_rows(images, n, codes_.data(), kSignedOffset, reinterpret_cast<uint8_t*>(to));
+}
+
+template <typename T>
+void FirstLayerInput::write_rows(const uint8_t* images, int64_t n, const T* table, T pad, T* to) const {
+  constexpr int64_t kTaskRows = 32;  // of about 0.25 us each
+  const ConvShape s = shape_;
+  const int64_t ph = s.padded_h(), pw = s.padded_w(), rows = n * ph;
+  // Captures are copies: a store of bytes might change what a reference means.
+  parallel_for(ceil_div(rows, kTaskRows), [=](int64_t task) {
+    for (int64_t row = task * kTaskRows; row < std::min(rows, (task + 1) * kTaskRows); ++row) {
+      const int64_t y = row % ph - s.pad_before;
+      T* line = to + row * pw * 3;
+      std::fill_n(line, pw * 3, pad);
+      if (y < 0 || y >= s.h) continue;
+      const uint8_t* from = images + (row / ph * s.h + y) * s.w * 3;
+      line += s.pad_before * 3;
+      for (int64_t x = 0; x < s.w * 3; x += 3) {
+        line[x] = table[from[x]];
+        line[x + 1] = table[size_t{256} + from[x + 1]];
+        line[x + 2] = table[size_t{512} + from[x + 2]];
+      }
+    }
+  });
+}
+
+Tensor first_layer_input(const QuantizedNetwork& model, const Tensor& images) {
+  Zone zone("image codes");
+  const FirstLayerInput input(model);
+  input.check("first_layer_input", images.shape());
+  const Tensor out(input.dtype(), input.shape(images.dim(0)));
+  zone.count([&] { return ZoneWork{.bytes = stored_bytes(images) + stored_bytes(out)}; });
+  input.write(images.data<uint8_t>(), images.dim(0), out.raw());
+  return out;
+}
+
+}  // namespace nibble

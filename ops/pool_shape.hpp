@@ -1,0 +1,22 @@
+// The geometry of pooling over square windows.
+#pragma once
+#include <cstdint>
+
+namespace nibble {
+
+/// Windows of `window` x `window` pixels, `stride` apart, over an image with padding around it. The defaults are those
+/// of ResNet's stem.
+struct PoolShape {
+  int64_t window = 3;
+  int64_t stride = 2;
+  int64_t pad_before = 1, pad_after = 1;
+
+  /// Whether a side of `size` pixels has room for a window.
+  bool fits(int64_t size) const { return size + pad_before + pad_after >= window; }
+  /// Windows along a side that they fit.
+  int64_t out(int64_t size) const { return (size + pad_before + pad_after - window) / stride + 1; }
+  /// First pixel of a window, in the padding if negative.
+  int64_t begin(int64_t out) const { return out * stride - pad_before; }
+};
+
+}  // namespace nibble
