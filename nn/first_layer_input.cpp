@@ -46,12 +46,12 @@ void FirstLayerInput::write(const uint8_t* images, int64_t n, std::byte* to) con
 
 template <typename T>
 void FirstLayerInput::write_rows(const uint8_t* images, int64_t n, const T* table, T pad, T* to) const {
-  constexpr int64_t kTaskRows = 32;  // of about 0.25 us each
+  constexpr int64_t kRowsOfTask = 32;  // of about 0.25 us each
   const ConvShape s = shape_;
   const int64_t ph = s.padded_h(), pw = s.padded_w(), rows = n * ph;
   // Captures are copies: a store of bytes might change what a reference means.
-  parallel_for(ceil_div(rows, kTaskRows), [=](int64_t task) {
-    for (int64_t row = task * kTaskRows; row < std::min(rows, (task + 1) * kTaskRows); ++row) {
+  parallel_for(ceil_div(rows, kRowsOfTask), [=](int64_t task) {
+    for (int64_t row = task * kRowsOfTask; row < std::min(rows, (task + 1) * kRowsOfTask); ++row) {
       const int64_t y = row % ph - s.pad_before;
       T* line = to + row * pw * 3;
       std::fill_n(line, pw * 3, pad);
