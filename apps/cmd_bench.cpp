@@ -139,7 +139,7 @@ class Bench : public Command {
     report(net, measure(net.quantizers.empty() ? "train" : "train before calibration", repeats_,
                         [&] { trainer.step(x, labels); }));
     if (net.quantizers.empty()) return;
-    calibrate(trainer.model());
+    trainer.calibrate();
     begin_peak_memory();
     report(net, measure("train after calibration", repeats_, [&] { trainer.step(x, labels); }));
   }

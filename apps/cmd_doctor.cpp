@@ -1,4 +1,5 @@
 // nibble doctor
+#include <fmt/format.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -253,11 +254,12 @@ class Doctor : public Command {
          {"precision", n.precision},
          {"image_size", n.image_size},
          {"batch_size", o.batch_size},
+         {"shard", o.shard},
          {"images_per_second_before_calibration", 1 / image.before},
          {"images_per_second_after_calibration", 1 / image.after}};
-    std::string text =
-        fmt::format("training {} x{} {}, {} px, batch {}: {} img/s before calibration, {} after", n.arch, n.width,
-                    n.precision, n.image_size, o.batch_size, rate_text(1 / image.before), rate_text(1 / image.after));
+    std::string text = fmt::format(
+        "training {} x{} {}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after", n.arch, n.width,
+        n.precision, n.image_size, o.batch_size, o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
     if (data_.empty()) text += "; with --data also the time of a run";
     text += estimate_inference(n, e);
     if (data_.empty()) return text;

@@ -105,17 +105,20 @@ void read_layers(const std::string& source, const toml::node& node, std::vector<
 
 }  // namespace
 
-std::set<std::string> read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides) {
+std::map<std::string, std::string> read_config(const std::filesystem::path& file,
+                                               const std::vector<OptionField>& fields,
+                                               const std::set<std::string>& given,
+                                               std::vector<PrecisionOverride>& overrides) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
     throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
   return parse_config(read_text_file(file, kLongestConfig), file.string(), fields, given, overrides);
 }
 
-std::set<std::string> parse_config(const std::string& text, const std::string& source,
-                                   const std::vector<OptionField>& fields, const std::set<std::string>& given,
-                                   std::vector<PrecisionOverride>& overrides) {
+std::map<std::string, std::string> parse_config(const std::string& text, const std::string& source,
+                                                const std::vector<OptionField>& fields,
+                                                const std::set<std::string>& given,
+                                                std::vector<PrecisionOverride>& overrides) {
   toml::table table;
   try {
     table = toml::parse(text, source);
@@ -126,7 +129,7 @@ std::set<std::string> parse_config(const std::string& text, const std::string& s
   }
   std::vector<std::string> known = {"layers"};
   for (const OptionField& f : fields) known.push_back(f.name);
-  std::set<std::string> found;
+  std::map<std::string, std::string> found;
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
     if (name == "preset")
@@ -143,7 +146,7 @@ std::set<std::string> parse_config(const std::string& text, const std::string& s
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
     }
     std::visit(Storing{source, node, field->name, given.contains(name)}, field->value);
-    found.insert(name);
+    found.emplace(name, where(source, node));
   }
   return found;
 }

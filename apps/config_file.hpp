@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,14 +17,17 @@ constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
 /// `given` names the options that the command line has set already: their keys are checked and not stored.
 /// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors.
-/// Returns the names of the options that the file has.
-std::set<std::string> read_config(const std::filesystem::path& file, const std::vector<OptionField>& fields,
-                                  const std::set<std::string>& given, std::vector<PrecisionOverride>& overrides);
+/// Returns the options that the file has, and where: {"lr", "FILE:3"}.
+std::map<std::string, std::string> read_config(const std::filesystem::path& file,
+                                               const std::vector<OptionField>& fields,
+                                               const std::set<std::string>& given,
+                                               std::vector<PrecisionOverride>& overrides);
 
 /// The same from a text that is kept elsewhere; errors call it `source`.
-std::set<std::string> parse_config(const std::string& text, const std::string& source,
-                                   const std::vector<OptionField>& fields, const std::set<std::string>& given,
-                                   std::vector<PrecisionOverride>& overrides);
+std::map<std::string, std::string> parse_config(const std::string& text, const std::string& source,
+                                                const std::vector<OptionField>& fields,
+                                                const std::set<std::string>& given,
+                                                std::vector<PrecisionOverride>& overrides);
 
 /// The same fields as TOML text, which read_config reads back equal.
 /// UsageError for a text that is not UTF-8, which TOML cannot hold.

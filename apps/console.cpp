@@ -52,8 +52,8 @@ Verbosity verbosity() {
 }
 
 bool interactive() {
-  static const bool answer = isatty(2) != 0 && env(EnvVar::kTerm).value_or("dumb") != "dumb";
-  return answer;
+  static const bool terminal = isatty(2) != 0 && env(EnvVar::kTerm).value_or("dumb") != "dumb";
+  return terminal && level != Verbosity::kDebug;
 }
 
 void end_progress() {
@@ -108,7 +108,13 @@ namespace {
 
 void write_line(const std::string& text) {
   end_progress();
-  std::fprintf(stderr, "%s\n", printable(text).c_str());
+  std::string lines = printable(text);
+  if (level == Verbosity::kDebug) {
+    const std::string time = utc_now() + " ";
+    lines.insert(0, time);
+    for (size_t at = 0; (at = lines.find('\n', at)) != std::string::npos; at += time.size()) lines.insert(++at, time);
+  }
+  std::fprintf(stderr, "%s\n", lines.c_str());
 }
 
 }  // namespace
@@ -116,6 +122,10 @@ void write_line(const std::string& text) {
 void warn(const std::string& sentence) {
   constexpr size_t kLongest = 8192;  // two paths of the longest kind that Linux takes
   write_line(one_line(sentence.size() > kLongest ? sentence.substr(0, kLongest) + "..." : sentence));
+}
+
+void debug(const std::string& sentence) {
+  if (level == Verbosity::kDebug) write_line("debug  " + one_line(sentence));
 }
 
 void message(const std::string& lines) {

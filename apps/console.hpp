@@ -14,7 +14,8 @@ enum class Verbosity { kQuiet, kInfo, kDebug };
 /// next file opened would take their place, and get the messages.
 void occupy_closed_streams();
 
-/// From NIBBLE_LOG and --quiet; UsageError for another value of the variable.
+/// From NIBBLE_LOG and --quiet; UsageError for another value of the variable. With debug every line on stderr begins
+/// with the time (utc_now).
 void set_verbosity_from_environment();
 void set_quiet();
 Verbosity verbosity();
@@ -29,9 +30,12 @@ std::string one_line(const std::string& name);
 std::string shell_quoted(const std::string& word);
 /// Lines on stderr, unless quiet; printable.
 void message(const std::string& lines);
+/// One line on stderr with NIBBLE_LOG=debug: what helps to see where a run's time goes or which of its parts fails.
+void debug(const std::string& sentence);
 /// One line on stderr, always: printable, line ends too, and cut where it exceeds 8 KiB.
 void warn(const std::string& sentence);
-/// A progress line: redrawn in place on a terminal, a plain line elsewhere (the caller paces those).
+/// A progress line: redrawn in place on a terminal, a plain line elsewhere and with NIBBLE_LOG=debug (the caller paces
+/// those).
 void progress(const std::string& line);
 /// Ends a redrawn line, so that the next message starts on its own.
 void end_progress();

@@ -10,6 +10,7 @@
 #include "apps/console.hpp"
 #include "apps/options.hpp"
 #include "apps/signals.hpp"
+#include "engine/cpu.hpp"
 #include "engine/env.hpp"
 #include "engine/error.hpp"
 #include "engine/profiler.hpp"
@@ -182,15 +183,25 @@ int run(int argc, char** argv) {
     for (const CLI::App* a = &app; !a->get_subcommands().empty(); a = deepest) deepest = a->get_subcommands().front();
     return deepest;
   };
-  const std::vector<std::string> line(argv + std::min(argc, 1), argv + argc);
+  std::vector<const char*> words(argv, argv + argc);
+  if (argc > 1 && std::string_view(argv[1]) == "help") {  // nibble help train is nibble train --help
+    words.erase(words.begin() + 1);
+    words.push_back("--help");
+  }
+  const std::vector<std::string> line(words.begin() + std::min(argc, 1), words.end());
   refuse_empty_values(line);
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ExtrasError&) {
     throw unknown_word(app, parsed_command(), line);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return show(app, e);  // --help, --version
     const CLI::App* command = parsed_command();
+    if (e.get_exit_code() == 0) {  // --help, --version
+      const std::vector<std::string> unknown = unknown_words(app, command);
+      if (command == nullptr && !unknown.empty() && !unknown.front().starts_with("-"))
+        throw unknown_word(app, command, line);  // help of no command
+      return show(app, e);
+    }
     if (dynamic_cast<const CLI::RequiredError*>(&e) != nullptr && !unknown_words(app, command).empty())
       throw unknown_word(app, command, line);  // it may be what is missing, misspelt
     throw UsageError("{}; see nibble {}--help", complaint(e, command != nullptr ? *command : app), words_of(command));
@@ -200,6 +211,7 @@ int run(int argc, char** argv) {
     return static_cast<int>(ExitCode::kUsage);
   }
   check_forced_level();
+  if (verbosity() == Verbosity::kDebug) debug(fmt::format("nibble {}, kernels {}", build_version(), isa_explanation()));
   return run_profiled(*chosen);
 }
 

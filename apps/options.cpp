@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "apps/command_line.hpp"
+#include "apps/console.hpp"
 #include "engine/env.hpp"
 #include "engine/parallel.hpp"
 #include "nn/network_json.hpp"
@@ -120,6 +121,7 @@ void declare_threads(CLI::App& app, int64_t& threads) {
 void apply_threads(int64_t threads) {
   if (threads < 0 || threads > 1024) throw UsageError("--threads is {}; use 0 (all cores) to 1024", threads);
   set_threads(static_cast<int>(threads));
+  debug(counted(nibble::threads(), "thread"));
 }
 
 namespace {

@@ -42,7 +42,7 @@ PhaseSeconds probe_step(const TrainOptions& options) {
   PhaseSeconds seconds;
   seconds.before = seconds.after = seconds_per_image();
   if (trainer.model().network.quantizers.empty()) return seconds;
-  calibrate(trainer.model());
+  trainer.calibrate();
   seconds.after = seconds_per_image();
   return seconds;
 }

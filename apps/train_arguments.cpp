@@ -1,6 +1,7 @@
 #include "apps/train_arguments.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -38,6 +39,7 @@ void TrainArguments::declare(CLI::App& app, const std::set<std::string>& without
 }
 
 std::set<std::string> TrainArguments::given() const {
+  if (app_ == nullptr) return {};
   std::set<std::string> names = given_fields(*app_, all_);
   if (!preset_name_.empty()) names.insert("preset");
   return names;
@@ -50,23 +52,40 @@ bool TrainArguments::is_given(const std::string& name) const {
 void TrainArguments::read_preset() {
   if (preset_name_.empty()) return;
   preset_ = &preset_named(preset_name_);
-  of_preset_ = parse_config(preset_->options, "--preset " + preset_name_, all_, given(), options.network.overrides);
+  for (const auto& [name, where] :
+       parse_config(preset_->options, "--preset " + preset_name_, all_, given(), options.network.overrides))
+    of_preset_.insert(name);
   of_preset_.insert({"lr", "shard"});
 }
 
 void TrainArguments::read(const std::string& file) {
-  of_files_.merge(
-      read_config(file, all_, app_ != nullptr ? given() : std::set<std::string>(), options.network.overrides));
+  took(read_config(file, all_, given(), options.network.overrides));
 }
 
 void TrainArguments::read_text(const std::string& text, const std::string& source) {
-  of_files_.merge(
-      parse_config(text, source, all_, app_ != nullptr ? given() : std::set<std::string>(), options.network.overrides));
+  took(parse_config(text, source, all_, given(), options.network.overrides));
+}
+
+void TrainArguments::took(std::map<std::string, std::string> options_of_file) {
+  options_of_file.merge(of_files_);  // the file read last has set them
+  of_files_ = std::move(options_of_file);
+}
+
+std::string TrainArguments::source_of(const std::string& message) const {
+  const std::set<std::string> on_line = given();
+  std::istringstream words(message);
+  for (std::string word; words >> word;) {
+    while (!word.empty() && std::ispunct(static_cast<unsigned char>(word.back())) != 0) word.pop_back();
+    if (!word.starts_with("--")) continue;
+    const auto found = of_files_.find(word.substr(2));
+    if (found != of_files_.end() && !on_line.contains(found->first)) return found->second;
+  }
+  return "";
 }
 
 void TrainArguments::resolve() {
   // Steps stand above epochs, but those of a file not above the command line's epochs.
-  if (app_ != nullptr && given().contains("epochs") && !given().contains("steps")) {
+  if (given().contains("epochs") && !given().contains("steps")) {
     options.steps = 0;
     of_files_.erase("steps");
   }
@@ -76,8 +95,15 @@ void TrainArguments::resolve() {
     options.shard = preset_->shard_of(options.batch_size);
   std::copy_if(of_preset_.begin(), of_preset_.end(), std::inserter(instead_, instead_.end()),
                [&](const std::string& name) { return is_given(name); });
-  resolve_texts(texts_, options.network);
-  options.validate();
+  try {
+    resolve_texts(texts_, options.network);
+    options.validate();
+    build_resnet(options.network);
+  } catch (const UsageError& e) {
+    const std::string source = source_of(e.what());
+    if (source.empty()) throw;
+    throw UsageError("{}: {}", source, e.what());
+  }
 }
 
 std::string TrainArguments::config_text(const std::set<std::string>& without) const {

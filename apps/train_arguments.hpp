@@ -1,5 +1,6 @@
 // The options of a training run as the command line and a config file give them; shared by train and study.
 #pragma once
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
@@ -19,7 +20,7 @@ class TrainArguments {
 
   /// Declares --preset, and every option of networks and runs as --name, except those in `without`.
   void declare(CLI::App& app, const std::set<std::string>& without = {});
-  /// Names of the options that the command line has set, "preset" among them.
+  /// Names of the options that the command line has set, "preset" among them; none without declare().
   std::set<std::string> given() const;
   /// Fills from --preset, if there is one, what the command line left alone; comes before read(), whose file wins.
   /// UsageError naming the presets.
@@ -28,8 +29,8 @@ class TrainArguments {
   void read(const std::string& file);
   /// The same from a text that errors call `source`.
   void read_text(const std::string& text, const std::string& source);
-  /// Turns texts into enumerations and checks ranges; UsageError. With a preset, a learning rate and a shard that
-  /// neither the command line nor a file gave follow from the batch size.
+  /// Turns texts into enumerations and checks ranges; UsageError, with file:line for what a file set. With a preset, a
+  /// learning rate and a shard that neither the command line nor a file gave follow from the batch size.
   void resolve();
   /// All options as TOML, except those in `without`; read() makes the same options of it.
   std::string config_text(const std::set<std::string>& without = {}) const;
@@ -44,12 +45,16 @@ class TrainArguments {
  private:
   /// Given by the command line or a file.
   bool is_given(const std::string& name) const;
+  void took(std::map<std::string, std::string> options_of_file);
+  /// The file and line that set the first --option that a message names; empty if the command line did, or none.
+  std::string source_of(const std::string& message) const;
 
   CLI::App* app_ = nullptr;
   NetworkTexts texts_;
   std::string preset_name_;
-  const Preset* preset_ = nullptr;                        // once it is read
-  std::set<std::string> of_preset_, of_files_, instead_;  // instead_: of the preset's, once they are resolved
+  const Preset* preset_ = nullptr;               // once it is read
+  std::set<std::string> of_preset_, instead_;    // instead_: of the preset's, once they are resolved
+  std::map<std::string, std::string> of_files_;  // name -> file:line
   std::vector<OptionField> data_, network_, training_, all_;
 };
 

@@ -1,6 +1,6 @@
 // Errors: one exception family; what() is one sentence that says what, where, why and what to do.
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>

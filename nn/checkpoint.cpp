@@ -1,5 +1,6 @@
 #include "nn/checkpoint.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>

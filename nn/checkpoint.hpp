@@ -24,7 +24,8 @@ struct Checkpoint {
   std::vector<std::string> class_names;
 };
 
-/// Writes atomically; returns the bytes. DiskError when it cannot, older files untouched.
+/// Writes atomically; returns the bytes. DiskError when it cannot, ModelError for names or a `run` that the format
+/// cannot hold (not UTF-8, a header above its limit); older files untouched.
 uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, const Gradients& momentum,
                          int64_t steps_done, const std::string& run, const std::vector<std::string>& class_names);
 

@@ -19,6 +19,7 @@ Tensor slice(const Tensor& images, int64_t first, int64_t count);
 struct StepWeights {
   std::vector<LayerWeights> layers;
 };
+/// Threads: units, and 32 output channels each.  Cost and errors: prepare_layer for every unit.
 StepWeights prepare_weights(const Model& model, Passes passes);
 
 /// Gradients of one shard (or a sum of shards), laid out as the parameters. A backward pass writes every tensor.

@@ -1,5 +1,6 @@
 #include "nn/safetensors_header.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>

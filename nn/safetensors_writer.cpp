@@ -1,4 +1,5 @@
 // The writing half of safetensors.hpp: layout, header, checksums.
+#include <fmt/format.h>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>

@@ -84,8 +84,7 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
   update_statistics(outcomes);
   ++steps_done_;
   // Bounds are written once, at the end of step N-1: step N is the first quantized one.
-  if (!model_.network.quantizers.empty() && !model_.calibrated() && steps_done_ >= options_.calibrate_step)
-    calibrate(model_);
+  if (!model_.network.quantizers.empty() && !model_.calibrated() && steps_done_ >= options_.calibrate_step) calibrate();
   return result;
 }
 

@@ -45,8 +45,12 @@ class Trainer {
   /// One call at a time, and model() not read meanwhile; two trainers may step at once.
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 
+  /// Writes the bounds now, ahead of options.calibrate_step. DivergedError naming a layer that never fired.
+  void calibrate() { nibble::calibrate(model_); }
+  /// Keeps with the model how its codes are used (measure_usage); steps do not read it.
+  void keep_usage(std::vector<QuantizerUsage> usage) { model_.usage = std::move(usage); }
+
   const Model& model() const { return model_; }
-  Model& model() { return model_; }
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }
   const TrainerOptions& options() const { return options_; }

@@ -28,6 +28,7 @@ struct ChannelSums {
 /// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense
 ///          x of other layers: u8 or u4 codes [n, h, w, ic], rows code_stride(ic) elements apart, or bf16
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
+/// Errors: ShapeError for an x of other sizes than layer.input_shape().
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 
 /// What a gradient of a convolution's input goes through next, row by row while the rows are in the cache.
@@ -49,10 +50,15 @@ bool hands_over_rows(const LayerWeights& layer);
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
 /// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
 /// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nobody else sees it.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16.  Errors: ShapeError for gradients of other shapes, a
+/// `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a layer cannot
+/// feed.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 
-/// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y.
+/// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y. The order of the sums is
+/// fixed by the shape.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16.  Errors: ShapeError for an x or d_y of other shapes.
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 
@@ -75,7 +81,7 @@ Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, c
                      ChannelSums& sums, std::shared_ptr<GradientStage> next = nullptr);
 
 /// Taped logits of a linear layer: f32 [n, oc] = acc * rescale + bias. d_weights and d_bias f32 [oc] are
-/// overwritten.
+/// overwritten. Saves x.  Gradients: x, weights, bias.  Cost and errors: as packed_conv_forward and the two above.
 Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& bias,
                        const Tensor& d_weights, const Tensor& d_bias);
 

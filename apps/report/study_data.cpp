@@ -1,5 +1,6 @@
 #include "apps/report/study_data.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
 #include <iterator>

@@ -1,5 +1,6 @@
 #include "apps/study/measure.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>

@@ -19,18 +19,17 @@ constexpr int64_t kUsageImages = 64;  // whose codes are counted
 
 }  // namespace
 
-void count_codes(Model& model, const DatasetPtr& validation, int64_t image_size) {
-  model.usage.clear();
-  if (!model.calibrated()) return;
+std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& validation, int64_t image_size) {
+  if (!model.calibrated()) return {};
   try {
     EvalLoader few({.dataset = std::make_shared<Subset>(validation, SubsetArgs{.evenly = kUsageImages}),
                     .batch_size = kUsageImages,
                     .image_size = static_cast<int>(image_size)});
-    if (const std::optional<Batch> batch = few.next()) model.usage = measure_usage(model, batch->images);
+    if (const std::optional<Batch> batch = few.next()) return measure_usage(model, batch->images);
   } catch (const std::exception& e) {  // no reason, nor is a lack of memory, not to save the step
-    model.usage.clear();
     warn(fmt::format("the use of codes is not counted: {}", e.what()));
   }
+  return {};
 }
 
 EvaluationReport evaluate_in_training(const Model& model, const DatasetPtr& validation, const TrainOptions& o,

@@ -13,10 +13,10 @@
 
 namespace nibble::apps {
 
-/// Writes to `model.usage` how the codes are used, on 64 images all over the set: kept in the checkpoint for inspect.
+/// How the codes are used, on 64 images all over the set: kept in the checkpoint for inspect.
 /// Empty for a model that is not calibrated, and (with a warning) when those images cannot be read.
 /// `image_size`: pixels a side.
-void count_codes(Model& model, const DatasetPtr& validation, int64_t image_size);
+std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& validation, int64_t image_size);
 
 /// Evaluates all of the set; ends early (EvaluationReport::stopped) when a signal asked to stop.
 /// Errors: those of evaluate_dataset.

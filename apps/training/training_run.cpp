@@ -256,10 +256,13 @@ void TrainingRun::save() {
   // The log first: a resumed run goes on from the newest checkpoint, and then no line up to it may be missing. There is
   // no log yet when given weights are saved before the first step.
   if (log_ != nullptr) log_->sync();
-  save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step, to_json(note_),
-                  data_.train->class_names());
+  const Clock::time_point from = Clock::now();
+  const uint64_t bytes = save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step,
+                                         to_json(note_), data_.train->class_names());
   store_->publish(step);
   saved_at_ = step;
+  debug(fmt::format("saved step {}: {} bytes in {:.0f} ms", step, grouped(static_cast<int64_t>(bytes)),
+                    std::chrono::duration<double, std::milli>(Clock::now() - from).count()));
 }
 
 /// `images_per_second`: of the steps of this process; the lines about them have been written.
@@ -299,7 +302,7 @@ RunSummary TrainingRun::run() {
     const bool asked = take_save_request();
     if (done % kLogEvery == 0 || epoch_ends || due || asked) report(meter);
     const Clock::time_point from = Clock::now();
-    if (due) count_codes(trainer_->model(), data_.validation, o.network.image_size);
+    if (due) trainer_->keep_usage(count_codes(trainer_->model(), data_.validation, o.network.image_size));
     if (due || asked || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
     if (asked) message(fmt::format("saved at step {} (SIGUSR1)", done));
     const bool go_on = !stop_requested() && (!due || evaluate());

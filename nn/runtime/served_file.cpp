@@ -1,5 +1,6 @@
 #include "nn/runtime/served_file.hpp"
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "nn/json_text.hpp"

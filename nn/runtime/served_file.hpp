@@ -19,8 +19,9 @@ struct ServedFileSizes {
   std::vector<uint64_t> layer_bytes;  // per unit: oc * ceil(k/2) for 4 bits, oc * k for 8, 2 * oc * k for bf16
 };
 
-/// Refuses uncalibrated integer models (ModelError): their activations are not quantized yet. `check` sees the complete
-/// file before it takes the name `path`; when it throws, what was there stays.
+/// Writes atomically. ModelError for uncalibrated integer models, whose activations are not quantized yet, and for
+/// names that the format cannot hold; DiskError when it cannot be written. `check` sees the complete file before it
+/// takes the name `path`; when it throws, what was there stays.
 ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check = {});
 
 /// What the file of save_served will have, without writing it.  Cost: packs and checksums the whole model.

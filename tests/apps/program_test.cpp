@@ -9,6 +9,7 @@
 
 #include "data/synth.hpp"
 #include "engine/cpu.hpp"
+#include "engine/version.hpp"
 #include "nn/checkpoint.hpp"
 #include "tests/nn/small_model.hpp"
 
@@ -49,6 +50,9 @@ TEST_CASE("program: help is on stdout with exit 0, for the program and for every
     }
   }
   CHECK(run_program("--version").code == 0);
+  CHECK(run_program("help").out == all.out);
+  CHECK(run_program("help study run").out == run_program("study run --help").out);
+  check_refused("help trian", 2, "did you mean train?");
 }
 
 TEST_CASE("program: without a command it shows the help and exits 2") {
@@ -189,6 +193,28 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost", 2, "NIBBLE_THREADS", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
   check_refused("doctor --threads -1", 2, "--threads is -1");
+}
+
+TEST_CASE("program: NIBBLE_LOG=debug puts the time before every line of stderr, says more, and changes no result") {
+  if (no_program()) return;
+  const std::string command =
+      "bench infer --json --batch-size 1 --repeats 1 --arch resnet26 --width 0.1 --image-size 32";
+  CHECK(run_program(command).err == "");
+  const Result r = run_program(command, "NIBBLE_LOG=debug");
+  CHECK(r.code == 0);
+  CHECK(nlohmann::json::parse(r.out).contains("images_per_second"));
+  std::istringstream lines(r.err);
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    CAPTURE(line);
+    CHECK(line.size() > 21);
+    CHECK(line.substr(10, 1) == "T");
+    CHECK(line.substr(19, 2) == "Z ");
+  }
+  CHECK(count >= 2);
+  for (const std::string& word :
+       {"debug  nibble " + std::string(version()), std::string("kernels "), std::string(" thread")})
+    CHECK_MESSAGE(has(r.err, word), r.err);
 }
 
 TEST_CASE("program: a missing data set is exit 3 and a missing model exit 4, each named") {

@@ -179,5 +179,26 @@ TEST_CASE("train arguments: warm-up ends with the run, calibration may be a step
   CHECK(TrainOptions().trainer(1, 1).calibrate_step == 1);  // a fifth of one step: there must be one with statistics
 }
 
+TEST_CASE(
+    "train arguments: a value that a file has out of range is named with its line, one of the command line is not") {
+  const auto refusal = [](const std::string& line, const std::string& file) -> std::string {
+    TrainArguments arguments;
+    try {
+      parse(arguments, "--data images " + line, file);
+    } catch (const UsageError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(refusal("", "seed = 1\nlr = 5000\n") == "test.toml:2: --lr is 5000; use 0 to 1000");
+  CHECK(refusal("--lr 5000", "lr = 0.1\n") == "--lr is 5000; use 0 to 1000");
+  CHECK(refusal("--lr 0.1", "lr = 5000\n") == "");
+  CHECK(refusal("", "\nimage-size = 7\n") == "test.toml:2: --image-size is 7; use 32 to 1024 pixels");
+  CHECK(refusal("", "arch = \"resnet18\"\n").starts_with("test.toml:1: --arch is 'resnet18'"));
+  CHECK(refusal("--batch-size 48", "\n\nshard = 7\n").starts_with("test.toml:3: --batch-size 48 is not a multiple"));
+  CHECK(refusal("", "[layers.nowhere]\nprecision = \"w8a8\"\n")
+            .starts_with("the precision override names the layer 'nowhere'"));
+}
+
 }  // namespace
 }  // namespace nibble::apps
