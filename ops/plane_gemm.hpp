@@ -16,6 +16,7 @@ struct PlaneCut {
   int64_t panels_together = 1;  // panels are shared out in groups of so many neighbours
   int64_t first_task = 0;       // number of the first of these tasks, as the epilogue sees it
 
+  bool operator==(const PlaneCut&) const = default;
   int64_t tasks() const { return row_parts * panel_parts; }
   /// The first of `panels` panels of one part; those of the part behind the last one: the end.
   int64_t first_panel(int64_t part, int64_t panels) const {

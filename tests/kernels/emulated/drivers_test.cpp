@@ -1,5 +1,6 @@
 // The forward drivers of levels that multiply rows in place, on emulated tiles: planes, images, and every way to cut
 // them, on machines without such a level.
+#include <algorithm>
 #include <atomic>
 
 #include "ops/image_gemm.hpp"
@@ -152,9 +153,14 @@ TEST_CASE("emulated drivers: a product by images and one by planes, cut for any 
     Gather g = layer.forward_gather();
     g.n = op.shape.n;
     const Tensor expected = conv_accumulators(layer, op.x);  // by images where there are 32 of them
-    check_cuts(layer, op, {cut_by_shape(g)}, expected);
-    for (const int64_t workers : {2, 7, 25, 64})
-      check_cuts(layer, op, {cut_for_workers(g, layer.forward, workers)}, expected);
+    std::vector<PlaneCut> seen = {cut_by_shape(g)};
+    check_cuts(layer, op, seen, expected);
+    for (const int64_t workers : {2, 7, 25, 64}) {
+      const PlaneCut cut = cut_for_workers(g, layer.forward, workers);
+      if (std::find(seen.begin(), seen.end(), cut) != seen.end()) continue;  // small shapes have few
+      check_cuts(layer, op, {cut}, expected);
+      seen.push_back(cut);
+    }
     check_cuts(layer, op, strips(g, g.points() < 200 ? 1 : 3), expected);
   });
 }
