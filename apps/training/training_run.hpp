@@ -40,8 +40,8 @@ struct RunSummary {
 /// before it.
 class TrainingRun {
  public:
-  /// Opens the images and plans; makes nothing. Errors: those of open_run_data,
-  /// require_outside_images and plan_run.
+  /// Opens the images and plans; makes nothing. Errors: those of open_run_data, require_outside_images and
+  /// plan_run.
   explicit TrainingRun(const RunArgs& args);
   const RunPlan& plan() const { return plan_; }
   /// The plan as text: shown before the first step, and the result of --dry-run.
