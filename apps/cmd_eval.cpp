@@ -1,5 +1,6 @@
 // nibble eval
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
@@ -65,8 +66,10 @@ class Eval : public Command {
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
     check_classes(model, *data);
     const EvaluationReport report = evaluate_dataset(model.run, data, model.network.options.image_size, evaluation_);
-    print_report(report, std::string(name_of(resolve(decoder))),
-                 model.calibrated() || model.network.quantizers.empty());
+    print_report(report, std::string(name_of(resolve(decoder))), model.complete());
+    if (!std::isfinite(report.result.loss))
+      throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
+                          model_, data_, split_);
     return 0;
   }
 
@@ -88,7 +91,6 @@ class Eval : public Command {
         differs, data_, here.size(), name(here), model.path, there.size(), name(there));
   }
 
-  /// `complete`: activations are quantized if the precision says so.
   void print_report(const EvaluationReport& report, const std::string& decoder, bool complete) const {
     const EvaluationResult& r = report.result;
     const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);

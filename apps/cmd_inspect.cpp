@@ -72,6 +72,8 @@ struct Subject {
   const Executor* executor;  // none in fake mode
 
   bool calibrated() const { return !quantizers.empty(); }
+  /// Activations are quantized if the precision says so.
+  bool complete() const { return calibrated() || network.quantizers.empty(); }
 };
 
 Subject subject_of(const LoadedModel& model) {
@@ -185,7 +187,7 @@ class Inspect : public Command {
     j["signed_block_input"] = o.signed_block_input;
     j["image_size"] = o.image_size;
     j["classes"] = o.classes;
-    j["calibrated"] = m.calibrated();
+    j["calibrated"] = m.complete();
     j["isa"] = std::string(name_of(active_isa()));
     j["layers"] = nlohmann::ordered_json::array();
     for (const Row& r : rows) {
@@ -228,10 +230,10 @@ class Inspect : public Command {
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
     const NetworkOptions& o = m.network.options;
-    print(fmt::format(
-        "{} x{} {}, {} px, {} classes{}{}{}{}; kernels: {}", o.arch, o.width, o.precision, o.image_size, o.classes,
-        scales_text(m.network), quirks_text(o), is_servable(m.network) ? "" : ", fake quantization",
-        m.calibrated() || m.network.quantizers.empty() ? "" : ", not calibrated yet", name_of(active_isa())));
+    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}{}; kernels: {}", o.arch, o.width, o.precision, o.image_size,
+                      o.classes, scales_text(m.network), quirks_text(o),
+                      is_servable(m.network) ? "" : ", fake quantization", m.complete() ? "" : ", not calibrated yet",
+                      name_of(active_isa())));
   }
 
   std::string model_;

@@ -77,10 +77,14 @@ class StudyPickCommand : public Command {
     std::error_code ignored;
     return std::filesystem::is_regular_file(file, ignored) ? file.string() : "";
   }
-  std::string model_of(const StudyGroup& g) const {
-    return if_there(served_path(std::filesystem::path(study_) / g.first().name));
+  /// The folder of the points: STUDY may be its study.json.
+  std::filesystem::path folder() const {
+    std::error_code ignored;
+    const std::filesystem::path study(study_);
+    return std::filesystem::is_directory(study, ignored) ? study : study.parent_path();
   }
-  std::string result_of(const StudyGroup& g) const { return if_there(result_path(study_, g.first().name)); }
+  std::string model_of(const StudyGroup& g) const { return if_there(served_path(folder() / g.first().name)); }
+  std::string result_of(const StudyGroup& g) const { return if_there(result_path(folder(), g.first().name)); }
 
   static nlohmann::ordered_json describe(const StudyGroup& g) {
     const PointResult& p = g.first();

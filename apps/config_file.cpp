@@ -80,7 +80,8 @@ Precision layer_precision(const std::string& source, const toml::node& node, con
   }
 }
 
-void read_layers(const std::string& source, const toml::node& node, std::vector<PrecisionOverride>& overrides) {
+void read_layers(const std::string& source, const toml::node& node, std::vector<PrecisionOverride>& overrides,
+                 std::map<std::string, std::string>& found) {
   const toml::table* layers = node.as_table();
   if (layers == nullptr)
     throw UsageError("{}: layers needs tables like [layers.\"layer3.0.conv2\"]", where(source, node));
@@ -100,10 +101,15 @@ void read_layers(const std::string& source, const toml::node& node, std::vector<
       throw UsageError("{}: '{}' is the precision of a network; a layer takes bf16, w4a4, w4a8, w8a4 or w8a8",
                        where(source, *precision), *text);
     overrides.push_back({std::string(name.str()), layer_precision(source, *precision, *text)});
+    found.insert_or_assign(layer_key(overrides.back().layer), where(source, entry));
   }
 }
 
 }  // namespace
+
+std::string layer_key(const std::string& layer) {
+  return "layers." + layer;
+}
 
 std::map<std::string, std::string> read_config(const std::filesystem::path& file,
                                                const std::vector<OptionField>& fields,
@@ -112,6 +118,9 @@ std::map<std::string, std::string> read_config(const std::filesystem::path& file
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
     throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
+  if (std::filesystem::file_size(file, error) > kLongestConfig)
+    throw UsageError("{} is larger than the {} bytes that a config file may have; name another", file.string(),
+                     kLongestConfig);
   return parse_config(read_text_file(file, kLongestConfig), file.string(), fields, given, overrides);
 }
 
@@ -136,7 +145,7 @@ std::map<std::string, std::string> parse_config(const std::string& text, const s
       throw UsageError("{}: a preset is for the command line (--preset), this file goes on top of it; leave it away",
                        where(source, node));
     if (name == "layers") {
-      read_layers(source, node, overrides);
+      read_layers(source, node, overrides, found);
       continue;
     }
     const auto field = std::find_if(fields.begin(), fields.end(), [&](const OptionField& f) { return f.name == name; });

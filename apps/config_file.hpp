@@ -14,10 +14,14 @@ namespace nibble::apps {
 /// Bytes; a longer file is refused.
 constexpr uint64_t kLongestConfig = uint64_t{1} << 20;
 
+/// What the maps below call the entry of a layer.
+std::string layer_key(const std::string& layer);
+
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
 /// `given` names the options that the command line has set already: their keys are checked and not stored.
-/// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors.
-/// Returns the options that the file has, and where: {"lr", "FILE:3"}.
+/// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors, and for what
+/// is no file or too long; DiskError when it cannot be read.
+/// Returns the options that the file has, and where: {"lr", "FILE:3"}; layers by layer_key().
 std::map<std::string, std::string> read_config(const std::filesystem::path& file,
                                                const std::vector<OptionField>& fields,
                                                const std::set<std::string>& given,

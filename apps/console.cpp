@@ -148,7 +148,7 @@ void progress(const std::string& line) {
     write_line(line);
     return;
   }
-  std::fprintf(stderr, "\r\x1b[K%s", line.substr(0, columns() - 1).c_str());
+  std::fprintf(stderr, "\r\x1b[K%s", one_line(line).substr(0, columns() - 1).c_str());
   std::fflush(stderr);
   line_open = true;
 }
@@ -163,7 +163,10 @@ void print(const std::string& line) {
 }
 
 void print_object(const nlohmann::ordered_json& object) {
-  print(json_text(object));
+  std::string text = json_text(object);
+  // The only control character that JSON may hold as it is, and that a terminal must not get: in JSON's own escape.
+  for (size_t at = 0; (at = text.find('\x7f', at)) != std::string::npos;) text.replace(at, 1, "\\u007f");
+  print(text);
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

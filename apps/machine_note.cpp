@@ -26,7 +26,7 @@ constexpr int kDeepest = 64;  // levels: copying and printing a value recurse
 std::string text_of(const std::filesystem::path& path) {
   try {
     return read_text_file(path, kLongestNote);
-  } catch (const DiskError&) {
+  } catch (const Error&) {
     return "";
   }
 }

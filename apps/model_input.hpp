@@ -26,7 +26,11 @@ struct LoadedModel {
   Network network;
   RunModel run;
 
-  bool calibrated() const { return checkpoint ? checkpoint->model.calibrated() : executor->model().calibrated(); }
+  /// Activations are quantized if the precision says so.
+  bool complete() const {
+    const bool calibrated = checkpoint ? checkpoint->model.calibrated() : executor->model().calibrated();
+    return calibrated || network.quantizers.empty();
+  }
 };
 
 /// A checkpoint of a fake-mode model with quantizers runs through its modules whatever `by` says. ModelError (exit 4)

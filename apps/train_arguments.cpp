@@ -8,6 +8,7 @@
 
 #include "apps/command_line.hpp"
 #include "apps/config_file.hpp"
+#include "data/decode.hpp"
 
 namespace nibble::apps {
 
@@ -72,6 +73,10 @@ void TrainArguments::took(std::map<std::string, std::string> options_of_file) {
 }
 
 std::string TrainArguments::source_of(const std::string& message) const {
+  for (const PrecisionOverride& o : options.network.overrides)
+    if (const auto found = of_files_.find(layer_key(o.layer));
+        found != of_files_.end() && message.find("the layer '" + o.layer + "'") != std::string::npos)
+      return found->second;
   const std::set<std::string> on_line = given();
   std::istringstream words(message);
   for (std::string word; words >> word;) {
@@ -95,12 +100,21 @@ void TrainArguments::resolve() {
     options.shard = preset_->shard_of(options.batch_size);
   std::copy_if(of_preset_.begin(), of_preset_.end(), std::inserter(instead_, instead_.end()),
                [&](const std::string& name) { return is_given(name); });
-  try {
+  // Their sentences serve other places too, and do not name the option.
+  with_source("--precision", [&] { parse_precision(options.network.precision); });
+  with_source("--decoder", [&] { decoder_from_name(options.decoder); });
+  with_source("", [&] {
     resolve_texts(texts_, options.network);
     options.validate();
     build_resnet(options.network);
+  });
+}
+
+void TrainArguments::with_source(const std::string& option, const std::function<void()>& check) const {
+  try {
+    check();
   } catch (const UsageError& e) {
-    const std::string source = source_of(e.what());
+    const std::string source = source_of(option.empty() ? e.what() : option);
     if (source.empty()) throw;
     throw UsageError("{}: {}", source, e.what());
   }

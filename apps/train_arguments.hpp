@@ -46,7 +46,10 @@ class TrainArguments {
   /// Given by the command line or a file.
   bool is_given(const std::string& name) const;
   void took(std::map<std::string, std::string> options_of_file);
-  /// The file and line that set the first --option that a message names; empty if the command line did, or none.
+  /// Runs a check; a UsageError of it gets the file and line that set `option`, or what its sentence names.
+  void with_source(const std::string& option, const std::function<void()>& check) const;
+  /// The file and line that set the layer or else the first --option that a message names; empty if the command line
+  /// did, or none.
   std::string source_of(const std::string& message) const;
 
   CLI::App* app_ = nullptr;
@@ -54,7 +57,7 @@ class TrainArguments {
   std::string preset_name_;
   const Preset* preset_ = nullptr;               // once it is read
   std::set<std::string> of_preset_, instead_;    // instead_: of the preset's, once they are resolved
-  std::map<std::string, std::string> of_files_;  // name -> file:line
+  std::map<std::string, std::string> of_files_;  // name of an option, or layer_key() -> file:line
   std::vector<OptionField> data_, network_, training_, all_;
 };
 

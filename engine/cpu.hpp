@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-/// Kernel levels, each a superset of the one before it as far as inheritance of kernels is concerned.
+/// Kernel levels, slowest first; which takes kernels of which is drawn in ops/kernels/README.md.
 /// scalar: baseline x86-64 (or any CPU). avx2: AVX2 + FMA. avxvnni: avx2 + AVX-VNNI (VEX). avx512: F, BW, VL, DQ.
 /// avx512vnni: avx512 + VNNI. amx: avx512vnni + AVX512-BF16, AMX-TILE, AMX-INT8, AMX-BF16, and the kernel's permission.
 enum class Isa { scalar, avx2, avxvnni, avx512, avx512vnni, amx };

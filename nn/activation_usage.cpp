@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/parallel.hpp"
+#include "nn/first_layer_input.hpp"
 #include "nn/passes.hpp"
 #include "ops/pool_activate.hpp"
 
@@ -102,6 +103,7 @@ class UsageCounter {
 }  // namespace
 
 std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& images) {
+  check_images("usage", model.network, images);
   if (!model.calibrated()) return {};
   const StepWeights weights = prepare_weights(model, Passes::kForward);
   const int64_t n = images.dim(0), parts = ceil_div(n, kImagesAtOnce);

@@ -206,7 +206,7 @@ std::string read_text_file(const fs::path& path, uint64_t max_bytes) {
     const ReadResult got = read_all(fd.get(), block);
     if (got.error_number != 0) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(got.error_number));
     if (text.size() + got.bytes > max_bytes)
-      throw DiskError("'{}' is larger than the {} bytes such a file may have; move it away", path.string(), max_bytes);
+      throw DataError("'{}' is larger than the {} bytes such a file may have; move it away", path.string(), max_bytes);
     text.append(reinterpret_cast<const char*>(block.data()), got.bytes);
     if (got.bytes < block.size()) return text;
   }

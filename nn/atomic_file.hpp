@@ -62,7 +62,7 @@ bool is_temporary_name(std::string_view file_name);
 /// written there (an export into the folder of a run) stays: it is locked.
 int remove_temporary_files(const std::filesystem::path& directory);
 
-/// A small text file (metrics, links, configs); throws DiskError when it cannot be read or exceeds `max_bytes`.
+/// A small text file (metrics, links, configs); throws DiskError when it cannot be read, DataError above `max_bytes`.
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
 
 }  // namespace nibble

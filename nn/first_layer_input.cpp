@@ -8,7 +8,21 @@
 
 namespace nibble {
 
+void check_images(const char* where, const Network& network, const Tensor& images) {
+  const ConvShape& s = network.units.front().shape;
+  const Shape& got = images.shape();
+  if (got.rank() != 4 || got[1] != s.h || got[2] != s.w || got[3] != 3)
+    throw ShapeError("[{}] the model reads {}x{} RGB images, got {}; resize them", where, s.h, s.w, got.str());
+  if (images.dtype() != DType::u8)
+    throw DTypeError("[{}] the model reads images of u8, got {}; hand over a byte per colour", where,
+                     name_of(images.dtype()));
+  if (!images.dense())
+    throw ShapeError("[{}] the model reads pixels of 3 bytes side by side, got them {} bytes apart; copy them", where,
+                     images.stride());
+}
+
 FirstLayerInput::FirstLayerInput(const QuantizedNetwork& model) : shape_(model.network.units.front().shape) {
+  const FloatModeScope mode;
   const ActivationQuantizer* quantizer = model.input_quantizer(model.network.units.front());
   std::vector<uint8_t> codes;
   if (quantizer != nullptr) codes = image_code_table(*quantizer);
@@ -29,12 +43,6 @@ FirstLayerInput::FirstLayerInput(const QuantizedNetwork& model) : shape_(model.n
 
 int64_t FirstLayerInput::bytes_per_image() const {
   return shape(1).size() * (codes_.empty() ? int64_t{sizeof(bf16)} : 1);
-}
-
-void FirstLayerInput::check(const char* where, const Shape& images) const {
-  if (images.rank() != 4 || images[1] != shape_.h || images[2] != shape_.w || images[3] != 3)
-    throw ShapeError("[{}] the model reads {}x{} RGB images, got {}; resize them", where, shape_.h, shape_.w,
-                     images.str());
 }
 
 void FirstLayerInput::write(const uint8_t* images, int64_t n, std::byte* to) const {
@@ -69,8 +77,8 @@ void FirstLayerInput::write_rows(const uint8_t* images, int64_t n, const T* tabl
 
 Tensor first_layer_input(const QuantizedNetwork& model, const Tensor& images) {
   Zone zone("image codes");
+  check_images("first_layer_input", model.network, images);
   const FirstLayerInput input(model);
-  input.check("first_layer_input", images.shape());
   const Tensor out(input.dtype(), input.shape(images.dim(0)));
   zone.count([&] { return ZoneWork{.bytes = stored_bytes(images) + stored_bytes(out)}; });
   input.write(images.data<uint8_t>(), images.dim(0), out.raw());

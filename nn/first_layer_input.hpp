@@ -8,6 +8,9 @@
 
 namespace nibble {
 
+/// Throws ShapeError or DTypeError unless images are dense uint8 [n, h, w, 3] of the network's size.
+void check_images(const char* where, const Network& network, const Tensor& images);
+
 /// The one way from bytes to the first layer, in training, evaluation and serving: codes where its products are
 /// integers, else bf16: dequantized codes in fake mode, normalised bytes before calibration and without a quantizer.
 class FirstLayerInput {
@@ -19,9 +22,6 @@ class FirstLayerInput {
   /// [n, padded h, padded w, 3]
   Shape shape(int64_t n) const { return {n, shape_.padded_h(), shape_.padded_w(), 3}; }
   int64_t bytes_per_image() const;
-
-  /// Throws ShapeError unless images are [n, h, w, 3] of the network's size.
-  void check(const char* where, const Shape& images) const;
 
   /// Writes `n` dense images to `to`, of shape(n) and dtype(). Cost: one look-up a byte. Threads: blocks of rows.
   void write(const uint8_t* images, int64_t n, std::byte* to) const;

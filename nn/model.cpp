@@ -104,8 +104,9 @@ FactorForm factor_form(const QuantizerSpec& spec) {
 
 void calibrate(Model& model) {
   const FloatModeScope mode;
+  std::vector<std::vector<float>> bounds;  // all or none: a model with some could be saved, and not be read again
   for (size_t q = 0; q < model.calibration.size(); ++q) {
-    Calibration& c = model.calibration[q];
+    const Calibration& c = model.calibration[q];
     float smallest = 0;
     for (size_t i = 0; i < c.weight.size(); ++i) {
       if (c.weight[i] <= 0) continue;
@@ -117,12 +118,13 @@ void calibrate(Model& model) {
           "{} has no activation statistics to calibrate from: no training step has seen a value above zero "
           "there; lower --lr, or train longer before --calibrate-at",
           model.network.quantizers[q].name);
-    c.bound.resize(c.weight.size());
-    for (size_t i = 0; i < c.bound.size(); ++i) {
+    std::vector<float>& of_channels = bounds.emplace_back(c.weight.size());
+    for (size_t i = 0; i < of_channels.size(); ++i) {
       const float bound = c.weight[i] > 0 ? c.mean_of_max[i] / c.weight[i] : 0.0f;
-      c.bound[i] = bound > 0 ? bound : smallest;
+      of_channels[i] = bound > 0 ? bound : smallest;
     }
   }
+  for (size_t q = 0; q < bounds.size(); ++q) model.calibration[q].bound = std::move(bounds[q]);
   rebuild_quantizers(model);
 }
 

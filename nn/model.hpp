@@ -56,7 +56,7 @@ void update_calibration(Calibration& calibration, Granularity granularity, std::
 
 /// Writes all bounds from the statistics and builds the quantizers: the one-shot calibration. A channel that never
 /// fired gets its layer's smallest non-zero bound; a layer without any statistics, which is dead, throws DivergedError
-/// naming it.
+/// naming it and writes no bound.
 void calibrate(Model& model);
 
 /// Rebuilds `quantizers` from stored bounds (loading a checkpoint).

@@ -52,7 +52,7 @@ std::string name_of(QuantScheme scheme) {
 Granularity granularity_from(const std::string& name) {
   if (name == "per_tensor") return Granularity::kPerTensor;
   if (name == "per_channel") return Granularity::kPerChannel;
-  throw UsageError("the granularity is '{}'; use per_channel or per_tensor", name);
+  throw UsageError("--granularity is '{}'; use per_channel or per_tensor", name);
 }
 PerChannelBy per_channel_by_from(const std::string& name) {
   if (name == "fold") return PerChannelBy::kFold;
@@ -63,13 +63,13 @@ PerChannelBy per_channel_by_from(const std::string& name) {
 QuantMode quant_mode_from(const std::string& name) {
   if (name == "integer") return QuantMode::kInteger;
   if (name == "fake") return QuantMode::kFake;
-  throw UsageError("the quantization mode is '{}'; use integer or fake", name);
+  throw UsageError("--quant-mode is '{}'; use integer or fake", name);
 }
 
 QuantScheme quant_scheme_from(const std::string& name) {
   if (name == "paper") return QuantScheme::kPaper;
   if (name == "nearest") return QuantScheme::kNearest;
-  throw UsageError("the quantization scheme is '{}'; use paper or nearest", name);
+  throw UsageError("--quant-scheme is '{}'; use paper or nearest", name);
 }
 
 std::string network_options_to_json(const NetworkOptions& o) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 #include "engine/profiler.hpp"
@@ -273,6 +274,7 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
   StepWeights w;
   const size_t count = model.network.units.size();
   w.layers.resize(count);
+  std::vector<std::exception_ptr> refused(count);  // of several the first layer is named, whoever is done first
   parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
     const size_t u = static_cast<size_t>(i);
     const UnitSpec& unit = model.network.units[u];
@@ -286,8 +288,14 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     args.dequantize = is_fake(model);
     args.passes = passes;
     args.first_layer = u == 0;
-    w.layers[u] = prepare_layer(args);
+    try {
+      w.layers[u] = prepare_layer(args);
+    } catch (const Error&) {
+      refused[u] = std::current_exception();
+    }
   });
+  for (const std::exception_ptr& e : refused)
+    if (e != nullptr) std::rethrow_exception(e);
   zone.count([&] {
     int64_t bytes = 0;
     for (const UnitParameters& p : model.units) bytes += stored_bytes(p.weights);

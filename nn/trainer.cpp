@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/parallel.hpp"
+#include "nn/first_layer_input.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 
 namespace nibble {
@@ -31,6 +32,16 @@ void check_finite(double loss, int64_t step, const Model& model, const ShardStat
 
 }  // namespace
 
+void check_shard(const Network& network, int64_t shard) {
+  if (shard < 1) throw UsageError("--shard is {}; use at least 1", shard);
+  for (const UnitSpec& unit : network.units)
+    if (unit.kind == UnitKind::kConv && shard * unit.shape.oh() * unit.shape.ow() < 2)
+      throw UsageError(
+          "--shard 1 at {} px leaves batch norm one value per channel behind {}, and its result is always 0; use 2 or "
+          "more images a shard, or larger ones",
+          network.options.image_size, unit.name);
+}
+
 Trainer::Trainer(Model model, const TrainerOptions& options) : Trainer(std::move(model), options, Gradients(), 0) {
   momentum_ = make_gradients(model_);
 }
@@ -43,16 +54,11 @@ Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum,
         "--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
         "a larger fraction",
         options_.calibrate_step);
-  if (options_.shard < 1) throw UsageError("--shard is {}; use at least 1", options_.shard);
-  for (const UnitSpec& unit : model_.network.units)
-    if (unit.kind == UnitKind::kConv && options_.shard * unit.shape.oh() * unit.shape.ow() < 2)
-      throw UsageError(
-          "--shard 1 at {} px leaves batch norm one value per channel behind {}, and its result is always 0; use 2 or "
-          "more images a shard, or larger ones",
-          model_.network.options.image_size, unit.name);
+  check_shard(model_.network, options_.shard);
 }
 
 StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) {
+  check_images("train step", model_.network, images);
   const int64_t n = images.dim(0);
   if (n < 1 || n % options_.shard != 0 || static_cast<int64_t>(labels.size()) != n)
     throw ShapeError("[train step] the batch of {} images and {} labels is not a multiple of the shard size {}", n,

@@ -30,6 +30,9 @@ struct StepResult {
   double gradient_norm = 0;
 };
 
+/// UsageError when batch norm cannot learn from shards of so many images: none, or one value a channel.
+void check_shard(const Network& network, int64_t shard);
+
 /// Owns the model, the momentum and the step counter: everything a checkpoint holds.
 class Trainer {
  public:
@@ -41,7 +44,7 @@ class Trainer {
   /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
   /// kernel level and the shards, never on the number of threads.
   /// Throws DivergedError (a convolution's output, loss or gradient not finite; names the layer) before any parameter
-  /// changes, or behind the step that calibrates, when a layer is dead; ShapeError.
+  /// changes, or behind the step that calibrates, when a layer is dead; ShapeError, DTypeError.
   /// One call at a time, and model() not read meanwhile; two trainers may step at once.
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 

@@ -70,7 +70,7 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
                             const Tensor& d_weights, const Tensor& before = {}, GradientStage* next = nullptr);
 
 /// Factor per output channel that the gradient of y must carry: 1/scale[o], so that d_x is a product with bare codes;
-/// nullptr: 1.
+/// empty: 1.
 std::vector<float> y_gradient_scale(const LayerWeights& layer);
 
 /// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, owned by

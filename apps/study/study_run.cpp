@@ -30,6 +30,16 @@ namespace {
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
 constexpr const char* kUnpacking = "unpacking";  // while results of study.json get folders of their own
 
+/// Results of study.json are being unpacked: an empty file, so that nobody's own is taken for the mark.
+bool is_mark(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored) && fs::file_size(path, ignored) == 0;
+}
+
+StudyPoint point_of(const PointResult& result) {
+  return {result.precision, result.width, result.seed};
+}
+
 void make_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -50,6 +60,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   read_kept();
   refuse_other_recipes();
   const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
+  refuse_to_replace(text);
   if (args_.dry_run) return;
   if (fresh) {  // what is refused leaves no folder behind
     make_folder(args_.out);
@@ -64,6 +75,19 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
 
 void StudyRun::lock() {
   lock_ = std::make_unique<FolderLock>(args_.out, "working on the study");
+}
+
+/// A folder without a plan is no study yet: what lies there under its files' names is somebody's. The recipe that this
+/// call would write may be there, from one that was stopped between its two writes.
+void StudyRun::refuse_to_replace(const std::string& recipe) const {
+  const fs::path file = recipe_path(args_.out), mark = fs::path(args_.out) / kUnpacking;
+  if (path_exists(mark) && !is_mark(mark))
+    throw UsageError("'{}' is in the way of the study, which makes a file of that name; move it away", mark.string());
+  if (path_exists(plan_path(args_.out)) || !path_exists(file) || read_text_file(file, kLongestConfig) == recipe) return;
+  throw UsageError(
+      "'{}' is there already and would be replaced by this study's recipe; move it away (--config takes it from any "
+      "place) or choose another folder for --out",
+      file.string());
 }
 
 void StudyRun::settle_recipe() {
@@ -150,12 +174,15 @@ void StudyRun::read_kept() {
   if (path_exists(args_.out)) kept_file_ = source_in(args_.out).file;
   // Beside results it counts only where the machine stopped while it was unpacked.
   const fs::path one_file = one_file_path(args_.out);
-  if (kept_file_.empty() && path_exists(fs::path(args_.out) / kUnpacking) && path_exists(one_file))
-    kept_file_ = one_file;
+  if (kept_file_.empty() && is_mark(fs::path(args_.out) / kUnpacking) && path_exists(one_file)) kept_file_ = one_file;
   if (kept_file_.empty()) return;
   for (PointResult& p : read_study(kept_file_)) {
-    parse_precision(p.precision);
-    if (const std::string name = StudyPoint{p.precision, p.width, p.seed}.name(); p.name != name)
+    try {
+      parse_precision(p.precision);
+    } catch (const UsageError& e) {
+      throw DataError("{} has a point '{}' that no study can have: {}", kept_file_.string(), p.name, e.what());
+    }
+    if (const std::string name = point_of(p).name(); p.name != name)
       throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", kept_file_.string(),
                       p.name, name);
     if (!path_exists(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
@@ -175,37 +202,39 @@ void StudyRun::unpack_kept() {
   if (!files.empty()) write_file_atomically(mark, "");
   for (AtomicFile& file : files) file.commit();
   std::error_code left;  // a mark that stays is of no harm: all its results are there
-  fs::remove(mark, left);
+  if (is_mark(mark)) fs::remove(mark, left);
   kept_.clear();
 }
 
-/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe. Options
-/// that its version did not have yet were at their defaults.
+/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe; so do those
+/// beside the plan, which the report shows with the others.
 void StudyRun::refuse_other_recipes() {
-  const std::string defaults = TrainArguments().config_text();
-  for (const StudyPoint& p : plan_.points) {
-    fs::path source = result_path(args_.out, p.name()), remedy = folder_of(p);
-    std::string config;
-    if (const auto kept = kept_.find(p.name()); kept != kept_.end()) {
-      source = remedy = kept_file_;
-      config = kept->second.provenance.config;
-    } else if (path_exists(source)) {
-      const PointResult result = read_point_result(source);
-      if (!(StudyPoint{result.precision, result.width, result.seed} == p))
-        throw DataError("{} is the result of {}; remove {} to compute {}", source.string(),
-                        StudyPoint{result.precision, result.width, result.seed}.name(), source.string(), p.name());
-      config = result.provenance.config;
-    } else if (path_exists(config_of(p))) {
-      source = config_of(p);
-      config = read_text_file(source, kLongestConfig);
+  for (const auto& [name, result] : kept_)
+    refuse_other_recipe(result.provenance.config, point_of(result), kept_file_, kept_file_);
+  if (path_exists(args_.out))
+    for (const fs::path& file : source_in(args_.out).results) {
+      const PointResult result = read_point_result(file);
+      const StudyPoint point = point_of(result);
+      if (file.parent_path().filename() != point.name())
+        throw DataError("{} is the result of {}; remove {} to compute {}", file.string(), point.name(), file.string(),
+                        file.parent_path().filename().string());
+      refuse_other_recipe(result.provenance.config, point, file, file.parent_path());
     }
-    if (config.empty()) continue;
-    set_point(p);
-    const ConfigDifference d = recipe_difference(recipe_.config_text(), with_missing_options(config, defaults), {});
-    if (!d.name.empty())
-      throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
-                       source.string(), d.name, d.second, d.first, remedy.string());
-  }
+  for (const StudyPoint& p : plan_.points)
+    if (state_of(p) != PointState::kDone && path_exists(config_of(p)))
+      refuse_other_recipe(read_text_file(config_of(p), kLongestConfig), p, config_of(p), folder_of(p));
+}
+
+/// Options that the version of `config` did not have yet were at their defaults.
+void StudyRun::refuse_other_recipe(const std::string& config, const StudyPoint& point, const fs::path& source,
+                                   const fs::path& remedy) {
+  if (config.empty()) return;
+  set_point(point);
+  const std::string whole = with_missing_options(config, TrainArguments().config_text());
+  const ConfigDifference d = recipe_difference(recipe_.config_text(), whole, {});
+  if (!d.name.empty())
+    throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
+                     source.string(), d.name, d.second, d.first, remedy.string());
 }
 
 StudyData StudyRun::describe_data() {

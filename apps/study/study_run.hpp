@@ -43,8 +43,8 @@ class StudyRun {
   /// `recipe` holds what the command line said; --config and, of an existing study, its recipe fill the rest.
   /// A new study's decoder `auto` becomes the one of this machine, for all points.
   /// UsageError when another process works on the study, when the recipe differs from the study's own or from that of
-  /// a run or result that lies in the folder already, naming the first difference, when this build lacks the study's
-  /// decoder; DataError when the data differ.
+  /// a run or result that lies in the folder already (planned or not), naming the first difference, when this build
+  /// lacks the study's decoder, when a file of somebody's would be replaced; DataError when the data differ.
   StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
 
   const StudyPlan& plan() const { return plan_; }
@@ -71,7 +71,10 @@ class StudyRun {
   void settle_plan();
   void read_kept();
   void unpack_kept();
+  void refuse_to_replace(const std::string& recipe) const;
   void refuse_other_recipes();
+  void refuse_other_recipe(const std::string& config, const StudyPoint& point, const std::filesystem::path& source,
+                           const std::filesystem::path& remedy);
   void stop_if_asked() const;
   void set_point(const StudyPoint& point);
   StudyData describe_data();

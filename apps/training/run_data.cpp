@@ -74,9 +74,10 @@ RunData open_run_data(const TrainOptions& o) {
 void require_outside_images(const std::string& out, const std::string& data) {
   namespace fs = std::filesystem;
   std::error_code ignored;  // what cannot be resolved cannot be written either, and that has its own sentence
-  const fs::path place = fs::weakly_canonical(out, ignored);
+  // Absolute first: of a name that does not exist yet weakly_canonical leaves a relative one relative.
+  const fs::path place = fs::weakly_canonical(fs::absolute(out, ignored), ignored);
   for (const char* split : {"train", "val"}) {
-    const fs::path images = fs::weakly_canonical(fs::path(data) / split, ignored);
+    const fs::path images = fs::weakly_canonical(fs::absolute(fs::path(data) / split, ignored), ignored);
     const fs::path inside = place.lexically_relative(images);
     if (!images.empty() && !inside.empty() && *inside.begin() != "..")
       throw UsageError(

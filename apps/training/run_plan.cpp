@@ -11,6 +11,7 @@ namespace nibble::apps {
 
 RunPlan plan_run(const TrainOptions& o, const RunData& data) {
   const Network net = build_resnet(o.network);
+  check_shard(net, o.shard);
   RunPlan plan{.train_images = data.train->size(),
                .validation_images = data.validation->size(),
                .classes = data.train->num_classes(),

@@ -141,16 +141,18 @@ double TrainingRun::epochs(int64_t steps) const {
   return static_cast<double>(steps) / static_cast<double>(plan_.steps_per_epoch);
 }
 
-/// Images that cannot be read, or for which there is no memory, end the run, but cost no step: what is done is saved
-/// first.
-Batch TrainingRun::next_batch() {
+/// Images that cannot be read, or for which there is no memory, end the run, but cost no step: what is done is logged
+/// and saved first.
+Batch TrainingRun::next_batch(StepMeter& meter) {
   try {
     return loader_->next();
   } catch (const std::exception&) {
     const int64_t done = trainer_->steps_done();
-    if (done == 0 || saved_at_ == done) throw;
+    if (done == 0) throw;
     try {
+      if (meter.steps() > 0) report(meter);
       save();
+      machine_->finish({.last_step = done, .images_per_second = meter.images_per_second()});
       message(fmt::format("saved at step {}; when the data is whole again: nibble train --resume {}", done,
                           shell_quoted(args_.out)));
     } catch (const Error& e) {
@@ -162,7 +164,7 @@ Batch TrainingRun::next_batch() {
 
 void TrainingRun::one_step(StepMeter& meter) {
   const Clock::time_point began = Clock::now();
-  const Batch batch = next_batch();
+  const Batch batch = next_batch(meter);
   try {
     meter.add(trainer_->step(batch.images, batch.labels));
   } catch (const DivergedError& e) {

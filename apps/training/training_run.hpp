@@ -68,7 +68,7 @@ class TrainingRun {
   void estimate_speed();
   double epochs(int64_t steps) const;
 
-  Batch next_batch();
+  Batch next_batch(StepMeter& meter);
   void one_step(StepMeter& meter);
   [[noreturn]] void diverged(const DivergedError& e, StepMeter& meter);
   void show(StepMeter& meter) const;

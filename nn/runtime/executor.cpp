@@ -128,13 +128,7 @@ void Executor::give_back(std::unique_ptr<Context> context) {
 }
 
 Tensor Executor::run(const Tensor& images, Walk walk) {
-  input_.check("executor", images.shape());
-  if (images.dtype() != DType::u8)
-    throw DTypeError("[executor] the model reads images of u8, got {}; hand over a byte per colour",
-                     name_of(images.dtype()));
-  if (!images.dense())
-    throw ShapeError("[executor] the model reads pixels of 3 bytes side by side, got them {} bytes apart; copy them",
-                     images.stride());
+  check_images("executor", model_->network, images);
   const int64_t n = images.dim(0), classes = model_->network.units.back().shape.oc;
   const Tensor logits(DType::f32, {n, classes});
   const int64_t per_image = images.dim(1) * images.dim(2) * 3;

@@ -46,11 +46,30 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   check_keys("`export`", json_of(run_program("export " + run + "/latest --out " + served + " --json")));
   const std::string image = data + "/val/plain_disk/00000.jpg";
   check_keys("`predict`", json_of(run_program("predict " + served + " " + image + " --json")));
-  check_keys("`inspect`", json_of(run_program("inspect " + served + " --json")));
-  check_keys("`cost`", json_of(run_program("cost --json")));
+  const nlohmann::json inspected = json_of(run_program("inspect " + served + " --json"));
+  check_keys("`inspect`", inspected);
+  nlohmann::json layer = inspected.at("layers").front();
+  for (const char* sometimes : {"zero_weight_share", "clipped_share", "code_counts"})
+    CHECK(layer.erase(sometimes) == 1);
+  check_keys("`inspect`, layer", layer);
+  const nlohmann::json cost = json_of(run_program("cost --json"));
+  check_keys("`cost`", cost);
+  check_keys("`cost`, layer", cost.at("layers").front());
+  check_keys("`report`", json_of(run_program("report " + run + " --json")));
   check_keys("`bench`",
              json_of(run_program("bench infer --width 0.1 --image-size 32 --batch-size 1 --repeats 1 --json")));
   check_keys("`doctor`", json_of(run_program("doctor --json")));
+  const std::string study = folder / "study";
+  const std::string plan =
+      "study run --quiet --json --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 " +
+      ("--calibrate-at 1 --threads 1 --widths 0.1 --precisions w4a4 --data " + data) + " --out " + study;
+  check_keys("`study run --dry-run`", json_of(run_program(plan + " --dry-run")));
+  const nlohmann::json swept = json_of(run_program(plan));
+  check_keys("`study run`", swept);
+  check_keys("`study run` and `report`, point", swept.at("points").front());
+  check_keys("`study measure`", json_of(run_program("study measure --json " + study)));
+  check_keys("`study report`", json_of(run_program("study report --json " + study)));
+  check_keys("`study pick`", json_of(run_program("study pick --max-linear 1 --json " + study)));
   const std::vector<nlohmann::json> lines = metrics_of(run);
   REQUIRE(lines.size() >= 2);
   for (const nlohmann::json& line : lines)

@@ -387,7 +387,7 @@ TEST_CASE("program: nibble report replaces a page and an empty file, and nothing
 TEST_CASE("program: predict prints a line an image whatever the names hold, and says which image is damaged") {
   if (no_program()) return;
   const TemporaryFolder folder("lines");
-  const std::string data = folder / "data", run = folder / "run", image = folder / "line\nend.jpg";
+  const std::string data = folder / "data", run = folder / "run", image = folder / "line\nend\x7f.jpg";
   REQUIRE(run_program("synth --out " + data + " --train 2 --val 1 --size 32").code == 0);
   for (const char* split : {"/train/", "/val/"})
     std::filesystem::rename(data + split + "striped_disk", data + split + "striped\ndisk");
@@ -402,17 +402,19 @@ TEST_CASE("program: predict prints a line an image whatever the names hold, and 
   const Result good = run_program(predict);
   CHECK(good.code == 0);
   CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 1);
-  CHECK(has(good.out, "line\\nend.jpg:"));
+  CHECK(has(good.out, "line\\nend\\x7f.jpg:"));
   CHECK(has(good.out, "  striped\\ndisk "));
   CHECK(good.err.empty());
-  CHECK_FALSE(nlohmann::json::parse(run_program(predict + " --json").out).contains("warning"));
+  const nlohmann::json parsed = nlohmann::json::parse(run_program(predict + " --json").out);
+  CHECK_FALSE(parsed.contains("warning"));
+  CHECK(parsed.at("image") == image);
   write_text(image, bytes.substr(0, bytes.size() * 3 / 4));
   const Result damaged = run_program(predict + " --json");
   CHECK(damaged.code == 0);
   const std::string warning = nlohmann::json::parse(damaged.out).at("warning").get<std::string>();
   CHECK_FALSE(warning.empty());
   CHECK(std::count(damaged.err.begin(), damaged.err.end(), '\n') == 1);
-  CHECK(has(damaged.err, "line\\nend.jpg is used although damaged: "));
+  CHECK(has(damaged.err, "line\\nend\\x7f.jpg is used although damaged: "));
 }
 
 TEST_CASE("program: weights that are refused leave no run folder behind") {

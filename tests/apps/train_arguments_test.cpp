@@ -196,8 +196,14 @@ TEST_CASE(
   CHECK(refusal("", "\nimage-size = 7\n") == "test.toml:2: --image-size is 7; use 32 to 1024 pixels");
   CHECK(refusal("", "arch = \"resnet18\"\n").starts_with("test.toml:1: --arch is 'resnet18'"));
   CHECK(refusal("--batch-size 48", "\n\nshard = 7\n").starts_with("test.toml:3: --batch-size 48 is not a multiple"));
-  CHECK(refusal("", "[layers.nowhere]\nprecision = \"w8a8\"\n")
-            .starts_with("the precision override names the layer 'nowhere'"));
+  CHECK(refusal("", "lr = 0.1\n[layers.nowhere]\nprecision = \"w8a8\"\n")
+            .starts_with("test.toml:2: the precision override names the layer 'nowhere'"));
+  CHECK(refusal("", "\nprecision = \"w9a9\"\n").starts_with("test.toml:2: the precision is 'w9a9'"));
+  CHECK(refusal("", "\ndecoder = \"x\"\n").starts_with("test.toml:2: there is no decoder 'x'"));
+  for (const std::string name : {"granularity", "per-channel-by", "quant-mode", "quant-scheme"}) {
+    CHECK(refusal("", "\n" + name + " = \"x\"\n").starts_with("test.toml:2: --" + name + " is 'x'; use "));
+    CHECK(refusal("--" + name + " x", "").starts_with("--" + name + " is 'x'; use "));
+  }
 }
 
 }  // namespace

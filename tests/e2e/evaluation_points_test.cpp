@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <vector>
 
 #include "tests/apps/whole_run.hpp"
 
 namespace {
 
+using nibble::testing::checkpoint_of;
+using nibble::testing::metrics_of;
 using nibble::testing::no_program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
@@ -30,17 +31,10 @@ std::string make_data(const TemporaryFolder& folder) {
   return data;
 }
 
-std::vector<nlohmann::json> log_lines(const std::string& run) {
-  std::vector<nlohmann::json> lines;
-  std::istringstream text(read_text(run + "/metrics.jsonl"));
-  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
-  return lines;
-}
-
 /// step:top1 of the evaluations in the log, in order.
 std::string evaluations(const std::string& run) {
   std::string text;
-  for (const nlohmann::json& line : log_lines(run))
+  for (const nlohmann::json& line : metrics_of(run))
     if (line.contains("eval/top1")) text += line.at("step").dump() + ":" + line.at("eval/top1").dump() + " ";
   return text;
 }
@@ -113,6 +107,10 @@ TEST_CASE("a run that ends at an image it cannot read has saved the steps before
     CHECK((code == 3 || code == 0));  // 0: left out of all three epochs, which drop 8 images each
     if (code == 0 || std::filesystem::is_empty(run + "/checkpoints")) continue;
     CHECK_FALSE(std::filesystem::exists(run + last));
+    // Its steps are in the log up to the one that was saved, and its sitting has an end.
+    const int64_t step = metrics_of(run).back().at("step");
+    CHECK(std::filesystem::exists(run + "/" + checkpoint_of(step)));
+    CHECK(nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").back().at("last_step") == step);
     CHECK(run_program("train --resume " + run + " --quiet").code == 0);
     CHECK(read_text(run + last) == read_text(whole + last));
     if (++resumed == 2 && !thorough()) break;
@@ -149,7 +147,7 @@ TEST_CASE("images_per_second of a run, in its log and in its result, leaves out 
   REQUIRE(r.code == 0);
   const double inside = seconds_in_steps(trace);
   double logged = 0;  // 32 images a line of the log
-  for (const nlohmann::json& line : log_lines(run))
+  for (const nlohmann::json& line : metrics_of(run))
     if (!line.contains("eval/top1")) logged += 32 / line.at("images_per_second").get<double>();
   CHECK(logged >= 0.999 * inside);
   CHECK(96 / nlohmann::json::parse(r.out).at("images_per_second").get<double>() >= 0.999 * inside);
@@ -166,7 +164,7 @@ TEST_CASE("images_per_second of a run leaves the evaluations out: with theirs, n
   const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   REQUIRE(r.code == 0);
   double evaluating = 0, training = 0;
-  for (const nlohmann::json& line : log_lines(run)) {
+  for (const nlohmann::json& line : metrics_of(run)) {
     if (line.contains("eval/top1"))
       evaluating += 400 / line.at("eval/images_per_second").get<double>();
     else

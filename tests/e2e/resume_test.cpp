@@ -189,7 +189,10 @@ TEST_CASE("a model whose logits are not finite ends its run with exit code 6 and
     CHECK(has(r.err, "logits that are not finite"));
     CHECK_FALSE(std::filesystem::exists(run + "/best"));
   }
-  const nlohmann::json result = json_of(run_program("eval " + run + "/latest --json --data " + data));
+  const Result evaluated = run_program("eval " + run + "/latest --json --data " + data);
+  CHECK(evaluated.code == 6);
+  CHECK(has(evaluated.err, "logits that are not finite"));
+  const nlohmann::json result = nlohmann::json::parse(evaluated.out);
   CHECK(result.at("images") == 10);
   CHECK(result.at("loss").is_null());  // JSON has no NaN
   // Of a single image they may be finite, by the level of the kernels; what is printed is a probability anyway.
@@ -213,6 +216,11 @@ TEST_CASE("a run or a study among its own images would be one of their classes, 
     CHECK(std::filesystem::exists(out) == (out == data + "/train"));
     CHECK_FALSE(std::filesystem::exists(out + "/.lock"));
   }
+  // A name of which nothing exists yet, said from where it would be made.
+  const Result here = run_program(std::string("train --data .. --out run") + kThreeSteps, "cd " + data + "/train && ");
+  CHECK(here.code == 2);
+  CHECK(has(here.err, "--out run lies among the images of ../train"));
+  CHECK_FALSE(std::filesystem::exists(data + "/train/run"));
 }
 
 TEST_CASE("a class folder whose name models could not keep is refused before training") {

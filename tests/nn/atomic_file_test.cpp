@@ -378,7 +378,7 @@ TEST_CASE("read_text_file refuses what is missing, too large or no file") {
   testing::TempDir dir;
   write_file_atomically(dir / "a", "12345");
   CHECK(read_text_file(dir / "a", 5) == "12345");
-  CHECK_THROWS_AS(read_text_file(dir / "a", 4), DiskError);
+  CHECK_THROWS_AS(read_text_file(dir / "a", 4), DataError);
   CHECK_THROWS_AS(read_text_file(dir / "b", 4), DiskError);
   CHECK_THROWS_AS(read_text_file(dir.path(), 4), DiskError);
 }

@@ -150,6 +150,15 @@ TEST_CASE("calibration: a channel that never fired gets its layer's smallest bou
   CHECK(model.calibration[2].bound[0] == doctest::Approx(0.5));
 }
 
+TEST_CASE("calibration: a dead layer is named, and no layer has bounds then") {
+  Model model = collected(small_options("w4a4-fl8"));
+  Calibration& dead = model.calibration[5];
+  std::fill(dead.weight.begin(), dead.weight.end(), 0.0f);
+  CHECK_THROWS_WITH_AS(calibrate(model), doctest::Contains(model.network.quantizers[5].name.c_str()), DivergedError);
+  for (const Calibration& c : model.calibration) CHECK(c.bound.empty());
+  CHECK_FALSE(model.calibrated());
+}
+
 TEST_CASE("calibration: every quantizer is built with its bits, sign and scale") {
   for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold}) {
     NetworkOptions o = small_options("w4a4-fl8");

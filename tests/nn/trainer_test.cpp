@@ -11,6 +11,7 @@
 
 #include "engine/parallel.hpp"
 #include "engine/sanitizer.hpp"
+#include "nn/activation_usage.hpp"
 #include "nn/checkpoint.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 #include "tests/nn/small_model.hpp"
@@ -261,6 +262,24 @@ TEST_CASE("trainer: batches that are no multiple of the shard and labels that do
   CHECK_THROWS_AS(Trainer(fresh_model(small_options("w4a4-fl8", 0.1)), none), UsageError);
 }
 
+TEST_CASE("trainer: images of another type, size or spacing are refused by every pass, not misread") {
+  const NetworkOptions options = small_options("w4a4-fl8");
+  Trainer trainer(fresh_model(options), trainer_options(3));
+  const Model& model = trainer.model();
+  const std::vector<int32_t> labels(kShard, 0);
+  const auto refused = [&](const Tensor& images) {
+    CHECK_THROWS_AS(trainer.step(images, labels), Error);
+    CHECK_THROWS_AS(measure_usage(model, images), Error);
+    CHECK_THROWS_AS(evaluate_modules(model, prepare_weights(model, Passes::kForward), images), Error);
+  };
+  const Shape shape{kShard, 32, 32, 3};
+  for (const DType type : {DType::u4, DType::s4, DType::s8, DType::f32}) refused(Tensor::zeros(type, shape));
+  refused(Tensor::zeros(DType::u8, shape, 4));
+  refused(Tensor::zeros(DType::u8, {kShard, 32, 31, 3}));
+  refused(Tensor::zeros(DType::u8, {kShard, 32, 96}));
+  CHECK(trainer.steps_done() == 0);
+}
+
 TEST_CASE("trainer: a NaN weight stops the step, names the layer and leaves the model as it was") {
   for (const char* precision : {"w4a4-fl8", "bf16"}) {
     for (const char* layer : {"conv1", "layer2.0.conv2", "fc"}) {
@@ -281,6 +300,17 @@ TEST_CASE("trainer: a NaN weight stops the step, names the layer and leaves the 
       if (!statistics.empty()) CHECK(trainer.model().calibration[1].mean_of_max == statistics);
     }
   }
+}
+
+TEST_CASE("trainer: of several layers that diverged the first is named, whichever thread is done first") {
+  Trainer trainer(fresh_model(small_options("w4a4-fl8")), trainer_options(3));
+  // The last layer of the first half and the first of the second, where another thread begins.
+  const auto& units = trainer.model().units;
+  const size_t half = units.size() / 2;
+  for (const size_t u : {half - 1, half}) units[u].weights.data<float>()[1] = std::nanf("");
+  for (int i = 0; i < 20; ++i)
+    CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains(trainer.model().network.units[half - 1].name.c_str()),
+                         DivergedError);
 }
 
 TEST_CASE("trainer: a gamma that is infinite is found as the layer's divergence") {

@@ -81,10 +81,13 @@ double relative_distance(const Tensor& a, const Tensor& b) {
 }
 
 std::vector<NetworkOptions> kinds_of(const char* precision) {
-  std::vector<NetworkOptions> kinds(4, small_options(precision));
+  std::vector<NetworkOptions> kinds(6, small_options(precision));
   kinds[1].same_padding = true;
   kinds[2].signed_block_input = true;
   kinds[3].overrides = {{"layer2.0.conv1", {8, 4}}, {"layer3.0.downsample.0", {8, 4}}};
+  kinds[4].mode = QuantMode::kFake;
+  kinds[5].mode = QuantMode::kFake;  // with all published quirks, as --preset paper
+  kinds[5].same_padding = kinds[5].signed_block_input = kinds[5].bf16_weights = true;
   for (NetworkOptions& kind : kinds) kind.image_size = 64;
   return kinds;
 }
@@ -93,10 +96,12 @@ TEST_CASE("training forward: evaluation with the batch's statistics as running o
   for (const char* precision : {"bf16", "w8a8"})
     for (const NetworkOptions& options : kinds_of(precision)) {
       if (options.precision == "bf16" && (options.signed_block_input || !options.overrides.empty())) continue;
+      if (options.precision == "bf16" && options.mode == QuantMode::kFake) continue;
       CAPTURE(std::string(precision));
       CAPTURE(options.same_padding);
       CAPTURE(options.signed_block_input);
       CAPTURE(options.overrides.size());
+      CAPTURE(static_cast<int>(options.mode));
       const Tensor images = random_images(kImages, 64);
       Model model = calm_model(options);
       Shard shard = forward_and_backward(model, images);
@@ -121,6 +126,7 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
     CAPTURE(options.same_padding);
     CAPTURE(options.signed_block_input);
     CAPTURE(options.overrides.size());
+    CAPTURE(static_cast<int>(options.mode));
     const Tensor images = random_images(kImages, 64);
     Model model = calm_model(options);
     const Shard plain = forward_and_backward(model, images);
@@ -133,6 +139,28 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
       CHECK(relative_distance(quantized.gradients.units[u].weights, plain.gradients.units[u].weights) <
             (options.overrides.empty() ? 0.75 : 0.9));
     }
+  }
+}
+
+TEST_CASE("training forward: with one scale a tensor, fake mode has the logits and gradients of integer mode") {
+  NetworkOptions options = small_options("w8a8");
+  options.granularity = Granularity::kPerTensor;
+  options.image_size = 64;
+  const Tensor images = random_images(kImages, 64);
+  Shard of_mode[2];
+  for (const QuantMode mode : {QuantMode::kInteger, QuantMode::kFake}) {
+    options.mode = mode;
+    Model model = calm_model(options);
+    calibrate_without_clipping(model, forward_and_backward(model, images).statistics);
+    of_mode[mode == QuantMode::kFake] = forward_and_backward(model, images);
+  }
+  const auto& [integer, fake] = of_mode;
+  // The same products of numbers that fake mode rounds to bf16: what that moves to another code grows towards the
+  // images. Seen: 0.01 in the logits, 0.007 in fc to 0.31 in the first stage; with 4 bits 0.12 and 1.06.
+  CHECK(relative_distance(fake.logits, integer.logits) < 0.05);
+  for (size_t u = 0; u < fake.gradients.units.size(); ++u) {
+    CAPTURE(u);
+    CHECK(relative_distance(fake.gradients.units[u].weights, integer.gradients.units[u].weights) < 0.5);
   }
 }
 

@@ -237,6 +237,22 @@ TEST_CASE("the signed quirk on non-negative tensors has the golden codes and cli
   });
 }
 
+TEST_CASE("the signed quirk passes half of the gradient of a value that is its bound exactly") {
+  const ActivationQuantizer q = make_activation_quantizer({7.0f}, 4, true, FactorForm::kFold);
+  REQUIRE(q.scale[0] == 1.0f);
+  const Tensor x = Tensor::zeros(DType::bf16, {3, 1}, Tensor::round_stride(DType::bf16, 1));
+  const Tensor through = Tensor::zeros(DType::bf16, x.shape(), x.stride());
+  const float values[3] = {6.96875f, 7.0f, 7.03125f}, slopes[3] = {1.0f, 0.5f, 0.0f};
+  for (int64_t r = 0; r < 3; ++r) {
+    x.row<bf16>(r)[0] = to_bf16(values[r]);
+    through.row<bf16>(r)[0] = to_bf16(1.0f);
+  }
+  on_every_level([&] {
+    const Tensor g = combine_gradients(x, through, Tensor(), &q);
+    for (int64_t r = 0; r < 3; ++r) CHECK(to_float(g.row<bf16>(r)[0]) == slopes[r]);
+  });
+}
+
 TEST_CASE("every form of per-channel scales gives the exact product of the dequantized operands") {
   on_every_level([] {
     for (const int64_t ic : {1, 3, 39, 130})

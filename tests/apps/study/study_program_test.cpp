@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "data/decode.hpp"
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -121,6 +121,10 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   write_text(study + "/w4a4-fl8-x0.1-s0/result.json", worse.dump());
   const nlohmann::json pick = nlohmann::json::parse(run_program("study pick --json --max-linear 1 " + study).out);
   CHECK(fs::exists(pick.at("model").get<std::string>()));
+  fs::copy_file(study + "/report/study.json", study + "/study.json");
+  const nlohmann::json by_file = json_of(run_program("study pick --json --max-linear 1 " + study + "/study.json"));
+  CHECK(by_file.at("model") == pick.at("model"));
+  CHECK(by_file.at("result") == pick.at("result"));
   CHECK(names(pick.at("points")) == std::vector<std::string>{"w4a4-fl8-x0.1-s0", "bf16-x0.1-s0"});
   CHECK(pick.at("points")[0].at("linear_ratio") == pick.at("linear_ratio"));
   CHECK(pick.at("points")[1].at("top1").get<double>() <= 90);
@@ -188,6 +192,9 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   const nlohmann::json plan = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
   CHECK(plan.at("points")[1].at("state") == "done");
   check_refused(run + kept + " --lr 0.5", 2, "kept/study.json was made with lr = 0.05");
+  // Neither do points come in that are not of this plan: the report would show them with the others.
+  check_refused("study run --quiet --data " + data + kRecipe + "--lr 0.5 --widths 0.2 --precisions bf16 --out " + kept,
+                2, "kept/study.json was made with lr = 0.05");
   // The larger of the two results does not fit: the smaller one alone would hide it.
   const auto blocks = fs::file_size(study + "/bf16-x0.1-s0/result.json") / 512 + 1;
   CHECK(run_program(run + kept, "ulimit -f " + std::to_string(blocks) + ";").code == 7);
@@ -209,6 +216,11 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   fs::remove_all(kept + "/w4a4-x0.1-s0");
   fs::remove_all(kept + "/bf16-x0.1-s0");
   nlohmann::json hostile = nlohmann::json::parse(read_text(kept + "/study.json"));
+  const nlohmann::json sound = hostile;
+  hostile.at("points")[1].at("precision") = "w3a3";
+  folder.write("kept/study.json", hostile.dump());
+  check_refused(run + kept, 3, "kept/study.json has a point 'w4a4-x0.1-s0' that no study can have: the precision is");
+  hostile = sound;
   hostile.at("points")[1].at("name") = "../outside";
   folder.write("kept/study.json", hostile.dump());
   check_refused(run + kept, 3, "a point called '../outside'");
@@ -244,8 +256,18 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   fs::create_directory(study);
   for (const std::string command : {"report ", "measure ", "pick --max-linear 1 "})
     check_refused("study " + command + study, 3, "no finished");
-  fs::remove(study);
-  CHECK_FALSE(fs::exists(study));
+  // What lies in the folder is somebody's as long as it is no study.
+  const std::string own = folder.write("study/recipe.toml", "# mine\nlr = 0.05\n");
+  check_refused(fresh + "--widths 0.1 --config " + own, 2, "study/recipe.toml' is there already and would be replaced");
+  CHECK(read_text(own) == "# mine\nlr = 0.05\n");
+  fs::remove(own);
+  folder.write("study/unpacking", "mine");
+  check_refused(fresh + "--widths 0.1", 2, "study/unpacking' is in the way of the study");
+  fs::remove(study + "/unpacking");
+  // Batch norm of one value learns nothing, whatever the width.
+  check_refused(fresh + "--widths 0.1 --batch-size 1 --shard 1", 2, "--shard 1 at 32 px leaves batch norm one value");
+  for (const char* name : {"/plan.json", "/recipe.toml"}) CHECK_FALSE(fs::exists(study + name));
+  fs::remove_all(study);
 
   REQUIRE(run_program(fresh + "--widths 0.1 --precisions bf16").code == 0);
   const std::string plan = read_text(study + "/plan.json"), recipe = read_text(study + "/recipe.toml");
@@ -268,6 +290,9 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   }
   CHECK(read_text(study + "/plan.json") == plan);
   CHECK(read_text(study + "/recipe.toml") == recipe);
+  fs::remove(study + "/plan.json");  // as of a call that was stopped between its two files
+  REQUIRE(run_program(fresh + "--widths 0.1 --precisions bf16").code == 0);
+  CHECK(read_text(study + "/plan.json") == plan);
   check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");
   check_refused("train --data " + data + " --out " + study, 2, "is a study, which could not go on");
   folder.write("study/plan.json", "{}");

@@ -47,15 +47,6 @@ struct Words {
     std::memcpy(&high, p + 4, sizeof high);
     return widen_bf16(_mm_set_epi64x(high, low));
   }
-  template <int kCount>
-  static NIBBLE_INLINE V first_floats(const uint8_t* p) {
-    static_assert(kCount == 6);
-    int32_t low;
-    int16_t high;
-    std::memcpy(&low, p, sizeof low);
-    std::memcpy(&high, p + 4, sizeof high);
-    return widen_u8(_mm_set_epi32(0, 0, high, low));
-  }
 
   /// v[i] lane j becomes v[j] lane i.
   static NIBBLE_INLINE void transpose(V (&v)[kLanes]) {

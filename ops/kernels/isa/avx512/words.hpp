@@ -42,10 +42,6 @@ struct Words {
   static NIBBLE_INLINE V first_floats(const bf16* p) {
     return widen_bf16(_mm256_maskz_loadu_epi16(kFirst<kCount>, p));
   }
-  template <int kCount>
-  static NIBBLE_INLINE V first_floats(const uint8_t* p) {
-    return widen_u8(_mm_maskz_loadu_epi8(kFirst<kCount>, p));
-  }
 
   /// The first `count` >= 1 elements (at most 16) as floats, zeros behind them.
   static NIBBLE_INLINE V some_floats(const bf16* p, int count) {
