@@ -10,6 +10,7 @@
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/median.hpp"
+#include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/profile.hpp"
 #include "engine/block_cache.hpp"
@@ -83,24 +84,23 @@ class Bench : public Command {
   }
 
   void declare(CLI::App& app) override {
-    options_.network.classes = 1000;
     add_option(app, "WHAT", what_, "train or infer").required();
     add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
     add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
     add_option(app, "--repeats", repeats_, "measured repeats of each phase").capture_default_str();
-    add_option(app, "--classes", options_.network.classes, "classes of the model").capture_default_str();
     add_flag(app, "--profile", profile_,
              "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
     add_option(app, "--trace", trace_,
                "Chrome trace to write (chrome://tracing, Perfetto): what every thread did in the last phase");
     add_flag(app, "--json", json_, "print one JSON object a phase");
     declare_threads(app, threads_);
-    declare_fields(app, network_fields(options_.network, texts_), "Network");
+    network_.declare(app, "Network");
   }
 
   int run() override {
     apply_threads(threads_);
-    resolve_texts(texts_, options_.network);
+    network_.resolve();
+    options_.network = network_.options;
     if (what_ != "train" && what_ != "infer") throw UsageError("nibble bench measures train or infer, not '{}'", what_);
     if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
     if (what_ == "train") options_.validate();
@@ -109,7 +109,7 @@ class Bench : public Command {
     if (what_ == "infer" && !is_servable(build_resnet(options_.network)))
       throw UsageError("nibble bench infer measures the served model, and fake mode is not served; use train");
     if (!trace_.empty()) {
-      refuse_to_replace(trace_, "{\"displayTimeUnit", "Chrome trace");
+      refuse_to_replace(trace_, kTraceBegins, "Chrome trace");
       write_chrome_trace(trace_);  // an empty one: what cannot be written is known before the measurement
     }
     if (profile_) {
@@ -184,6 +184,7 @@ class Bench : public Command {
       j["same_padding"] = options_.network.same_padding;
       j["signed_block_input"] = options_.network.signed_block_input;
       j["bf16_weights"] = options_.network.bf16_weights;
+      if (!options_.network.overrides.empty()) j["layers"] = overrides_text(options_.network.overrides);
       j["repeats"] = repeats_;
       j["version"] = build_version();
       j["cpu"] = cpu_features().brand;
@@ -195,17 +196,18 @@ class Bench : public Command {
       print_object(j);
       return;
     }
-    print(fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {} {} px batch {}  {}, {}, peak {} MiB",
+    const std::string layers = overrides_text(options_.network.overrides);
+    print(fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {}{} {} px batch {}  {}, {}, peak {} MiB",
                       p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
-                      options_.network.width, options_.network.precision, options_.network.image_size,
-                      options_.batch_size, name_of(active_isa()), counted(threads(), "thread"),
-                      grouped(peak_memory() >> 20)));
+                      options_.network.width, options_.network.precision, layers.empty() ? "" : " (" + layers + ")",
+                      options_.network.image_size, options_.batch_size, name_of(active_isa()),
+                      counted(threads(), "thread"), grouped(peak_memory() >> 20)));
     if (profile_) print(profile_text(profile_of(p), net));
   }
 
   std::string what_, trace_;
   TrainOptions options_;
-  NetworkTexts texts_;
+  NetworkArguments network_;
   int64_t repeats_ = 5, threads_ = 0;
   bool json_ = false, profile_ = false;
   MacPeaks peaks_{};

@@ -3,9 +3,9 @@
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
-#include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
+#include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "nn/cost.hpp"
 #include "nn/runtime/served_file.hpp"
@@ -26,12 +26,9 @@ class CostCommand : public Command {
 
   void declare(CLI::App& app) override {
     app_ = &app;
-    fields_ = network_fields(options_, texts_);
-    declare_fields(app, fields_, "Network");
-    add_option(app, "--classes", options_.classes, "classes of the model").capture_default_str();
+    network_.declare(app, "Network");
     add_option(app, "--max-linear", max_linear_,
                "answer the largest width, in steps of 0.01 from 0.05 to 8, whose linear cost ratio is at most this");
-    add_option(app, "--config", config_, "TOML file with these options and per-layer precisions");
     add_flag(app, "--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
     declare_threads(app, threads_);
     add_flag(app, "--json", json_, "print one JSON object");
@@ -41,16 +38,15 @@ class CostCommand : public Command {
     apply_threads(threads_);
     if (has_option(*app_, "--max-linear") && has_option(*app_, "--width"))
       throw UsageError("--max-linear answers a width and takes none; leave --width or --max-linear away");
-    if (!config_.empty()) read_file_options();
-    resolve_texts(texts_, options_);
-    if (measure_ && !is_servable(build_resnet(options_)))
+    network_.resolve();
+    if (measure_ && !is_servable(build_resnet(network_.options)))
       throw UsageError(
           "--measure builds the served model, which a network of --quant-mode fake does not have; leave one of them "
           "away");
     const bool wanted = has_option(*app_, "--max-linear");
-    if (wanted) options_.width = width_for_linear(options_, max_linear_);
-    const Cost cost = cost_of(build_resnet(options_));
-    const CostRatio ratio = cost_ratio(cost.total, reference_cost(options_));
+    if (wanted) network_.options.width = width_for_linear(network_.options, max_linear_);
+    const Cost cost = cost_of(build_resnet(network_.options));
+    const CostRatio ratio = cost_ratio(cost.total, reference_cost(network_.options));
     if (measure_) measure();
     if (json_)
       print_json(cost, ratio);
@@ -60,37 +56,21 @@ class CostCommand : public Command {
   }
 
  private:
-  /// A config of a training run serves as it is: its other keys are known and do not matter here.
-  void read_file_options() {
-    TrainOptions ignored;
-    ignored.limit_classes = -1;  // stays where the file says nothing
-    std::vector<OptionField> fields = fields_;
-    for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
-    fields.push_back({"data", "", &ignored.data});
-    read_config(config_, fields, given_fields(*app_, fields_), options_.overrides);
-    if (has_option(*app_, "--classes")) return;
-    if (ignored.limit_classes > 0) options_.classes = ignored.limit_classes;
-    if (ignored.limit_classes == 0)
-      warn(fmt::format(
-          "{} says classes = 0 (all of the data set, however many): this counts the {} of ImageNet; use --classes N",
-          config_, grouped(options_.classes)));
-  }
-
   /// On fresh weights: neither bytes nor time depend on what a network has learnt.
   void measure() {
-    const ServedModel model = untrained_model(options_);
+    const ServedModel model = untrained_model(network_.options);
     served_bytes_ = served_sizes(model).file_bytes;
     Executor executor(model);
-    latency_ = measure_latency(executor, options_.image_size);
+    latency_ = measure_latency(executor, network_.options.image_size);
   }
 
   void print_json(const Cost& cost, const CostRatio& ratio) const {
     nlohmann::ordered_json j;
-    j["arch"] = options_.arch;
-    j["width"] = options_.width;
-    j["precision"] = options_.precision;
-    j["image_size"] = options_.image_size;
-    j["classes"] = options_.classes;
+    j["arch"] = network_.options.arch;
+    j["width"] = network_.options.width;
+    j["precision"] = network_.options.precision;
+    j["image_size"] = network_.options.image_size;
+    j["classes"] = network_.options.classes;
     j["macs"] = cost.total.macs;
     j["weights"] = cost.total.weights;
     j["linear"] = cost.total.linear;
@@ -130,10 +110,10 @@ class CostCommand : public Command {
     print(fmt::format(
         "{} x{} {}, {} px, {} classes: {:.6f} of the linear, {:.6f} of the quadratic and {:.6f} of the memory "
         "cost of the same network in bf16 at width 1",
-        options_.arch, options_.width, options_.precision, options_.image_size, options_.classes, ratio.linear,
-        ratio.quadratic, ratio.memory));
+        network_.options.arch, network_.options.width, network_.options.precision, network_.options.image_size,
+        network_.options.classes, ratio.linear, ratio.quadratic, ratio.memory));
     if (has_option(*app_, "--max-linear"))
-      print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, options_.width));
+      print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, network_.options.width));
     if (measure_)
       print(
           fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {})",
@@ -142,10 +122,7 @@ class CostCommand : public Command {
   }
 
   CLI::App* app_ = nullptr;
-  NetworkOptions options_;
-  NetworkTexts texts_;
-  std::vector<OptionField> fields_;
-  std::string config_;
+  NetworkArguments network_;
   double max_linear_ = 0;
   bool json_ = false, measure_ = false;
   int64_t threads_ = 0;

@@ -13,6 +13,7 @@
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/loading_probe.hpp"
+#include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
 #include "data/image_folder.hpp"
@@ -143,9 +144,7 @@ class Doctor : public Command {
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
     app_ = &app;
-    options_.network.classes = 1000;
-    fields_ = network_fields(options_.network, texts_);
-    declare_fields(app, fields_, "Network to estimate");
+    network_.declare(app, "Network to estimate");
     add_option(app, "--batch-size", options_.batch_size, "images per step").capture_default_str();
     add_option(app, "--epochs", options_.epochs,
                "length of the run to estimate (needs --data, and an option of the network or --batch-size)")
@@ -154,8 +153,9 @@ class Doctor : public Command {
 
   int run() override {
     apply_threads(threads_);
-    resolve_texts(texts_, options_.network);
-    const bool estimate = !given_fields(*app_, fields_).empty() || has_option(*app_, "--batch-size");
+    network_.resolve();
+    options_.network = network_.options;
+    const bool estimate = network_.given() || has_option(*app_, "--batch-size");
     options_.shard = std::max<int64_t>(1, std::gcd(options_.batch_size, options_.shard));  // any batch can be asked for
     options_.validate();
     nlohmann::ordered_json j = facts();
@@ -248,6 +248,7 @@ class Doctor : public Command {
     const TrainOptions& o = options_;
     const PhaseSeconds image = probe_step(o);
     const NetworkOptions& n = o.network;
+    const std::string layers = overrides_text(n.overrides);
     auto& e = j["estimate"];
     e = {{"arch", n.arch},
          {"width", n.width},
@@ -257,9 +258,11 @@ class Doctor : public Command {
          {"shard", o.shard},
          {"images_per_second_before_calibration", 1 / image.before},
          {"images_per_second_after_calibration", 1 / image.after}};
-    std::string text = fmt::format(
-        "training {} x{} {}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after", n.arch, n.width,
-        n.precision, n.image_size, o.batch_size, o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
+    if (!layers.empty()) e["layers"] = layers;
+    std::string text =
+        fmt::format("training {} x{} {}{}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after",
+                    n.arch, n.width, n.precision, layers.empty() ? "" : " (" + layers + ")", n.image_size, o.batch_size,
+                    o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
     if (data_.empty()) text += "; with --data also the time of a run";
     text += estimate_inference(n, e);
     if (data_.empty()) return text;
@@ -289,8 +292,7 @@ class Doctor : public Command {
 
   CLI::App* app_ = nullptr;
   TrainOptions options_;
-  NetworkTexts texts_;
-  std::vector<OptionField> fields_;
+  NetworkArguments network_;
   std::string data_;
   int64_t threads_ = 0;
   bool json_ = false;

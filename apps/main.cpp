@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "apps/command.hpp"
+#include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/options.hpp"
 #include "apps/signals.hpp"
@@ -124,6 +125,7 @@ int run_profiled(Command& command) {
   if (!path) return command.run();
   int code = 0;
   std::exception_ptr failure;
+  refuse_to_replace(*path, kTraceBegins, "Chrome trace");
   start_profiler();
   try {
     code = command.run();

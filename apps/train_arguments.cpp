@@ -1,7 +1,6 @@
 #include "apps/train_arguments.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -47,7 +46,7 @@ std::set<std::string> TrainArguments::given() const {
 }
 
 bool TrainArguments::is_given(const std::string& name) const {
-  return of_files_.contains(name) || given().contains(name);
+  return sources_.contains(name) || given().contains(name);
 }
 
 void TrainArguments::read_preset() {
@@ -60,39 +59,18 @@ void TrainArguments::read_preset() {
 }
 
 void TrainArguments::read(const std::string& file) {
-  took(read_config(file, all_, given(), options.network.overrides));
+  sources_.took(read_config(file, all_, given(), options.network.overrides));
 }
 
 void TrainArguments::read_text(const std::string& text, const std::string& source) {
-  took(parse_config(text, source, all_, given(), options.network.overrides));
-}
-
-void TrainArguments::took(std::map<std::string, std::string> options_of_file) {
-  options_of_file.merge(of_files_);  // the file read last has set them
-  of_files_ = std::move(options_of_file);
-}
-
-std::string TrainArguments::source_of(const std::string& message) const {
-  for (const PrecisionOverride& o : options.network.overrides)
-    if (const auto found = of_files_.find(layer_key(o.layer));
-        found != of_files_.end() && message.find("the layer '" + o.layer + "'") != std::string::npos)
-      return found->second;
-  const std::set<std::string> on_line = given();
-  std::istringstream words(message);
-  for (std::string word; words >> word;) {
-    while (!word.empty() && std::ispunct(static_cast<unsigned char>(word.back())) != 0) word.pop_back();
-    if (!word.starts_with("--")) continue;
-    const auto found = of_files_.find(word.substr(2));
-    if (found != of_files_.end() && !on_line.contains(found->first)) return found->second;
-  }
-  return "";
+  sources_.took(parse_config(text, source, all_, given(), options.network.overrides));
 }
 
 void TrainArguments::resolve() {
   // Steps stand above epochs, but those of a file not above the command line's epochs.
   if (given().contains("epochs") && !given().contains("steps")) {
     options.steps = 0;
-    of_files_.erase("steps");
+    sources_.forget("steps");
   }
   if (preset_ != nullptr && !is_given("lr"))
     options.lr = preset_->lr_of_256 * static_cast<double>(options.batch_size) / 256;
@@ -101,23 +79,14 @@ void TrainArguments::resolve() {
   std::copy_if(of_preset_.begin(), of_preset_.end(), std::inserter(instead_, instead_.end()),
                [&](const std::string& name) { return is_given(name); });
   // Their sentences serve other places too, and do not name the option.
-  with_source("--precision", [&] { parse_precision(options.network.precision); });
-  with_source("--decoder", [&] { decoder_from_name(options.decoder); });
-  with_source("", [&] {
+  const std::set<std::string> on_line = given();
+  sources_.check("precision", on_line, [&] { parse_precision(options.network.precision); });
+  sources_.check("decoder", on_line, [&] { decoder_from_name(options.decoder); });
+  sources_.check("", on_line, [&] {
     resolve_texts(texts_, options.network);
     options.validate();
     build_resnet(options.network);
   });
-}
-
-void TrainArguments::with_source(const std::string& option, const std::function<void()>& check) const {
-  try {
-    check();
-  } catch (const UsageError& e) {
-    const std::string source = source_of(option.empty() ? e.what() : option);
-    if (source.empty()) throw;
-    throw UsageError("{}: {}", source, e.what());
-  }
 }
 
 std::string TrainArguments::config_text(const std::set<std::string>& without) const {

@@ -1,11 +1,11 @@
 // The options of a training run as the command line and a config file give them; shared by train and study.
 #pragma once
-#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "apps/option_sources.hpp"
 #include "apps/options.hpp"
 #include "apps/presets.hpp"
 
@@ -45,19 +45,13 @@ class TrainArguments {
  private:
   /// Given by the command line or a file.
   bool is_given(const std::string& name) const;
-  void took(std::map<std::string, std::string> options_of_file);
-  /// Runs a check; a UsageError of it gets the file and line that set `option`, or what its sentence names.
-  void with_source(const std::string& option, const std::function<void()>& check) const;
-  /// The file and line that set the layer or else the first --option that a message names; empty if the command line
-  /// did, or none.
-  std::string source_of(const std::string& message) const;
 
   CLI::App* app_ = nullptr;
   NetworkTexts texts_;
   std::string preset_name_;
-  const Preset* preset_ = nullptr;               // once it is read
-  std::set<std::string> of_preset_, instead_;    // instead_: of the preset's, once they are resolved
-  std::map<std::string, std::string> of_files_;  // name of an option, or layer_key() -> file:line
+  const Preset* preset_ = nullptr;             // once it is read
+  std::set<std::string> of_preset_, instead_;  // instead_: of the preset's, once they are resolved
+  OptionSources sources_;
   std::vector<OptionField> data_, network_, training_, all_;
 };
 

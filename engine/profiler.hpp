@@ -52,6 +52,8 @@ std::vector<ZoneTotal> labelled_zone_table();
 /// and "droppedZones" says how many there are.
 /// Errors   DiskError when the file cannot be written.
 void write_chrome_trace(const std::string& path);
+/// What its file begins with.
+inline constexpr const char* kTraceBegins = "{\"displayTimeUnit";
 
 namespace profiler_detail {
 inline std::atomic<bool> recording{false};

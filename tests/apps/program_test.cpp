@@ -246,6 +246,9 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
   CHECK(profiled.code == 7);
   CHECK(has(profiled.err, "none/trace.json"));
   CHECK(run_program("cost --width 9", profile).code == 2);  // what failed first
+  const std::string notes = folder.write("notes.txt", "mine");
+  check_refused("cost", 2, "notes.txt exists and is no Chrome trace", "NIBBLE_PROFILE=" + notes);
+  CHECK(read_text(notes) == "mine");
   const Result limited = run_program("export " + run + " --out " + (folder / "served"), "ulimit -f 40;");
   CHECK(limited.code == 7);
   CHECK(has(limited.err, "ulimit"));
@@ -504,6 +507,24 @@ TEST_CASE("program: a config of a training run serves cost too, and the command 
   CHECK(classes("classes = 0\n", " --classes 10", false) == 10);
   CHECK(classes("classes = 7\n", "", false) == 7);
   CHECK(classes("", "", false) == 1000);
+  // Of bench and doctor, too; what the file sets out of range is said with its line.
+  const std::string small = " --config '" +
+                            folder.write("small.toml",
+                                         "lr = 0.1\narch = 'resnet26'\nwidth = 0.1\nimage-size = 32\n"
+                                         "classes = 10\nprecision = 'w4a4'\n"
+                                         "[layers.\"layer3.0.conv2\"]\nprecision = 'w8a8'\n") +
+                            "'";
+  const std::string measure = "bench infer --batch-size 1 --repeats 1" + small;
+  const nlohmann::json measured = nlohmann::json::parse(run_well(measure + " --json --width 0.2").out);
+  CHECK(measured.at("width") == 0.2);
+  CHECK(measured.at("classes") == 10);
+  CHECK(measured.at("layers") == "layer3.0.conv2 w8a8");
+  CHECK(has(run_well(measure).out, "resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8) 32 px batch 1"));
+  CHECK(has(run_well("doctor --batch-size 2" + small).out, "training resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px"));
+  const std::string wide = " --config '" + folder.write("wide.toml", "\nwidth = 99\n") + "'";
+  for (const char* command : {"cost", "bench infer", "doctor"})
+    check_refused(command + wide, 2, "wide.toml:2: --width is 99");
+  check_refused("cost --width 100" + wide, 2, "--width is 100");
   check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
                 "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
 }

@@ -1,0 +1,52 @@
+#include "apps/network_arguments.hpp"
+
+#include "apps/command_line.hpp"
+#include "apps/config_file.hpp"
+#include "apps/console.hpp"
+#include "engine/error.hpp"
+
+namespace nibble::apps {
+
+NetworkArguments::NetworkArguments() : fields_(network_fields(options, texts_)) {
+  options.classes = 1000;
+}
+
+void NetworkArguments::declare(CLI::App& app, const std::string& heading) {
+  app_ = &app;
+  add_option(app, "--config", config_, "TOML file with these options and per-layer precisions, or a run's config")
+      .group(heading);
+  add_option(app, "--classes", options.classes, "classes of the model").capture_default_str().group(heading);
+  declare_fields(app, fields_, heading);
+}
+
+bool NetworkArguments::given() const {
+  return !config_.empty() || has_option(*app_, "--classes") || !given_fields(*app_, fields_).empty();
+}
+
+void NetworkArguments::read() {
+  TrainOptions ignored;
+  ignored.limit_classes = -1;  // stays where the file says nothing
+  std::vector<OptionField> fields = fields_;
+  for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
+  fields.push_back({"data", "", &ignored.data});
+  sources_.took(read_config(config_, fields, given_fields(*app_, fields_), options.overrides));
+  if (has_option(*app_, "--classes")) return;
+  if (ignored.limit_classes > 0) options.classes = ignored.limit_classes;
+  if (ignored.limit_classes == 0)
+    warn(fmt::format(
+        "{} says classes = 0 (all of the data set, however many), so the {} of ImageNet are taken; use --classes N",
+        config_, grouped(options.classes)));
+}
+
+void NetworkArguments::resolve() {
+  if (!config_.empty()) read();
+  std::set<std::string> on_line = given_fields(*app_, fields_);
+  if (has_option(*app_, "--classes")) on_line.insert("classes");
+  sources_.check("precision", on_line, [&] { parse_precision(options.precision); });
+  sources_.check("", on_line, [&] {
+    resolve_texts(texts_, options);
+    build_resnet(options);
+  });
+}
+
+}  // namespace nibble::apps

@@ -1,0 +1,39 @@
+// The options of a network alone, as the command line and the config of a run give them; for commands that train none.
+#pragma once
+#include <set>
+#include <string>
+#include <vector>
+
+#include "apps/option_sources.hpp"
+#include "apps/options.hpp"
+
+namespace nibble::apps {
+
+/// Holds the options that its fields point to, so it is neither copied nor moved.
+class NetworkArguments {
+ public:
+  NetworkArguments();
+  NetworkArguments(const NetworkArguments&) = delete;
+  NetworkArguments& operator=(const NetworkArguments&) = delete;
+
+  /// Declares --config, --classes and every option of networks as --name under a heading of the help.
+  void declare(CLI::App& app, const std::string& heading);
+  /// Fills from --config what the command line left alone (a run's own config serves: its other keys are checked and
+  /// do not matter here), and checks all; UsageError, with file:line for what the file set.
+  void resolve();
+  /// Whether the command line has any of them.
+  bool given() const;
+
+  NetworkOptions options;  // classes: 1000 unless given
+
+ private:
+  void read();
+
+  CLI::App* app_ = nullptr;
+  NetworkTexts texts_;
+  std::vector<OptionField> fields_;
+  OptionSources sources_;
+  std::string config_;
+};
+
+}  // namespace nibble::apps
