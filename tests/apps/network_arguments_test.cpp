@@ -1,0 +1,56 @@
+// The options of a network from the command line and a config, for the commands that train none.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/apps/program.hpp"
+
+namespace nibble::testing {
+namespace {
+
+TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and the command line wins over it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("config");
+  const std::string file = folder.write(
+      "run.toml", "lr = 0.1\nwidth = 0.5\nprecision = 'w4a4'\n[layers.\"layer3.0.conv2\"]\nprecision = 'w8a8'\n");
+  const nlohmann::json j = nlohmann::json::parse(run_program("cost --json --width 1 --config '" + file + "'").out);
+  CHECK(j.at("width") == 1.0);
+  CHECK(j.at("precision") == "w4a4");
+  CHECK(j.at("quadratic") == 65'426'948'096 + 48 * int64_t{115'605'504});
+  const auto classes = [&](const std::string& text, const std::string& more, bool guessed) {
+    const Result r =
+        run_program("cost --json --image-size 64 --config '" + folder.write("run.toml", text) + "'" + more);
+    CHECK(has(r.err, "run.toml says classes = 0") == guessed);
+    CHECK(r.err.empty() == !guessed);
+    CHECK(nlohmann::json::parse(r.out).at("image_size") == 64);
+    return nlohmann::json::parse(r.out).at("classes").get<int>();
+  };
+  CHECK(classes("classes = 0\n", "", true) == 1000);  // as the resolved config of a run on all classes
+  CHECK(classes("classes = 0\n", " --classes 10", false) == 10);
+  CHECK(classes("classes = 7\n", "", false) == 7);
+  CHECK(classes("", "", false) == 1000);
+  // Of bench and doctor, too; what the file sets out of range is said with its line.
+  const std::string small = " --config '" +
+                            folder.write("small.toml",
+                                         "lr = 0.1\narch = 'resnet26'\nwidth = 0.1\nimage-size = 32\n"
+                                         "classes = 10\nprecision = 'w4a4'\n"
+                                         "[layers.\"layer3.0.conv2\"]\nprecision = 'w8a8'\n") +
+                            "'";
+  const std::string measure = "bench infer --batch-size 1 --repeats 1" + small;
+  const nlohmann::json measured = nlohmann::json::parse(run_well(measure + " --json --width 0.2").out);
+  CHECK(measured.at("width") == 0.2);
+  CHECK(measured.at("classes") == 10);
+  CHECK(measured.at("layers") == "layer3.0.conv2 w8a8");
+  CHECK(has(run_well(measure).out, "resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8) 32 px batch 1"));
+  CHECK(has(run_well("doctor --batch-size 2" + small).out, "training resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px"));
+  const std::string wide = " --config '" + folder.write("wide.toml", "\nwidth = 99\n") + "'";
+  for (const char* command : {"cost", "bench infer", "doctor"})
+    check_refused(command + wide, 2, "wide.toml:2: --width is 99");
+  check_refused("cost --width 100" + wide, 2, "--width is 100");
+  check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
+                "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
+}
+
+}  // namespace
+}  // namespace nibble::testing
