@@ -13,7 +13,8 @@ NetworkArguments::NetworkArguments() : fields_(network_fields(options, texts_)) 
 
 void NetworkArguments::declare(CLI::App& app, const std::string& heading) {
   app_ = &app;
-  add_option(app, "--config", config_, "TOML file with these options and per-layer precisions, or a run's config")
+  add_option(app, "--config", config_,
+             "TOML file with these options and per-layer precisions; of a run's config the network alone counts")
       .group(heading);
   add_option(app, "--classes", options.classes, "classes of the model").capture_default_str().group(heading);
   declare_fields(app, fields_, heading);
@@ -25,13 +26,13 @@ bool NetworkArguments::given() const {
 
 void NetworkArguments::read() {
   TrainOptions ignored;
-  ignored.limit_classes = -1;  // stays where the file says nothing
+  ignored.limit_classes = 1000;  // stays where the file says nothing
   std::vector<OptionField> fields = fields_;
   for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
   fields.push_back({"data", "", &ignored.data});
   sources_.took(read_config(config_, fields, given_fields(*app_, fields_), options.overrides));
   if (has_option(*app_, "--classes")) return;
-  if (ignored.limit_classes > 0) options.classes = ignored.limit_classes;
+  if (ignored.limit_classes != 0 && sources_.contains("classes")) options.classes = ignored.limit_classes;
   if (ignored.limit_classes == 0)
     warn(fmt::format(
         "{} says classes = 0 (all of the data set, however many), so the {} of ImageNet are taken; use --classes N",

@@ -229,7 +229,7 @@ void write_chrome_trace(const std::string& path) {
   int64_t dropped = 0;
   size_t thread = 0;
   bool first = true;
-  file << kTraceBegins << "\": \"ms\", \"traceEvents\": [";
+  file << kTraceBegins << ": \"ms\", \"traceEvents\": [";
   for (const auto& log : all_logs()) {
     const std::lock_guard lock(log->mutex);
     for (const Event& event : log->events) {  // microseconds are the format's unit; three decimals keep nanoseconds

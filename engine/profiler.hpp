@@ -53,7 +53,7 @@ std::vector<ZoneTotal> labelled_zone_table();
 /// Errors   DiskError when the file cannot be written.
 void write_chrome_trace(const std::string& path);
 /// What its file begins with.
-inline constexpr const char* kTraceBegins = "{\"displayTimeUnit";
+inline constexpr const char* kTraceBegins = "{\"displayTimeUnit\"";
 
 namespace profiler_detail {
 inline std::atomic<bool> recording{false};

@@ -67,14 +67,12 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
   const FloatModeScope mode;
   const StepWeights weights = prepare_weights(model_, Passes::kForwardAndBackward);
   std::vector<ShardOutcome> outcomes(static_cast<size_t>(shards));
-  // Two halves of the tree, whose sum the optimizer makes. Who is done first helps with the other: cores that others
-  // use too differ by a factor of two for seconds.
-  const int64_t half = (shards + 1) / 2;
-  Gradients halves[2];
-  parallel_for_outermost(std::min<int64_t>(shards, 2), [&](int64_t i) {
-    halves[i] = i == 0 ? run_shards(weights, images, labels, 0, half, outcomes)
-                       : run_shards(weights, images, labels, half, shards, outcomes);
-  });
+  const Shards all{weights, images, labels, outcomes};
+  std::array<Gradients, 2> halves;  // of the tree, whose sum the optimizer makes
+  if (shards == 1)
+    halves[0] = run_shard(all, 0);
+  else
+    halves = run_halves(all, 0, shards, false);
 
   StepResult result{.images = n, .rate = options_.schedule.rate(steps_done_)};
   for (const ShardOutcome& o : outcomes) {
@@ -94,39 +92,54 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
   return result;
 }
 
-/// Sums the shards' gradients in a fixed binary tree over the shard index. T threads in subtrees of their own keep up
-/// to T (1 + log2(shards / T)) sums alive: 2 for the default batch on two threads, 14 for the published 128 shards.
-Gradients Trainer::run_shards(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels,
-                              int64_t first, int64_t last, std::vector<ShardOutcome>& outcomes) {
-  const int64_t shards = static_cast<int64_t>(outcomes.size());
-  if (last - first == 1) return run_shard(weights, images, labels, first, shards, outcomes[static_cast<size_t>(first)]);
+/// The shards' gradients are summed in a fixed binary tree over the shard index: these are the sums of the two halves
+/// of [first, last). Halves run together (`inside`: within such a half) where there are no more shards than threads, or
+/// four, and one behind the other above. So at most threads + log2(shards) sums are alive: 9 for the published 128
+/// shards on two threads, where halves together would keep 14 of 102 MB each.
+std::array<Gradients, 2> Trainer::run_halves(const Shards& all, int64_t first, int64_t last, bool inside) {
   const int64_t middle = first + (last - first + 1) / 2;
-  Gradients halves[2];
-  parallel_for(2, [&](int64_t half) {
-    halves[half] = half == 0 ? run_shards(weights, images, labels, first, middle, outcomes)
-                             : run_shards(weights, images, labels, middle, last, outcomes);
-  });
+  const bool together = inside || last - first <= std::max(4, threads());
+  std::array<Gradients, 2> halves;
+  const auto run_half = [&](int64_t half) {
+    halves[static_cast<size_t>(half)] =
+        half == 0 ? run_tree(all, first, middle, together) : run_tree(all, middle, last, together);
+  };
+  if (!together) {
+    run_half(0);
+    run_half(1);
+  } else if (inside) {
+    parallel_for(2, run_half);
+  } else {
+    // Who is done first helps with the other: cores that others use too differ by a factor of two for seconds.
+    parallel_for_outermost(2, run_half);
+  }
+  return halves;
+}
+
+Gradients Trainer::run_tree(const Shards& all, int64_t first, int64_t last, bool inside) {
+  if (last - first == 1) return run_shard(all, first);
+  std::array<Gradients, 2> halves = run_halves(all, first, last, inside);
   halves[0].add(halves[1]);
   return_buffer(std::move(halves[1]));
   return std::move(halves[0]);
 }
 
-Gradients Trainer::run_shard(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels,
-                             int64_t shard, int64_t shards, ShardOutcome& outcome) {
+Gradients Trainer::run_shard(const Shards& all, int64_t shard) {
+  ShardOutcome& outcome = all.outcomes[static_cast<size_t>(shard)];
   const int64_t first = shard * options_.shard;
   Gradients gradients = take_buffer();
   Tape tape;
-  const Variable logits =
-      training_forward(tape, model_, weights, slice(images, first, options_.shard), gradients, outcome.statistics);
+  const Variable logits = training_forward(tape, model_, all.weights, slice(all.images, first, options_.shard),
+                                           gradients, outcome.statistics);
   const TapedLoss result = softmax_cross_entropy(
-      &tape, logits, labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
+      &tape, logits, all.labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
       {.label_smoothing = options_.label_smoothing});
   outcome.loss = static_cast<double>(*result.loss.value().data<float>());
   outcome.top1 = result.counts.top1;
   outcome.top5 = result.counts.top5;
   // The batch's loss is the mean of the shards' means.
   const Tensor seed(DType::f32, result.loss.shape());
-  *seed.data<float>() = 1.0f / static_cast<float>(shards);
+  *seed.data<float>() = 1.0f / static_cast<float>(all.outcomes.size());
   tape.backward(result.loss, seed);
   return gradients;
 }

@@ -1,6 +1,7 @@
 // The trainer: a batch in, a step done. Shards are the unit of parallel work and of reproducibility: METHOD.md
 // section 9.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -57,6 +58,8 @@ class Trainer {
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }
   const TrainerOptions& options() const { return options_; }
+  /// Sums of gradients that are kept for the next step: as many as were alive at once, at most threads + log2(shards).
+  size_t gradient_buffers() const { return buffers_.size(); }
 
  private:
   struct ShardOutcome {
@@ -64,10 +67,16 @@ class Trainer {
     int64_t top1 = 0, top5 = 0;
     ShardStatistics statistics;
   };
-  Gradients run_shards(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels, int64_t first,
-                       int64_t last, std::vector<ShardOutcome>& outcomes);
-  Gradients run_shard(const StepWeights& weights, const Tensor& images, std::span<const int32_t> labels, int64_t shard,
-                      int64_t shards, ShardOutcome& outcome);
+  /// What a step cuts into shards, and what becomes of each.
+  struct Shards {
+    const StepWeights& weights;
+    const Tensor& images;
+    std::span<const int32_t> labels;
+    std::vector<ShardOutcome>& outcomes;
+  };
+  std::array<Gradients, 2> run_halves(const Shards& all, int64_t first, int64_t last, bool inside);
+  Gradients run_tree(const Shards& all, int64_t first, int64_t last, bool inside);
+  Gradients run_shard(const Shards& all, int64_t shard);
   void update_statistics(const std::vector<ShardOutcome>& outcomes);
   Gradients take_buffer();
   void return_buffer(Gradients gradients);

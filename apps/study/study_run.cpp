@@ -60,7 +60,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   read_kept();
   refuse_other_recipes();
   const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
-  refuse_to_replace(text);
+  refuse_foreign_files(text);
   if (args_.dry_run) return;
   if (fresh) {  // what is refused leaves no folder behind
     make_folder(args_.out);
@@ -79,14 +79,14 @@ void StudyRun::lock() {
 
 /// A folder without a plan is no study yet: what lies there under its files' names is somebody's. The recipe that this
 /// call would write may be there, from one that was stopped between its two writes.
-void StudyRun::refuse_to_replace(const std::string& recipe) const {
+void StudyRun::refuse_foreign_files(const std::string& recipe) const {
   const fs::path file = recipe_path(args_.out), mark = fs::path(args_.out) / kUnpacking;
   if (path_exists(mark) && !is_mark(mark))
     throw UsageError("'{}' is in the way of the study, which makes a file of that name; move it away", mark.string());
   if (path_exists(plan_path(args_.out)) || !path_exists(file) || read_text_file(file, kLongestConfig) == recipe) return;
   throw UsageError(
       "'{}' is there already and would be replaced by this study's recipe; move it away (--config takes it from any "
-      "place) or choose another folder for --out",
+      "place, also where the study's plan was lost) or choose another folder for --out",
       file.string());
 }
 
@@ -216,8 +216,8 @@ void StudyRun::refuse_other_recipes() {
       const PointResult result = read_point_result(file);
       const StudyPoint point = point_of(result);
       if (file.parent_path().filename() != point.name())
-        throw DataError("{} is the result of {}; remove {} to compute {}", file.string(), point.name(), file.string(),
-                        file.parent_path().filename().string());
+        throw DataError("{} is the result of {} in a folder of another name; move it out of the study or remove it",
+                        file.string(), point.name());
       refuse_other_recipe(result.provenance.config, point, file, file.parent_path());
     }
   for (const StudyPoint& p : plan_.points)

@@ -71,7 +71,7 @@ class StudyRun {
   void settle_plan();
   void read_kept();
   void unpack_kept();
-  void refuse_to_replace(const std::string& recipe) const;
+  void refuse_foreign_files(const std::string& recipe) const;
   void refuse_other_recipes();
   void refuse_other_recipe(const std::string& config, const StudyPoint& point, const std::filesystem::path& source,
                            const std::filesystem::path& remedy);

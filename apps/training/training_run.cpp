@@ -152,11 +152,15 @@ Batch TrainingRun::next_batch(StepMeter& meter) {
     try {
       if (meter.steps() > 0) report(meter);
       save();
-      machine_->finish({.last_step = done, .images_per_second = meter.images_per_second()});
       message(fmt::format("saved at step {}; when the data is whole again: nibble train --resume {}", done,
                           shell_quoted(args_.out)));
     } catch (const Error& e) {
       warn(fmt::format("step {} is not saved: {}", done, e.what()));
+    }
+    try {
+      machine_->finish({.last_step = done, .images_per_second = meter.images_per_second()});
+    } catch (const Error& e) {
+      warn(e.what());
     }
     throw;
   }

@@ -45,6 +45,9 @@ TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and 
   CHECK(has(run_well(measure).out, "resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8) 32 px batch 1"));
   CHECK(has(run_well("doctor --batch-size 2" + small).out, "training resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px"));
   const std::string wide = " --config '" + folder.write("wide.toml", "\nwidth = 99\n") + "'";
+  for (const std::string count : {"1", "-3"})
+    check_refused("cost --config '" + folder.write("few.toml", "classes = " + count + "\n") + "'", 2,
+                  "few.toml:1: --classes is " + count);
   for (const char* command : {"cost", "bench infer", "doctor"})
     check_refused(command + wide, 2, "wide.toml:2: --width is 99");
   check_refused("cost --width 100" + wide, 2, "--width is 100");

@@ -490,7 +490,7 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   if (no_program()) return;
   const TemporaryFolder folder("estimate");
   const std::string data = " --data '" + (folder / "images") + "'",
-                    net = " --arch resnet26 --width 0.25 --image-size 32";
+                    net = " --arch resnet26 --width 0.1 --image-size 32";
   REQUIRE(run_program("synth --out '" + (folder / "images") + "' --train 2 --val 1 --size 32").code == 0);
   const Result r = run_program("doctor --json --precision w4a4-fl8 --batch-size 6 --epochs 3" + data + net);
   REQUIRE(r.code == 0);

@@ -324,7 +324,7 @@ TEST_CASE("resnet: options out of range are refused by the name of their flag") 
   for (const int64_t classes : {int64_t{0}, int64_t{1}, int64_t{100001}}) {
     NetworkOptions o = with("w4a4");
     o.classes = classes;
-    CHECK(refusal(o).find("the number of classes is") == 0);
+    CHECK(refusal(o).find("--classes is") == 0);
   }
   NetworkOptions o = with("w4a4");
   o.overrides = {{"layer9.0.conv1", {8, 8}}};

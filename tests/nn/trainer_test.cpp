@@ -308,6 +308,8 @@ TEST_CASE("trainer: of several layers that diverged the first is named, whicheve
   const auto& units = trainer.model().units;
   const size_t half = units.size() / 2;
   for (const size_t u : {half - 1, half}) units[u].weights.data<float>()[1] = std::nanf("");
+  const RestoreThreads restore;
+  set_threads(2);
   for (int i = 0; i < 20; ++i)
     CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains(trainer.model().network.units[half - 1].name.c_str()),
                          DivergedError);
@@ -340,6 +342,21 @@ ShardOnItsOwn run_shard(const Model& model, const StepWeights& weights, const Ba
   s.loss = static_cast<double>(*loss.loss.value().data<float>());
   s.top1 = loss.counts.top1;
   return s;
+}
+
+TEST_CASE("trainer: at most threads + log2(shards) sums of gradients are alive at once") {
+  const RestoreThreads restore;
+  for (const int count : {1, 2, 3, 5}) {
+    set_threads(count);
+    for (const int64_t shards : {1, 2, 3, 4, 8, 17, 32}) {
+      CAPTURE(count);
+      CAPTURE(shards);
+      Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
+      train_step(trainer, shards * kShard);
+      CHECK(static_cast<int64_t>(trainer.gradient_buffers()) <=
+            count + static_cast<int64_t>(std::ceil(std::log2(static_cast<double>(shards)))));
+    }
+  }
 }
 
 TEST_CASE("trainer: gradient and loss of a batch are the means of its shards', its hits their sum") {

@@ -121,6 +121,7 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   write_text(study + "/w4a4-fl8-x0.1-s0/result.json", worse.dump());
   const nlohmann::json pick = nlohmann::json::parse(run_program("study pick --json --max-linear 1 " + study).out);
   CHECK(fs::exists(pick.at("model").get<std::string>()));
+  run_well("study report " + study);  // with the result as it is now
   fs::copy_file(study + "/report/study.json", study + "/study.json");
   const nlohmann::json by_file = json_of(run_program("study pick --json --max-linear 1 " + study + "/study.json"));
   CHECK(by_file.at("model") == pick.at("model"));
@@ -175,7 +176,12 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
                 fs::copy_options::overwrite_existing);
   check_refused(again, 3, "is the result of bf16-x0.1-s0");
   fs::remove_all(study + "/w4a4-fl8-x0.1-s0");
+  // A point that is not of the plan counts when it is of the recipe, and is refused when not.
+  fs::remove_all(study + "/w4a4-fl8-x0.2-s0");
   fs::remove(study + "/plan.json");
+  const std::string others = "study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.3 ";
+  run_well(others + "--train-eval-images 7 --precisions bf16 --dry-run");
+  check_refused(others + "--lr 0.5", 2, "bf16-x0.1-s0/result.json was made with lr = 0.05, the study has 0.5");
   check_refused("study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.1 --lr 0.5", 2,
                 "was made with lr = 0.05, the study has 0.5");
 }
