@@ -26,7 +26,7 @@ bool NetworkArguments::given() const {
 
 void NetworkArguments::read() {
   TrainOptions ignored;
-  ignored.limit_classes = 1000;  // stays where the file says nothing
+  ignored.limit_classes = 1000;  // not 0, which only a file that says so has
   std::vector<OptionField> fields = fields_;
   for (const OptionField& f : training_fields(ignored)) fields.push_back(f);
   fields.push_back({"data", "", &ignored.data});

@@ -1,5 +1,6 @@
 #include "nn/trainer.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/parallel.hpp"
