@@ -84,6 +84,7 @@ class Bench : public Command {
   }
 
   void declare(CLI::App& app) override {
+    app_ = &app;
     add_option(app, "WHAT", what_, "train or infer").required();
     add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
     add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
@@ -101,6 +102,8 @@ class Bench : public Command {
     apply_threads(threads_);
     network_.resolve();
     options_.network = network_.options;
+    if (what_ == "infer" && has_option(*app_, "--shard"))
+      throw UsageError("--shard is of training: inference has none; leave it away");
     if (what_ != "train" && what_ != "infer") throw UsageError("nibble bench measures train or infer, not '{}'", what_);
     if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
     if (what_ == "train") options_.validate();
@@ -196,15 +199,14 @@ class Bench : public Command {
       print_object(j);
       return;
     }
-    const std::string layers = overrides_text(options_.network.overrides);
-    print(fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} x{} {}{} {} px batch {}  {}, {}, peak {} MiB",
-                      p.name, rate, 1000 * p.median_seconds, 1000 * p.best_seconds, options_.network.arch,
-                      options_.network.width, options_.network.precision, layers.empty() ? "" : " (" + layers + ")",
+    print(fmt::format("{}: {:.1f} img/s, {:.1f} ms (best {:.1f})  {} {} px batch {}  {}, {}, peak {} MiB", p.name, rate,
+                      1000 * p.median_seconds, 1000 * p.best_seconds, network_text(options_.network),
                       options_.network.image_size, options_.batch_size, name_of(active_isa()),
                       counted(threads(), "thread"), grouped(peak_memory() >> 20)));
     if (profile_) print(profile_text(profile_of(p), net));
   }
 
+  CLI::App* app_ = nullptr;
   std::string what_, trace_;
   TrainOptions options_;
   NetworkArguments network_;

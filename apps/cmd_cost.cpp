@@ -69,6 +69,7 @@ class CostCommand : public Command {
     j["arch"] = network_.options.arch;
     j["width"] = network_.options.width;
     j["precision"] = network_.options.precision;
+    if (const std::string layers = overrides_text(network_.options.overrides); !layers.empty()) j["overrides"] = layers;
     j["image_size"] = network_.options.image_size;
     j["classes"] = network_.options.classes;
     j["macs"] = cost.total.macs;
@@ -107,11 +108,11 @@ class CostCommand : public Command {
     rows.push_back({"total", "", "", grouped(t.macs), grouped(t.weights), grouped(t.linear), grouped(t.quadratic),
                     grouped(t.memory_bits)});
     print(format_table(rows));
-    print(fmt::format(
-        "{} x{} {}, {} px, {} classes: {:.6f} of the linear, {:.6f} of the quadratic and {:.6f} of the memory "
-        "cost of the same network in bf16 at width 1",
-        network_.options.arch, network_.options.width, network_.options.precision, network_.options.image_size,
-        network_.options.classes, ratio.linear, ratio.quadratic, ratio.memory));
+    print(
+        fmt::format("{}, {} px, {} classes: {:.6f} of the linear, {:.6f} of the quadratic and {:.6f} of the memory "
+                    "cost of the same network in bf16 at width 1",
+                    network_text(network_.options), network_.options.image_size, network_.options.classes, ratio.linear,
+                    ratio.quadratic, ratio.memory));
     if (has_option(*app_, "--max-linear"))
       print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, network_.options.width));
     if (measure_)

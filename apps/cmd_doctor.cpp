@@ -6,7 +6,6 @@
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
@@ -146,8 +145,8 @@ class Doctor : public Command {
     app_ = &app;
     network_.declare(app, "Network to estimate");
     add_option(app, "--batch-size", options_.batch_size, "images per step").capture_default_str();
-    add_option(app, "--epochs", options_.epochs,
-               "length of the run to estimate (needs --data, and an option of the network or --batch-size)")
+    add_option(app, "--shard", options_.shard, "images per shard").capture_default_str();
+    add_option(app, "--epochs", options_.epochs, "length of the run to estimate, on the images of --data")
         .capture_default_str();
   }
 
@@ -155,8 +154,11 @@ class Doctor : public Command {
     apply_threads(threads_);
     network_.resolve();
     options_.network = network_.options;
-    const bool estimate = network_.given() || has_option(*app_, "--batch-size");
-    options_.shard = std::max<int64_t>(1, std::gcd(options_.batch_size, options_.shard));  // any batch can be asked for
+    const bool epochs = has_option(*app_, "--epochs");
+    const bool estimate =
+        network_.given() || epochs || has_option(*app_, "--batch-size") || has_option(*app_, "--shard");
+    if (epochs && data_.empty())
+      throw UsageError("--epochs needs --data: how long a run takes depends on how many images it has");
     options_.validate();
     nlohmann::ordered_json j = facts();
     const std::string estimated = estimate ? estimate_run(j) : std::string();
@@ -259,10 +261,9 @@ class Doctor : public Command {
          {"images_per_second_before_calibration", 1 / image.before},
          {"images_per_second_after_calibration", 1 / image.after}};
     if (!layers.empty()) e["layers"] = layers;
-    std::string text =
-        fmt::format("training {} x{} {}{}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after",
-                    n.arch, n.width, n.precision, layers.empty() ? "" : " (" + layers + ")", n.image_size, o.batch_size,
-                    o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
+    std::string text = fmt::format(
+        "training {}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after", network_text(n),
+        n.image_size, o.batch_size, o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
     if (data_.empty()) text += "; with --data also the time of a run";
     text += estimate_inference(n, e);
     if (data_.empty()) return text;

@@ -32,11 +32,11 @@ class Eval : public Command {
     add_option(app, "--data", data_, "image folder: DIR/val/<class>/*").required();
     add_option(app, "--split", split_, "sub-folder of DIR to evaluate").capture_default_str();
     add_option(app, "--limit", evaluation_.limit, "only the first N images in path order (0: all)");
-    add_option(app, "--classes", classes_, "only the first N classes (0: all)");
+    add_option(app, "--classes", classes_, "only the first N classes, of a model trained with --classes N (0: all)");
     add_option(app, "--batch-size", evaluation_.batch_size, "images per call; changes nothing but the speed")
         .capture_default_str();
     add_option(app, "--loader-threads", evaluation_.loader_threads, "threads that decode").capture_default_str();
-    add_option(app, "--decoder", decoder_, "auto, turbo or stb").capture_default_str();
+    add_option(app, "--decoder", decoder_, "auto (that of the model's training), turbo or stb").capture_default_str();
     add_option(app, "--by", by_,
                "executor, or modules: the plain pass of training in evaluation mode, which gives a calibrated model's "
                "checkpoint the same logits, slowly")
@@ -56,7 +56,7 @@ class Eval : public Command {
     if (classes_ < 0 || classes_ > 100000) throw UsageError("--classes is {}; use 0 (all) to 100000", classes_);
     if (by_ != "executor" && by_ != "modules") throw UsageError("--by is '{}'; use executor or modules", by_);
     const LoadedModel model = load_model(model_, by_ == "modules" ? RunBy::kModules : RunBy::kExecutor);
-    const Decoder decoder = decoder_from_name(decoder_);
+    const Decoder decoder = decoder_for(model, decoder_);
     const auto folder =
         std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
     if (const std::string others = folder->left_out(); !others.empty()) warn(others);
@@ -65,8 +65,8 @@ class Eval : public Command {
       data =
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
     check_classes(model, *data);
-    const EvaluationReport report = evaluate_dataset(model.run, data, model.network.options.image_size, evaluation_);
-    print_report(report, std::string(name_of(resolve(decoder))), model.complete());
+    const EvaluationReport report = evaluate_dataset(model.run, data, model.network().options.image_size, evaluation_);
+    print_report(report, model, std::string(name_of(decoder)));
     if (!std::isfinite(report.result.loss))
       throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
                           model_, data_, split_);
@@ -81,6 +81,9 @@ class Eval : public Command {
     if (!there.empty() && there.size() < here.size() && std::equal(there.begin(), there.end(), here.begin()))
       throw DataError("{} has {} classes, of which the model {} was trained on the first {}; {} --classes {}", data_,
                       here.size(), model.path, there.size(), classes_ > 0 ? "use" : "add", there.size());
+    if (classes_ > 0 && std::ssize(there) > classes_)
+      throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it away",
+                       classes_, there.size(), model.path);
     const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
     const auto name = [&](const std::vector<std::string>& all) {
       return differs < std::ssize(all) ? "'" + all[static_cast<size_t>(differs)] + "'" : "missing";
@@ -91,7 +94,8 @@ class Eval : public Command {
         differs, data_, here.size(), name(here), model.path, there.size(), name(there));
   }
 
-  void print_report(const EvaluationReport& report, const std::string& decoder, bool complete) const {
+  void print_report(const EvaluationReport& report, const LoadedModel& model, const std::string& decoder) const {
+    const bool complete = !model.model().calibration_pending();
     const EvaluationResult& r = report.result;
     const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);
     if (json_) {
@@ -106,6 +110,7 @@ class Eval : public Command {
       j["logits_sha256"] = r.logits_sha256;
       j["images_per_second"] = rate;
       j["decoder"] = decoder;
+      j["by"] = model.executor ? "executor" : "modules";
       j["isa"] = std::string(name_of(active_isa()));
       print_object(j);
       return;

@@ -64,27 +64,6 @@ size_t zero_code(const Row& r) {
   return r.usage.codes.size() % 2 == 1 ? r.usage.codes.size() / 2 : 0;
 }
 
-/// What there is to see of a model, whichever form it has.
-struct Subject {
-  const Network& network;
-  const std::vector<ActivationQuantizer>& quantizers;
-  const std::vector<QuantizerUsage>& usage;
-  const Executor* executor;  // none in fake mode
-
-  bool calibrated() const { return !quantizers.empty(); }
-  /// Activations are quantized if the precision says so.
-  bool complete() const { return calibrated() || network.quantizers.empty(); }
-};
-
-Subject subject_of(const LoadedModel& model) {
-  if (model.executor != nullptr) {
-    const ServedModel& m = model.executor->model();
-    return {m.network, m.quantizers, m.usage, model.executor.get()};
-  }
-  const Model& m = model.checkpoint->model;
-  return {m.network, m.quantizers, m.usage, nullptr};
-}
-
 std::string kernel_name(const LayerWeights& layer) {
   const kernels::Table& t = kernels::active();
   if (!layer.integer()) return "bf16";
@@ -92,14 +71,14 @@ std::string kernel_name(const LayerWeights& layer) {
   return layer.int_gemm == &t.u8s4 ? "u8s4" : "u8s8";
 }
 
-std::string product_of(const Subject& m, size_t u) {
+std::string product_of(const LoadedModel& m, size_t u) {
   if (m.executor != nullptr) return kernel_name(m.executor->layers()[u]);
-  return m.network.units[u].quantizer >= 0 && m.calibrated() ? "fake" : "bf16";
+  return m.model().input_quantizer(m.network().units[u]) != nullptr ? "fake" : "bf16";
 }
 
 /// Counts the weight codes of each unit, which the executor has packed away.
 std::vector<std::optional<double>> zero_weights_of(const LoadedModel& model) {
-  std::vector<std::optional<double>> shares(model.network.units.size());
+  std::vector<std::optional<double>> shares(model.network().units.size());
   if (model.executor == nullptr) return shares;  // fake mode
   const ServedModel served = model.checkpoint ? make_served(model.checkpoint->model) : load_served(model.path);
   for (size_t u = 0; u < shares.size(); ++u) {
@@ -137,47 +116,46 @@ class Inspect : public Command {
   int run() override {
     apply_threads(threads_);
     const LoadedModel model = load_model(model_);
-    const Subject subject = subject_of(model);
     const std::vector<std::optional<double>> zero_weights = zero_weights_of(model);
     std::vector<Row> rows;
-    for (size_t u = 0; u < subject.network.units.size(); ++u) {
-      rows.push_back(describe(subject, u));
+    for (size_t u = 0; u < model.network().units.size(); ++u) {
+      rows.push_back(describe(model, u));
       rows.back().zero_weights = zero_weights[u];
     }
     if (json_)
-      print_json(rows, subject);
+      print_json(rows, model);
     else
-      print_rows(rows, subject);
+      print_rows(rows, model);
     return 0;
   }
 
  private:
-  static Row describe(const Subject& m, size_t u) {
-    const UnitSpec& unit = m.network.units[u];
+  static Row describe(const LoadedModel& m, size_t u) {
+    const UnitSpec& unit = m.network().units[u];
     Row row;
     row.name = unit.name;
     row.kernel = product_of(m, u);
     row.shape = unit.shape;
     row.weight_bits = unit.precision.weight_bits;
-    row.activation_bits = m.calibrated() ? unit.precision.activation_bits : 16;
+    row.activation_bits = m.model().calibrated() ? unit.precision.activation_bits : 16;
     row.macs = unit.macs();
     row.bytes = served_weight_bytes(unit);
-    if (unit.quantizer >= 0 && m.calibrated()) {
-      const auto& bound = m.quantizers[static_cast<size_t>(unit.quantizer)].bound;
-      const auto [low, high] = std::minmax_element(bound.begin(), bound.end());
+    if (const ActivationQuantizer* quantizer = m.model().input_quantizer(unit)) {
+      const auto [low, high] = std::minmax_element(quantizer->bound.begin(), quantizer->bound.end());
       row.low_bound = *low;
       row.high_bound = *high;
-      if (!m.usage.empty()) row.usage = m.usage[static_cast<size_t>(unit.quantizer)];
+      if (!m.model().usage.empty()) row.usage = m.model().usage[static_cast<size_t>(unit.quantizer)];
     }
     return row;
   }
 
-  static void print_json(const std::vector<Row>& rows, const Subject& m) {
-    const NetworkOptions& o = m.network.options;
+  static void print_json(const std::vector<Row>& rows, const LoadedModel& m) {
+    const NetworkOptions& o = m.network().options;
     nlohmann::ordered_json j;
     j["arch"] = o.arch;
     j["width"] = o.width;
     j["precision"] = o.precision;
+    if (const std::string layers = overrides_text(o.overrides); !layers.empty()) j["overrides"] = layers;
     j["quant_mode"] = name_of(o.mode);
     j["quant_scheme"] = name_of(o.scheme);
     j["granularity"] = name_of(o.granularity);
@@ -187,7 +165,7 @@ class Inspect : public Command {
     j["signed_block_input"] = o.signed_block_input;
     j["image_size"] = o.image_size;
     j["classes"] = o.classes;
-    j["calibrated"] = m.complete();
+    j["calibrated"] = !m.model().calibration_pending();
     j["isa"] = std::string(name_of(active_isa()));
     j["layers"] = nlohmann::ordered_json::array();
     for (const Row& r : rows) {
@@ -211,7 +189,7 @@ class Inspect : public Command {
     print_object(j);
   }
 
-  static void print_rows(const std::vector<Row>& rows, const Subject& m) {
+  static void print_rows(const std::vector<Row>& rows, const LoadedModel& m) {
     std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "w zero", "a bits",
                                                     "bounds", "clipped", "codes", "zero", "top", "mega-macs", "bytes",
                                                     "product"}};
@@ -229,11 +207,10 @@ class Inspect : public Command {
                        fmt::format("{:.2f}", static_cast<double>(r.macs) * 1e-6),
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
-    const NetworkOptions& o = m.network.options;
-    print(fmt::format("{} x{} {}, {} px, {} classes{}{}{}{}; kernels: {}", o.arch, o.width, o.precision, o.image_size,
-                      o.classes, scales_text(m.network), quirks_text(o),
-                      is_servable(m.network) ? "" : ", fake quantization", m.complete() ? "" : ", not calibrated yet",
-                      name_of(active_isa())));
+    const NetworkOptions& o = m.network().options;
+    print(fmt::format("{}, {} px, {} classes{}{}{}{}; kernels: {}", network_text(o), o.image_size, o.classes,
+                      scales_text(m.network()), quirks_text(o), is_servable(m.network()) ? "" : ", fake quantization",
+                      m.model().calibration_pending() ? ", not calibrated yet" : "", name_of(active_isa())));
   }
 
   std::string model_;

@@ -35,7 +35,7 @@ class Predict : public Command {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
     add_option(app, "IMAGE", images_, "JPEG or PNG files").required();
     add_option(app, "--top", top_, "labels per image").capture_default_str();
-    add_option(app, "--decoder", decoder_, "auto, turbo or stb").capture_default_str();
+    add_option(app, "--decoder", decoder_, "auto (that of the model's training), turbo or stb").capture_default_str();
     add_flag(app, "--json", json_, "print one JSON object a line");
     declare_threads(app, threads_);
   }
@@ -43,8 +43,8 @@ class Predict : public Command {
   int run() override {
     apply_threads(threads_);
     if (top_ < 1) throw UsageError("--top is {}; use at least 1", top_);
-    const Decoder decoder = decoder_from_name(decoder_);
     const LoadedModel model = load_model(model_);
+    const Decoder decoder = decoder_for(model, decoder_);
     bool failed = false;
     std::error_code none;  // what cannot be looked at, load_image says
     for (const std::string& path : images_) {
@@ -78,7 +78,7 @@ class Predict : public Command {
   }
 
   std::vector<Guess> predict(const LoadedModel& model, const Image& image) const {
-    const int side = static_cast<int>(model.network.options.image_size);
+    const int side = static_cast<int>(model.network().options.image_size);
     const Tensor input(DType::u8, {1, side, side, 3});
     transform_eval(image, side, input.data<uint8_t>());
     const Tensor logits = model.run(input);

@@ -7,6 +7,7 @@
 #include "apps/console.hpp"
 #include "apps/options.hpp"
 #include "apps/report/run_report.hpp"
+#include "engine/files.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
@@ -32,6 +33,7 @@ class Report : public Command {
         out_.empty() ? std::filesystem::path(run_) / "report.html" : std::filesystem::path(out_);
     refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
     const std::string page = run_report(read_run(run_));
+    make_folders_above(out);
     write_file_atomically(out, page);
     message(fmt::format("report: {} ({} bytes)", one_line(out.string()), grouped(static_cast<int64_t>(page.size()))));
     if (json_) print_object({{"page", out.string()}, {"bytes", page.size()}});

@@ -10,6 +10,7 @@
 #include "apps/report/study_data.hpp"
 #include "apps/report/study_report.hpp"
 #include "apps/signals.hpp"
+#include "apps/study/plan.hpp"
 #include "apps/study/timing.hpp"
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
@@ -25,14 +26,16 @@ namespace fs = std::filesystem;
 class StudyMeasureCommand : public Command {
  public:
   const char* name() const override { return "measure"; }
-  const char* summary() const override { return "milliseconds an image of all finished points, in turn, here and now"; }
+  const char* summary() const override {
+    return "time all finished points in turn, here and now, and keep the times in their results";
+  }
   const char* examples() const override {
     return "  nibble study measure studies/a                        # then: nibble study report studies/a\n"
            "  nibble study measure studies/a --rounds 15 --threads 2";
   }
 
   void declare(CLI::App& app) override {
-    add_option(app, "STUDY", study_, "study folder, or a study.json").required();
+    add_option(app, "STUDY", study_, "study folder, or a study.json: the new times replace those in it").required();
     add_option(app, "--rounds", rounds_, "times that every model has its turn").capture_default_str();
     declare_threads(app, threads_);
     add_flag(app, "--json", json_, "print one JSON object");
@@ -43,6 +46,7 @@ class StudyMeasureCommand : public Command {
     apply_threads(threads_);
     install_signal_handlers();
     const StudySource source = find_study(study_);
+    refuse_report_of_study(source.file);
     std::unique_ptr<FolderLock> lock;
     if (source.file.empty()) lock = std::make_unique<FolderLock>(study_, "working on the study");
     std::vector<PointResult> points = read_study(study_);
@@ -61,6 +65,15 @@ class StudyMeasureCommand : public Command {
   }
 
  private:
+  /// A report's own study.json is written anew by the next report, and with it the times that it had got.
+  static void refuse_report_of_study(const fs::path& file) {
+    std::error_code none;
+    const fs::path study = fs::absolute(file, none).parent_path().parent_path();
+    if (!file.empty() && fs::exists(plan_path(study), none))
+      throw UsageError("{} belongs to the report of the study '{}', which the next report replaces; measure the study",
+                       file.string(), study.string());
+  }
+
   static void store(const StudySource& source, std::vector<PointResult>& points,
                     const std::vector<TimedNetwork>& networks) {
     std::map<std::string, Latency> times;

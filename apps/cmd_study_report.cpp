@@ -11,6 +11,7 @@
 #include "apps/study/plan.hpp"
 #include "apps/study/point_json.hpp"
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
@@ -39,7 +40,7 @@ class StudyReportCommand : public Command {
     const fs::path study = fs::absolute(study_).lexically_normal();
     const fs::path folder = fs::is_directory(study) ? study / "" : study.parent_path() / "";
     const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
-    if (out_.empty()) make_folder(out.parent_path());
+    make_folders_above(out);
     const std::optional<std::vector<std::string>> planned = missing_points(study, points);
     const std::vector<std::string> missing = planned.value_or(std::vector<std::string>());
     const StudyReportFiles files = write_study_report(points, folder.parent_path().filename().string(), missing, out);
@@ -54,12 +55,6 @@ class StudyReportCommand : public Command {
   }
 
  private:
-  static void make_folder(const fs::path& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) throw DiskError("cannot make the folder '{}': {}", folder.string(), error.message());
-  }
-
   /// What the plan of a study folder has and `points` do not; none without a plan, as of a single file. A plan that
   /// cannot be read is no reason to give no report.
   static std::optional<std::vector<std::string>> missing_points(const fs::path& study,

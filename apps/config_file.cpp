@@ -150,6 +150,10 @@ std::map<std::string, std::string> parse_config(const std::string& text, const s
     }
     const auto field = std::find_if(fields.begin(), fields.end(), [&](const OptionField& f) { return f.name == name; });
     if (field == fields.end()) {
+      constexpr std::string_view kOfTheLine[] = {"weights", "out",  "resume", "config",
+                                                 "threads", "json", "quiet",  "dry-run"};
+      if (std::find(std::begin(kOfTheLine), std::end(kOfTheLine), name) != std::end(kOfTheLine))
+        throw UsageError("{}: {} is for the command line (--{}); leave it away", where(source, node), name, name);
       const std::string near = nearest_name(name, known);
       throw UsageError("{}: unknown option '{}'{}", where(source, node), name,
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));

@@ -9,7 +9,7 @@
 namespace nibble::apps {
 
 /// A model with fresh weights and made-up bounds: of the time and size of a trained one, and of no other use.
-/// Throws as build_resnet; UnsupportedError for fake mode, whose arithmetic is not served.
+/// Throws as build_resnet; ModelError for fake mode, whose arithmetic is not served.
 ServedModel untrained_model(const NetworkOptions& options);
 
 /// Times of calls with one and with 32 images of noise, `side` pixels a side, collected over any number of visits.

@@ -24,5 +24,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "packages: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+# A fresh machine's own updates may hold the lock for some minutes, and a mirror may miss a request.
+patient=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+"${as_root[@]}" apt-get "${patient[@]}" update
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get "${patient[@]}" install -y --no-install-recommends "${missing[@]}"

@@ -1,5 +1,9 @@
 #include "apps/model_input.hpp"
 
+#include <fmt/format.h>
+
+#include "apps/console.hpp"
+#include "apps/training/run_note.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 
@@ -21,6 +25,22 @@ RunModel runner_for(const Model& model) {
   return [executor](const Tensor& images) { return executor->run(images); };
 }
 
+Decoder decoder_for(const LoadedModel& model, const std::string& asked) {
+  const Decoder wanted = decoder_from_name(asked), usable = resolve(wanted);
+  if (model.decoder.empty() || model.decoder == name_of(usable)) return usable;
+  if (wanted == Decoder::auto_ && model.decoder == name_of(Decoder::stb)) return Decoder::stb;  // in every build
+  warn(fmt::format(
+      "the model's training images were read by the decoder {}, these are by {}{}: their pixels differ a "
+      "little, and with them the logits",
+      one_line(model.decoder), name_of(usable), wanted == Decoder::auto_ ? ", the only one of this build" : ""));
+  return usable;
+}
+
+const QuantizedNetwork& LoadedModel::model() const {
+  if (checkpoint) return checkpoint->model;
+  return executor->model();
+}
+
 LoadedModel load_model(const std::string& path, RunBy by) {
   LoadedModel m;
   m.path = resolve_model_path(path).string();
@@ -31,12 +51,13 @@ LoadedModel load_model(const std::string& path, RunBy by) {
       throw UsageError("{} is a served file, which the executor alone runs; give --by modules a checkpoint", m.path);
     m.executor = std::make_shared<Executor>(load_served(file));
     m.class_names = m.executor->model().class_names;
-    m.network = m.executor->model().network;
+    const auto& notes = m.executor->model().notes;
+    if (const auto noted = notes.find("decoder"); noted != notes.end()) m.decoder = noted->second;
   } else if (m.kind == ModelFileKind::kCheckpoint) {
     m.checkpoint = load_checkpoint(file);
     m.class_names = m.checkpoint->class_names;
-    m.network = m.checkpoint->model.network;
-    if (by == RunBy::kModules || !is_servable(m.network)) {
+    m.decoder = noted_decoder(*m.checkpoint);
+    if (by == RunBy::kModules || !is_servable(m.network())) {
       auto model = std::make_shared<Model>(m.checkpoint->model);
       const RunModel run = by_modules(*model);
       m.run = [model, run](const Tensor& images) { return run(images); };

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "data/decode.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/runtime/executor.hpp"
 
@@ -23,20 +24,22 @@ struct LoadedModel {
   std::optional<Checkpoint> checkpoint;  // kind kCheckpoint
   std::shared_ptr<Executor> executor;    // none for a checkpoint that runs through its modules
   std::vector<std::string> class_names;
-  Network network;
+  std::string decoder;  // that read its training images, as the file notes it; empty: it does not
   RunModel run;
 
-  /// Activations are quantized if the precision says so.
-  bool complete() const {
-    const bool calibrated = checkpoint ? checkpoint->model.calibrated() : executor->model().calibrated();
-    return calibrated || network.quantizers.empty();
-  }
+  const QuantizedNetwork& model() const;
+  const Network& network() const { return model().network; }
 };
 
 /// A checkpoint of a fake-mode model with quantizers runs through its modules whatever `by` says. ModelError (exit 4)
 /// when the file is missing, damaged or of another kind; UsageError when a served file, which has no modules, is to run
 /// by them.
 LoadedModel load_model(const std::string& path, RunBy by = RunBy::kExecutor);
+
+/// What is to decode the images that the model sees: for `asked` auto the decoder of its training, whose pixels it
+/// knows, or this build's own where the file notes none. Warns where it is another than that of its training.
+/// UsageError for an unknown name, UnsupportedError for one that this build lacks.
+Decoder decoder_for(const LoadedModel& model, const std::string& asked);
 
 /// Executor or modules for a model in training, which must outlive the result and not change.
 RunModel runner_for(const Model& model);

@@ -85,6 +85,11 @@ std::string overrides_text(const std::vector<PrecisionOverride>& overrides) {
   return text;
 }
 
+std::string network_text(const NetworkOptions& o) {
+  const std::string layers = overrides_text(o.overrides);
+  return fmt::format("{} x{} {}{}", o.arch, o.width, o.precision, layers.empty() ? "" : " (" + layers + ")");
+}
+
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group) {
   for (const OptionField& field : fields) {
     std::visit(

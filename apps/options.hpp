@@ -38,6 +38,9 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
 /// "layer1.0.conv1 w8a8, layer3.0.conv2 bf16"; empty for none.
 std::string overrides_text(const std::vector<PrecisionOverride>& overrides);
 
+/// "resnet50 x1 w4a4-fl8", with its overrides in brackets behind it: "resnet50 x1 w4a4-fl8 (fc bf16)".
+std::string network_text(const NetworkOptions& options);
+
 /// Declares every field as --name on the command line.
 void declare_fields(CLI::App& app, const std::vector<OptionField>& fields, const std::string& group);
 

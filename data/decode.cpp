@@ -99,24 +99,25 @@ Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& 
     const data_detail::PngStream stream = data_detail::check_png(file, path);
     return decode_with_stb(stream.bytes, stream.budget, path);
   }
+  if (file.size() >= 2 && file[0] == kJpegSignature[0] && file[1] == kJpegSignature[1])
+    reject(path, "it starts as a JPEG file does, but no segment follows");
   reject(path, fmt::format("it starts with 0x{:02x}{:02x} and is neither JPEG nor PNG", file[0],
                            file.size() > 1 ? file[1] : 0));
 }
 
 std::vector<uint8_t> read_file(const std::filesystem::path& path) {
-  const auto fail = [&](const char* verb, int error_number) {
-    throw DiskError("cannot {} {}: {}", verb, path.string(), disk_reason(error_number));
-  };
   const FileDescriptor file = open_to_read(path);
   struct stat status {};
-  if (!file.open() || ::fstat(file.get(), &status) != 0) fail("open", errno);
+  if (!file.open() || ::fstat(file.get(), &status) != 0) throw_disk_error("open", path, errno);
+  if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode))
+    throw DataError("{} is a pipe or a device: save the image to a file first", path.string());
   if (!S_ISREG(status.st_mode)) reject(path.string(), "it is not a regular file");
   if (status.st_size > kMaxFileBytes)
     reject(path.string(),
            fmt::format("the file has {} MiB, over the limit of {} MiB", status.st_size >> 20, kMaxFileBytes >> 20));
   std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
   const ReadResult got = read_all(file.get(), std::as_writable_bytes(std::span(bytes)));
-  if (got.error_number != 0) fail("read", got.error_number);
+  if (got.error_number != 0) throw_disk_error("read", path, got.error_number);
   bytes.resize(got.bytes);  // shortened meanwhile: decoded as far as it goes
   return bytes;
 }

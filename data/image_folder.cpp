@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "engine/utf8.hpp"
 
 namespace nibble {
@@ -26,24 +27,20 @@ bool is_image_name(const std::string& name) {
 template <typename Wanted>
 std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
   std::vector<std::string> names;
-  std::error_code error;
-  fs::directory_iterator it(folder, error);
-  while (!error && it != fs::directory_iterator()) {
-    const std::string name = it->path().filename().string();
-    if (name.front() != '.' && wanted(*it)) names.push_back(name);
-    it.increment(error);
+  for (const fs::directory_entry& entry : list_folder(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.front() != '.' && wanted(entry)) names.push_back(name);
   }
-  if (error)
-    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
   std::sort(names.begin(), names.end());
   return names;
 }
 
 // A name that would count is not left out because nobody can say what it is: other images would be another data set.
 void require_known(const fs::directory_entry& entry, const std::error_code& error) {
-  if (error)
-    throw DiskError("cannot look at {}: {}; repair or remove a broken link, else check permissions and the disk",
-                    entry.path().string(), error.message());
+  if (!error) return;
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels)
+    throw DataError("the link {} leads nowhere; repair or remove it", entry.path().string());
+  throw_disk_error("look at", entry.path(), error.value());
 }
 
 bool is_folder(const fs::directory_entry& entry) {
@@ -81,8 +78,7 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
     : root_(args.split.empty() ? args.dir : args.dir / args.split), decoder_(resolve(args.decoder)) {
   std::error_code error;
   const fs::file_status root = fs::status(root_, error);
-  if (error && root.type() != fs::file_type::not_found)
-    throw DiskError("cannot look at folder {}: {}; check permissions and the disk", root_.string(), error.message());
+  if (error && root.type() != fs::file_type::not_found) throw_disk_error("look at the folder", root_, error.value());
   if (!fs::is_directory(root))
     throw DataError("there is no folder {}: images are expected in {}/<class>/*.JPEG", root_.string(), root_.string());
   classes_ = list(root_, is_folder);

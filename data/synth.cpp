@@ -11,6 +11,7 @@
 #include <set>
 #include <system_error>
 
+#include "data/decode.hpp"
 #include "engine/error.hpp"
 #include "engine/files.hpp"
 #include "engine/math.hpp"
@@ -180,11 +181,12 @@ void draw_bar(Canvas& canvas, Rng& rng) {
 
 void check_args(int size, int64_t train_per_class, int64_t val_per_class) {
   if (size < kMinSide || size > kMaxSideSynth)
-    throw UsageError("a synthetic image of {} pixels a side was asked for, but sides go from {} to {}", size, kMinSide,
-                     kMaxSideSynth);
+    throw UsageError("a synthetic image of {} pixels a side was asked for (--size), but sides go from {} to {}", size,
+                     kMinSide, kMaxSideSynth);
   if (train_per_class < 1 || val_per_class < 1 || train_per_class > 99999 || val_per_class > 99999)
-    throw UsageError("{} training and {} validation images a class were asked for, but both go from 1 to 99999",
-                     train_per_class, val_per_class);
+    throw UsageError(
+        "{} training (--train) and {} validation (--val) images a class were asked for, but both go from 1 to 99999",
+        train_per_class, val_per_class);
 }
 
 void write_file(const fs::path& path, std::span<const uint8_t> bytes) {
@@ -201,20 +203,11 @@ std::string file_name(int64_t number) {
 // Refuses a folder that holds anything else than `ours`; one that is not there holds nothing.
 void refuse_others(const fs::path& folder, const std::set<std::string>& ours) {
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+  if (!fs::exists(folder, error) && !error) return;
+  for (const fs::directory_entry& entry : list_folder(folder))
     if (!ours.contains(entry.path().filename().string()))
       throw DataError("{} is in the way of the synthetic images: choose an empty folder or remove it",
                       entry.path().string());
-  }
-  if (error && error != std::errc::no_such_file_or_directory)
-    throw DiskError("cannot list folder {}: {}; check its permissions and the disk", folder.string(), error.message());
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error)
-    throw DiskError("cannot make folder {}: {}; check its permissions and the disk", folder.string(), error.message());
 }
 
 fs::path split_folder(const SyntheticFolderArgs& args, SynthSplit split) {
@@ -231,16 +224,30 @@ void require_ours(const fs::path& root, int64_t per_class) {
   for (const std::string& name : classes) refuse_others(root / name, files);
 }
 
-void write_split(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_class) {
+// Calls body(path, its JPEG bytes on demand) for every image of a split, from several threads.
+template <typename Body>
+void each_image(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_class, const Body& body) {
   const fs::path root = split_folder(args, split);
   const std::vector<std::string>& classes = synthetic_class_names();
   parallel_for(per_class * static_cast<int64_t>(classes.size()), [&](int64_t i) {
     const int label = static_cast<int>(i / per_class);
-    std::vector<uint8_t> rgb(size_t{3} * static_cast<size_t>(args.size) * static_cast<size_t>(args.size));
-    draw_synthetic(args.size, args.seed, split, label, i % per_class, rgb.data());
-    write_file(root / classes[static_cast<size_t>(label)] / file_name(i % per_class),
-               encode_jpeg(rgb, args.size, args.size, 90));
+    body(root / classes[static_cast<size_t>(label)] / file_name(i % per_class), [&] {
+      std::vector<uint8_t> rgb(size_t{3} * static_cast<size_t>(args.size) * static_cast<size_t>(args.size));
+      draw_synthetic(args.size, args.seed, split, label, i % per_class, rgb.data());
+      return encode_jpeg(rgb, args.size, args.size, 90);
+    });
   });
+}
+
+// Refuses another image under a name of ours, of another seed or size or somebody's own: runs may have been trained on
+// it. The beginning of our own is what an interrupted call left.
+void require_same_image(const fs::path& path, const std::vector<uint8_t>& ours) {
+  const std::vector<uint8_t> there = read_file(path);
+  if (there.size() > ours.size() || !std::equal(there.begin(), there.end(), ours.begin()))
+    throw DataError(
+        "{} is in the way of the synthetic images: it is another image than this seed and size make; choose an empty "
+        "folder or remove it",
+        path.string());
 }
 
 }  // namespace
@@ -287,10 +294,17 @@ SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args) {
   // Whatever is in the way is found before anything is made.
   require_ours(split_folder(args, SynthSplit::train), args.train_per_class);
   require_ours(split_folder(args, SynthSplit::val), args.val_per_class);
-  for (const SynthSplit split : {SynthSplit::train, SynthSplit::val})
-    for (const std::string& name : synthetic_class_names()) make_folder(split_folder(args, split) / name);
-  write_split(args, SynthSplit::train, args.train_per_class);
-  write_split(args, SynthSplit::val, args.val_per_class);
+  const std::pair<SynthSplit, int64_t> splits[] = {{SynthSplit::train, args.train_per_class},
+                                                   {SynthSplit::val, args.val_per_class}};
+  for (const auto& [split, per_class] : splits)
+    each_image(args, split, per_class, [](const fs::path& path, const auto& jpeg) {
+      std::error_code error;
+      if (fs::exists(path, error)) require_same_image(path, jpeg());
+    });
+  for (const auto& [split, per_class] : splits) {
+    for (const std::string& name : synthetic_class_names()) make_folders(split_folder(args, split) / name);
+    each_image(args, split, per_class, [](const fs::path& path, const auto& jpeg) { write_file(path, jpeg()); });
+  }
   const int classes = static_cast<int>(synthetic_class_names().size());
   return {.train = args.train_per_class * classes, .val = args.val_per_class * classes, .classes = classes};
 }

@@ -59,9 +59,10 @@ struct SyntheticFolderCounts {
   int classes = 0;
 };
 
-/// Writes DIR/{train,val}/<class>/NNNNN.jpg, JPEG of quality 90; running it again with equal arguments rewrites equal
-/// files. Errors: DataError when a split holds other classes or a class folder other files already, before anything is
-/// written; UsageError for sides or counts out of range; DiskError when writing fails.
+/// Writes DIR/{train,val}/<class>/NNNNN.jpg, JPEG of quality 90; running it again with equal arguments, or with more
+/// images of the same seed and size, leaves those that are there as they are. Errors, before anything is written:
+/// DataError when a split holds other classes, a class folder other files or a file another image; UsageError for sides
+/// or counts out of range. DiskError when writing fails.
 SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args);
 
 /// Baseline JPEG of RGB pixels with stb_image_write: the same bytes on every machine. Throws Error when it fails.

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <system_error>
 
+#include "engine/error.hpp"
+
 namespace nibble {
 
 int FileDescriptor::close() noexcept {
@@ -47,6 +49,32 @@ std::string disk_reason(int error_number) {
     default:
       return std::generic_category().message(error_number) + "; check the disk and the path";
   }
+}
+
+void throw_disk_error(std::string_view doing, const std::filesystem::path& path, int error_number) {
+  throw DiskError("cannot {} '{}': {}", doing, path.string(), disk_reason(error_number));
+}
+
+void make_folders(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error && !std::filesystem::is_directory(folder, error) && !error)
+    error = std::make_error_code(std::errc::not_a_directory);
+  if (error) throw_disk_error("make the folder", folder, error.value());
+}
+
+void make_folders_above(const std::filesystem::path& file) {
+  if (const std::filesystem::path folder = file.parent_path(); !folder.empty()) make_folders(folder);
+}
+
+std::vector<std::filesystem::directory_entry> list_folder(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::directory_entry> entries;
+  std::error_code error;
+  // Not a range-for, whose ++ throws std::filesystem_error.
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    entries.push_back(*it);
+  if (error) throw_disk_error("list the folder", folder, error.value());
+  return entries;
 }
 
 FileDescriptor open_to_read(const std::filesystem::path& path) {

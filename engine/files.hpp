@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 namespace nibble {
 
@@ -45,6 +47,17 @@ DiskCalls& disk_calls();
 
 /// "no space is left on the device; free some and run again": the reason of a failed disk call and what to do.
 std::string disk_reason(int error_number);
+
+/// DiskError "cannot <doing> '<path>': <reason>". `error_number` may be errno itself.
+[[noreturn]] void throw_disk_error(std::string_view doing, const std::filesystem::path& path, int error_number);
+
+/// Makes the folder and those above it that are missing. DiskError.
+void make_folders(const std::filesystem::path& folder);
+/// The folders that `file` is to lie in. DiskError.
+void make_folders_above(const std::filesystem::path& file);
+
+/// What the folder holds, in no order. DiskError when it cannot be listed to its end.
+std::vector<std::filesystem::directory_entry> list_folder(const std::filesystem::path& folder);
 
 /// Opens a file, or a pipe without waiting for its writer. Not open, with errno, when that fails.
 FileDescriptor open_to_read(const std::filesystem::path& path);

@@ -85,8 +85,7 @@ class UsageCounter {
     ++u.total;
     if (a.is_signed) {
       u.clipped += std::fabs(t) > a.top();
-      const float inside = t > -a.top() ? std::min(t, a.top()) : -a.top();  // a NaN counts as the lowest code
-      ++u.codes[static_cast<size_t>(std::floor(inside + 0.5f) + a.top())];
+      ++u.codes[static_cast<size_t>(a.signed_code(v, static_cast<size_t>(channel)) + static_cast<int>(a.top()))];
     } else {
       const kernels::UnsignedQuantizer& k = kernels_[static_cast<size_t>(q)];
       u.clipped += t >= k.end;

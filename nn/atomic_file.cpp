@@ -72,10 +72,7 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     errno = EEXIST;  // as good as taken: the next name
     return false;
   });
-  if (!fd_.open()) {
-    const int error_number = errno;
-    throw DiskError("cannot create '{}': {}", path_.string(), disk_reason(error_number));
-  }
+  if (!fd_.open()) throw_disk_error("create", path_, errno);
 }
 
 AtomicFile::~AtomicFile() {
@@ -123,10 +120,7 @@ void write_file_atomically(const fs::path& path, std::string_view text) {
 void replace_symlink(const fs::path& target, const fs::path& link) {
   const fs::path temporary = make_temporary_beside(
       link, [&](const fs::path& name) { return disk_calls().symlink(target.c_str(), name.c_str()) == 0; });
-  if (temporary.empty()) {
-    const int error_number = errno;
-    throw DiskError("cannot create the link '{}': {}", link.string(), disk_reason(error_number));
-  }
+  if (temporary.empty()) throw_disk_error("create the link", link, errno);
   if (disk_calls().rename(temporary.c_str(), link.c_str()) != 0) {
     const int error_number = errno;
     ::unlink(temporary.c_str());
@@ -173,38 +167,31 @@ bool remove_leftover(const fs::path& temporary) {
   FileDescriptor fd(::open(temporary.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!fd.open()) fd = FileDescriptor(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (fd.open() && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
-  if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) {
-    const int error_number = errno;
-    throw DiskError("cannot remove the unfinished file '{}': {}", temporary.string(), disk_reason(error_number));
-  }
+  if (::unlink(temporary.c_str()) != 0 && errno != ENOENT)
+    throw_disk_error("remove the unfinished file", temporary, errno);
   return true;
 }
 
 }  // namespace
 
 int remove_temporary_files(const fs::path& directory) {
-  std::error_code error;
   std::vector<fs::path> leftovers;
-  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+  for (const fs::directory_entry& entry : list_folder(directory)) {
     std::error_code ignored;
-    const bool removable = !it->is_directory(ignored) || it->is_symlink(ignored);
-    if (removable && is_temporary_name(it->path().filename().native())) leftovers.push_back(it->path());
+    const bool removable = !entry.is_directory(ignored) || entry.is_symlink(ignored);
+    if (removable && is_temporary_name(entry.path().filename().native())) leftovers.push_back(entry.path());
   }
-  if (error) throw DiskError("cannot list '{}': {}", directory.string(), disk_reason(error.value()));
   return static_cast<int>(std::count_if(leftovers.begin(), leftovers.end(), remove_leftover));
 }
 
 std::string read_text_file(const fs::path& path, uint64_t max_bytes) {
   const FileDescriptor fd = open_to_read(path);
-  if (!fd.open()) {
-    const int error_number = errno;
-    throw DiskError("cannot open '{}': {}", path.string(), disk_reason(error_number));
-  }
+  if (!fd.open()) throw_disk_error("open", path, errno);
   std::string text;
   std::vector<std::byte> block(size_t{1} << 16);
   while (true) {
     const ReadResult got = read_all(fd.get(), block);
-    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(got.error_number));
+    if (got.error_number != 0) throw_disk_error("read", path, got.error_number);
     if (text.size() + got.bytes > max_bytes)
       throw DataError("'{}' is larger than the {} bytes such a file may have; move it away", path.string(), max_bytes);
     text.append(reinterpret_cast<const char*>(block.data()), got.bytes);

@@ -3,18 +3,14 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
-#include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
+#include "nn/safetensors_header.hpp"
 #include "nn/tensor_reader.hpp"
 
 namespace nibble {
 
 namespace {
-
-/// Of all class names: 100,000 classes of 255 bytes, the longest name of a folder, have 25 MB.
-constexpr size_t kLongestClasses = size_t{32} << 20;
 
 /// [oc, kh, kw, ic] -> [oc, ic, kh, kw]; a linear layer becomes [oc, ic].
 Tensor to_oihw(const Tensor& w, bool linear) {
@@ -121,7 +117,22 @@ void require_no_deeper_network(const TensorReader& reader, const Network& networ
   for (const TensorEntry& e : reader.file().entries())
     if (e.name.starts_with("layer") && e.name.ends_with(".weight") && !reader.has_seen(e.name))
       throw ModelError("{} has {}, which {} lacks: it is another network's; give the --arch it was made for",
-                       reader.file().source(), e.name, network.options.arch);
+                       reader.file().source(), quote_name(e.name), network.options.arch);
+}
+
+/// Wrappers of models (torch's DataParallel, backbones) put a prefix before every name.
+void refuse_prefixed_names(const SafetensorsFile& file) {
+  constexpr std::string_view kStem = "conv1.weight", kFirstOfBlock = "layer1.0.conv1.weight";
+  if (file.find(std::string(kStem)) != nullptr) return;
+  for (const TensorEntry& e : file.entries()) {
+    if (!e.name.ends_with(kFirstOfBlock)) continue;
+    const std::string prefix = e.name.substr(0, e.name.size() - kFirstOfBlock.size());
+    if (file.find(prefix + std::string(kStem)) != nullptr)
+      throw ModelError(
+          "{}: every name in it begins with {}, which torchvision's names do not; save the model inside "
+          "of that wrapper",
+          file.source(), quote_name(prefix));
+  }
 }
 
 /// Bounds are written in one go: a file with some of them is damaged, and would otherwise count as not calibrated.
@@ -139,88 +150,11 @@ int64_t parse_steps(const SafetensorsFile& file) {
   int64_t steps = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
   if (error != std::errc() || end != text.data() + text.size() || steps < 0)
-    throw ModelError("{}: nibble.steps is '{}', not a step number", file.source(), text);
+    throw ModelError("{}: nibble.steps is {}, not a step number", file.source(), quote_name(text));
   return steps;
 }
 
 }  // namespace
-
-Tensor usage_to_tensor(const QuantizerUsage& usage) {
-  const Tensor t(DType::s32, {static_cast<int64_t>(usage.codes.size()) + 1});
-  const auto narrow = [](int64_t n) { return static_cast<int32_t>(std::min<int64_t>(n, INT32_MAX)); };
-  std::transform(usage.codes.begin(), usage.codes.end(), t.data<int32_t>(), narrow);
-  t.data<int32_t>()[usage.codes.size()] = narrow(usage.clipped);
-  return t;
-}
-
-QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string& name, const QuantizerSpec& spec) {
-  const TensorEntry& e = file.entry(name);
-  const int64_t codes = spec.is_signed ? (int64_t{1} << spec.bits) - 1 : int64_t{1} << spec.bits;
-  if (e.dtype != "I32" || e.shape != std::vector<int64_t>{codes + 1})
-    throw ModelError("{}: tensor {} is {} {}, the network needs I32 [{}]", file.source(), name, e.dtype, e.shape_text(),
-                     codes + 1);
-  const Tensor t = file.tensor(name);
-  QuantizerUsage usage;
-  for (int64_t i = 0; i <= codes; ++i) {
-    const int32_t n = t.data<int32_t>()[i];
-    if (n < 0) throw ModelError("{}: tensor {} holds {}, counts are not negative", file.source(), name, n);
-    if (i == codes) {
-      usage.clipped = n;
-      break;
-    }
-    usage.codes.push_back(n);
-    usage.total += n;
-  }
-  return usage;
-}
-
-void require_bounds(const SafetensorsFile& file, const std::string& quantizer, const std::vector<float>& bound) {
-  for (const float b : bound)
-    if (!(b > 0 && b <= kLargestBound))
-      throw ModelError("{}: tensor {}.bound holds {}, bounds are positive and at most {}", file.source(), quantizer, b,
-                       kLargestBound);
-}
-
-std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t classes) {
-  std::vector<std::string> names =
-      strings_from_json(file.metadata_value("nibble.classes", kLongestClasses), file.source());
-  if (!names.empty() && static_cast<int64_t>(names.size()) != classes)
-    throw ModelError("{}: nibble.classes has {} names, its network {} classes", file.source(), names.size(), classes);
-  return names;
-}
-
-std::string strings_to_json(const std::vector<std::string>& strings) {
-  return json_text(nlohmann::json(strings));
-}
-
-std::vector<std::string> strings_from_json(const std::string& text, const std::string& source) {
-  try {
-    return parse_json(text).get<std::vector<std::string>>();
-  } catch (const nlohmann::json::exception& e) {
-    throw ModelError("{}: a list of names in its header cannot be read ({})", source, e.what());
-  }
-}
-
-ModelFileKind kind_of(const SafetensorsFile& file) {
-  const auto found = file.metadata().find("nibble.format");
-  if (found == file.metadata().end()) return ModelFileKind::kForeign;
-  if (found->second == "checkpoint") return ModelFileKind::kCheckpoint;
-  if (found->second == "served") return ModelFileKind::kServed;
-  throw ModelError("{}: nibble.format is '{}'; this program reads 'checkpoint' and 'served'", file.source(),
-                   found->second);
-}
-
-void require_version(const SafetensorsFile& file) {
-  const std::string& version = file.metadata_value("nibble.version");
-  if (version != kFormatVersion)
-    throw ModelError(
-        "{}: format version {} is not readable by this program, which reads version {}; use the nibble "
-        "that made it",
-        file.source(), version, kFormatVersion);
-  if (!file.integrity())
-    throw ModelError("{}: the checksums of its tensors are missing; the file was rewritten by another program",
-                     file.source());
-}
 
 uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, const Gradients& momentum,
                          int64_t steps_done, const std::string& run, const std::vector<std::string>& class_names) {
@@ -248,8 +182,8 @@ uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, 
     writer.add(name + ".mean_of_max", vector_tensor(c.mean_of_max));
     writer.add(name + ".ema_weight", vector_tensor(c.weight));
     if (!c.bound.empty()) writer.add(name + ".bound", vector_tensor(c.bound));
-    if (q < model.usage.size()) writer.add(name + ".usage", usage_to_tensor(model.usage[q]));
   }
+  add_usage(writer, model);
   return writer.write(path);
 }
 
@@ -262,11 +196,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
     throw ModelError("{} is no checkpoint; give a file from a run's checkpoints folder", file.source());
   require_version(file);
   Checkpoint c;
-  try {
-    c.model.network = build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));
-  } catch (const UsageError& e) {
-    throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
-  }
+  c.model.network = read_network(file);
   c.steps_done = parse_steps(file);
   c.run = file.metadata_value("nibble.run");
   c.class_names = read_class_names(file, c.model.network.options.classes);
@@ -282,13 +212,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
   for (const QuantizerSpec& spec : c.model.network.quantizers)
     read_calibration(reader, file, spec, c.model.calibration.emplace_back());
   require_all_bounds_or_none(file, c.model);
-  for (const QuantizerSpec& spec : c.model.network.quantizers) {
-    if (file.find(spec.name + ".usage") == nullptr) continue;
-    c.model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));
-    reader.mark(spec.name + ".usage");
-  }
-  if (!c.model.usage.empty() && c.model.usage.size() != c.model.calibration.size())
-    throw ModelError("{}: code counts of some quantizers are missing although others have theirs", file.source());
+  c.model.usage = read_usage(reader, c.model.network);
   reader.require_all_seen();
   rebuild_quantizers(c.model);
   return c;
@@ -300,6 +224,7 @@ GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& 
   if (kind_of(file) == ModelFileKind::kServed)
     throw ModelError("{} is a served model, whose weights are codes; give the checkpoint it was exported from",
                      file.source());
+  refuse_prefixed_names(file);
   TensorReader reader(file);
   GivenWeights given;
   std::vector<UnitParameters> units;  // the model changes only when all of them are there

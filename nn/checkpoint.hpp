@@ -9,12 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "nn/model_file.hpp"
 #include "nn/passes.hpp"
-#include "nn/safetensors.hpp"
 
 namespace nibble {
-
-inline constexpr const char* kFormatVersion = "1";
 
 struct Checkpoint {
   Model model;
@@ -34,12 +32,6 @@ uint64_t save_checkpoint(const std::filesystem::path& path, const Model& model, 
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 Checkpoint load_checkpoint(const SafetensorsFile& file);
 
-enum class ModelFileKind { kCheckpoint, kServed, kForeign };
-/// By content: nibble.format in the metadata. ModelError for a nibble.format that this version does not know.
-ModelFileKind kind_of(const SafetensorsFile& file);
-/// Throws ModelError unless the file is of this format's version.
-void require_version(const SafetensorsFile& file);
-
 struct GivenWeights {
   int64_t tensors = 0;         // taken over
   std::string fresh, because;  // the layer that keeps the weights it had (fc) and why; empty: none
@@ -49,18 +41,5 @@ struct GivenWeights {
 /// missing tensor, a wrong shape, a value that is not finite, a served file, or one of a deeper network.
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
                                       const std::vector<std::string>& class_names = {});
-
-/// Code counts as a tensor I32 [codes + 1], the clipped count last, and back; ModelError when they cannot be counts.
-Tensor usage_to_tensor(const QuantizerUsage& usage);
-QuantizerUsage usage_from_tensor(const SafetensorsFile& file, const std::string& name, const QuantizerSpec& spec);
-
-/// What make_activation_quantizer asks of bounds, refused with a ModelError that names file and tensor.
-void require_bounds(const SafetensorsFile& file, const std::string& quantizer, const std::vector<float>& bound);
-
-/// JSON array of strings and back; ModelError naming `source`.
-std::string strings_to_json(const std::vector<std::string>& strings);
-std::vector<std::string> strings_from_json(const std::string& text, const std::string& source);
-/// nibble.classes: one name a class, or none at all; ModelError.
-std::vector<std::string> read_class_names(const SafetensorsFile& file, int64_t classes);
 
 }  // namespace nibble

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/tensor.hpp"
-#include "nn/unit.hpp"
+#include "nn/quantized_network.hpp"
 
 namespace nibble {
 

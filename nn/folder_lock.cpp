@@ -17,7 +17,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder, const char* busy) {
   if (error_number == 0) return;
   if (error_number == EWOULDBLOCK)
     throw UsageError("another process is {} '{}'; wait until it ends or choose another folder", busy, folder.string());
-  throw DiskError("cannot lock '{}': {}", path.string(), disk_reason(error_number));
+  throw_disk_error("lock", path, error_number);
 }
 
 }  // namespace nibble

@@ -96,10 +96,7 @@ MetricsLog::MetricsLog(fs::path path, const MetricsLogArgs& args) : path_(std::m
     lines_removed_ = removed;
   }
   fd_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-  if (!fd_.open()) {
-    const int error_number = errno;
-    throw DiskError("cannot open the metrics log '{}': {}", path_.string(), disk_reason(error_number));
-  }
+  if (!fd_.open()) throw_disk_error("open the metrics log", path_, errno);
 }
 
 void MetricsLog::write(const MetricsRecord& record) {
@@ -110,13 +107,11 @@ void MetricsLog::write(const MetricsRecord& record) {
   if (error_number == 0) return;
   // Should even this fail, the partial line is removed when the log is opened next.
   [[maybe_unused]] const int ignored = known ? ::ftruncate(fd_.get(), before.st_size) : 0;
-  throw DiskError("cannot append to the metrics log '{}': {}", path_.string(), disk_reason(error_number));
+  throw_disk_error("append to the metrics log", path_, error_number);
 }
 
 void MetricsLog::sync() {
-  if (disk_calls().fsync(fd_.get()) == 0) return;
-  const int error_number = errno;
-  throw DiskError("cannot flush the metrics log '{}': {}", path_.string(), disk_reason(error_number));
+  if (disk_calls().fsync(fd_.get()) != 0) throw_disk_error("flush the metrics log", path_, errno);
 }
 
 }  // namespace nibble

@@ -67,6 +67,7 @@ Model make_model(const Network& network, const InitOptions& options) {
 }
 
 void update_calibration(Calibration& c, Granularity granularity, std::vector<std::vector<float>> shard_max) {
+  const FloatModeScope mode;
   if (granularity == Granularity::kPerTensor)
     for (std::vector<float>& m : shard_max) {
       float largest = 0;

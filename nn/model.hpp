@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/tensor.hpp"
-#include "nn/unit.hpp"
+#include "nn/quantized_network.hpp"
 #include "ops/quantization.hpp"
 
 namespace nibble {
@@ -26,18 +26,9 @@ struct Calibration {
   std::vector<float> bound;        // [channels]; empty until calibrated
 };
 
-/// How often each code of a quantizer occurred in some validation images, counted before the last evaluation (see
-/// activation_usage.hpp).
-struct QuantizerUsage {
-  std::vector<int64_t> codes;  // [2^b], or [2Q + 1] from -Q up
-  int64_t clipped = 0;         // values beyond what the codes cover
-  int64_t total = 0;
-};
-
 struct Model : QuantizedNetwork {
   std::vector<UnitParameters> units;     // as network.units
   std::vector<Calibration> calibration;  // as network.quantizers
-  std::vector<QuantizerUsage> usage;     // as network.quantizers; empty until evaluated
 };
 
 struct InitOptions {

@@ -73,9 +73,10 @@ OptimizerKind optimizer_kind(const std::string& name) {
   throw UsageError("--optimizer is '{}'; use sgd or lars", name);
 }
 
-double optimizer_step(Model& model, const Gradients& gradients, const Gradients& momentum, float rate,
-                      const OptimizerOptions& options, int64_t step, const Gradients& second_half) {
+double optimizer_step(Model& model, Gradients& gradients, const Gradients& second_half, Gradients& momentum, float rate,
+                      const OptimizerOptions& options, int64_t step) {
   Zone zone("optimizer");
+  const FloatModeScope mode;
   std::vector<ParameterSlot> slots;
   double total = 0;
   // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.

@@ -344,6 +344,7 @@ void Gradients::add(const Gradients& other) const {
 
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
                           const Gradients& gradients, ShardStatistics& statistics) {
+  const FloatModeScope mode;
   return TrainingPass(tape, model, weights, gradients, statistics).run(images);
 }
 

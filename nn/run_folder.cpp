@@ -93,10 +93,8 @@ void CheckpointStore::prune(int64_t newest) const {
     const bool recent = *step <= newest && kept < keep_;
     if (recent) ++kept;
     if (recent || best == *step) continue;
-    if (::unlink(path_for(*step).c_str()) != 0 && errno != ENOENT) {
-      const int error_number = errno;
-      throw DiskError("cannot remove the old checkpoint '{}': {}", path_for(*step).string(), disk_reason(error_number));
-    }
+    const fs::path old = path_for(*step);
+    if (::unlink(old.c_str()) != 0 && errno != ENOENT) throw_disk_error("remove the old checkpoint", old, errno);
   }
 }
 

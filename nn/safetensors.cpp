@@ -27,17 +27,11 @@ namespace {
 class InputFile {
  public:
   explicit InputFile(const std::filesystem::path& path) : source_(path.string()), fd_(open_to_read(path)) {
-    if (!fd_.open()) {
-      const int error_number = errno;
-      if (error_number == ENOENT || error_number == ENOTDIR)
-        throw ModelError("'{}' does not exist; check the path of the model or checkpoint", source_);
-      throw DiskError("cannot open '{}': {}", source_, disk_reason(error_number));
-    }
+    if (!fd_.open() && (errno == ENOENT || errno == ENOTDIR))
+      throw ModelError("'{}' does not exist; check the path of the model or checkpoint", source_);
+    if (!fd_.open()) throw_disk_error("open", path, errno);
     struct stat info {};
-    if (::fstat(fd_.get(), &info) != 0) {
-      const int error_number = errno;
-      throw DiskError("cannot look at '{}': {}", source_, disk_reason(error_number));
-    }
+    if (::fstat(fd_.get(), &info) != 0) throw_disk_error("look at", path, errno);
     if (!S_ISREG(info.st_mode))
       throw ModelError("'{}' is not a regular file; give the path of a .safetensors file", source_);
     bytes_ = static_cast<uint64_t>(info.st_size);
@@ -46,7 +40,7 @@ class InputFile {
   uint64_t bytes() const { return bytes_; }
   void read(std::byte* to, uint64_t bytes) {
     const ReadResult got = read_all(fd_.get(), {to, bytes});
-    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", source_, disk_reason(got.error_number));
+    if (got.error_number != 0) throw_disk_error("read", source_, got.error_number);
     if (got.bytes < bytes)
       throw ModelError("'{}' became shorter while it was read; wait until it is complete", source_);
   }

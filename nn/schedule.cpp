@@ -30,7 +30,7 @@ float Schedule::rate(int64_t step) const {
     constexpr double kFloor = 0.001, kCooldown = 0.2;
     const double falling = std::max(1.0, (1 - kCooldown) * total - warmup);  // published: 30,420 of 39,000 steps
     const double cosine = kFloor + (1.0 - kFloor) * half_cosine((t - warmup) / falling);
-    return static_cast<float>(peak * rise * cosine * std::min(1.0, (total - t) / (kCooldown * total)));
+    return static_cast<float>(peak * rise * cosine * std::clamp((total - t) / (kCooldown * total), 0.0, 1.0));
   }
   if (step < warmup_steps) return static_cast<float>(peak * (t + 1.0) / warmup);
   if (kind == ScheduleKind::kCosine)

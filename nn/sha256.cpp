@@ -111,15 +111,12 @@ Sha256Digest sha256(std::span<const std::byte> bytes) {
 
 std::string sha256_of_file(const std::filesystem::path& path) {
   const FileDescriptor fd = open_to_read(path);
-  if (!fd.open()) {
-    const int error_number = errno;
-    throw DiskError("cannot open '{}': {}", path.string(), disk_reason(error_number));
-  }
+  if (!fd.open()) throw_disk_error("open", path, errno);
   std::vector<std::byte> block(size_t{1} << 20);
   Sha256 hash;
   for (ReadResult got{block.size(), 0}; got.bytes == block.size();) {
     got = read_all(fd.get(), block);
-    if (got.error_number != 0) throw DiskError("cannot read '{}': {}", path.string(), disk_reason(got.error_number));
+    if (got.error_number != 0) throw_disk_error("read", path, got.error_number);
     hash.update(std::span(block.data(), got.bytes));
   }
   return hash.hex();

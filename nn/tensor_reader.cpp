@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/error.hpp"
+#include "nn/safetensors_header.hpp"
 
 namespace nibble {
 
@@ -29,7 +30,7 @@ void TensorReader::require_all_seen() const {
   for (const TensorEntry& e : file_.entries())
     if (!seen_.contains(e.name))
       throw ModelError("{}: tensor {} belongs to no part of the network; the file was made by another version",
-                       file_.source(), e.name);
+                       file_.source(), quote_name(e.name));
 }
 
 }  // namespace nibble

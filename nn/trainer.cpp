@@ -13,17 +13,31 @@ namespace {
 
 constexpr float kRunningMomentum = 0.1f;  // new = 0.9 old + 0.1 batch (METHOD.md section 1)
 
-/// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell.
-void check_finite(double loss, int64_t step, const Model& model, const ShardStatistics& statistics) {
-  for (size_t u = 0; u < statistics.norms.size(); ++u) {
-    const NormStatistics& norm = statistics.norms[u];
-    for (size_t c = 0; c < norm.variance.size(); ++c)
-      if (!std::isfinite(norm.mean[c]) || !std::isfinite(norm.variance[c]))
-        throw DivergedError(
-            "the output of {} is not finite at step {}, the first layer in which it is so; lower --lr, lengthen "
-            "--warmup-epochs or set --clip-grad-norm",
-            model.network.units[u].name, step);
-  }
+/// The mean of the shards' batch statistics, which are empty where there is no batch norm.
+NormStatistics mean_over(const std::vector<ShardStatistics>& shards, size_t unit) {
+  const float inverse = 1.0f / static_cast<float>(shards.size());
+  const auto mean_of = [&](std::vector<float> NormStatistics::*field) {
+    std::vector<float> sum((shards.front().norms[unit].*field).size());
+    for (const ShardStatistics& shard : shards)
+      for (size_t c = 0; c < sum.size(); ++c) sum[c] += (shard.norms[unit].*field)[c];
+    for (float& s : sum) s *= inverse;
+    return sum;
+  };
+  return {.mean = mean_of(&NormStatistics::mean), .variance = mean_of(&NormStatistics::variance), .inv_std = {}};
+}
+
+/// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell. Layer by
+/// layer over all shards: one shard may break in a later layer, or in fc, than another.
+void check_finite(const Model& model, const std::vector<NormStatistics>& norms, double loss, int64_t step) {
+  const auto finite = [](const std::vector<float>& v) {
+    return std::all_of(v.begin(), v.end(), [](float x) { return std::isfinite(x); });
+  };
+  for (size_t u = 0; u < norms.size(); ++u)
+    if (!finite(norms[u].mean) || !finite(norms[u].variance))
+      throw DivergedError(
+          "the output of {} is not finite at step {}, the first layer in which it is so; lower --lr, lengthen "
+          "--warmup-epochs or set --clip-grad-norm",
+          model.network.units[u].name, step);
   if (!std::isfinite(loss))
     throw DivergedError(
         "the loss is not finite at step {} although every convolution's output is (fc); lower --lr, lengthen "
@@ -49,8 +63,7 @@ Trainer::Trainer(Model model, const TrainerOptions& options) : Trainer(std::move
 
 Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done)
     : model_(std::move(model)), options_(options), momentum_(std::move(momentum)), steps_done_(steps_done) {
-  const bool quantizes = !model_.network.quantizers.empty();
-  if (quantizes && !model_.calibrated() && options_.calibrate_step < 1)
+  if (model_.calibration_pending() && options_.calibrate_step < 1)
     throw UsageError(
         "--calibrate-at gives step {}, before any activation statistics exist; use a step of at least 1 or "
         "a larger fraction",
@@ -76,20 +89,24 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
     halves = run_halves(all, 0, shards, false);
 
   StepResult result{.images = n, .rate = options_.schedule.rate(steps_done_)};
-  for (const ShardOutcome& o : outcomes) {
+  std::vector<ShardStatistics> statistics;
+  for (ShardOutcome& o : outcomes) {
     result.loss += o.loss / static_cast<double>(shards);
     result.top1 += o.top1;
     result.top5 += o.top5;
-    check_finite(o.loss, steps_done_, model_, o.statistics);
+    statistics.push_back(std::move(o.statistics));
   }
+  std::vector<NormStatistics> norms;
+  for (size_t u = 0; u < model_.units.size(); ++u) norms.push_back(mean_over(statistics, u));
+  check_finite(model_, norms, result.loss, steps_done_);
   result.gradient_norm =
-      optimizer_step(model_, halves[0], momentum_, result.rate, options_.optimizer, steps_done_, halves[1]);
+      optimizer_step(model_, halves[0], halves[1], momentum_, result.rate, options_.optimizer, steps_done_);
   return_buffer(std::move(halves[0]));
   if (shards > 1) return_buffer(std::move(halves[1]));
-  update_statistics(outcomes);
+  update_statistics(norms, statistics);
   ++steps_done_;
   // Bounds are written once, at the end of step N-1: step N is the first quantized one.
-  if (!model_.network.quantizers.empty() && !model_.calibrated() && steps_done_ >= options_.calibrate_step) calibrate();
+  if (model_.calibration_pending() && steps_done_ >= options_.calibrate_step) calibrate();
   return result;
 }
 
@@ -145,27 +162,22 @@ Gradients Trainer::run_shard(const Shards& all, int64_t shard) {
   return gradients;
 }
 
-void Trainer::update_statistics(const std::vector<ShardOutcome>& outcomes) {
-  const float inverse = 1.0f / static_cast<float>(outcomes.size());
-  for (size_t u = 0; u < model_.units.size(); ++u) {
-    UnitParameters& p = model_.units[u];
-    if (!p.running_mean.defined()) continue;
-    for (int64_t c = 0; c < p.running_mean.size(); ++c) {
-      float mean = 0, variance = 0;
-      for (const ShardOutcome& o : outcomes) {
-        mean += o.statistics.norms[u].mean[static_cast<size_t>(c)];
-        variance += o.statistics.norms[u].variance[static_cast<size_t>(c)];
-      }
-      float& rm = p.running_mean.data<float>()[c];
-      float& rv = p.running_variance.data<float>()[c];
-      rm += kRunningMomentum * (mean * inverse - rm);
-      rv += kRunningMomentum * (variance * inverse - rv);
+void Trainer::update_statistics(const std::vector<NormStatistics>& norms, const std::vector<ShardStatistics>& shards) {
+  const auto move_towards = [](const Tensor& running, const std::vector<float>& batch) {
+    for (size_t c = 0; c < batch.size(); ++c) {
+      float& r = running.data<float>()[c];
+      r += kRunningMomentum * (batch[c] - r);
     }
+  };
+  for (size_t u = 0; u < model_.units.size(); ++u) {
+    if (!model_.units[u].running_mean.defined()) continue;
+    move_towards(model_.units[u].running_mean, norms[u].mean);
+    move_towards(model_.units[u].running_variance, norms[u].variance);
   }
   if (model_.calibrated()) return;
   for (size_t q = 0; q < model_.calibration.size(); ++q) {
     std::vector<std::vector<float>> maxima;
-    for (const ShardOutcome& o : outcomes) maxima.push_back(o.statistics.channel_max[q]);
+    for (const ShardStatistics& s : shards) maxima.push_back(s.channel_max[q]);
     update_calibration(model_.calibration[q], model_.network.quantizers[q].granularity, std::move(maxima));
   }
 }

@@ -77,7 +77,7 @@ class Trainer {
   std::array<Gradients, 2> run_halves(const Shards& all, int64_t first, int64_t last, bool inside);
   Gradients run_tree(const Shards& all, int64_t first, int64_t last, bool inside);
   Gradients run_shard(const Shards& all, int64_t shard);
-  void update_statistics(const std::vector<ShardOutcome>& outcomes);
+  void update_statistics(const std::vector<NormStatistics>& norms, const std::vector<ShardStatistics>& shards);
   Gradients take_buffer();
   void return_buffer(Gradients gradients);
 

@@ -126,24 +126,4 @@ bool rounded_before_codes(const Network& network, int value);
 /// True if a unit averages the value over its pixels before anything is done with it (fc).
 bool read_by_average_pool(const Network& network, int value);
 
-/// A network with the quantizers of its activations: what a model in training and a served one share.
-struct QuantizedNetwork {
-  Network network;
-  std::vector<ActivationQuantizer> quantizers;  // as network.quantizers; empty: activations are bf16 (yet, or for good)
-
-  /// Activations are quantized from here on (always false for bf16 networks).
-  bool calibrated() const { return !quantizers.empty(); }
-
-  /// The quantizer with that index; none for -1 and before calibration.
-  const ActivationQuantizer* quantizer(int index) const {
-    return index >= 0 && calibrated() ? &quantizers[static_cast<size_t>(index)] : nullptr;
-  }
-  /// The quantizer whose codes the unit reads; none if it reads bf16.
-  const ActivationQuantizer* input_quantizer(const UnitSpec& unit) const { return quantizer(unit.quantizer); }
-
-  /// The last unit that reads the value as bf16 forward: as a shortcut, by a pool, or because its input is not
-  /// quantized (yet). Index of its producer when none does.
-  size_t last_plain_reader(int value) const;
-};
-
 }  // namespace nibble

@@ -1,7 +1,6 @@
 #include "ops/activation_codes.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "ops/packed_conv.hpp"
@@ -51,9 +50,8 @@ void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t fir
                           const ActivationQuantizer& q, kernels::Rows<uint8_t> codes) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < n; ++i) {
-      const float t =
-          std::min(to_float(x.data[r * x.stride + i]) * q.scale[static_cast<size_t>(first_channel + i)], q.top());
-      codes.data[r * codes.stride + i] = static_cast<uint8_t>(static_cast<int>(std::floor(t + 0.5f)) + kSignedOffset);
+      const int code = q.signed_code(to_float(x.data[r * x.stride + i]), static_cast<size_t>(first_channel + i));
+      codes.data[r * codes.stride + i] = static_cast<uint8_t>(code + kSignedOffset);
     }
   }
 }

@@ -67,6 +67,12 @@ kernels::UnsignedQuantizer ActivationQuantizer::kernel() const {
   return k;
 }
 
+int ActivationQuantizer::signed_code(float v, size_t channel) const {
+  const float t = v * scale[channel];
+  const float inside = t > -top() ? std::min(t, top()) : -top();
+  return static_cast<int>(std::floor(inside + 0.5f));
+}
+
 ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
                                               FactorForm form, QuantScheme scheme) {
   const bool shifts = form == FactorForm::kShift || form == FactorForm::kShiftFold;
@@ -74,6 +80,7 @@ ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, i
     throw UsageError("[quantizer] shift forms are for unsigned 4-bit activations, got {} {} bits; use fold",
                      is_signed ? "signed" : "unsigned", bits);
   check_bounds(bound);
+  const FloatModeScope mode;
   ActivationQuantizer q{
       .bits = bits, .is_signed = is_signed, .scheme = scheme, .bound = bound, .scale = {}, .factor = {}, .fold = {}};
   if (form == FactorForm::kNone)
@@ -148,8 +155,7 @@ std::vector<uint8_t> image_code_table(const ActivationQuantizer& q) {
   std::vector<uint8_t> table(3 * 256);
   for (int c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {
-      const float t = std::clamp(normalised(byte, c) * q.scale[static_cast<size_t>(c)], -q.top(), q.top());
-      const int code = static_cast<int>(std::floor(t + 0.5f));
+      const int code = q.signed_code(normalised(byte, c), static_cast<size_t>(c));
       table[static_cast<size_t>(c * 256 + byte)] = static_cast<uint8_t>(code + kSignedOffset);
     }
   }

@@ -38,6 +38,8 @@ struct ActivationQuantizer {
   float top() const { return static_cast<float>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1); }
   /// Steps of a bound: scale * (bound + eps).
   float steps() const { return is_signed || scheme == QuantScheme::kNearest ? top() : top() + 1.0f; }
+  /// Of a signed quantizer: floor(clamp(v*scale, -Q, Q) + 0.5), from -Q to Q; -Q for a NaN.
+  int signed_code(float v, size_t channel) const;
   kernels::UnsignedQuantizer kernel() const;
   /// Largest code the multiplier sees (240 with a shift, 255 with the signed offset).
   int64_t largest_multiplier() const;

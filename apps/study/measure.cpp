@@ -111,7 +111,7 @@ PointResult measure_point(const MeasureArgs& args) {
         "{} to train it anew",
         args.run, args.run);
   const LoadedModel model = load_last(args);
-  const NetworkOptions& network = model.network.options;
+  const NetworkOptions& network = model.network().options;
   PointResult p;
   p.name = args.point.name();
   p.arch = network.arch;
@@ -122,11 +122,11 @@ PointResult measure_point(const MeasureArgs& args) {
   p.classes = network.classes;
   p.steps = args.steps;
   p.epochs = args.options.steps > 0 ? 0 : args.options.epochs;
-  p.cost = cost_of(model.network).total;
+  p.cost = cost_of(model.network()).total;
   p.ratio = cost_ratio(p.cost, reference_cost(network));
   p.last = accuracy_of(args.last);
   p.best = best_smoothed(facts.curves.evaluations,
-                         model.network.quantizers.empty() ? 0 : args.options.calibrate_step(args.steps));
+                         model.network().quantizers.empty() ? 0 : args.options.calibrate_step(args.steps));
   p.train_unaugmented = training_accuracy(model, args);
   p.curves.train = thinned(facts.curves.train, kKeptSamples);
   p.curves.evaluations = facts.curves.evaluations;

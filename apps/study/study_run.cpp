@@ -16,6 +16,7 @@
 #include "apps/study/recipe.hpp"
 #include "data/decode.hpp"
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/cost.hpp"
 #include "nn/run_folder.hpp"
@@ -40,12 +41,6 @@ StudyPoint point_of(const PointResult& result) {
   return {result.precision, result.width, result.seed};
 }
 
-void make_folder(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) throw DiskError("cannot make the folder '{}': {}", path.string(), disk_reason(error.value()));
-}
-
 }  // namespace
 
 StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
@@ -63,7 +58,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   refuse_foreign_files(text);
   if (args_.dry_run) return;
   if (fresh) {  // what is refused leaves no folder behind
-    make_folder(args_.out);
+    make_folders(args_.out);
     lock();
     if (path_exists(plan_path(args_.out)))
       throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
@@ -196,7 +191,7 @@ void StudyRun::unpack_kept() {
   const fs::path mark = fs::path(args_.out) / kUnpacking;
   std::list<AtomicFile> files;
   for (const auto& [name, result] : kept_) {
-    make_folder(fs::path(args_.out) / name);
+    make_folders(fs::path(args_.out) / name);
     files.emplace_back(result_path(args_.out, name)).append(to_json(result));
   }
   if (!files.empty()) write_file_atomically(mark, "");
@@ -397,7 +392,7 @@ std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
   } catch (const std::bad_alloc&) {
     sentence = "not enough memory; use a smaller --batch-size or --shard";
   }
-  make_folder(folder_of(point));
+  make_folders(folder_of(point));
   write_file_atomically(note, sentence + "\n");
   return sentence;
 }

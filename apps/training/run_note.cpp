@@ -43,6 +43,14 @@ RunNote parse_run_note(const std::string& text, const std::string& source) {
   }
 }
 
+std::string noted_decoder(const Checkpoint& checkpoint) {
+  try {
+    return parse_run_note(checkpoint.run, "").decoder;
+  } catch (const ModelError&) {
+    return "";
+  }
+}
+
 void require_same_run(const Checkpoint& held, const RunNote& held_note, const std::string& path,
                       const ResumedRun& now) {
   const TrainOptions& o = now.options;

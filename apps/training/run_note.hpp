@@ -31,6 +31,9 @@ std::string to_json(const RunNote& note);
 /// Reads it back. ModelError, with `source` (the checkpoint's path), for a text that is none.
 RunNote parse_run_note(const std::string& text, const std::string& source);
 
+/// The JPEG decoder that the checkpoint's run noted; empty in a checkpoint of another program.
+std::string noted_decoder(const Checkpoint& checkpoint);
+
 /// A run about to go on from a checkpoint.
 struct ResumedRun {
   const std::string& folder;

@@ -50,14 +50,15 @@ void TrainingRun::start_fresh() {
   Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
   if (!args_.weights.empty()) {
     take_weights(model);
-    weights_sha256_ = sha256_of_file(args_.weights);
+    weights_sha256_ = sha256_of_file(resolve_model_path(args_.weights));
   }
   trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(plan_.steps, plan_.steps_per_epoch));
 }
 
 void TrainingRun::take_weights(Model& model) const {
-  const GivenWeights given = load_torchvision_weights(args_.weights, model, data_.train->class_names());
-  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), args_.weights));
+  const std::filesystem::path file = resolve_model_path(args_.weights);
+  const GivenWeights given = load_torchvision_weights(file, model, data_.train->class_names());
+  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), file.string()));
   if (!given.fresh.empty()) message(fmt::format("{} starts anew: {}", given.fresh, given.because));
 }
 
@@ -323,7 +324,7 @@ RunSummary TrainingRun::run() {
   return {.evaluation = last_evaluation_,
           .skipped = static_cast<int64_t>(loader_->skipped().size()),
           .train_loss = meter.last_loss(),
-          .exportable = is_servable(model.network) && (model.calibrated() || model.network.quantizers.empty()),
+          .exportable = is_servable(model.network) && !model.calibration_pending(),
           .steps = total,
           .images_per_second = rate};
 }

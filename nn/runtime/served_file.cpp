@@ -5,6 +5,7 @@
 
 #include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
+#include "nn/safetensors_header.hpp"
 #include "nn/tensor_reader.hpp"
 
 namespace nibble {
@@ -68,7 +69,8 @@ void read_weights(TensorReader& reader, const UnitSpec& unit, ServedLayer& layer
   layer.codes.bits = unit.precision.weight_bits;
   const std::string& note = file.metadata_value("nibble." + name);
   if (note != packing_note(unit))
-    throw ModelError("{}: nibble.{} is {}, the network needs {}", file.source(), name, note, packing_note(unit));
+    throw ModelError("{}: nibble.{} is {}, the network needs {}", file.source(), name, quote_name(note),
+                     packing_note(unit));
   if (unit.precision.weight_bits == 4) {
     expect(reader, name, "U8", {s.oc, (s.k() + 1) / 2});
     layer.codes.codes = unpack_rows(file.tensor(name), s);
@@ -90,7 +92,7 @@ struct Contents {
 
 Contents contents_of(const ServedModel& model) {
   const Network& net = model.network;
-  if (!net.quantizers.empty() && !model.calibrated())
+  if (model.calibration_pending())
     throw ModelError(
         "the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
         "export; train past --calibrate-at first");
@@ -120,8 +122,7 @@ Contents contents_of(const ServedModel& model) {
   }
   for (size_t q = 0; q < model.quantizers.size(); ++q)
     writer.add(net.quantizers[q].name + ".bound", vector_tensor(model.quantizers[q].bound));
-  for (size_t q = 0; q < model.usage.size(); ++q)
-    writer.add(net.quantizers[q].name + ".usage", usage_to_tensor(model.usage[q]));
+  add_usage(writer, model);
   return contents;
 }
 
@@ -155,11 +156,7 @@ ServedModel load_served(const SafetensorsFile& file) {
   require_version(file);
   const FloatModeScope mode;
   ServedModel model;
-  try {
-    model.network = build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));
-  } catch (const UsageError& e) {
-    throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
-  }
+  model.network = read_network(file);
   if (!is_servable(model.network))
     throw ModelError("{}: its network multiplies dequantized values (quant_mode fake), which is never served",
                      file.source());
@@ -181,12 +178,8 @@ ServedModel load_served(const SafetensorsFile& file) {
     require_bounds(file, spec.name, bound);
     model.quantizers.push_back(
         make_activation_quantizer(bound, spec.bits, spec.is_signed, factor_form(spec), spec.scheme));
-    if (file.find(spec.name + ".usage") == nullptr) continue;
-    model.usage.push_back(usage_from_tensor(file, spec.name + ".usage", spec));
-    reader.mark(spec.name + ".usage");
   }
-  if (!model.usage.empty() && model.usage.size() != model.quantizers.size())
-    throw ModelError("{}: code counts of some quantizers are missing although others have theirs", file.source());
+  model.usage = read_usage(reader, model.network);
   reader.require_all_seen();
   return model;
 }

@@ -8,7 +8,7 @@
 #pragma once
 #include <filesystem>
 
-#include "nn/checkpoint.hpp"
+#include "nn/model_file.hpp"
 #include "nn/runtime/served_model.hpp"
 
 namespace nibble {

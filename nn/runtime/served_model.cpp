@@ -31,12 +31,11 @@ bool is_servable(const Network& network) {
 
 ServedModel make_served(const Model& model) {
   if (!is_servable(model.network))
-    throw UnsupportedError(
+    throw ModelError(
         "a model trained with --quant-mode fake multiplies dequantized values and has no integer form; "
         "train with --quant-mode integer to serve it");
   ServedModel served;
   static_cast<QuantizedNetwork&>(served) = model;
-  served.usage = model.usage;
   served.layers.resize(model.units.size());
   static const std::vector<float> kNoFold;
   parallel_for(static_cast<int64_t>(model.units.size()), [&](int64_t i) {

@@ -18,8 +18,7 @@ struct ServedLayer {
 };
 
 struct ServedModel : QuantizedNetwork {
-  std::vector<ServedLayer> layers;    // as network.units
-  std::vector<QuantizerUsage> usage;  // as network.quantizers; empty when it was not measured
+  std::vector<ServedLayer> layers;  // as network.units
   std::vector<std::string> class_names;
   /// Where it comes from ("steps", "decoder"): strings, not used in arithmetic.
   std::map<std::string, std::string> notes;
@@ -30,7 +29,7 @@ struct ServedModel : QuantizedNetwork {
 bool is_servable(const Network& network);
 
 /// Final numbers from a trained model, through the same quantizer and affine functions as the modules.
-/// Throws UnsupportedError when the network is not servable, DivergedError for a weight that is not finite.
+/// Throws ModelError when the network is not servable, DivergedError for a weight that is not finite.
 /// Cost: quantizes all weights.
 ServedModel make_served(const Model& model);
 

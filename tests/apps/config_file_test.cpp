@@ -84,6 +84,7 @@ TEST_CASE("config: what the command line has set is checked in the file and not 
 TEST_CASE("config: a wrong key or value is refused with file, line and what would be right") {
   CHECK(has(refusal("lr = 0.1\n\nepoch = 3\n"), ".toml:3: unknown option 'epoch'; did you mean 'epochs'?"));
   CHECK(has(refusal("nothing-like-it = 3\n"), "unknown option 'nothing-like-it'"));
+  CHECK(has(refusal("\nweights = 'a'\n"), ".toml:2: weights is for the command line (--weights); leave it away"));
   CHECK_FALSE(has(refusal("nothing-like-it = 3\n"), "did you mean"));
   CHECK(has(refusal("lr = '0.1'\n"), ".toml:1: lr needs a number"));
   CHECK(has(refusal("lr = true\n"), "lr needs a number"));

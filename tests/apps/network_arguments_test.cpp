@@ -43,7 +43,10 @@ TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and 
   CHECK(measured.at("classes") == 10);
   CHECK(measured.at("layers") == "layer3.0.conv2 w8a8");
   CHECK(has(run_well(measure).out, "resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8) 32 px batch 1"));
-  CHECK(has(run_well("doctor --batch-size 2" + small).out, "training resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px"));
+  CHECK(has(run_well("doctor --batch-size 2 --shard 2" + small).out,
+            "training resnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px"));
+  CHECK(has(run_well("cost" + small).out, "\nresnet26 x0.1 w4a4 (layer3.0.conv2 w8a8), 32 px, 10 classes: "));
+  CHECK(nlohmann::json::parse(run_well("cost --json" + small).out).at("overrides") == "layer3.0.conv2 w8a8");
   const std::string wide = " --config '" + folder.write("wide.toml", "\nwidth = 99\n") + "'";
   for (const std::string count : {"1", "-3"})
     check_refused("cost --config '" + folder.write("few.toml", "classes = " + count + "\n") + "'", 2,

@@ -1,6 +1,7 @@
 // Runs the built program (NIBBLE_PROGRAM) in a shell and keeps what it printed.
 #pragma once
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,6 +74,8 @@ inline std::string read_text(const std::string& path) {
 struct Result {
   int code = -1;  // exit status; 128 + the signal when one ended it
   std::string out, err;
+  double cpu_seconds = 0;  // of the program and of what it started
+  int64_t peak_kib = 0;    // resident, at most
 };
 
 /// `nibble <arguments>` as a shell would split them, with `settings` ("NIBBLE_THREADS=1") in its environment.
@@ -80,8 +83,20 @@ inline Result run_program(const std::string& arguments, const std::string& setti
   const TemporaryFolder folder("output");
   const std::string command = settings + " '" + program().value() + "' " + arguments + " </dev/null >'" +
                               (folder / "out") + "' 2>'" + (folder / "err") + "'";
-  const int status = std::system(command.c_str());
+  const pid_t shell = fork();
+  if (shell == 0) {
+    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  int status = 0;
+  rusage usage{};
+  REQUIRE(wait4(shell, &status, 0, &usage) == shell);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   Result r;
+  r.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+  r.peak_kib = usage.ru_maxrss;
   if (WIFEXITED(status)) r.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) r.code = 128 + WTERMSIG(status);
   r.out = text_if_there(folder / "out");  // not there where the arguments redirect it

@@ -70,6 +70,7 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
   check_refused("cost --widht 2", 2, "did you mean --width?");
   CHECK(run_program("cost --width 2 --width 1 --precision bf16").out == run_program("cost --precision bf16").out);
   check_refused("bench train --batch 2", 2, "unknown option '--batch' (did you mean --batch-size?)");
+  check_refused("bench infer --shard 8", 2, "--shard is of training");
   check_refused("cost surplus", 2, "unknown argument 'surplus'");
   // The word beside what is missing may be what is missing.
   check_refused("synth --outt a", 2, "unknown option '--outt' (did you mean --out?)");
@@ -186,10 +187,9 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("train --resume x --out y", 2, "--resume");
   check_refused("train --resume /nonexistent/run", 2, "/nonexistent/run");
   check_refused("bench walk", 2, "'walk'");
-  for (const char* what : {"train", "infer"})
-    for (const char* batch : {"0", "65537", "4611686018427387904"})
-      check_refused(std::string("bench ") + what + " --shard 1 --batch-size " + batch, 2,
-                    std::string("--batch-size is ") + batch + "; use 1 to 65536");
+  for (const std::string batch : {"0", "65537", "4611686018427387904"})
+    for (const std::string what : {"train --shard 1", "infer"})
+      check_refused("bench " + what + " --batch-size " + batch, 2, "--batch-size is " + batch + "; use 1 to 65536");
   check_refused("cost", 2, "NIBBLE_THREADS", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
   check_refused("doctor --threads -1", 2, "--threads is -1");
@@ -288,8 +288,11 @@ TEST_CASE(
     classes.push_back(entry.path().filename().string());
   std::sort(classes.begin(), classes.end());
   const std::string last = classes.back(), eval = "eval " + run + " --data " + data;
-  check_refused(eval + " --classes 9", 3, "(9 classes) is missing, that of the model");
-  check_refused(eval + " --classes 9", 3, "(10 classes) is '" + last + "'");
+  check_refused(eval + " --classes 9", 2, "--classes 9 leaves fewer classes than the 10 that the model");
+  std::filesystem::rename(val + last, folder / "last");
+  check_refused(eval, 3, "(9 classes) is missing, that of the model");
+  check_refused(eval, 3, "(10 classes) is '" + last + "'");
+  std::filesystem::rename(folder / "last", val + last);
   std::filesystem::rename(val + last, val + last + "s");
   check_refused(eval, 3, "class 9 of " + data + " (10 classes) is '" + last + "s', that of the model");
 }
@@ -492,7 +495,7 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   const std::string data = " --data '" + (folder / "images") + "'",
                     net = " --arch resnet26 --width 0.1 --image-size 32";
   REQUIRE(run_program("synth --out '" + (folder / "images") + "' --train 2 --val 1 --size 32").code == 0);
-  const Result r = run_program("doctor --json --precision w4a4-fl8 --batch-size 6 --epochs 3" + data + net);
+  const Result r = run_program("doctor --json --precision w4a4-fl8 --batch-size 6 --shard 3 --epochs 3" + data + net);
   REQUIRE(r.code == 0);
   CHECK(nlohmann::json::parse(r.out).at("decode_images_per_second_per_thread").get<double>() > 0);
   for (const char* size : {"64", "128", "224"})
@@ -510,6 +513,9 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   CHECK(loading > 0);
   CHECK(e.at("seconds").get<double>() <= std::max(slow, fast) * 1.001 + loading);
   check_refused("doctor --batch-size 0", 2, "--batch-size is 0");
+  check_refused("doctor --batch-size 6", 2, "--batch-size 6 is not a multiple of --shard");
+  check_refused("doctor --epochs 3", 2, "--epochs needs --data");
+  CHECK(has(run_well("doctor --epochs 2" + data).err, "fewer than one batch"));
   const Result small = run_program("doctor --json --precision w4a4-fl8 --batch-size 32" + data + net);
   CHECK(small.code == 0);
   CHECK(has(small.err, "has 20 training images, fewer than one batch of 32"));

@@ -56,7 +56,7 @@ def main():
                  if not re.search(r'^#pragma once$', text, re.MULTILINE)]
     done = compiled_by(build)
     left = [path for path in headers if path not in done and not path.startswith("tests/")]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         results = list(pool.map(lambda path: compile_alone(command, path), left))
     tree.report("headers_alone", len(headers), unguarded + [result for result in results if result])
 

@@ -71,7 +71,7 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
         root + "<class>/: left out 4 entries that are no .jpg, .jpeg or .png files, such as a/folder.jpg");
 }
 
-TEST_CASE("a class or an image that cannot be looked at is a disk error that names it, not left out") {
+TEST_CASE("a link to nowhere in place of a class or an image is an error that names it, not left out") {
   const TempDir dir;
   for (const char* name : {"train/a/1.jpg", "train/b/1.jpg"}) put(dir / name, jpeg());
   fs::create_symlink("loop", dir / "loop");
@@ -80,14 +80,14 @@ TEST_CASE("a class or an image that cannot be looked at is a disk error that nam
     for (const char* target : {"absent", "loop"}) {
       const fs::path link = dir / name;
       fs::create_symlink(dir / target, link);
-      CHECK_THROWS_AS(open(), DiskError);
-      CHECK(error_of(open).find("cannot look at " + link.string() + ": ") == 0);
+      CHECK_THROWS_AS(open(), DataError);
+      CHECK(error_of(open).find("the link " + link.string() + " leads nowhere") == 0);
       fs::remove(link);
     }
   CHECK(error_of(open).empty());
   const auto below_loop = [&] { ImageFolder({.dir = dir / "loop", .split = "train"}); };
   CHECK_THROWS_AS(below_loop(), DiskError);
-  CHECK(error_of(below_loop).find("cannot look at folder " + (dir / "loop/train").string() + ": ") == 0);
+  CHECK(error_of(below_loop).find("cannot look at the folder '" + (dir / "loop/train").string() + "': ") == 0);
 }
 
 TEST_CASE("missing and empty folders are data errors that name the folder") {

@@ -304,19 +304,20 @@ TEST_CASE("loaders shut down cleanly at any time and decode no more than their d
   set->reads = 0;
   {
     TrainLoader idle(args_for(set, 3));
+    for (int i = 0; i < 10000 && set->reads == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    CHECK(set->reads > 0);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     CHECK(set->reads <= 2 * 8);
   }
-  CHECK(set->reads > 0);
 }
 
 TEST_CASE("waiting time is measured when data is slower than its consumer") {
   const auto set = std::make_shared<FakeSet>(64);
-  set->delay = std::chrono::milliseconds(5);
+  set->delay = std::chrono::milliseconds(50);
   TrainLoader loader(args_for(set, 1));
   loader.next();
-  CHECK(loader.wait_seconds() > 0.03);  // eight images of 5 ms each
-  CHECK(loader.wait_seconds() < 10.0);
+  CHECK(loader.wait_seconds() > 0.03);  // eight images of 50 ms each, some of them before this thread asks
+  CHECK(loader.wait_seconds() < 60.0);
 }
 
 TEST_CASE("without memory for another batch the loader hands out those it has, and asks again behind them") {

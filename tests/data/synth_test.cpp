@@ -81,6 +81,29 @@ TEST_CASE("a written folder is an ImageFolder of real JPEG files, and writing it
   CHECK(read_file(train.path(7)) == before);
 }
 
+TEST_CASE("images of another seed or size and somebody's own are not replaced, half an image of ours is") {
+  const TempDir dir;
+  const SyntheticFolderArgs args{.dir = dir / "set", .train_per_class = 1, .val_per_class = 1, .size = 16, .seed = 3};
+  write_synthetic_folder(args);
+  const std::filesystem::path last = args.dir / "val/striped_disk/00000.jpg";
+  const std::vector<uint8_t> image = read_file(last);
+  SyntheticFolderArgs other_seed = args, other_size = args, more = args;
+  other_seed.seed = 4;
+  other_size.size = 32;
+  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_seed), doctest::Contains("another image"), DataError);
+  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_size), doctest::Contains("another image"), DataError);
+  CHECK(read_file(last) == image);
+  more.train_per_class = 2;
+  CHECK(write_synthetic_folder(more).train == 20);
+  std::filesystem::resize_file(last, 100);
+  write_synthetic_folder(more);
+  CHECK(read_file(last) == image);
+  std::ofstream(last) << "mine";
+  std::filesystem::remove(args.dir / "train/plain_disk/00001.jpg");
+  CHECK_THROWS_WITH_AS(write_synthetic_folder(more), doctest::Contains(last.c_str()), DataError);
+  CHECK_FALSE(std::filesystem::exists(args.dir / "train/plain_disk/00001.jpg"));  // nothing is written before
+}
+
 TEST_CASE("what is in the way in either split is refused before anything is written") {
   const TempDir dir;
   const SyntheticFolderArgs args{.dir = dir / "set", .train_per_class = 1, .val_per_class = 1, .size = 16, .seed = 0};

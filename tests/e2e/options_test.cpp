@@ -138,7 +138,7 @@ TEST_CASE("a run is not resumed with another decoder, which is named, and is wit
   CHECK(read_text(run + last) == whole);
 }
 
-TEST_CASE("eval decodes as it is told, and a run is evaluated with its own decoder") {
+TEST_CASE("eval and predict decode as the model's training did, or as they are told, with a warning") {
   if (no_program() || resolve(Decoder::auto_) != Decoder::turbo) return;  // else stb is the only one of this build
   const TemporaryFolder folder("eval-decoder");
   const std::string data = folder / "data", run = folder / "run";
@@ -151,13 +151,25 @@ TEST_CASE("eval decodes as it is told, and a run is evaluated with its own decod
     const Result r = run_program("eval " + run + "/latest --data " + data + " --json --decoder " + decoder);
     CAPTURE(r.err);
     REQUIRE(r.code == 0);
+    CHECK(has(r.err, "the model's training images were read by the decoder stb, these are by turbo") ==
+          (decoder == "turbo"));
     return nlohmann::json::parse(r.out);
   };
   const nlohmann::json stb = evaluated("stb"), turbo = evaluated("turbo");
   CHECK(stb.at("decoder") == "stb");
   CHECK(turbo.at("decoder") == "turbo");
   CHECK(stb.at("logits_sha256") != turbo.at("logits_sha256"));
-  CHECK(evaluated("auto").at("logits_sha256") == turbo.at("logits_sha256"));
+  CHECK(evaluated("auto").at("decoder") == "stb");
+  CHECK(evaluated("auto").at("logits_sha256") == stb.at("logits_sha256"));
+  const std::string served = folder / "served", image = data + "/val/ringed_disk/00002.jpg";
+  run_well("export " + run + "/latest --out " + served);
+  CHECK(json_of(run_program("eval " + served + " --data " + data + " --json")).at("logits_sha256") ==
+        stb.at("logits_sha256"));
+  const auto predicted = [&](const std::string& decoder) {
+    return run_well("predict " + served + " " + image + " --json --decoder " + decoder).out;
+  };
+  CHECK(predicted("auto") == predicted("stb"));
+  CHECK(predicted("auto") != predicted("turbo"));
   double own_loss = 0;
   std::istringstream log(read_text(run + "/metrics.jsonl"));
   for (std::string line; std::getline(log, line);) own_loss = nlohmann::json::parse(line).value("eval/loss", own_loss);

@@ -144,6 +144,22 @@ TEST_CASE("checkpoint: an unchanged copy is accepted, so the refusals below are 
   CHECK(error_loading_after([](Edited&) {}, calibrated_model(small_options("w4a4-fl8", 0.1))) == "accepted");
 }
 
+TEST_CASE("checkpoint: what a file names itself is quoted and cut where a message repeats it") {
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  const std::string endless(200'000, 'x');
+  const std::vector<std::function<void(Edited&)>> edits = {
+      [&](Edited& e) { e.metadata["nibble.format"] = endless; },
+      [&](Edited& e) { e.metadata["nibble.version"] = endless; },
+      [&](Edited& e) { e.metadata["nibble.steps"] = endless; },
+      [&](Edited& e) { e.tensors[endless] = vector_of({1}); },
+  };
+  for (const auto& edit : edits) {
+    const std::string error = error_loading_after(edit, model);
+    CHECK(has(error, "'xxxxxxxx"));
+    CHECK(error.size() < 1000);
+  }
+}
+
 TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
   struct Case {
@@ -152,7 +168,7 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
     const char* named;
   };
   const std::vector<Case> cases = {
-      {"version", [](Edited& e) { e.metadata["nibble.version"] = "2"; }, "version 2"},
+      {"version", [](Edited& e) { e.metadata["nibble.version"] = "2"; }, "version '2'"},
       {"no version", [](Edited& e) { e.metadata.erase("nibble.version"); }, "nibble.version"},
       {"kind", [](Edited& e) { e.metadata["nibble.format"] = "served"; }, "no checkpoint"},
       {"unknown kind", [](Edited& e) { e.metadata["nibble.format"] = "onnx"; }, "onnx"},
@@ -269,18 +285,20 @@ TEST_CASE("checkpoint: every sampled flipped byte and every truncation is refuse
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
 }
 
-/// A file as torchvision's state dict would be: no checksums, num_batches_tracked beside the norms.
-void write_torchvision(const std::filesystem::path& path, const Model& model, const std::string& leave_out = "") {
+/// A file as torchvision's state dict would be: no checksums, num_batches_tracked beside the norms; `prefix` before
+/// every name.
+void write_torchvision(const std::filesystem::path& path, const Model& model, const std::string& leave_out = "",
+                       const std::string& prefix = "") {
   const TempDir dir;
   save_checkpoint(dir / "c.safetensors", model, make_gradients(model), 0, "{}", {});
   const SafetensorsFile file = SafetensorsFile::open(dir / "c.safetensors");
   SafetensorsWriter writer;
   for (const TensorEntry& e : file.entries())
     if (!e.name.starts_with("momentum.") && e.name.find(".input.") == std::string::npos && e.name != leave_out)
-      writer.add(e.name, file.tensor(e.name));
+      writer.add(prefix + e.name, file.tensor(e.name));
   for (const UnitSpec& u : model.network.units)
     if (!u.norm_name.empty())
-      writer.add_raw({u.norm_name + ".num_batches_tracked", "I64", {}, std::vector<std::byte>(8)});
+      writer.add_raw({prefix + u.norm_name + ".num_batches_tracked", "I64", {}, std::vector<std::byte>(8)});
   writer.write(path);
 }
 
@@ -330,6 +348,16 @@ TEST_CASE("checkpoint: as given weights it keeps its fc for the classes it names
   CHECK(has(given({"a", "b", "c", "d", "f"}).because, "have other names"));
 }
 
+TEST_CASE("checkpoint: given weights inside of a wrapper are refused with its prefix") {
+  const TempDir dir;
+  Model model = random_model(small_options("bf16"), 21);
+  for (const std::string prefix : {"module.", "backbone.body."}) {
+    write_torchvision(dir / "wrapped.safetensors", model, "", prefix);
+    CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "wrapped.safetensors", model),
+                         doctest::Contains(("begins with '" + prefix + "'").c_str()), ModelError);
+  }
+}
+
 TEST_CASE("checkpoint: given weights of a deeper network or of a served model are refused") {
   const TempDir dir;
   NetworkOptions deep = small_options("bf16");
@@ -340,7 +368,7 @@ TEST_CASE("checkpoint: given weights of a deeper network or of a served model ar
   Model model = make_model(build_resnet(o), {.seed = 1, .zero_last_gamma = true});
   const Tensor stem = model.units.front().weights.clone();
   CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "deep.safetensors", model),
-                       doctest::Contains("weight, which resnet50 lacks: it is another"), ModelError);
+                       doctest::Contains("weight', which resnet50 lacks: it is another"), ModelError);
   CHECK(same_bytes(model.units.front().weights, stem));
   const Model calibrated = calibrated_model(small_options("w4a4-fl8", 0.1));
   save_served(dir / "served.safetensors", make_served(calibrated));

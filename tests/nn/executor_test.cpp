@@ -364,8 +364,8 @@ TEST_CASE("executor: images of another size are refused with both sizes") {
 TEST_CASE("executor: fake mode has no integer form and is refused, calibrated or not") {
   NetworkOptions o = small_options("w4a4-fl8", 0.1);
   o.mode = QuantMode::kFake;
-  CHECK_THROWS_WITH_AS(make_served(calibrated_model(o)), doctest::Contains("--quant-mode"), UnsupportedError);
-  CHECK_THROWS_WITH_AS(make_served(random_model(o)), doctest::Contains("--quant-mode"), UnsupportedError);
+  CHECK_THROWS_WITH_AS(make_served(calibrated_model(o)), doctest::Contains("--quant-mode"), ModelError);
+  CHECK_THROWS_WITH_AS(make_served(random_model(o)), doctest::Contains("--quant-mode"), ModelError);
 }
 
 TEST_CASE("executor: fake mode multiplies the same numbers as integer mode, up to bf16 rounding") {

@@ -50,7 +50,7 @@ double norm(const std::vector<double>& v) {
 /// Runs three steps of both and returns the largest difference, relative to the largest change.
 double worst_difference(const OptimizerOptions& options) {
   Model model = random_model(small_options("w4a4-fl8", 0.1));
-  const Gradients gradients = make_gradients(model), momentum = make_gradients(model);
+  Gradients gradients = make_gradients(model), momentum = make_gradients(model);
   const std::vector<Tensor> parameters = tensors_of(model.units), slots = tensors_of(gradients.units);
   std::vector<Reference> reference;
   for (const Tensor& t : parameters)
@@ -79,7 +79,7 @@ double worst_difference(const OptimizerOptions& options) {
         r.w[k] -= static_cast<double>(rate) * (options.nesterov ? d + mu * r.m[k] : r.m[k]);
       }
     }
-    const double returned = optimizer_step(model, gradients, momentum, rate, options, step);
+    const double returned = optimizer_step(model, gradients, {}, momentum, rate, options, step);
     CHECK(returned == doctest::Approx(std::sqrt(total)).epsilon(1e-6));  // before clipping
   }
   for (size_t i = 0; i < parameters.size(); ++i)
@@ -104,13 +104,13 @@ TEST_CASE("optimizer: LARS keeps in its momentum what each step was worth when i
   // A large gradient, then one of a millionth: were the trust of the second step to multiply what the first left in the
   // momentum, that would move the weights a million times as far.
   Model model = random_model(small_options("w4a4-fl8", 0.1));
-  const Gradients gradients = make_gradients(model), momentum = make_gradients(model);
+  Gradients gradients = make_gradients(model), momentum = make_gradients(model);
   const OptimizerOptions options{.kind = OptimizerKind::kLars, .nesterov = false, .weight_decay = 0};
   const Tensor kernel = model.units[0].weights;
   std::vector<std::vector<double>> path = {as_double(kernel)};
   for (const float size : {1.0f, 1e-6f}) {
     randomise(gradients, 5, size);
-    optimizer_step(model, gradients, momentum, 0.1f, options, 0);
+    optimizer_step(model, gradients, {}, momentum, 0.1f, options, 0);
     path.push_back(as_double(kernel));
   }
   const auto moved = [&](size_t step) {
@@ -136,28 +136,28 @@ TEST_CASE("optimizer: clipping by the global norm follows the double reference")
 TEST_CASE("optimizer: two halves of a gradient are their sum, and a half that is not finite is found") {
   const OptimizerOptions options{.clip_norm = 0.5f};
   Model halved = random_model(small_options("w4a4-fl8", 0.1)), whole = random_model(small_options("w4a4-fl8", 0.1));
-  const Gradients first = make_gradients(halved), second = make_gradients(halved), sum = make_gradients(halved);
-  const Gradients momentum = make_gradients(halved), same_momentum = make_gradients(halved);
+  Gradients first = make_gradients(halved), second = make_gradients(halved), sum = make_gradients(halved);
+  Gradients momentum = make_gradients(halved), same_momentum = make_gradients(halved);
   randomise(first, 5, 0.05f);
   randomise(second, 6, 0.05f);
   sum.add(first);
   sum.add(second);
-  CHECK(optimizer_step(halved, first, momentum, 0.1f, options, 0, second) ==
-        optimizer_step(whole, sum, same_momentum, 0.1f, options, 0));
+  CHECK(optimizer_step(halved, first, second, momentum, 0.1f, options, 0) ==
+        optimizer_step(whole, sum, {}, same_momentum, 0.1f, options, 0));
   const std::vector<Tensor> a = tensors_of(halved.units), b = tensors_of(whole.units);
   for (size_t i = 0; i < a.size(); ++i) CHECK(testing::same_bytes(a[i], b[i]));
   second.units.back().bias.data<float>()[1] = std::nanf("");
-  CHECK_THROWS_WITH_AS(optimizer_step(halved, first, momentum, 0.1f, options, 7, second),
+  CHECK_THROWS_WITH_AS(optimizer_step(halved, first, second, momentum, 0.1f, options, 7),
                        doctest::Contains("fc (bias) is not finite at step 7"), DivergedError);
 }
 
 TEST_CASE("optimizer: decay shrinks kernels and nothing else") {
   Model model = random_model(small_options("w4a4-fl8", 0.1));
-  const Gradients zero = make_gradients(model), momentum = make_gradients(model);
+  Gradients zero = make_gradients(model), momentum = make_gradients(model);
   const std::vector<Tensor> parameters = tensors_of(model.units);
   std::vector<Tensor> before;
   for (const Tensor& t : parameters) before.push_back(t.clone());
-  optimizer_step(model, zero, momentum, 0.5f, {.momentum = 0.0f, .nesterov = false, .weight_decay = 0.5f}, 0);
+  optimizer_step(model, zero, {}, momentum, 0.5f, {.momentum = 0.0f, .nesterov = false, .weight_decay = 0.5f}, 0);
   for (size_t i = 0; i < parameters.size(); ++i) {
     const float factor = parameters[i].shape().rank() > 1 ? 0.75f : 1.0f;
     for (int64_t k = 0; k < parameters[i].size(); ++k)
@@ -167,9 +167,9 @@ TEST_CASE("optimizer: decay shrinks kernels and nothing else") {
 
 TEST_CASE("optimizer: LARS on zero weights and zero gradients stays finite") {
   Model model = random_model(small_options("bf16", 0.1));
-  const Gradients zero = make_gradients(model), momentum = make_gradients(model);
+  Gradients zero = make_gradients(model), momentum = make_gradients(model);
   model.units.front().weights.zero();
-  optimizer_step(model, zero, momentum, 0.5f, {.kind = OptimizerKind::kLars}, 0);
+  optimizer_step(model, zero, {}, momentum, 0.5f, {.kind = OptimizerKind::kLars}, 0);
   for (const Tensor& t : tensors_of(model.units))
     for (int64_t k = 0; k < t.size(); ++k) REQUIRE(std::isfinite(t.data<float>()[k]));
 }
@@ -177,14 +177,14 @@ TEST_CASE("optimizer: LARS on zero weights and zero gradients stays finite") {
 TEST_CASE("optimizer: a gradient that is not finite is named with its step, and nothing is changed") {
   for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
     Model model = random_model(small_options("w4a4-fl8", 0.1));
-    const Gradients gradients = make_gradients(model), momentum = make_gradients(model);
+    Gradients gradients = make_gradients(model), momentum = make_gradients(model);
     randomise(gradients, 3, 0.1f);
     std::vector<Tensor> before;
     for (const Tensor& t : tensors_of(model.units)) before.push_back(t.clone());
     const int u = model.network.unit_index("layer2.0.conv2");
     gradients.units[static_cast<size_t>(u)].gamma.data<float>()[3] = bad;
     gradients.units.front().weights.data<float>()[0] = bad;  // carried there by backward
-    CHECK_THROWS_WITH_AS(optimizer_step(model, gradients, momentum, 0.1f, {}, 41),
+    CHECK_THROWS_WITH_AS(optimizer_step(model, gradients, {}, momentum, 0.1f, {}, 41),
                          doctest::Contains("layer2.0.conv2 (batch norm scale) is not finite at step 41"),
                          DivergedError);
     const std::vector<Tensor> after = tensors_of(model.units);

@@ -168,7 +168,7 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
     const char* named;
   };
   const std::vector<Case> cases = {
-      {"version", [](Edited& e) { e.metadata["nibble.version"] = "0"; }, "version 0"},
+      {"version", [](Edited& e) { e.metadata["nibble.version"] = "0"; }, "version '0'"},
       {"kind", [](Edited& e) { e.metadata["nibble.format"] = "checkpoint"; }, "no served model"},
       {"missing weight", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight"); }, "layer2.1.conv2.weight"},
       {"missing scale", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight_scale"); },

@@ -14,6 +14,7 @@
 #include "nn/activation_usage.hpp"
 #include "nn/checkpoint.hpp"
 #include "ops/softmax_cross_entropy.hpp"
+#include "tests/host_float_mode.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
 
@@ -314,6 +315,72 @@ TEST_CASE("trainer: of several layers that diverged the first is named, whicheve
     CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains(trainer.model().network.units[half - 1].name.c_str()),
                          DivergedError);
 }
+
+TEST_CASE("trainer: of shards that diverged in different layers the first layer is named") {
+  TrainerOptions options = trainer_options(1);
+  options.shard = kShard;
+  Trainer trainer(fresh_model(small_options("w4a4-fl8")), options);
+  train_step(trainer);  // calibrates
+  // The first shard's images have code 0 everywhere, so that weights of any size leave its sums 0: it breaks in fc
+  // alone, the second in a convolution, too.
+  Batch b = separable_batch(1);
+  for (int64_t i = 0; i < kShard * 32 * 32; ++i) {
+    const uint8_t mean[3] = {124, 116, 104};
+    std::memcpy(b.images.data<uint8_t>() + 3 * i, mean, 3);
+  }
+  const auto& units = trainer.model().units;
+  const size_t u = static_cast<size_t>(trainer.model().network.unit_index("layer2.0.conv1"));
+  for (int64_t i = 0; i < units[u].weights.size(); ++i) units[u].weights.data<float>()[i] = 3e38f;
+  units.back().bias.data<float>()[0] = std::nanf("");
+  CHECK_THROWS_WITH_AS(trainer.step(b.images, b.labels), doctest::Contains("layer2.0.conv1"), DivergedError);
+}
+
+#if defined(__x86_64__)
+TEST_CASE("trainer: a host program's float mode changes no byte of a run, and is left as it was") {
+  const TempDir dir;
+  const auto run = [&] {
+    // One shard, which runs on the host's own thread.
+    TrainerOptions options = trainer_options(1);
+    options.shard = kBatch;
+    options.optimizer.clip_norm = 0.5f;
+    Trainer trainer(fresh_model(small_options("w4a4-fl8")), options);
+    for (int i = 0; i < 3; ++i) train_step(trainer);
+    return checkpoint_bytes(trainer, dir);
+  };
+  const std::vector<char> expected = run();
+  const testing::HostFloatMode mode;
+  CHECK(run() == expected);
+  CHECK(testing::HostFloatMode::in_force());
+}
+
+TEST_CASE("trainer: its parts, called by a host of another float mode, give the same bits") {
+  const auto run = [] {
+    Model model = fresh_model(small_options("w4a4-fl8"));
+    const Batch b = separable_batch(0, kShard);
+    Gradients gradients = make_gradients(model), momentum = make_gradients(model);
+    Tape tape;
+    ShardStatistics statistics;
+    const StepWeights weights = prepare_weights(model, Passes::kForwardAndBackward);
+    const Variable logits = training_forward(tape, model, weights, b.images, gradients, statistics);
+    tape.backward(softmax_cross_entropy(&tape, logits, std::span<const int32_t>(b.labels), {}).loss);
+    const double norm = optimizer_step(model, gradients, {}, momentum, 0.1f, {.clip_norm = 0.01f}, 0);
+    for (size_t q = 0; q < model.calibration.size(); ++q)
+      update_calibration(model.calibration[q], Granularity::kPerChannel, {statistics.channel_max[q]});
+    calibrate(model);
+    return std::tuple(logits.value().clone(), norm, model.units[3].weights, model.calibration[2].bound,
+                      model.quantizers[2].factor, statistics.norms[3].variance);
+  };
+  const auto expected = run();
+  const testing::HostFloatMode mode;
+  const auto got = run();
+  CHECK(same_bytes(std::get<0>(got), std::get<0>(expected)));
+  CHECK(std::get<1>(got) == std::get<1>(expected));
+  CHECK(same_bytes(std::get<2>(got), std::get<2>(expected)));
+  CHECK(std::get<3>(got) == std::get<3>(expected));
+  CHECK(std::get<4>(got) == std::get<4>(expected));
+  CHECK(std::get<5>(got) == std::get<5>(expected));
+}
+#endif
 
 TEST_CASE("trainer: a gamma that is infinite is found as the layer's divergence") {
   Trainer trainer(fresh_model(small_options("w4a4-fl8")), trainer_options(3));

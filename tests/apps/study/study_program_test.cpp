@@ -495,6 +495,7 @@ TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outs
   }
   for (int i = 0; i < 6000 && !fs::exists(point + "/latest"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  REQUIRE(fs::exists(point + "/latest"));
   check_refused("study run --quiet --out " + study, 2, "another process is working on the study");
   fs::create_directories(study + "/kept");
   fs::copy_file(folder.write("result.json", "{}"), study + "/kept/result.json");
