@@ -9,7 +9,6 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "apps/served_export.hpp"
-#include "engine/files.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 
@@ -41,7 +40,6 @@ class Export : public Command {
     if (fs::equivalent(path, out_, ignored))
       throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
     refuse_to_replace_other_files();
-    make_folders_above(out_);
     const auto [served, sizes] = export_served(checkpoint, out_);
     if (json_)
       print_json(served, sizes);

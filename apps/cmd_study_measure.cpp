@@ -68,7 +68,7 @@ class StudyMeasureCommand : public Command {
   /// A report's own study.json is written anew by the next report, and with it the times that it had got.
   static void refuse_report_of_study(const fs::path& file) {
     std::error_code none;
-    const fs::path study = fs::absolute(file, none).parent_path().parent_path();
+    const fs::path study = fs::absolute(file, none).lexically_normal().parent_path().parent_path();
     if (!file.empty() && fs::exists(plan_path(study), none))
       throw UsageError("{} belongs to the report of the study '{}', which the next report replaces; measure the study",
                        file.string(), study.string());

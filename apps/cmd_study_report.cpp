@@ -11,7 +11,6 @@
 #include "apps/study/plan.hpp"
 #include "apps/study/point_json.hpp"
 #include "engine/error.hpp"
-#include "engine/files.hpp"
 #include "nn/study/study_folder.hpp"
 
 namespace nibble::apps {
@@ -40,7 +39,6 @@ class StudyReportCommand : public Command {
     const fs::path study = fs::absolute(study_).lexically_normal();
     const fs::path folder = fs::is_directory(study) ? study / "" : study.parent_path() / "";
     const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
-    make_folders_above(out);
     const std::optional<std::vector<std::string>> planned = missing_points(study, points);
     const std::vector<std::string> missing = planned.value_or(std::vector<std::string>());
     const StudyReportFiles files = write_study_report(points, folder.parent_path().filename().string(), missing, out);

@@ -30,7 +30,10 @@ class Train : public Command {
   void declare(CLI::App& app) override {
     add_option(app, "--out", out_, "run folder to make");
     add_option(app, "--resume", resume_, "run folder to continue");
-    add_option(app, "--weights", weights_, "start from a safetensors file with torchvision's names");
+    add_option(
+        app, "--weights", weights_,
+        "start from a safetensors file with torchvision's names, a checkpoint or a run folder (its best, else its "
+        "latest)");
     add_option(app, "--config", config_,
                "TOML file with the options below, of data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
@@ -48,7 +51,7 @@ class Train : public Command {
     RunArgs args{.options = arguments_.options,
                  .config_text = {},
                  .out = resume_.empty() ? out_ : resume_,
-                 .weights = weights_,
+                 .weights = weights_file(),
                  .resume = !resume_.empty()};
     args.config_text = arguments_.config_text();
     TrainingRun run(args);
@@ -67,6 +70,15 @@ class Train : public Command {
   }
 
  private:
+  /// Of a run folder the checkpoint that its link leads to now, so that what is noted of the start is what was read.
+  std::string weights_file() const {
+    if (weights_.empty()) return "";
+    const std::filesystem::path file = resolve_model_path(weights_);
+    std::error_code unknown;
+    const std::filesystem::path target = file == weights_ ? file : std::filesystem::canonical(file, unknown);
+    return unknown ? file.string() : target.string();
+  }
+
   /// Flag > environment > file > preset > default: the file fills what the command line left alone.
   void read_options() {
     if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave --out away");

@@ -29,10 +29,11 @@ Decoder decoder_for(const LoadedModel& model, const std::string& asked) {
   const Decoder wanted = decoder_from_name(asked), usable = resolve(wanted);
   if (model.decoder.empty() || model.decoder == name_of(usable)) return usable;
   if (wanted == Decoder::auto_ && model.decoder == name_of(Decoder::stb)) return Decoder::stb;  // in every build
-  warn(fmt::format(
-      "the model's training images were read by the decoder {}, these are by {}{}: their pixels differ a "
-      "little, and with them the logits",
-      one_line(model.decoder), name_of(usable), wanted == Decoder::auto_ ? ", the only one of this build" : ""));
+  warn(
+      fmt::format("the model's training images were read by the decoder {}, these are by {}{}: their pixels differ a "
+                  "little, and with them the logits",
+                  one_line(model.decoder), name_of(usable),
+                  wanted == Decoder::auto_ && usable == Decoder::stb ? ", the only one of this build" : ""));
   return usable;
 }
 

@@ -39,7 +39,8 @@ std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
 void require_known(const fs::directory_entry& entry, const std::error_code& error) {
   if (!error) return;
   if (error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels)
-    throw DataError("the link {} leads nowhere; repair or remove it", entry.path().string());
+    throw DataError("{} is a link that leads nowhere, or was removed meanwhile; repair or remove it",
+                    entry.path().string());
   throw_disk_error("look at", entry.path(), error.value());
 }
 

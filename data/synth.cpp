@@ -303,7 +303,11 @@ SyntheticFolderCounts write_synthetic_folder(const SyntheticFolderArgs& args) {
     });
   for (const auto& [split, per_class] : splits) {
     for (const std::string& name : synthetic_class_names()) make_folders(split_folder(args, split) / name);
-    each_image(args, split, per_class, [](const fs::path& path, const auto& jpeg) { write_file(path, jpeg()); });
+    each_image(args, split, per_class, [](const fs::path& path, const auto& jpeg) {
+      const std::vector<uint8_t> bytes = jpeg();
+      std::error_code missing;  // what is there is the beginning of ours: of the same size, all of it
+      if (fs::file_size(path, missing) != bytes.size() || missing) write_file(path, bytes);
+    });
   }
   const int classes = static_cast<int>(synthetic_class_names().size());
   return {.train = args.train_per_class * classes, .val = args.val_per_class * classes, .classes = classes};

@@ -128,10 +128,8 @@ void refuse_prefixed_names(const SafetensorsFile& file) {
     if (!e.name.ends_with(kFirstOfBlock)) continue;
     const std::string prefix = e.name.substr(0, e.name.size() - kFirstOfBlock.size());
     if (file.find(prefix + std::string(kStem)) != nullptr)
-      throw ModelError(
-          "{}: every name in it begins with {}, which torchvision's names do not; save the model inside "
-          "of that wrapper",
-          file.source(), quote_name(prefix));
+      throw ModelError("{}: its names begin with {}, which torchvision's do not; save the model inside of that wrapper",
+                       file.source(), quote_name(prefix));
   }
 }
 

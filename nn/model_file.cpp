@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/utf8.hpp"
 #include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 #include "nn/safetensors_header.hpp"
@@ -49,7 +50,7 @@ Network read_network(const SafetensorsFile& file) {
   try {
     return build_resnet(network_options_from_json(file.metadata_value("nibble.network"), file.source()));
   } catch (const UsageError& e) {
-    throw ModelError("{}: its network cannot be built: {}", file.source(), e.what());
+    throw ModelError("{}: its network cannot be built: {}", file.source(), shortened(e.what()));
   }
 }
 
@@ -95,7 +96,7 @@ std::vector<std::string> strings_from_json(const std::string& text, const std::s
   try {
     return parse_json(text).get<std::vector<std::string>>();
   } catch (const nlohmann::json::exception& e) {
-    throw ModelError("{}: a list of names in its header cannot be read ({})", source, e.what());
+    throw ModelError("{}: a list of names in its header cannot be read ({})", source, shortened(e.what()));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "engine/utf8.hpp"
 #include "nn/json_text.hpp"
 
 namespace nibble {
@@ -145,9 +146,9 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     throw ModelError(
         "{}: the network description in its header cannot be read ({}); the file was made by another "
         "program or version",
-        source, e.what());
+        source, shortened(e.what()));
   } catch (const UsageError& e) {
-    throw ModelError("{}: {}", source, e.what());
+    throw ModelError("{}: {}", source, shortened(e.what()));
   }
 }
 

@@ -18,13 +18,13 @@ inline std::filesystem::path source_root() {
 #endif
 }
 
-/// The data folder: $NIBBLE_TEST_DATA, else ../shared/data beside the source root; nothing when neither has our images.
-/// A test that gets nothing says MESSAGE("skipped: ...") and returns.
-inline std::optional<std::filesystem::path> shared_data() {
+/// The data folder: $NIBBLE_TEST_DATA, else ../shared/data beside the source root; nothing when it is not there or has
+/// no `part`. A test that gets nothing says MESSAGE("skipped: ...") and returns.
+inline std::optional<std::filesystem::path> shared_data(const std::string& part) {
   const std::optional<std::string> chosen = env(EnvVar::kTestData);
   const std::filesystem::path root = chosen ? std::filesystem::path(*chosen) : source_root() / ".." / "shared" / "data";
   std::error_code error;
-  if (!std::filesystem::exists(root / "hostile-images" / "MANIFEST.tsv", error)) return std::nullopt;
+  if (!std::filesystem::is_directory(root / part, error)) return std::nullopt;
   return std::filesystem::weakly_canonical(root);
 }
 

@@ -120,6 +120,7 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
   refuse_to_replace(files.csv, "name,arch,precision,", "table of a study");
   refuse_to_replace(files.svg, "<svg ", "picture");
   refuse_other_study(files.json, points);
+  make_folders_above(out);
   write_file_atomically(files.json, study_json(points));
   write_file_atomically(files.csv, study_csv(points));
   write_file_atomically(files.svg, study_picture(points));

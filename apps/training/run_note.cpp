@@ -4,6 +4,7 @@
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
+#include "engine/utf8.hpp"
 #include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 
@@ -39,7 +40,7 @@ RunNote parse_run_note(const std::string& text, const std::string& source) {
     return {j.at("decoder"), j.value("options", ""), j.value("images", ""), j.at("best_top1"), *best_step};
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source,
-                     e.what());
+                     shortened(e.what()));
   }
 }
 

@@ -50,15 +50,14 @@ void TrainingRun::start_fresh() {
   Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
   if (!args_.weights.empty()) {
     take_weights(model);
-    weights_sha256_ = sha256_of_file(resolve_model_path(args_.weights));
+    weights_sha256_ = sha256_of_file(args_.weights);
   }
   trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(plan_.steps, plan_.steps_per_epoch));
 }
 
 void TrainingRun::take_weights(Model& model) const {
-  const std::filesystem::path file = resolve_model_path(args_.weights);
-  const GivenWeights given = load_torchvision_weights(file, model, data_.train->class_names());
-  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), file.string()));
+  const GivenWeights given = load_torchvision_weights(args_.weights, model, data_.train->class_names());
+  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), args_.weights));
   if (!given.fresh.empty()) message(fmt::format("{} starts anew: {}", given.fresh, given.because));
 }
 

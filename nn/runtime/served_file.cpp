@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/utf8.hpp"
 #include "nn/json_text.hpp"
 #include "nn/network_json.hpp"
 #include "nn/safetensors_header.hpp"
@@ -92,10 +93,7 @@ struct Contents {
 
 Contents contents_of(const ServedModel& model) {
   const Network& net = model.network;
-  if (model.calibration_pending())
-    throw ModelError(
-        "the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
-        "export; train past --calibrate-at first");
+  require_calibrated(model);
   Contents contents;
   auto& [writer, sizes] = contents;
   writer.set_metadata("nibble.format", "served");
@@ -127,6 +125,13 @@ Contents contents_of(const ServedModel& model) {
 }
 
 }  // namespace
+
+void require_calibrated(const QuantizedNetwork& model) {
+  if (model.calibration_pending())
+    throw ModelError(
+        "the model is not calibrated yet: its activations are still bf16, so there is no integer model to "
+        "export; train past --calibrate-at first");
+}
 
 uint64_t served_weight_bytes(const UnitSpec& unit) {
   const uint64_t oc = static_cast<uint64_t>(unit.shape.oc), k = static_cast<uint64_t>(unit.shape.k());
@@ -164,7 +169,7 @@ ServedModel load_served(const SafetensorsFile& file) {
   try {
     model.notes = parse_json(file.metadata_value("nibble.notes")).get<std::map<std::string, std::string>>();
   } catch (const nlohmann::json::exception& e) {
-    throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), e.what());
+    throw ModelError("{}: nibble.notes cannot be read ({})", file.source(), shortened(e.what()));
   }
   TensorReader reader(file);
   for (const UnitSpec& unit : model.network.units) {

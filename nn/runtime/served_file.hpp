@@ -19,6 +19,9 @@ struct ServedFileSizes {
   std::vector<uint64_t> layer_bytes;  // per unit: oc * ceil(k/2) for 4 bits, oc * k for 8, 2 * oc * k for bf16
 };
 
+/// ModelError for a model whose activations are to be quantized and are not yet.
+void require_calibrated(const QuantizedNetwork& model);
+
 /// Writes atomically. ModelError for uncalibrated integer models, whose activations are not quantized yet, and for
 /// names that the format cannot hold; DiskError when it cannot be written. `check` sees the complete file before it
 /// takes the name `path`; when it throws, what was there stays.

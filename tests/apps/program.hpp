@@ -128,10 +128,12 @@ inline void check_refused(const std::string& arguments, int code, const std::str
 
 /// Makes data (`per_class` training images of 32 px a class) at `data` and a calibrated tiny model from it at `run`,
 /// for tests that need any model.
-inline void train_tiny_run(const std::string& data, const std::string& run, int per_class = 2) {
+inline void train_tiny_run(const std::string& data, const std::string& run, int per_class = 2,
+                           const std::string& more = "") {
   run_well("synth --out " + data + " --train " + std::to_string(per_class) + " --val 1 --size 32");
   run_well("train --data " + data + " --out " + run +
-           " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --quiet");
+           " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --quiet " +
+           more);
 }
 
 }  // namespace nibble::testing

@@ -8,7 +8,12 @@ import re
 
 import tree
 
-STOPS_EARLY = re.compile(r"\|\s*(head\b|grep\s+(-\w*[qm]|--quiet|--silent|--max-count)|sed\s.*\dq\b|awk\s.*\bexit\b)")
+STOPS_EARLY = re.compile(r"(?<!\|)\|&?\s*(?:\w+=\S*\s+)*"
+                         r"(head\b|grep\b(?:\s+-\S+)*?\s+(?:-\w*[qm]|--quiet|--silent|--max-count)"
+                         r"|sed\s[^|]*q\b|awk\s[^|]*\bexit\b)")
+CAUGHT = ("a | head -n 1", "a|grep -q x", "a | grep -F -q x", "a | grep -E -m1 x", "a | sed '/x/q'", "a | sed q",
+          "a | LC_ALL=C grep -q x", "a |& head", "a | awk '/x/ { exit }'")
+LEFT = ("a || grep -q x f", "a || head -n1 f", "a | grep -c x", "a | sed -n p", "a | awk '{ print }'", "a | grep -vx q")
 
 
 def problems_of(path, text):
@@ -21,11 +26,13 @@ def problems_of(path, text):
 
 
 def main():
+    wrong = [line for line in CAUGHT if not STOPS_EARLY.search(line)] + [line for line in LEFT if STOPS_EARLY.search(line)]
     scripts = list(tree.files(".sh"))
     ci = tree.root() / ".ci/run"
     if ci.is_file():
         scripts.append((".ci/run", ci.read_text(encoding="utf-8", errors="surrogateescape")))
-    tree.report("shell_pipes", len(scripts), [problem for path, text in scripts for problem in problems_of(path, text)])
+    tree.report("shell_pipes", len(scripts), [f"this rule misjudges `{line}`" for line in wrong] +
+                [problem for path, text in scripts for problem in problems_of(path, text)])
 
 
 main()

@@ -258,7 +258,7 @@ TEST_CASE("a missing file is a disk error, a folder and a pipe are data errors")
 }
 
 TEST_CASE("every hostile image decodes or is refused as its manifest says, within two seconds") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   if (!shared) {
     MESSAGE("skipped: no shared test data");
     return;
@@ -293,7 +293,7 @@ TEST_CASE("every hostile image decodes or is refused as its manifest says, withi
 }
 
 TEST_CASE("equal pictures in different JPEG forms give equal pixels") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   if (!shared) {
     MESSAGE("skipped: no shared test data");
     return;
@@ -313,7 +313,7 @@ TEST_CASE("equal pictures in different JPEG forms give equal pixels") {
 }
 
 TEST_CASE("both backends agree within three units on intact photographs, also from CMYK") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   if (!shared || !data_detail::have_turbo()) {
     MESSAGE("skipped: no shared test data or no libjpeg-turbo");
     return;
@@ -331,7 +331,7 @@ TEST_CASE("both backends agree within three units on intact photographs, also fr
 }
 
 TEST_CASE("randomly damaged images end in pixels or in one data error") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   std::vector<std::vector<uint8_t>> corpus = {tiny_jpeg()};
   if (shared)
     for (const char* name : {"made/dim_17x13.JPEG", "jpeg/test.jpg", "png/basi6a16.png", "png/basn3p08.png",

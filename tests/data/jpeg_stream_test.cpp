@@ -139,7 +139,7 @@ TEST_CASE(
 
 TEST_CASE(
     "hopper_bad_exif.jpg: stb_image refuses it without its EXIF, too, for the data behind its restart intervals") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   if (!shared) {
     MESSAGE("skipped: no shared test data");
     return;
@@ -161,7 +161,7 @@ TEST_CASE(
 TEST_CASE(
     "of the hostile images stb_image refuses beyond libjpeg-turbo those that the room's README names, never the "
     "reverse") {
-  const auto shared = testing::shared_data();
+  const auto shared = testing::shared_data("hostile-images");
   if (!shared || !data_detail::have_turbo()) {
     MESSAGE("skipped: no shared test data or no libjpeg-turbo");
     return;

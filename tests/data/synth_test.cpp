@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 
@@ -94,7 +95,10 @@ TEST_CASE("images of another seed or size and somebody's own are not replaced, h
   CHECK_THROWS_WITH_AS(write_synthetic_folder(other_size), doctest::Contains("another image"), DataError);
   CHECK(read_file(last) == image);
   more.train_per_class = 2;
+  const auto long_ago = std::filesystem::last_write_time(last) - std::chrono::hours(1);
+  std::filesystem::last_write_time(last, long_ago);
   CHECK(write_synthetic_folder(more).train == 20);
+  CHECK(std::filesystem::last_write_time(last) == long_ago);  // not written anew
   std::filesystem::resize_file(last, 100);
   write_synthetic_folder(more);
   CHECK(read_file(last) == image);

@@ -213,7 +213,7 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
     }
   }
   const Result refused = run_program("export " + path + " --out " + served);
-  CHECK(refused.code == 1);
+  CHECK(refused.code == 4);
   CHECK(has(refused.err, "--quant-mode fake"));
   CHECK_FALSE(std::filesystem::exists(served));
 }

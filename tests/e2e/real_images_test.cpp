@@ -42,8 +42,8 @@ std::string hash_of(const std::string& model, const std::string& data, const std
 }  // namespace
 
 TEST_CASE("real images: checkpoint and exported file have one logits hash, on two levels, for every activation form") {
-  const auto shared = shared_data();
-  if (!program() || !shared || !fs::is_directory(*shared / "imagenette")) {
+  const auto shared = shared_data("imagenette");
+  if (!program() || !shared) {
     MESSAGE("skipped: needs the program and the shared images");
     return;
   }

@@ -40,6 +40,15 @@ TEST_CASE("UTF-8: every character's encoding is one sequence, whatever follows")
   CHECK(wrong == 0);
 }
 
+TEST_CASE("UTF-8: text is shortened at the end of a character") {
+  CHECK(shortened("abc", 3) == "abc");
+  CHECK(shortened("abcd", 3) == "abc...");
+  CHECK(shortened("a\u00e4\u00e4", 4) == "a\u00e4...");
+  CHECK(shortened("\U0001f600\U0001f600", 7) == "\U0001f600...");
+  CHECK(shortened("\x80\x80\x80", 2) == "...");
+  CHECK(shortened(std::string(1000, 'x')).size() == 303);
+}
+
 TEST_CASE("UTF-8: overlong forms, lone continuations and bytes that never occur are none") {
   CHECK(is_utf8(""));
   for (const char* text : {"\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\x80", "\xbf", "\xfe", "\xff",

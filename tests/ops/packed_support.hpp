@@ -1,5 +1,4 @@
-// What the tests of the training fast path share: naive convolutions, operands in every stored form, the levels to
-// visit.
+// What the tests of the training fast path share: operands in every stored form, the levels to visit.
 #pragma once
 #include <doctest/doctest.h>
 
@@ -17,6 +16,7 @@
 #include "ops/norm_activate.hpp"
 #include "ops/packed_conv.hpp"
 #include "tests/kernels/levels_under_test.hpp"
+#include "tests/ops/naive_conv.hpp"
 
 namespace nibble::testing {
 
@@ -53,86 +53,6 @@ void with_thread_counts(const Body& body) {
     body();
   }
   set_threads(before);
-}
-
-inline size_t at(int64_t i) {
-  return static_cast<size_t>(i);
-}
-
-/// Calls body(output element, input element, weight element) for every product of the convolution (dense NHWC, OHWI).
-template <typename Body>
-void for_each_product(const ConvShape& s, const Body& body) {
-  for (int64_t i = 0; i < s.n; ++i)
-    for (int64_t p = 0; p < s.oh(); ++p)
-      for (int64_t q = 0; q < s.ow(); ++q)
-        for (int64_t r = 0; r < s.kh; ++r)
-          for (int64_t t = 0; t < s.kw; ++t) {
-            const int64_t y = p * s.stride + r - s.pad_before, x = q * s.stride + t - s.pad_before;
-            if (y < 0 || y >= s.h || x < 0 || x >= s.w) continue;
-            const int64_t out = ((i * s.oh() + p) * s.ow() + q) * s.oc, in = ((i * s.h + y) * s.w + x) * s.ic;
-            for (int64_t o = 0; o < s.oc; ++o)
-              for (int64_t c = 0; c < s.ic; ++c)
-                body(at(out + o), at(in + c), at(((o * s.kh + r) * s.kw + t) * s.ic + c));
-          }
-}
-
-/// A sum of products and the sum of their magnitudes, from which its rounding error is bounded.
-struct Sums {
-  std::vector<double> value, magnitude;
-  explicit Sums(int64_t n) : value(at(n)), magnitude(at(n)) {}
-  void add(size_t to, double product) {
-    value[to] += product;
-    magnitude[to] += std::abs(product);
-  }
-};
-
-using Doubles = std::vector<double>;
-
-inline Sums naive_forward(const ConvShape& s, const Doubles& x, const Doubles& w) {
-  Sums y(s.out_pixels() * s.oc);
-  for_each_product(s, [&](size_t o, size_t i, size_t k) { y.add(o, x[i] * w[k]); });
-  return y;
-}
-inline Sums naive_input_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& w) {
-  Sums d_x(s.n * s.h * s.w * s.ic);
-  for_each_product(s, [&](size_t o, size_t i, size_t k) { d_x.add(i, d_y[o] * w[k]); });
-  return d_x;
-}
-inline Sums naive_weight_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& x) {
-  Sums d_w(s.oc * s.k());
-  for_each_product(s, [&](size_t o, size_t i, size_t k) { d_w.add(k, d_y[o] * x[i]); });
-  return d_w;
-}
-
-/// Elements of a tensor in order, without the padding of rows.
-inline Doubles values_of(const Tensor& t) {
-  Doubles v;
-  std::vector<uint8_t> row(at(t.stride() + 64));
-  for (int64_t r = 0; r < t.rows(); ++r) {
-    if (bits_of(t.dtype()) == 4)
-      for (int64_t c = 0; c < t.shape().back(); ++c)
-        row[at(c)] = static_cast<uint8_t>(t.row<uint8_t>(r)[c / 2] >> (c % 2 * 4) & 15);
-    for (int64_t c = 0; c < t.shape().back(); ++c) switch (t.dtype()) {
-        case DType::f32:
-          v.push_back(static_cast<double>(t.row<float>(r)[c]));
-          break;
-        case DType::bf16:
-          v.push_back(static_cast<double>(to_float(t.row<bf16>(r)[c])));
-          break;
-        case DType::s32:
-          v.push_back(t.row<int32_t>(r)[c]);
-          break;
-        case DType::s8:
-          v.push_back(t.row<int8_t>(r)[c]);
-          break;
-        case DType::u8:
-          v.push_back(t.row<uint8_t>(r)[c]);
-          break;
-        default:
-          v.push_back(row[at(c)]);
-      }
-  }
-  return v;
 }
 
 /// Normal numbers rounded to bf16, rows rounded up to a cache line, the padding poisoned with NaN.

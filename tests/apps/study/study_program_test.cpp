@@ -446,6 +446,9 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   // As a repository keeps it: one file, made anew from its points.
   REQUIRE(run_program("study report " + study).code == 0);
   CHECK(has(read_text(study + "/report/index.html"), "all models in turn, from "));
+  // The next report would lose the times that its own data had got.
+  for (const std::string own : {"/report/study.json", "/report/./study.json", "/report/../report/study.json"})
+    check_refused(measure + study + own, 2, "belongs to the report of the study '");
   fs::create_directories(kept);
   fs::copy_file(study + "/report/study.json", kept + "/study.json");
   REQUIRE(run_program(measure + kept).code == 0);
