@@ -108,7 +108,7 @@ std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& imag
   const int64_t n = images.dim(0), parts = ceil_div(n, kImagesAtOnce);
   std::vector<std::vector<QuantizerUsage>> counts(static_cast<size_t>(parts));
   parallel_for(parts, [&](int64_t p) {
-    const Tensor some = slice(images, p * kImagesAtOnce, std::min(kImagesAtOnce, n - p * kImagesAtOnce));
+    const Tensor some = copy_images(images, p * kImagesAtOnce, std::min(kImagesAtOnce, n - p * kImagesAtOnce));
     UsageCounter counter(model, weights);
     counter.image(some);
     evaluate_modules(model, weights, some, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {

@@ -4,8 +4,10 @@
 #include "engine/parallel.hpp"
 #include "nn/first_layer_input.hpp"
 #include "nn/passes.hpp"
+#include "ops/accumulators.hpp"
 #include "ops/activation_codes.hpp"
 #include "ops/pool_activate.hpp"
+#include "ops/row_blocks.hpp"
 
 namespace nibble {
 
@@ -83,35 +85,28 @@ class ModulePass {
     return plain;
   }
 
-  static Tensor new_plain(const Tensor& acc) {
-    return Tensor(DType::bf16, acc.shape(), Tensor::round_stride(DType::bf16, acc.shape().back()));
-  }
-
   static Tensor affine_bf16(const Tensor& acc, const ServedAffine& f) {
-    const Tensor out = new_plain(acc);
+    const Tensor out = bf16_like(acc);
     const int64_t n = acc.shape().back();
     const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;
-    if (acc.dtype() == DType::s32)
-      ew.affine_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to, nullptr);
-    else
-      ew.affine_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to, nullptr);
+    with_accumulators(acc, [&](const auto* c) {
+      kernel_for(c, ew.affine_bf16_s32, ew.affine_bf16_f32)(c, n, acc.rows(), n, f.m.data(), f.a.data(), to, nullptr);
+    });
     return out;
   }
 
   static Tensor affine_relu(const Tensor& acc, const ServedAffine& f, const Tensor& shortcut) {
-    const Tensor out = new_plain(acc);
+    const Tensor out = bf16_like(acc);
     const int64_t n = acc.shape().back();
-    kernels::Rows<const bf16> side{};
-    if (shortcut.defined()) side = {shortcut.data<bf16>(), shortcut.stride()};
-    const kernels::Rows<bf16> to{out.data<bf16>(), out.stride()};
+    kernels::AddReluArgs args;
+    args.shortcut = bf16_rows(shortcut, 0);
+    args.out = {out.data<bf16>(), out.stride()};
     const auto& ew = kernels::active().ew;
-    if (acc.dtype() == DType::s32)
-      ew.affine_add_relu_bf16_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(),
-                                  {.shortcut = side, .out = to});
-    else
-      ew.affine_add_relu_bf16_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(),
-                                  {.shortcut = side, .out = to});
+    with_accumulators(acc, [&](const auto* c) {
+      kernel_for(c, ew.affine_add_relu_bf16_s32, ew.affine_add_relu_bf16_f32)(c, n, acc.rows(), n, f.m.data(),
+                                                                              f.a.data(), args);
+    });
     return out;
   }
 
@@ -120,10 +115,10 @@ class ModulePass {
     const Tensor codes = Tensor::zeros(DType::u8, acc.shape(), code_stride(n));
     const kernels::Rows<uint8_t> to{codes.data<uint8_t>(), codes.stride()};
     const auto& ew = kernels::active().ew;
-    if (acc.dtype() == DType::s32)
-      ew.affine_quantize_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), q.kernel(), to);
-    else
-      ew.affine_quantize_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), q.kernel(), to);
+    with_accumulators(acc, [&](const auto* c) {
+      kernel_for(c, ew.affine_quantize_s32, ew.affine_quantize_f32)(c, n, acc.rows(), n, f.m.data(), f.a.data(),
+                                                                    q.kernel(), to);
+    });
     return codes;
   }
 
@@ -131,10 +126,9 @@ class ModulePass {
     const int64_t n = acc.shape().back();
     const kernels::Rows<float> to{logits.data<float>(), n};
     const auto& ew = kernels::active().ew;
-    if (acc.dtype() == DType::s32)
-      ew.affine_f32_s32(acc.data<int32_t>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
-    else
-      ew.affine_f32_f32(acc.data<float>(), n, acc.rows(), n, f.m.data(), f.a.data(), to);
+    with_accumulators(acc, [&](const auto* c) {
+      kernel_for(c, ew.affine_f32_s32, ew.affine_f32_f32)(c, n, acc.rows(), n, f.m.data(), f.a.data(), to);
+    });
   }
 
   const Model& model_;

@@ -262,7 +262,7 @@ class TrainingPass {
 
 }  // namespace
 
-Tensor slice(const Tensor& images, int64_t first, int64_t count) {
+Tensor copy_images(const Tensor& images, int64_t first, int64_t count) {
   const Tensor out(DType::u8, {count, images.dim(1), images.dim(2), images.dim(3)});
   const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
   std::memcpy(out.raw(), images.raw() + static_cast<size_t>(first) * per_image, out.bytes());

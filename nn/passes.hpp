@@ -13,7 +13,7 @@
 namespace nibble {
 
 /// A copy of images [first, first + count) of dense uint8 NHWC images, of which there is at least one.
-Tensor slice(const Tensor& images, int64_t first, int64_t count);
+Tensor copy_images(const Tensor& images, int64_t first, int64_t count);
 
 /// Right operands of all units at one step, shared by the shards. Points into the model's quantizers.
 struct StepWeights {

@@ -1,5 +1,6 @@
 #include "ops/packed_conv.hpp"
 
+#include "ops/accumulators.hpp"
 #include "ops/image_gemm.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
@@ -136,10 +137,7 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
     float* const sum_sq = sums_later ? nullptr : sum + s.oc;
     const float* scale = layer.rescale.empty() ? nullptr : layer.rescale.data() + column;
     const kernels::Rows<bf16> out{y.row<bf16>(at.first) + column, at.step * y.stride()};
-    if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-      ew.rescale_stats_s32(c, ldc, at.count, n, scale, out, store, sum, sum_sq);
-    else
-      ew.rescale_stats_f32(c, ldc, at.count, n, scale, out, store, sum, sum_sq);
+    kernel_for(c, ew.rescale_stats_s32, ew.rescale_stats_f32)(c, ldc, at.count, n, scale, out, store, sum, sum_sq);
   };
   if (sums_later)
     forward_blocks(layer, x, epilogue, SummedLater{g, y, partial});
@@ -195,15 +193,12 @@ Variable packed_linear(Tape* tape, const Variable& x, const LayerWeights& layer,
         .unit = forward_unit(layer),
         .bytes = stored_bytes(x.value()) + stored_bytes(layer.forward.storage) + stored_bytes(logits.value())};
   });
-  forward_blocks(layer, x.value(),
-                 [&](int64_t, const Points& at, int64_t column, int64_t count, const auto* c, int64_t ldc) {
-                   const kernels::Rows<float> out{logits.value().row<float>(at.first) + column, at.step * oc};
-                   const float* add = bias.data<float>() + column;
-                   if constexpr (std::is_same_v<decltype(c), const int32_t*>)
-                     ew.affine_f32_s32(c, ldc, at.count, count, scale + column, add, out);
-                   else
-                     ew.affine_f32_f32(c, ldc, at.count, count, scale + column, add, out);
-                 });
+  forward_blocks(
+      layer, x.value(), [&](int64_t, const Points& at, int64_t column, int64_t count, const auto* c, int64_t ldc) {
+        const kernels::Rows<float> out{logits.value().row<float>(at.first) + column, at.step * oc};
+        const float* add = bias.data<float>() + column;
+        kernel_for(c, ew.affine_f32_s32, ew.affine_f32_f32)(c, ldc, at.count, count, scale + column, add, out);
+      });
   if (tape != nullptr) {
     // logits = acc * rescale + bias  =>  d_bias = sum d_logits;  d_y carries 1/scale as packed_conv's does
     tape->record([x, logits, &layer, d_weights, d_bias, n, oc] {

@@ -48,8 +48,8 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
     throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
   const std::string& data = recipe.options.data;  // of the command line; a file's is known to describe_data
   if (!data.empty()) require_outside_images(args_.out, data);
-  const bool fresh = !path_exists(args_.out);
-  if (!fresh && !args_.dry_run) lock();
+  const bool begun = path_exists(plan_path(args_.out));
+  if (begun && !args_.dry_run) lock();
   settle_recipe();
   settle_plan();
   read_kept();
@@ -57,7 +57,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
   refuse_foreign_files(text);
   if (args_.dry_run) return;
-  if (fresh) {  // what is refused leaves no folder behind
+  if (!begun) {  // what is refused leaves no folder behind, and nothing in somebody's
     make_folders(args_.out);
     lock();
     if (path_exists(plan_path(args_.out)))

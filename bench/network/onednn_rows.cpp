@@ -10,6 +10,7 @@
 
 #include "bench/network/layers.hpp"
 #include "bench/network/rows.hpp"
+#include "engine/cpu.hpp"
 
 namespace nibble::bench {
 namespace {
@@ -106,6 +107,30 @@ class Peer {
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
 };
 
+/// Holds oneDNN to what the kernel level in use may execute (NIBBLE_ISA), so that its rows compare with ours: before
+/// its first primitive, after which it keeps its choice.
+void hold_to_level() {
+  const dnnl::cpu_isa most = [] {
+    switch (active_isa()) {
+      case Isa::scalar:
+        return dnnl::cpu_isa::sse41;  // the least that oneDNN knows
+      case Isa::avx2:
+        return dnnl::cpu_isa::avx2;
+      case Isa::avxvnni:
+        return dnnl::cpu_isa::avx2_vnni;
+      case Isa::avx512:
+        return dnnl::cpu_isa::avx512_core;
+      case Isa::avx512vnni:
+        return dnnl::cpu_isa::avx512_core_vnni;
+      case Isa::amx:
+        break;
+    }
+    return dnnl::cpu_isa::avx512_core_amx;
+  }();
+  if (dnnl::set_max_cpu_isa(most) != dnnl::status::success)
+    throw std::runtime_error(fmt::format("oneDNN cannot be held to the kernel level {}", name_of(active_isa())));
+}
+
 using Direction = Prepared (Peer::*)();
 
 void add(const std::string& direction, Direction make, const Types& types, bool with_first, int64_t batch) {
@@ -134,6 +159,7 @@ void add(const std::string& direction, Direction make, const Types& types, bool 
 }  // namespace
 
 void register_onednn(int64_t batch) {
+  hold_to_level();
   add("forward", &Peer::forward, kCodes, true, batch);
   for (const Types& types : {kBf16, kF32}) {
     add("forward", &Peer::forward, types, true, batch);

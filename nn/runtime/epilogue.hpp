@@ -1,8 +1,7 @@
 // What the executor does with the accumulators of a unit: normalise, add the shortcut, ReLU, bf16, codes, logits.
 #pragma once
-#include <type_traits>
-
 #include "nn/runtime/executor.hpp"
+#include "ops/accumulators.hpp"
 #include "ops/activation_codes.hpp"
 #include "ops/plane_gemm.hpp"
 
@@ -43,33 +42,23 @@ struct Epilogue {
   template <typename Acc>
   void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc,
                   NextBlock next = {}) const {
-    constexpr bool kInteger = std::is_same_v<Acc, int32_t>;
     const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
     if (logits != nullptr) {
       const kernels::Rows<float> out{logits + first * unit.shape.oc + c0, unit.shape.oc};
-      if constexpr (kInteger)
-        ew.affine_f32_s32(c, ldc, rows, n, m, a, out);
-      else
-        ew.affine_f32_f32(c, ldc, rows, n, m, a, out);
+      kernel_for(c, ew.affine_f32_s32, ew.affine_f32_f32)(c, ldc, rows, n, m, a, out);
       return;
     }
     if (!unit.relu) {
       const kernels::Rows<bf16> out{plain.at(first) + c0, plain.stride};
       const bf16* const next_out = next.point < 0 ? nullptr : plain.at(next.point) + next.column;
-      if constexpr (kInteger)
-        ew.affine_bf16_s32(c, ldc, rows, n, m, a, out, next_out);
-      else
-        ew.affine_bf16_f32(c, ldc, rows, n, m, a, out, next_out);
+      kernel_for(c, ew.affine_bf16_s32, ew.affine_bf16_f32)(c, ldc, rows, n, m, a, out, next_out);
       return;
     }
     if (!step.rounded && code_count > 0) {
       kernels::UnsignedQuantizer q = codes[0].quantizer->kernel();
       q.scale += c0;
       const kernels::Rows<uint8_t> out{codes[0].to.at(first) + c0, codes[0].to.stride};
-      if constexpr (kInteger)
-        ew.affine_quantize_s32(c, ldc, rows, n, m, a, q, out);
-      else
-        ew.affine_quantize_f32(c, ldc, rows, n, m, a, q, out);
+      kernel_for(c, ew.affine_quantize_s32, ew.affine_quantize_f32)(c, ldc, rows, n, m, a, q, out);
       return;
     }
     // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless they
@@ -91,10 +80,7 @@ struct Epilogue {
       args.codes = {codes[0].to.at(first) + c0, codes[0].to.stride};
       if (next.point >= 0) args.next_codes = codes[0].to.at(next.point) + next.column;
     }
-    if constexpr (kInteger)
-      ew.affine_add_relu_bf16_s32(c, ldc, rows, n, m, a, args);
-    else
-      ew.affine_add_relu_bf16_f32(c, ldc, rows, n, m, a, args);
+    kernel_for(c, ew.affine_add_relu_bf16_s32, ew.affine_add_relu_bf16_f32)(c, ldc, rows, n, m, a, args);
     if (one_pass || !coded) return;
     for (size_t i = 0; i < code_count; ++i)
       quantize_block(*codes[i].quantizer, z, rows, c0, n, {codes[i].to.at(first) + c0, codes[i].to.stride});

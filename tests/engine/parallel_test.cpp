@@ -14,18 +14,10 @@
 #include <vector>
 
 #include "engine/scratch.hpp"
+#include "tests/threads_guard.hpp"
 
 using namespace nibble;
-
-namespace {
-
-/// Restores the number of threads when a test ends.
-struct ThreadsGuard {
-  int before = threads();
-  ~ThreadsGuard() { set_threads(before); }
-};
-
-}  // namespace
+using testing::ThreadsGuard;
 
 TEST_CASE("parallel_for visits every index exactly once, for any number of threads") {
   const ThreadsGuard guard;

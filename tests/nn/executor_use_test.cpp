@@ -10,6 +10,7 @@
 #include "tests/host_float_mode.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
+#include "tests/threads_guard.hpp"
 
 namespace nibble {
 namespace {
@@ -20,15 +21,7 @@ using testing::random_model;
 using testing::same_bytes;
 using testing::small_options;
 using testing::TempDir;
-
-/// Restores the number of threads when a test ends.
-struct ThreadsGuard {
-  int before = threads();
-  ThreadsGuard() = default;
-  ThreadsGuard(const ThreadsGuard&) = delete;
-  ThreadsGuard& operator=(const ThreadsGuard&) = delete;
-  ~ThreadsGuard() { set_threads(before); }
-};
+using testing::ThreadsGuard;
 
 TEST_CASE("executor: images of another type or with gaps between their pixels are refused, not misread") {
   Executor executor(make_served(calibrated_model(small_options("w4a4-fl8", 0.1))));

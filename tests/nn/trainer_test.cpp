@@ -17,6 +17,7 @@
 #include "tests/host_float_mode.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
+#include "tests/threads_guard.hpp"
 
 namespace nibble {
 namespace {
@@ -85,14 +86,9 @@ std::vector<char> checkpoint_bytes(const Trainer& trainer, const TempDir& dir) {
   return file_bytes(dir / "c.safetensors");
 }
 
-struct RestoreThreads {
-  int threads = nibble::threads();
-  ~RestoreThreads() { set_threads(threads); }
-};
-
 TEST_CASE("trainer: six steps with 1, 2 and 3 threads give byte-identical checkpoints in every precision") {
   const TempDir dir;
-  const RestoreThreads restore;
+  const testing::ThreadsGuard restore;
   for (const char* precision : {"w4a4-fl8", "w8a8", "bf16"}) {
     CAPTURE(precision);
     std::vector<char> expected;
@@ -115,7 +111,7 @@ TEST_CASE("trainer: six steps with 1, 2 and 3 threads give byte-identical checkp
 TEST_CASE(
     "trainer: batches of three and more shards give the same bytes with any number of threads and after a resume") {
   const TempDir dir;
-  const RestoreThreads restore;
+  const testing::ThreadsGuard restore;
   for (int64_t shards : {3, 5, 8}) {  // a tree with leaves at two depths, a deep one, a whole one
     CAPTURE(shards);
     const int64_t images = shards * kShard;
@@ -309,7 +305,7 @@ TEST_CASE("trainer: of several layers that diverged the first is named, whicheve
   const auto& units = trainer.model().units;
   const size_t half = units.size() / 2;
   for (const size_t u : {half - 1, half}) units[u].weights.data<float>()[1] = std::nanf("");
-  const RestoreThreads restore;
+  const testing::ThreadsGuard restore;
   set_threads(2);
   for (int i = 0; i < 20; ++i)
     CHECK_THROWS_WITH_AS(train_step(trainer), doctest::Contains(trainer.model().network.units[half - 1].name.c_str()),
@@ -412,7 +408,7 @@ ShardOnItsOwn run_shard(const Model& model, const StepWeights& weights, const Ba
 }
 
 TEST_CASE("trainer: at most threads + log2(shards) sums of gradients are alive at once") {
-  const RestoreThreads restore;
+  const testing::ThreadsGuard restore;
   for (const int count : {1, 2, 3, 5}) {
     set_threads(count);
     for (const int64_t shards : {1, 2, 3, 4, 8, 17, 32}) {

@@ -17,6 +17,7 @@
 #include "ops/packed_conv.hpp"
 #include "tests/kernels/levels_under_test.hpp"
 #include "tests/ops/naive_conv.hpp"
+#include "tests/threads_guard.hpp"
 
 namespace nibble::testing {
 
@@ -47,12 +48,11 @@ void on_every_level(const Body& body) {
 /// Calls body() with 1, 2 and 3 threads.
 template <typename Body>
 void with_thread_counts(const Body& body) {
-  const int before = threads();
+  const ThreadsGuard before;
   for (const int count : {1, 2, 3}) {
     set_threads(count);
     body();
   }
-  set_threads(before);
 }
 
 /// Normal numbers rounded to bf16, rows rounded up to a cache line, the padding poisoned with NaN.
