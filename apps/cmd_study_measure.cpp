@@ -47,7 +47,6 @@ class StudyMeasureCommand : public Command {
     install_signal_handlers();
     const StudySource source = find_study(study_);
     refuse_report_of_study(source.file);
-    read_study(study_);  // a folder without a finished point is refused, and no lock is left in it
     std::unique_ptr<FolderLock> lock;
     if (source.file.empty()) lock = std::make_unique<FolderLock>(study_, "working on the study");
     std::vector<PointResult> points = read_study(study_);

@@ -230,7 +230,9 @@ TEST_CASE("run report: the command writes the page of a real run, and refuses wh
   CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "page.html")).code == 0);
   CHECK(testing::read_text(folder / "page.html") == html);
   CHECK(testing::run_program("report " + (folder / "data")).code == 2);
-  CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "no/such/page.html")).code == 7);
+  CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "made/for/page.html")).code == 0);
+  CHECK(testing::read_text(folder / "made/for/page.html") == html);
+  CHECK(testing::run_program("report " + (folder / "run") + " --out " + (folder / "page.html/below.html")).code == 7);
 }
 
 }  // namespace
