@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/folder_lock.hpp"
 #include "nn/safetensors.hpp"
@@ -47,10 +48,7 @@ void make_directories(const fs::path& path) {
   std::error_code ignored;  // of an empty path, which create_directories refuses
   for (fs::path made = fs::absolute(path, ignored); !made.empty() && !path_exists(made); made = made.parent_path())
     changed.push_back(made.parent_path());
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (!error && !fs::is_directory(path, error) && !error) error = std::make_error_code(std::errc::not_a_directory);
-  if (error) throw DiskError("cannot make the directory '{}': {}", path.string(), disk_reason(error.value()));
+  make_folders(path);
   for (const fs::path& directory : changed) sync_directory(directory);
 }
 
@@ -171,7 +169,7 @@ namespace {
 void require_free(const fs::path& path) {
   std::error_code ignored;  // path_exists has said it
   if (path_exists(path) && !fs::is_directory(path, ignored))
-    throw DiskError("cannot make the directory '{}': a file of that name is in the way; choose another name",
+    throw DiskError("cannot make the folder '{}': a file of that name is in the way; choose another name",
                     path.string());
   if (path_exists(run_config_path(path)))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());

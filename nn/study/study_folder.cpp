@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "engine/error.hpp"
+#include "engine/files.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace nibble {
@@ -17,13 +18,11 @@ constexpr const char* kStudy = "study.json";
 constexpr uint64_t kLongestStudy = uint64_t{256} << 20;  // a point takes about 50 KiB
 
 std::vector<fs::path> results_in(const fs::path& study) {
-  std::error_code error;
   std::vector<fs::path> results;
-  for (fs::directory_iterator entry(study, error), end; !error && entry != end; entry.increment(error)) {
+  for (const fs::directory_entry& entry : list_folder(study)) {
     std::error_code ignored;
-    if (fs::is_regular_file(entry->path() / kResult, ignored)) results.push_back(entry->path() / kResult);
+    if (fs::is_regular_file(entry.path() / kResult, ignored)) results.push_back(entry.path() / kResult);
   }
-  if (error) throw DiskError("cannot read '{}': {}", study.string(), disk_reason(error.value()));
   std::sort(results.begin(), results.end());
   return results;
 }

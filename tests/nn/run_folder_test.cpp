@@ -122,7 +122,7 @@ TEST_CASE("run folder: a file in its place is named as the user named it, and ke
   testing::TempDir dir;
   write_file_atomically(dir / "run", "of somebody");
   CHECK_THROWS_WITH_AS(RunFolder::create(dir / "run"),
-                       ("cannot make the directory '" + (dir / "run").string() +
+                       ("cannot make the folder '" + (dir / "run").string() +
                         "': a file of that name is in the way; choose another name")
                            .c_str(),
                        DiskError);
