@@ -11,15 +11,19 @@
 #include "nn/checkpoint.hpp"
 #include "nn/trainer.hpp"
 #include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 #include "tests/nn/small_model.hpp"
 
 namespace {
 
 using namespace nibble;
+using nibble::testing::has;
+using nibble::testing::json_of;
 using nibble::testing::no_program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
+using nibble::testing::run_well;
 using nibble::testing::same_bytes;
 using nibble::testing::TemporaryFolder;
 
