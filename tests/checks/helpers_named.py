@@ -10,6 +10,7 @@ import tree
 
 NOISE = re.compile(r'R"\w*\((?:.|\n)*?\)\w*"|"(?:\\.|[^"\\\n])*"|//[^\n]*')
 SAID = re.compile(r"using (?:nibble::)?testing::(\w+);")
+DECLARED = re.compile(r"^(?:inline )?[a-z][\w:<>,*& ]* [&*]?([a-z]\w+)\(|^(?:struct|class) (\w+)", re.M)
 WHOLE = re.compile(r"using namespace (?:nibble::)?testing;|namespace nibble::testing\b")
 NOT_A_TYPE = r"(?:return|throw|else|case|new|not|and|or)"
 
@@ -36,11 +37,20 @@ LEFT = ("using nibble::testing::has;\nhas(a, b);", "testing::has(a, b);", "using
         "bool has(int a);\nhas(3);", "// has(a)", 'f("has(a)");', "struct Result {};\nResult r;", "const auto has = f;\nhas(a);")
 
 
+def declared(header):
+    """Names of the functions and types that a header declares, each at the begin of a line as clang-format puts it."""
+    return {function or kind for function, kind in DECLARED.findall(header)}
+
+
 def main():
     wrong = [line for line in CAUGHT if not unnamed(line, {"has", "Result"})] + \
             [line for line in LEFT if unnamed(line, {"has", "Result"})]
     sources = list(tree.files(".cpp", rooms=("tests",)))
     helpers = {name for _, text in sources for name in SAID.findall(text)}
+    for _, text in tree.files(".hpp", rooms=("tests",)):
+        helpers |= declared(text.partition("namespace nibble::testing {")[2])
+    for _, text in tree.files(".hpp", rooms=("engine", "ops", "nn", "data", "apps", "bench")):
+        helpers -= declared(text)  # `using namespace nibble` may mean these
     tree.report("helpers_named", len(sources), [f"this rule misjudges `{line}`" for line in wrong] +
                 [f"{path}: uses `{name}` and does not say `using nibble::testing::{name};`" for path, text in sources
                  for name in unnamed(text, helpers)])
