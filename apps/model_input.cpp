@@ -4,6 +4,7 @@
 
 #include "apps/console.hpp"
 #include "apps/training/run_note.hpp"
+#include "nn/evaluate_modules.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 

@@ -4,8 +4,9 @@
 #include <cmath>
 
 #include "engine/parallel.hpp"
+#include "nn/evaluate_modules.hpp"
 #include "nn/first_layer_input.hpp"
-#include "nn/passes.hpp"
+#include "nn/served_affine.hpp"
 #include "ops/pool_activate.hpp"
 
 namespace nibble {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "engine/parallel.hpp"
 #include "nn/network_json.hpp"
 #include "nn/safetensors_header.hpp"
 #include "nn/tensor_reader.hpp"

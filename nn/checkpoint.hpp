@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "nn/gradients.hpp"
 #include "nn/model_file.hpp"
-#include "nn/passes.hpp"
 
 namespace nibble {
 

@@ -1,9 +1,11 @@
-// Evaluation module by module: the plain path that the served executor is checked against.
+#include "nn/evaluate_modules.hpp"
+
 #include <algorithm>
+#include <vector>
 
 #include "engine/parallel.hpp"
 #include "nn/first_layer_input.hpp"
-#include "nn/passes.hpp"
+#include "nn/served_affine.hpp"
 #include "ops/accumulators.hpp"
 #include "ops/activation_codes.hpp"
 #include "ops/pool_activate.hpp"
@@ -43,15 +45,13 @@ class ModulePass {
   }
 
  private:
-  bool fake() const { return net_.options.mode == QuantMode::kFake; }
-
   Tensor input_of(const UnitSpec& unit) const {
     return model_.input_quantizer(unit) != nullptr ? codes_[static_cast<size_t>(unit.quantizer)]
                                                    : plain_[static_cast<size_t>(unit.input)];
   }
 
   void pool(const UnitSpec& unit) {
-    const PoolActivateArgs args{.quantizer = model_.input_quantizer(unit), .dequantize = fake()};
+    const PoolActivateArgs args{.quantizer = model_.input_quantizer(unit), .dequantize = model_.fake()};
     const Activated out = average_pool_activate(nullptr, Variable(plain_[static_cast<size_t>(unit.input)]), args);
     plain_[static_cast<size_t>(unit.input)] = out.z.value();
     if (args.quantizer != nullptr) codes_[static_cast<size_t>(unit.quantizer)] = out.codes.value();
@@ -68,7 +68,7 @@ class ModulePass {
       const int q = readers.front();
       const ActivationQuantizer& quantizer = *model_.quantizer(q);
       Tensor codes = affine_codes(acc, f, quantizer);
-      if (fake()) codes = dequantize_tensor(codes, quantizer);
+      if (model_.fake()) codes = dequantize_tensor(codes, quantizer);
       return codes_[static_cast<size_t>(q)] = codes;
     }
     const Tensor shortcut = unit.shortcut == kNoValue ? Tensor() : plain_[static_cast<size_t>(unit.shortcut)];
@@ -79,7 +79,7 @@ class ModulePass {
     for (const int q : readers) {
       const ActivationQuantizer& quantizer = *model_.quantizer(q);
       Tensor codes = quantize_tensor(plain, quantizer);
-      if (fake()) codes = dequantize_tensor(codes, quantizer);
+      if (model_.fake()) codes = dequantize_tensor(codes, quantizer);
       codes_[static_cast<size_t>(q)] = codes;
     }
     return plain;

@@ -1,6 +1,7 @@
 #include "nn/first_layer_input.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
@@ -21,12 +22,19 @@ void check_images(const char* where, const Network& network, const Tensor& image
                      images.stride());
 }
 
+Tensor copy_images(const Tensor& images, int64_t first, int64_t count) {
+  const Tensor out(DType::u8, {count, images.dim(1), images.dim(2), images.dim(3)});
+  const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
+  std::memcpy(out.raw(), images.raw() + static_cast<size_t>(first) * per_image, out.bytes());
+  return out;
+}
+
 FirstLayerInput::FirstLayerInput(const QuantizedNetwork& model) : shape_(model.network.units.front().shape) {
   const FloatModeScope mode;
   const ActivationQuantizer* quantizer = model.input_quantizer(model.network.units.front());
   std::vector<uint8_t> codes;
   if (quantizer != nullptr) codes = image_code_table(*quantizer);
-  if (quantizer != nullptr && model.network.options.mode == QuantMode::kInteger) {
+  if (quantizer != nullptr && !model.fake()) {
     codes_ = std::move(codes);
     return;
   }

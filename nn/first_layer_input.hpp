@@ -11,6 +11,9 @@ namespace nibble {
 /// Throws ShapeError or DTypeError unless images are dense uint8 [n, h, w, 3] of the network's size.
 void check_images(const char* where, const Network& network, const Tensor& images);
 
+/// A copy of images [first, first + count) of dense uint8 NHWC images, of which there is at least one.
+Tensor copy_images(const Tensor& images, int64_t first, int64_t count);
+
 /// The one way from bytes to the first layer, in training, evaluation and serving: codes where its products are
 /// integers, else bf16: dequantized codes in fake mode, normalised bytes before calibration and without a quantizer.
 class FirstLayerInput {

@@ -141,7 +141,7 @@ void rebuild_quantizers(Model& model) {
     // what integer mode computes; with a fold integer mode quantizes other rows, and so is another model.
     built.push_back(make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec),
                                               spec.scheme));
-    if (model.network.options.mode == QuantMode::kFake) {
+    if (model.fake()) {
       built.back().fold.clear();
       built.back().factor.clear();
     }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
 
 namespace nibble {

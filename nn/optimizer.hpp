@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "nn/passes.hpp"
+#include "nn/gradients.hpp"
 
 namespace nibble {
 

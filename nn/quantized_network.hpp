@@ -27,6 +27,9 @@ struct QuantizedNetwork {
   /// Activations are bf16 still although the precision quantizes them: there is no integer model yet.
   bool calibration_pending() const { return !network.quantizers.empty() && !calibrated(); }
 
+  /// Products are of dequantized values in fp32, for comparison: there is nothing to serve.
+  bool fake() const { return network.options.mode == QuantMode::kFake; }
+
   /// The quantizer with that index; none for -1 and before calibration.
   const ActivationQuantizer* quantizer(int index) const {
     return index >= 0 && calibrated() ? &quantizers[static_cast<size_t>(index)] : nullptr;

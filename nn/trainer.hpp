@@ -10,8 +10,8 @@
 
 #include "nn/model.hpp"
 #include "nn/optimizer.hpp"
-#include "nn/passes.hpp"
 #include "nn/schedule.hpp"
+#include "nn/training_forward.hpp"
 
 namespace nibble {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "nn/first_layer_input.hpp"
+#include "ops/tensor_memory.hpp"
 
 namespace nibble {
 

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "engine/profiler.hpp"
 #include "nn/first_layer_input.hpp"
 #include "nn/runtime/execution_plan.hpp"
 

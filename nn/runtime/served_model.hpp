@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "nn/model.hpp"
-#include "nn/passes.hpp"
+#include "nn/served_affine.hpp"
 #include "nn/unit.hpp"
 
 namespace nibble {

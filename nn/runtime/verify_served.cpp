@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "engine/error.hpp"
+#include "nn/evaluate_modules.hpp"
 #include "nn/noise_images.hpp"
-#include "nn/passes.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
 

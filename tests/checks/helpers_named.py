@@ -29,6 +29,7 @@ def unnamed(text, helpers):
     if WHOLE.search(code):
         return []
     said = set(re.findall(r"using [\w:]*::(\w+);", code))
+    helpers = helpers & set(re.findall(r"\w+", code))
     return [name for name in sorted(helpers - said) if uses(code, name)]
 
 

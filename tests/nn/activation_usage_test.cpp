@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "nn/passes.hpp"
+#include "nn/evaluate_modules.hpp"
 #include "tests/nn/naive_executor.hpp"
 #include "tests/nn/small_model.hpp"
 

@@ -1,5 +1,6 @@
 // The promise "train = serve": executor, modules and a naive executor give one set of integers and one set of logits.
 #include "nn/runtime/executor.hpp"
+#include "nn/evaluate_modules.hpp"
 
 #include <doctest/doctest.h>
 

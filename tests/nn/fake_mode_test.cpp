@@ -10,7 +10,7 @@
 
 #include "engine/cpu.hpp"
 #include "engine/rng.hpp"
-#include "nn/passes.hpp"
+#include "nn/evaluate_modules.hpp"
 #include "tests/nn/small_model.hpp"
 
 namespace nibble {

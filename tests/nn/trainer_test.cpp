@@ -1,5 +1,6 @@
 // The trainer: the same bytes for every number of threads and after every interruption, calibration once, divergence.
 #include "nn/trainer.hpp"
+#include "nn/evaluate_modules.hpp"
 
 #include <doctest/doctest.h>
 

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "nn/passes.hpp"
+#include "nn/evaluate_modules.hpp"
+#include "nn/training_forward.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 #include "tests/nn/small_model.hpp"
 

@@ -1,23 +1,19 @@
-#include "nn/passes.hpp"
+#include "nn/training_forward.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <exception>
+#include <memory>
 #include <utility>
 
-#include "engine/profiler.hpp"
 #include "nn/first_layer_input.hpp"
 #include "ops/activation_codes.hpp"
+#include "ops/norm_activate.hpp"
+#include "ops/packed_conv.hpp"
 #include "ops/pool_activate.hpp"
 
 namespace nibble {
 
 namespace {
-
-bool is_fake(const Model& model) {
-  return model.network.options.mode == QuantMode::kFake;
-}
 
 /// The values a pass carries between units: bf16 and, per quantizer, codes.
 struct Flow {
@@ -181,7 +177,7 @@ class TrainingPass {
     args.main = branches_[u];
     const size_t last_reader = model_.last_plain_reader(value);
     args.store_z = pooled || rounded_before_codes(net_, value) || last_reader > u;
-    args.dequantize = is_fake(model_);
+    args.dequantize = model_.fake();
     if (unit.shortcut != kNoValue) {
       const NormBranch& side = branches_[static_cast<size_t>(std::max(0, unit.shortcut - 1))];
       const bool projection = unit.shortcut > 0 && !net_.units[static_cast<size_t>(unit.shortcut - 1)].relu;
@@ -221,7 +217,7 @@ class TrainingPass {
       }
       const ActivationQuantizer& quantizer = model_.quantizers[static_cast<size_t>(q)];
       Tensor codes = quantize_tensor(z.value(), quantizer);
-      if (is_fake(model_)) codes = dequantize_tensor(codes, quantizer);
+      if (model_.fake()) codes = dequantize_tensor(codes, quantizer);
       const Variable shared(codes, Grad::kWanted);
       flow_.codes[static_cast<size_t>(q)] = shared;
       tape_.record(
@@ -230,7 +226,7 @@ class TrainingPass {
   }
 
   Activated max_pool(size_t u, const Activated& in, const std::vector<int>& quantizers) {
-    PoolActivateArgs args{.dequantize = is_fake(model_)};
+    PoolActivateArgs args{.dequantize = model_.fake()};
     if (!quantizers.empty()) {
       args.quantizer = model_.quantizer(quantizers.front());
       args.channel_max = maxima(quantizers.front());
@@ -241,7 +237,7 @@ class TrainingPass {
   Variable linear(size_t u) {
     const UnitSpec& unit = net_.units[u];
     const PoolActivateArgs args{.quantizer = model_.input_quantizer(unit),
-                                .dequantize = is_fake(model_),
+                                .dequantize = model_.fake(),
                                 .channel_max = unit.quantizer >= 0 ? maxima(unit.quantizer) : nullptr};
     const Activated pooled = average_pool_activate(&tape_, flow_.plain[static_cast<size_t>(unit.input)], args);
     return packed_linear(&tape_, args.quantizer != nullptr ? pooled.codes : pooled.z, weights_.layers[u],
@@ -262,106 +258,10 @@ class TrainingPass {
 
 }  // namespace
 
-Tensor copy_images(const Tensor& images, int64_t first, int64_t count) {
-  const Tensor out(DType::u8, {count, images.dim(1), images.dim(2), images.dim(3)});
-  const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
-  std::memcpy(out.raw(), images.raw() + static_cast<size_t>(first) * per_image, out.bytes());
-  return out;
-}
-
-StepWeights prepare_weights(const Model& model, Passes passes) {
-  Zone zone("quantize and pack weights");
-  StepWeights w;
-  const size_t count = model.network.units.size();
-  w.layers.resize(count);
-  std::vector<std::exception_ptr> refused(count);  // of several the first layer is named, whoever is done first
-  parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
-    const size_t u = static_cast<size_t>(i);
-    const UnitSpec& unit = model.network.units[u];
-    LayerWeightsArgs args;
-    args.name = unit.name;
-    args.shape = unit.shape;
-    args.weights = model.units[u].weights;
-    args.weight_bits = unit.precision.weight_bits;
-    args.bf16_weights = model.network.options.bf16_weights;
-    args.quantizer = is_fake(model) ? nullptr : model.input_quantizer(unit);
-    args.dequantize = is_fake(model);
-    args.passes = passes;
-    args.first_layer = u == 0;
-    try {
-      w.layers[u] = prepare_layer(args);
-    } catch (const Error&) {
-      refused[u] = std::current_exception();
-    }
-  });
-  for (const std::exception_ptr& e : refused)
-    if (e != nullptr) std::rethrow_exception(e);
-  zone.count([&] {
-    int64_t bytes = 0;
-    for (const UnitParameters& p : model.units) bytes += stored_bytes(p.weights);
-    for (const LayerWeights& layer : w.layers) {
-      bytes += stored_bytes(layer.forward.storage);
-      for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
-    }
-    return ZoneWork{.bytes = bytes};
-  });
-  return w;
-}
-
-Gradients make_gradients(const Model& model) {
-  Gradients g;
-  for (const UnitParameters& p : model.units) {
-    UnitParameters d;
-    d.weights = Tensor::zeros(DType::f32, p.weights.shape());
-    if (p.gamma.defined()) d.gamma = Tensor::zeros(DType::f32, p.gamma.shape());
-    if (p.beta.defined()) d.beta = Tensor::zeros(DType::f32, p.beta.shape());
-    if (p.bias.defined()) d.bias = Tensor::zeros(DType::f32, p.bias.shape());
-    g.units.push_back(std::move(d));
-  }
-  return g;
-}
-
-void Gradients::add(const Gradients& other) const {
-  Zone zone("gradients, sum of shards");
-  zone.count([&] {
-    int64_t values = 0;
-    for (const UnitParameters& p : units)
-      for (const Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.bias})
-        if (t->defined()) values += t->size();
-    return ZoneWork{.bytes = 3 * int64_t{sizeof(float)} * values};
-  });
-  parallel_for(static_cast<int64_t>(units.size()), [&](int64_t i) {
-    const UnitParameters &mine = units[static_cast<size_t>(i)], &theirs = other.units[static_cast<size_t>(i)];
-    const auto sum = [](const Tensor& a, const Tensor& b) {
-      if (a.defined()) kernels::active().ew.add_f32(b.data<float>(), a.size(), a.data<float>());
-    };
-    sum(mine.weights, theirs.weights);
-    sum(mine.gamma, theirs.gamma);
-    sum(mine.beta, theirs.beta);
-    sum(mine.bias, theirs.bias);
-  });
-}
-
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
                           const Gradients& gradients, ShardStatistics& statistics) {
   const FloatModeScope mode;
   return TrainingPass(tape, model, weights, gradients, statistics).run(images);
-}
-
-ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const LayerWeights& layer) {
-  ServedAffine out;
-  for (int64_t o = 0; o < unit.shape.oc; ++o) {
-    const float rescale = layer.rescale.empty() ? 1.0f : layer.rescale[static_cast<size_t>(o)];
-    if (unit.norm_name.empty()) {
-      out.m.push_back(rescale);
-      out.a.push_back(p.bias.data<float>()[o]);
-      continue;
-    }
-    const float slope = p.gamma.data<float>()[o] / std::sqrt(p.running_variance.data<float>()[o] + kNormEpsilon);
-    out.m.push_back(slope * rescale);
-    out.a.push_back(p.beta.data<float>()[o] - p.running_mean.data<float>()[o] * slope);
-  }
-  return out;
 }
 
 }  // namespace nibble

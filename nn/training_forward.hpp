@@ -1,0 +1,23 @@
+// The training pass of one shard: forward on the tape, which knows the way back.
+#pragma once
+#include <vector>
+
+#include "engine/tape.hpp"
+#include "nn/gradients.hpp"
+#include "nn/model.hpp"
+#include "nn/step_weights.hpp"
+#include "ops/norm_activate.hpp"
+
+namespace nibble {
+
+/// What one shard hands back besides gradients.
+struct ShardStatistics {
+  std::vector<NormStatistics> norms;            // per unit; empty where there is no batch norm
+  std::vector<std::vector<float>> channel_max;  // per quantizer; empty once calibrated
+};
+
+/// Logits f32 [n, classes] on the tape; saves what backward needs, which overwrites every tensor of `gradients`.
+Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
+                          const Gradients& gradients, ShardStatistics& statistics);
+
+}  // namespace nibble
