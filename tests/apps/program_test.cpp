@@ -515,7 +515,7 @@ TEST_CASE("program: doctor estimates the speed of a network and the time of its 
   check_refused("doctor --batch-size 0", 2, "--batch-size is 0");
   check_refused("doctor --batch-size 6", 2, "--batch-size 6 is not a multiple of --shard");
   check_refused("doctor --epochs 3", 2, "--epochs needs --data");
-  CHECK(has(run_well("doctor --epochs 2" + data).err, "fewer than one batch"));
+  CHECK(has(run_well("doctor --epochs 2" + data + net).err, "fewer than one batch"));
   const Result small = run_program("doctor --json --precision w4a4-fl8 --batch-size 32" + data + net);
   CHECK(small.code == 0);
   CHECK(has(small.err, "has 20 training images, fewer than one batch of 32"));
