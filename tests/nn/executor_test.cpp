@@ -122,13 +122,17 @@ int64_t differences(const Tensor& t, int64_t image, const NaiveMap& naive) {
   return wrong;
 }
 
-/// Every unit's accumulators and output, and the logits, of the modules against the naive executor.
-void check_layers(const Model& model, const Tensor& images) {
-  const ServedModel served = make_served(model);
+/// One trace of the naive executor an image.
+std::vector<NaiveTrace> naive_traces(const ServedModel& served, const Tensor& images) {
   std::vector<NaiveTrace> traces;
   const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
   for (int64_t i = 0; i < images.dim(0); ++i)
     traces.push_back(naive_run(served, images.data<uint8_t>() + static_cast<size_t>(i) * per_image));
+  return traces;
+}
+
+/// Every unit's accumulators and output, and the logits, of the modules on the level in use against the naive executor.
+void check_layers(const Model& model, const Tensor& images, const std::vector<NaiveTrace>& traces) {
   size_t seen = 0;
   const Tensor logits =
       module_logits(model, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
@@ -154,6 +158,17 @@ void check_layers(const Model& model, const Tensor& images) {
   for (int64_t i = 0; i < images.dim(0); ++i)
     CHECK(std::memcmp(logits.row<float>(i), traces[static_cast<size_t>(i)].logits.data(),
                       traces[static_cast<size_t>(i)].logits.size() * 4) == 0);
+}
+
+/// The same on every level.
+void check_layers(const Model& model, const Tensor& images) {
+  const std::vector<NaiveTrace> traces = naive_traces(make_served(model), images);
+  const RestoreExecution restore;
+  for (Isa isa : runnable_isas()) {
+    set_active_isa(isa);
+    CAPTURE(std::string(name_of(isa)));
+    check_layers(model, images, traces);
+  }
 }
 
 /// Logits that depend on the image and use several codes, or else equality would show nothing.
