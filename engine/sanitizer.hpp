@@ -1,16 +1,19 @@
 // Whether this build is watched by the address sanitizer.
 #pragma once
 
+// gcc says it by a macro of its own, clang by a feature.
+#if defined(__SANITIZE_ADDRESS__)
+#define NIBBLE_ADDRESS_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define NIBBLE_ADDRESS_SANITIZER
+#endif
+#endif
+
 namespace nibble {
 
-#if defined(__SANITIZE_ADDRESS__)  // gcc
+#ifdef NIBBLE_ADDRESS_SANITIZER
 inline constexpr bool kAddressSanitizer = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)  // clang
-inline constexpr bool kAddressSanitizer = true;
-#else
-inline constexpr bool kAddressSanitizer = false;
-#endif
 #else
 inline constexpr bool kAddressSanitizer = false;
 #endif
