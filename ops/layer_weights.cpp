@@ -1,6 +1,9 @@
 #include "ops/layer_weights.hpp"
 
+#include <algorithm>
 #include <numeric>
+
+#include "ops/winograd.hpp"
 
 namespace nibble {
 
@@ -43,7 +46,10 @@ class LayerPacking {
       if (!has_codes()) throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
       check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
       layer_.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
-      plan_forward<uint8_t>(*layer_.int_gemm);
+      if (serves_in_fewer_products())
+        plan_fewer_products(table.u6s7);
+      else
+        plan_forward<uint8_t>(*layer_.int_gemm);
       if (args.quantizer->is_signed) layer_.start = Tensor::zeros(DType::s32, {layer_.forward.padded_columns()});
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
@@ -74,6 +80,24 @@ class LayerPacking {
   /// Panels are cut by output channels forward, depth is in backward.
   int64_t slice_outputs() const {
     return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{layer_.float_gemm->kr});
+  }
+
+  /// Where rows are packed anyway: tiles multiply faster than rows could be transformed.
+  bool serves_in_fewer_products() const {
+    if (args_.passes != Passes::kServing || layer_.strided() || args_.quantizer->is_signed) return false;
+    if (!winograd::suits(args_.shape, args_.quantizer->largest_multiplier(), args_.weight_bits)) return false;
+    // The quantizer's weights are -7 to 7; a file may say -8, which the family has no room for.
+    if (ready_ == nullptr) return true;
+    const auto* const codes = ready_->codes.data<int8_t>();
+    return std::all_of(codes, codes + ready_->codes.size(), [](int8_t code) { return code >= -7; });
+  }
+
+  void plan_fewer_products(const kernels::GemmInt& gemm) {
+    layer_.int_gemm = &gemm;
+    layer_.fewer_products = true;
+    for (int64_t p = 0; p < winograd::kPositions; ++p) forward_taps_.push_back({.weight_tap = p});
+    layer_.forward = make_panels(gemm, winograd::kPositions, args_.shape.ic, args_.shape.oc);
+    layer_.start = Tensor::zeros(DType::s32, {winograd::kOutputs, layer_.forward.padded_columns()});
   }
 
   template <typename T, typename Gemm>
@@ -141,6 +165,10 @@ class LayerPacking {
   }
 
   void pack(const Slice& from) {
+    if (layer_.fewer_products) {
+      pack_fewer_products(from);
+      return;
+    }
     if (layer_.integer())
       pack_forward(*layer_.int_gemm, from, from.codes);
     else
@@ -165,6 +193,17 @@ class LayerPacking {
       source.data = folded(scratch, from.count, weights);
     }
     pack_part(gemm, layer_.forward, source, forward_taps_, part);
+  }
+
+  void pack_fewer_products(const Slice& from) {
+    const int64_t ic = layer_.shape.ic, columns = layer_.forward.padded_columns();
+    Scratch scratch;
+    auto* const transformed = scratch.get<int8_t>(static_cast<size_t>(winograd::kPositions * from.count * ic));
+    winograd::transform_weights(from.codes, from.count, ic, transformed);
+    winograd::set_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
+    pack_part(*layer_.int_gemm, layer_.forward,
+              PanelSource<int8_t>{.data = transformed, .tap_stride = from.count * ic, .k_stride = 1, .n_stride = ic},
+              forward_taps_, {.k = ic, .n0 = from.first, .columns = from.count});
   }
 
   /// The kernel rows of a stem in a folded layout: per tap those of a pixel, with zeros where it has others.

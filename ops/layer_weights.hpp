@@ -10,7 +10,11 @@
 namespace nibble {
 
 /// Which panels a layer needs.
-enum class Passes { kForward, kForwardAndBackward };
+enum class Passes {
+  kForward,
+  kForwardAndBackward,
+  kServing,  // forward by the executor, in fewer products where that is exact (ops/winograd.hpp)
+};
 
 /// The right operands of one layer at one step: made once from the fp32 masters, shared by all shards, read-only.
 struct LayerWeights {
@@ -22,8 +26,10 @@ struct LayerWeights {
   const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
   /// Signed input: what the sums begin with, -128 * sum of codes per output channel, s32 [padded columns]; undefined:
-  /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow.
+  /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a layer in fewer
+  /// products winograd::set_start's [4, padded columns].
   Tensor start;
+  bool fewer_products = false;  // `forward` has a segment a position of winograd::serving_gemm
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
   std::vector<float> rescale;
   const kernels::GemmInt* int_gemm = nullptr;            // set when the input is codes

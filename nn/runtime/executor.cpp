@@ -8,6 +8,7 @@
 #include "nn/runtime/epilogue.hpp"
 #include "ops/plane_gemm.hpp"
 #include "ops/pool_activate.hpp"
+#include "ops/winograd.hpp"
 
 namespace nibble {
 
@@ -248,10 +249,16 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
     }
     const ServingGemmArgs args{
         .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
-    serving_gemm<C, T>(gemm, args, start, source,
-                       [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc) {
-                         epilogue(0, first, rows, column, n, c, ldc);
-                       });
+    const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc) {
+      epilogue(0, first, rows, column, n, c, ldc);
+    };
+    if constexpr (std::is_same_v<T, uint8_t>) {
+      if (layer.fewer_products) {
+        winograd::serving_gemm(gemm, args, start, source, block);
+        return;
+      }
+    }
+    serving_gemm<C, T>(gemm, args, start, source, block);
   };
   if (!layer.integer()) {
     const Pixels<const bf16> input = context.input<const bf16>(step.input, part, g, u, stride);

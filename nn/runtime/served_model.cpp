@@ -4,7 +4,7 @@ namespace nibble {
 
 namespace {
 
-LayerWeights pack_layer(const ServedModel& model, size_t u) {
+LayerWeights pack_layer(const ServedModel& model, size_t u, Passes passes) {
   const UnitSpec& unit = model.network.units[u];
   const ServedLayer& layer = model.layers[u];
   LayerWeightsArgs args;
@@ -13,6 +13,7 @@ LayerWeights pack_layer(const ServedModel& model, size_t u) {
   args.weights = layer.weights;
   args.weight_bits = unit.precision.weight_bits;
   args.quantizer = model.input_quantizer(unit);
+  args.passes = passes;
   args.first_layer = u == 0;
   return unit.precision.weight_bits == 16 ? prepare_layer(args) : prepare_layer(args, layer.codes);
 }
@@ -50,7 +51,7 @@ ServedModel make_served(const Model& model) {
           quantize_weights(model.units[u].weights, q != nullptr ? q->fold : kNoFold,
                            {unit.precision.weight_bits, model.network.options.bf16_weights}, unit.name.c_str());
     // Only the scales enter the affine, so the panels made here are thrown away.
-    const ServedAffine f = served_affine(unit, model.units[u], pack_layer(served, u));
+    const ServedAffine f = served_affine(unit, model.units[u], pack_layer(served, u, Passes::kForward));
     layer.m = f.m;
     layer.a = f.a;
   });
@@ -59,8 +60,9 @@ ServedModel make_served(const Model& model) {
 
 std::vector<LayerWeights> pack_served(const ServedModel& model) {
   std::vector<LayerWeights> packed(model.layers.size());
-  parallel_for(static_cast<int64_t>(packed.size()),
-               [&](int64_t u) { packed[static_cast<size_t>(u)] = pack_layer(model, static_cast<size_t>(u)); });
+  parallel_for(static_cast<int64_t>(packed.size()), [&](int64_t u) {
+    packed[static_cast<size_t>(u)] = pack_layer(model, static_cast<size_t>(u), Passes::kServing);
+  });
   return packed;
 }
 

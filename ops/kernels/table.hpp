@@ -292,6 +292,16 @@ struct Elementwise {
   /// sum[c] = sum over rows in order, fp32 (sum is overwritten).
   void (*sum_rows_bf16)(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) = nullptr;
 
+  // --- convolutions in fewer products (ops/winograd.hpp) ---
+  /// Position 4*i + j of a transformed tile of 4 x 4 pixels, pixels[4*y + x], of codes 0 to 15: the sum over y and x of
+  /// S[i][y] * S[j][x] * pixel, plus 30 but for position 5, in n channels; `stride` bytes from position to position.
+  /// S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]; results are 0 to 60.
+  void (*winograd_input)(const uint8_t* const* pixels, int64_t n, uint8_t* out, int64_t stride) = nullptr;
+  /// out[2*u + v][c] = (sum over i and j of R[u][i] * R[v][j] * sums[(4*i + j) * stride + c] - start[(2*u + v) *
+  /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1].
+  void (*winograd_output)(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
+                          int32_t* const* out) = nullptr;
+
   // --- codes and conversions, n elements ---
   void (*pack_u4)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;  // odd n: last high nibble zero
   void (*unpack_u4)(const uint8_t* packed, int64_t n, uint8_t* codes) = nullptr;
@@ -323,6 +333,7 @@ struct Table {
   GemmInt u8s8{};  // any codes: |sum| exact as long as k * 255 * 128 < 2^31
   GemmInt u8s4{};  // B in [-8, 7]; A any unsigned byte
   GemmInt u4s4{};  // B in [-8, 7]; A in [0, 15]
+  GemmInt u6s7{};  // B in [-64, 63]; A in [0, 63]: 4-bit codes after the transforms of ops/winograd.hpp
   GemmFloat<bf16> bf16_gemm{};
   GemmFloat<float> f32_gemm{};
   WeightGradient weight_gradient{};  // null on levels without tiles

@@ -132,12 +132,13 @@ inline void check_code_layouts(const GemmInt& g, CodeRange range, const std::str
   }
 }
 
-/// All three families of one level.
+/// All families of one level.
 template <typename Body>
 void for_each_code_family(const kernels::Table& t, const std::string& level, const Body& body) {
   body(t.u8s8, CodeRange{255, -128, 127}, level + " u8s8");
   body(t.u8s4, CodeRange{255, -8, 7}, level + " u8s4");
   body(t.u4s4, CodeRange{15, -8, 7}, level + " u4s4");
+  body(t.u6s7, CodeRange{63, -64, 63}, level + " u6s7");
 }
 
 }  // namespace nibble::testing

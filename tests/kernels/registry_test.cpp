@@ -108,8 +108,9 @@ TEST_CASE("registry: every kernel of every runnable level is there") {
   for (const Isa isa : runnable_isas()) {
     CAPTURE(name_of(isa));
     const kernels::Table& table = kernels::table_of(isa);
-    for (const bool is_there : {table.u8s8.run != nullptr, table.u8s4.run != nullptr, table.u4s4.run != nullptr,
-                                table.bf16_gemm.run != nullptr, table.f32_gemm.run != nullptr})
+    for (const bool is_there :
+         {table.u8s8.run != nullptr, table.u8s4.run != nullptr, table.u4s4.run != nullptr, table.u6s7.run != nullptr,
+          table.bf16_gemm.run != nullptr, table.f32_gemm.run != nullptr})
       CHECK(is_there);
     using Slot = void (*)();
     std::array<Slot, sizeof(kernels::Elementwise) / sizeof(Slot)> slots;

@@ -23,6 +23,7 @@
 #include "ops/kernels/generic/elementwise_codes.inl.hpp"
 #include "ops/kernels/generic/elementwise_training.inl.hpp"
 #include "ops/kernels/generic/elementwise_weights.inl.hpp"
+#include "ops/kernels/generic/elementwise_winograd.inl.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -51,6 +52,8 @@ constexpr Elementwise kElementwise = {
     .max_rows_u8 = max_rows_u8,
     .max_rows_backward_bf16 = max_rows_backward_bf16,
     .sum_rows_bf16 = sum_rows_bf16,
+    .winograd_input = winograd_input,
+    .winograd_output = winograd_output,
     .pack_u4 = pack_u4,
     .unpack_u4 = unpack_u4,
     .pack_s4 = pack_s4,

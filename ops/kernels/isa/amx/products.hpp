@@ -10,6 +10,7 @@ constexpr Table kProducts = {
     .u8s8 = tile_gemm_codes(),
     .u8s4 = tile_gemm_codes(),
     .u4s4 = tile_gemm_codes(),
+    .u6s7 = tile_gemm_codes(),
     .bf16_gemm = tile_gemm_bf16(),
     .f32_gemm = {},
     .weight_gradient = tile_weight_gradient(),

@@ -16,6 +16,7 @@ constexpr Table kProducts = {
     .u8s8 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
     .u8s4 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
     .u4s4 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
+    .u6s7 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
     .bf16_gemm = float_gemm<bf16, FloatFma, Words, kMr, kNv>(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},

@@ -66,6 +66,7 @@ constexpr Table kProducts = {
     .u8s8 = int_gemm(),
     .u8s4 = int_gemm(),
     .u4s4 = int_gemm(),
+    .u6s7 = int_gemm(),
     .bf16_gemm = float_gemm<bf16>(),
     .f32_gemm = float_gemm<float>(),
     .ew = {},

@@ -1,0 +1,134 @@
+#include "ops/winograd.hpp"
+
+#include <array>
+
+namespace nibble::winograd {
+
+namespace {
+
+/// Twice G: rows of a transformed kernel from those of the kernel.
+constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
+constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+constexpr int64_t kOffset = 30, kWithoutOffset = 5;  // the position
+
+/// Tiles of a block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would not leave
+/// room in a second-level cache of 512 KiB.
+int64_t tiles_per_block(int64_t channels) {
+  return std::clamp<int64_t>((int64_t{256} << 10) / (kPositions * channels), 8, kBlockRows);
+}
+
+}  // namespace
+
+bool suits(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
+  constexpr int64_t kMostChannels = 32768;  // the four sums of nine positions fit int32: 9 * 63 * 60 * 32768 < 2^31
+  return s.kh == 3 && s.kw == 3 && s.stride == 1 && s.ic <= kMostChannels && largest_multiplier <= 15 &&
+         weight_bits <= 4;
+}
+
+void transform_weights(const int8_t* codes, int64_t count, int64_t ic, int8_t* out) {
+  for (int64_t o = 0; o < count; ++o, codes += 9 * ic) {
+    for (int64_t p = 0; p < kPositions; ++p) {
+      int8_t* const to = out + (p * count + o) * ic;
+      const auto& by_row = kTwiceG[p / 4];
+      const auto& by_column = kTwiceG[p % 4];
+      int factor[9];
+      for (int t = 0; t < 9; ++t) factor[t] = by_row[t / 3] * by_column[t % 3];
+      for (int64_t c = 0; c < ic; ++c) {
+        int sum = 0;
+        for (int t = 0; t < 9; ++t) sum += factor[t] * codes[t * ic + c];
+        to[c] = static_cast<int8_t>(sum);
+      }
+    }
+  }
+}
+
+void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
+  for (int64_t o = 0; o < count; ++o) {
+    int32_t added[kPositions];
+    for (int64_t p = 0; p < kPositions; ++p) {
+      const int8_t* const row = transformed + (p * count + o) * ic;
+      int32_t sum = 0;
+      for (int64_t c = 0; c < ic; ++c) sum += row[c];
+      added[p] = p == kWithoutOffset ? 0 : sum * static_cast<int32_t>(kOffset);
+    }
+    for (int64_t q = 0; q < kOutputs; ++q) {
+      int32_t sum = 0;
+      for (int64_t p = 0; p < kPositions; ++p) sum += kR[q / 2][p / 4] * kR[q % 2][p % 4] * added[p];
+      start[q * stride + o] = sum;
+    }
+  }
+}
+
+Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr) {
+  Cut cut;
+  cut.tiles_across = ceil_div<int64_t>(g.gw, 2);
+  cut.tile_rows = g.n * ceil_div<int64_t>(g.gh, 2);
+  const int64_t tiles = round_up(tiles_per_block(b.segment_k), mr);
+  cut.rows_per_block =
+      std::clamp<int64_t>(tiles / std::max<int64_t>(1, cut.tiles_across), 1, std::max<int64_t>(1, cut.tile_rows));
+  const ServingCut plain = nibble::cut_for_serving(g, b, workers);
+  cut.row_parts = std::min(plain.point_parts, std::max<int64_t>(1, cut.tile_rows));
+  cut.panel_parts = plain.panel_parts;
+  return cut;
+}
+
+void pack_block(const kernels::GemmInt& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from,
+                int64_t begin, int64_t end, const BlockPanels& to) {
+  const int64_t across = ceil_div<int64_t>(g.gw, 2), per_image = ceil_div<int64_t>(g.gh, 2);
+  const int64_t tiles = (end - begin) * across, dh = g.taps.front().dh, dw = g.taps.front().dw;
+  // Where a map has an odd number of rows, the last tiles reach one below those that the source has for this block.
+  const int64_t below = std::min(g.sh, g.gh + dh + 2);
+  Scratch scratch;
+  const uint8_t** const pixels = scratch.get<const uint8_t*>(static_cast<size_t>(tiles * kPositions));
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = begin + t / across, image = row / per_image;
+    const int64_t top = row % per_image * 2 + dh, left = t % across * 2 + dw;
+    for (int64_t p = 0; p < kPositions; ++p) {
+      const int64_t y = top + p / 4, x = left + p % 4;
+      const bool inside = y >= 0 && y < below && x >= 0 && x < g.sw;
+      pixels[t * kPositions + p] =
+          inside ? rows_from.data + ((image * g.sh + y - rows_from.first_row) * g.sw + x) * rows_from.stride
+                 : rows_from.pad;
+    }
+  }
+  const auto& ew = kernels::active().ew;
+  const int64_t chunk = round_up(kChannels, gemm.kr);
+  uint8_t* const rows = scratch.get<uint8_t>(static_cast<size_t>(kPositions * tiles * chunk));
+  std::array<const uint8_t*, 64> panel_rows{};
+  std::array<const uint8_t*, kPositions> shifted{};
+  for (int64_t k0 = 0; k0 < b.k; k0 += chunk) {
+    const int64_t k = std::min(chunk, b.k - k0);
+    for (int64_t t = 0; t < tiles; ++t) {
+      for (size_t p = 0; p < shifted.size(); ++p) shifted[p] = pixels[t * kPositions + static_cast<int64_t>(p)] + k0;
+      ew.winograd_input(shifted.data(), k, rows + t * chunk, tiles * chunk);
+    }
+    for (int64_t p = 0; p < kPositions; ++p) {
+      std::byte* panel = to.data + p * to.position_bytes() + gemm.mr * k0 * gemm.a_bytes;
+      for (int64_t t = 0; t < tiles; t += gemm.mr, panel += to.panel_bytes) {
+        const int64_t m = std::min<int64_t>(gemm.mr, tiles - t);
+        for (int64_t r = 0; r < m; ++r) panel_rows[static_cast<size_t>(r)] = rows + (p * tiles + t + r) * chunk;
+        gemm.pack_a(panel_rows.data(), static_cast<int>(m), static_cast<int>(k), panel);
+      }
+    }
+  }
+}
+
+void store_block(const Gather& g, int64_t begin, int64_t end, const int32_t* sums, int64_t position_stride, int nr,
+                 const int32_t* start, int64_t start_stride, int32_t* none, int32_t* c, int64_t ldc) {
+  const int64_t across = ceil_div<int64_t>(g.gw, 2), per_image = ceil_div<int64_t>(g.gh, 2);
+  const int64_t first = first_grid_row(g, begin);
+  const auto& ew = kernels::active().ew;
+  for (int64_t row = begin; row < end; ++row) {
+    const bool lower = row % per_image * 2 + 1 < g.gh;
+    int32_t* const upper_row = c + (first_grid_row(g, row) - first) * g.gw * ldc;
+    for (int64_t i = 0; i < across; ++i, sums += nr) {
+      const bool right = 2 * i + 1 < g.gw;
+      int32_t* const at = upper_row + 2 * i * ldc;
+      int32_t* const out[] = {at, right ? at + ldc : none, lower ? at + g.gw * ldc : none,
+                              right && lower ? at + (g.gw + 1) * ldc : none};
+      ew.winograd_output(sums, position_stride, nr, start, start_stride, out);
+    }
+  }
+}
+
+}  // namespace nibble::winograd

@@ -1,0 +1,27 @@
+// 3x3 layers in fewer products on the tiles of levels that a machine may lack.
+#include "tests/kernels/emulated/levels.hpp"
+#include "tests/ops/winograd_checks.hpp"
+
+namespace nibble::testing {
+namespace {
+
+TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, the others do not") {
+  const Precision four_bits{"u4 fold, s4", 4, false, FactorForm::kFold, 4};
+  for (const NamedShape& named :
+       {NamedShape{"odd map", three(2, 7, 5, 39, 79, 1, 1)}, NamedShape{"many channels", three(1, 4, 6, 130, 33, 1, 1)},
+        NamedShape{"several blocks", three(3, 15, 14, 16, 17, 1, 1)}}) {
+    const Operands op = make_operands(named, four_bits);
+    for (const kernels::Table* table :
+         {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
+          &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated}) {
+      const LayerWeights layer = op.layer(Passes::kServing, table);
+      REQUIRE(layer.fewer_products);
+      CHECK(layer.int_gemm == &table->u6s7);
+      check_fewer_products(op, layer);
+    }
+    CHECK_FALSE(op.layer(Passes::kServing, &kernels::emulated_amx::kEmulated).fewer_products);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::testing
