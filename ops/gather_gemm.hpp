@@ -285,6 +285,11 @@ ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers);
 /// Rows of a block: 48 as above, or fewer so that blocks of `points` are alike (196 points: 42 each, not 48 and 4).
 int64_t serving_block_rows(int64_t points, int64_t mr);
 
+/// What an epilogue gets after this: rows from grid point `point` on, columns from `column` on. point -1: not known.
+struct NextBlock {
+  int64_t point = -1, column = 0;
+};
+
 struct ServingGemmArgs {
   const Gather& gather;
   const Panels& panels;
@@ -294,7 +299,7 @@ struct ServingGemmArgs {
 
 /// The gathered product of the executor. Blocks whose packed rows are smaller than their sums (expanding 1x1 layers)
 /// are packed once, over the whole depth; then a few columns at a time are multiplied and handed to
-/// `epilogue(first_point, rows, first_column, columns, c, ldc)` while they are hot. The others go chunk by chunk.
+/// `epilogue(first_point, rows, first_column, columns, c, ldc, next)` while they are hot. The others go chunk by chunk.
 /// start: [padded columns] what the sums begin with; null: zero.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue>
 void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start, const Source& source,
@@ -334,7 +339,12 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
           if (expands) packed += m_panels * chunk_panel_bytes(gemm, chunk);
           into = kernels::Into::kAccumulate;
         });
-        epilogue(first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, c, ldc);
+        NextBlock next;
+        if (last < n1)
+          next = {first, last * b.nr};
+        else if (first + block < p1)
+          next = {first + block, n0 * b.nr};
+        epilogue(first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, c, ldc, next);
       }
     }
   });

@@ -19,11 +19,6 @@ struct PlaneGemmArgs {
   const C* start = nullptr;  // [padded columns] what the sums begin with; null: zero
 };
 
-/// What an epilogue gets after this: rows from grid point `point` on, columns from `column` on. point -1: not known.
-struct NextBlock {
-  int64_t point = -1, column = 0;
-};
-
 namespace plane_detail {
 
 inline constexpr int64_t kBlockPoints = block_pipeline::kRows, kBlockPanels = block_pipeline::kPanels;

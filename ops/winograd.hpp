@@ -102,7 +102,7 @@ void serving_gemm(const kernels::GemmInt& gemm, const ServingGemmArgs& args, con
           store_block(g, begin, end, sums, padded_tiles * nr, b.nr, start + panel * nr, b.padded_columns(), none,
                       c + (panel - n) * nr, ldc);
         }
-        epilogue(first, rows, n * nr, std::min(b.columns, last * nr) - n * nr, c, ldc);
+        epilogue(first, rows, n * nr, std::min(b.columns, last * nr) - n * nr, c, ldc, NextBlock{});
       }
     }
   });

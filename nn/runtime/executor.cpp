@@ -249,9 +249,8 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
     }
     const ServingGemmArgs args{
         .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
-    const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc) {
-      epilogue(0, first, rows, column, n, c, ldc);
-    };
+    const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc,
+                           const NextBlock& next) { epilogue(0, first, rows, column, n, c, ldc, next); };
     if constexpr (std::is_same_v<T, uint8_t>) {
       if (layer.fewer_products) {
         winograd::serving_gemm(gemm, args, start, source, block);

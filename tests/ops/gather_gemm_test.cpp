@@ -359,7 +359,8 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
             serving_gemm<int32_t, uint8_t>(
                 gemm, {.gather = g, .panels = panels, .workers = workers, .block_columns = columns},
                 started ? start.data() : nullptr, source,
-                [&](int64_t first, int64_t rows, int64_t c0, int64_t n, const int32_t* c, int64_t ldc) {
+                [&](int64_t first, int64_t rows, int64_t c0, int64_t n, const int32_t* c, int64_t ldc,
+                    const NextBlock&) {
                   for (int64_t r = 0; r < rows; ++r)
                     for (int64_t o = 0; o < n; ++o)
                       got[at((first + r) * s.oc + c0 + o)] = c[r * ldc + o] - (started ? start[at(c0 + o)] : 0);
