@@ -67,6 +67,7 @@ size_t zero_code(const Row& r) {
 std::string kernel_name(const LayerWeights& layer) {
   const kernels::Table& t = kernels::active();
   if (!layer.integer()) return "bf16";
+  if (layer.wide_gemm != nullptr) return "s11s12";
   if (layer.int_gemm == &t.u4s4) return "u4s4";
   if (layer.int_gemm == &t.u6s7) return "u6s7";
   return layer.int_gemm == &t.u8s4 ? "u8s4" : "u8s8";

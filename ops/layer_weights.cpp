@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <type_traits>
 
 #include "ops/winograd.hpp"
 
@@ -46,10 +47,16 @@ class LayerPacking {
       if (!has_codes()) throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);
       check_accumulator(args.name.c_str(), s.k(), args.quantizer->largest_multiplier(), args.weight_bits);
       layer_.int_gemm = choose_gemm(table, args.quantizer->largest_multiplier(), args.weight_bits);
-      if (serves_in_fewer_products())
+      const winograd::Form form = serving_form();
+      if (form == winograd::Form::kBytes) {
+        layer_.int_gemm = &table.u6s7;
         plan_fewer_products(table.u6s7);
-      else
+      } else if (form == winograd::Form::kWide && table.s11s12.run != nullptr) {
+        layer_.wide_gemm = &table.s11s12;
+        plan_fewer_products(table.s11s12);
+      } else {
         plan_forward<uint8_t>(*layer_.int_gemm);
+      }
       if (args.quantizer->is_signed) layer_.start = Tensor::zeros(DType::s32, {layer_.forward.padded_columns()});
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
@@ -83,17 +90,19 @@ class LayerPacking {
   }
 
   /// Where rows are packed anyway: tiles multiply faster than rows could be transformed.
-  bool serves_in_fewer_products() const {
-    if (args_.passes != Passes::kServing || layer_.strided() || args_.quantizer->is_signed) return false;
-    if (!winograd::suits(args_.shape, args_.quantizer->largest_multiplier(), args_.weight_bits)) return false;
+  winograd::Form serving_form() const {
+    using winograd::Form;
+    if (args_.passes != Passes::kServing || layer_.strided() || args_.quantizer->is_signed) return Form::kNone;
+    const Form form = winograd::form_of(args_.shape, args_.quantizer->largest_multiplier(), args_.weight_bits);
+    if (form != Form::kBytes || ready_ == nullptr) return form;
     // The quantizer's weights are -7 to 7; a file may say -8, which the family has no room for.
-    if (ready_ == nullptr) return true;
     const auto* const codes = ready_->codes.data<int8_t>();
-    return std::all_of(codes, codes + ready_->codes.size(), [](int8_t code) { return code >= -7; });
+    const bool fit = std::all_of(codes, codes + ready_->codes.size(), [](int8_t code) { return code >= -7; });
+    return fit ? form : Form::kNone;
   }
 
-  void plan_fewer_products(const kernels::GemmInt& gemm) {
-    layer_.int_gemm = &gemm;
+  template <typename Gemm>
+  void plan_fewer_products(const Gemm& gemm) {
     layer_.fewer_products = true;
     for (int64_t p = 0; p < winograd::kPositions; ++p) forward_taps_.push_back({.weight_tap = p});
     layer_.forward = make_panels(gemm, winograd::kPositions, args_.shape.ic, args_.shape.oc);
@@ -166,7 +175,10 @@ class LayerPacking {
 
   void pack(const Slice& from) {
     if (layer_.fewer_products) {
-      pack_fewer_products(from);
+      if (layer_.wide_gemm != nullptr)
+        pack_fewer_products(*layer_.wide_gemm, from);
+      else
+        pack_fewer_products(*layer_.int_gemm, from);
       return;
     }
     if (layer_.integer())
@@ -195,14 +207,17 @@ class LayerPacking {
     pack_part(gemm, layer_.forward, source, forward_taps_, part);
   }
 
-  void pack_fewer_products(const Slice& from) {
+  template <typename Gemm>
+  void pack_fewer_products(const Gemm& gemm, const Slice& from) {
+    using T = typename Gemm::Right;
     const int64_t ic = layer_.shape.ic, columns = layer_.forward.padded_columns();
     Scratch scratch;
-    auto* const transformed = scratch.get<int8_t>(static_cast<size_t>(winograd::kPositions * from.count * ic));
+    auto* const transformed = scratch.get<T>(static_cast<size_t>(winograd::kPositions * from.count * ic));
     winograd::transform_weights(from.codes, from.count, ic, transformed);
-    winograd::set_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
-    pack_part(*layer_.int_gemm, layer_.forward,
-              PanelSource<int8_t>{.data = transformed, .tap_stride = from.count * ic, .k_stride = 1, .n_stride = ic},
+    if constexpr (std::is_same_v<T, int8_t>)
+      winograd::set_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
+    pack_part(gemm, layer_.forward,
+              PanelSource<T>{.data = transformed, .tap_stride = from.count * ic, .k_stride = 1, .n_stride = ic},
               forward_taps_, {.k = ic, .n0 = from.first, .columns = from.count});
   }
 

@@ -1,6 +1,7 @@
 #include "ops/winograd.hpp"
 
 #include <array>
+#include <type_traits>
 
 namespace nibble::winograd {
 
@@ -11,24 +12,28 @@ constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 constexpr int64_t kOffset = 30, kWithoutOffset = 5;  // the position
 
-/// Tiles of a block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would not leave
-/// room in a second-level cache of 512 KiB.
-int64_t tiles_per_block(int64_t channels) {
-  return std::clamp<int64_t>((int64_t{256} << 10) / (kPositions * channels), 8, kBlockRows);
+/// Tiles of a block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would be more
+/// than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0 ms where 16,
+/// which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3).
+int64_t tiles_per_block(int64_t channel_bytes) {
+  return std::clamp<int64_t>((int64_t{512} << 10) / (kPositions * channel_bytes), 8, kBlockRows);
 }
 
 }  // namespace
 
-bool suits(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
-  constexpr int64_t kMostChannels = 32768;  // the four sums of nine positions fit int32: 9 * 63 * 60 * 32768 < 2^31
-  return s.kh == 3 && s.kw == 3 && s.stride == 1 && s.ic <= kMostChannels && largest_multiplier <= 15 &&
-         weight_bits <= 4;
+Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
+  // A sum of products, and four times an output, fit int32: 1024 * 1020 * 1152 < 2^31, and 4 * 9 * 255 * 128 less.
+  constexpr int64_t kMostChannels = 1024;
+  if (s.kh != 3 || s.kw != 3 || s.stride != 1 || s.ic > kMostChannels) return Form::kNone;
+  if (weight_bits > 4) return Form::kWide;
+  return largest_multiplier <= 15 ? Form::kBytes : Form::kNone;  // u8s4 is fast enough
 }
 
-void transform_weights(const int8_t* codes, int64_t count, int64_t ic, int8_t* out) {
+template <typename T>
+void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out) {
   for (int64_t o = 0; o < count; ++o, codes += 9 * ic) {
     for (int64_t p = 0; p < kPositions; ++p) {
-      int8_t* const to = out + (p * count + o) * ic;
+      T* const to = out + (p * count + o) * ic;
       const auto& by_row = kTwiceG[p / 4];
       const auto& by_column = kTwiceG[p % 4];
       int factor[9];
@@ -36,11 +41,14 @@ void transform_weights(const int8_t* codes, int64_t count, int64_t ic, int8_t* o
       for (int64_t c = 0; c < ic; ++c) {
         int sum = 0;
         for (int t = 0; t < 9; ++t) sum += factor[t] * codes[t * ic + c];
-        to[c] = static_cast<int8_t>(sum);
+        to[c] = static_cast<T>(sum);
       }
     }
   }
 }
+
+template void transform_weights(const int8_t*, int64_t, int64_t, int8_t*);
+template void transform_weights(const int8_t*, int64_t, int64_t, int16_t*);
 
 void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
   for (int64_t o = 0; o < count; ++o) {
@@ -59,11 +67,11 @@ void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* st
   }
 }
 
-Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr) {
+Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes) {
   Cut cut;
   cut.tiles_across = ceil_div<int64_t>(g.gw, 2);
   cut.tile_rows = g.n * ceil_div<int64_t>(g.gh, 2);
-  const int64_t tiles = round_up(tiles_per_block(b.segment_k), mr);
+  const int64_t tiles = round_up(tiles_per_block(b.segment_k * a_bytes), mr);
   cut.rows_per_block =
       std::clamp<int64_t>(tiles / std::max<int64_t>(1, cut.tiles_across), 1, std::max<int64_t>(1, cut.tile_rows));
   const ServingCut plain = nibble::cut_for_serving(g, b, workers);
@@ -72,8 +80,9 @@ Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t m
   return cut;
 }
 
-void pack_block(const kernels::GemmInt& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from,
-                int64_t begin, int64_t end, const BlockPanels& to) {
+template <typename Gemm>
+void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from, int64_t begin,
+                int64_t end, const BlockPanels& to) {
   const int64_t across = ceil_div<int64_t>(g.gw, 2), per_image = ceil_div<int64_t>(g.gh, 2);
   const int64_t tiles = (end - begin) * across, dh = g.taps.front().dh, dw = g.taps.front().dw;
   // Where a map has an odd number of rows, the last tiles reach one below those that the source has for this block.
@@ -93,14 +102,18 @@ void pack_block(const kernels::GemmInt& gemm, const Gather& g, const Panels& b, 
   }
   const auto& ew = kernels::active().ew;
   const int64_t chunk = round_up(kChannels, gemm.kr);
-  uint8_t* const rows = scratch.get<uint8_t>(static_cast<size_t>(kPositions * tiles * chunk));
-  std::array<const uint8_t*, 64> panel_rows{};
+  using T = typename Gemm::Left;
+  T* const rows = scratch.get<T>(static_cast<size_t>(kPositions * tiles * chunk));
+  std::array<const T*, 64> panel_rows{};
   std::array<const uint8_t*, kPositions> shifted{};
   for (int64_t k0 = 0; k0 < b.k; k0 += chunk) {
     const int64_t k = std::min(chunk, b.k - k0);
     for (int64_t t = 0; t < tiles; ++t) {
       for (size_t p = 0; p < shifted.size(); ++p) shifted[p] = pixels[t * kPositions + static_cast<int64_t>(p)] + k0;
-      ew.winograd_input(shifted.data(), k, rows + t * chunk, tiles * chunk);
+      if constexpr (std::is_same_v<T, uint8_t>)
+        ew.winograd_input(shifted.data(), k, rows + t * chunk, tiles * chunk);
+      else
+        ew.winograd_input_wide(shifted.data(), k, rows + t * chunk, tiles * chunk);
     }
     for (int64_t p = 0; p < kPositions; ++p) {
       std::byte* panel = to.data + p * to.position_bytes() + gemm.mr * k0 * gemm.a_bytes;
@@ -112,6 +125,11 @@ void pack_block(const kernels::GemmInt& gemm, const Gather& g, const Panels& b, 
     }
   }
 }
+
+template void pack_block(const kernels::GemmInt&, const Gather&, const Panels&, const SourceRows<uint8_t>&, int64_t,
+                         int64_t, const BlockPanels&);
+template void pack_block(const kernels::GemmWide&, const Gather&, const Panels&, const SourceRows<uint8_t>&, int64_t,
+                         int64_t, const BlockPanels&);
 
 void store_block(const Gather& g, int64_t begin, int64_t end, const int32_t* sums, int64_t position_stride, int nr,
                  const int32_t* start, int64_t start_stride, int32_t* none, int32_t* c, int64_t ldc) {

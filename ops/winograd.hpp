@@ -1,14 +1,15 @@
-// 3x3 convolutions of stride 1 in 4 bits with 16 products where 36 are asked for, exact (serving only).
+// 3x3 convolutions of stride 1 with 16 products where 36 are asked for, exact (serving only).
 //
 // Winograd's minimal filtering F(2x2, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks"
 // (2015): four outputs of a 2x2 tile from 4x4 pixels d and a kernel g,
 //     y = R [(G g G^T) . (S d S^T)] R^T,   S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]
 //     R = [1 1 1 0; 0 1 -1 -1],            G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
 // where . multiplies position by position, and is summed over channels before R. In integers: 2G instead of G, and a
-// quarter of the result, which has no remainder. Codes of 0 to 15 become -30 to 60, stored as 0 to 60 (plus 30 but for
-// position 5, whose values are sums); weights of -7 to 7 become -63 to 63. So bytes hold both, and the products are 16
-// ordinary ones, of the family u6s7. What the 30s add to the sums depends on the weights alone and is subtracted.
-// 8-bit codes would become 11 bits and are not treated so.
+// quarter of the result, which has no remainder. Then the products are 16 ordinary ones:
+//   - of 4-bit codes (0 to 15) and weights of 4 bits (-7 to 7) in bytes, family u6s7. Codes become -30 to 60, stored as
+//     0 to 60 (plus 30 but for position 5, whose values are sums), weights -63 to 63. What the 30s add to the sums
+//     depends on the weights alone and is subtracted.
+//   - of 8 bits in 16-bit integers, family s11s12, on levels that multiply plain 8-bit codes no faster.
 #pragma once
 #include "ops/gather_gemm.hpp"
 
@@ -16,13 +17,16 @@ namespace nibble::winograd {
 
 inline constexpr int64_t kPositions = 16, kOutputs = 4;
 
-/// Whether a convolution of these codes can be made so: 3x3, stride 1, codes 0 to 15, weights -7 to 7.
-bool suits(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
+/// In which integers a convolution can be made so, on a level that has the family.
+enum class Form { kNone, kBytes, kWide };
+/// kBytes: codes 0 to 15 (the largest multiplier), weights -7 to 7. kWide: weights of more than 4 bits.
+Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 
-/// Transformed weights [position][output][channel] of `count` outputs [count, 3, 3, ic].
-void transform_weights(const int8_t* codes, int64_t count, int64_t ic, int8_t* out);
+/// Transformed weights [position][output][channel] of `count` outputs [count, 3, 3, ic]. T: int8_t, int16_t.
+template <typename T>
+void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out);
 
-/// What the offsets of the input add to the four outputs before these are quartered: start[q * stride + o].
+/// What the offsets of the input (of bytes) add to the four outputs before these are quartered: start[q * stride + o].
 void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride);
 
 /// How a product is cut: rows of tiles (two grid rows each, of all images) by threads and into blocks.
@@ -33,8 +37,8 @@ struct Cut {
 
   int64_t tasks() const { return row_parts * panel_parts; }
 };
-/// mr: the tile height of the kernel, k: channels.
-Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr);
+/// mr, a_bytes: of the kernel.
+Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes);
 
 /// The first grid row of a row of tiles; of the one behind the last: all grid rows.
 inline int64_t first_grid_row(const Gather& g, int64_t tile_row) {
@@ -54,22 +58,23 @@ struct BlockPanels {
 };
 
 /// Transforms and packs the tiles of rows of tiles [begin, end) (source: `rows_from`).
-void pack_block(const kernels::GemmInt& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from,
-                int64_t begin, int64_t end, const BlockPanels& to);
+template <typename Gemm>
+void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from, int64_t begin,
+                int64_t end, const BlockPanels& to);
 
 /// The four outputs of every tile of the block from the sums of one panel [position][tile][nr] to c, whose first row is
 /// the first grid point of the block. `none`: nr elements for what lies outside of the map.
 void store_block(const Gather& g, int64_t begin, int64_t end, const int32_t* sums, int64_t position_stride, int nr,
                  const int32_t* start, int64_t start_stride, int32_t* none, int32_t* c, int64_t ldc);
 
-/// serving_gemm for such a layer: b has a segment for every position, start is set_start's [4, padded columns]; source
-/// and epilogue as there.
-template <typename Source, typename Epilogue>
-void serving_gemm(const kernels::GemmInt& gemm, const ServingGemmArgs& args, const int32_t* start, const Source& source,
+/// serving_gemm for such a layer: b has a segment for every position, start is set_start's [4, padded columns], zeros
+/// for wide ones; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
+template <typename Gemm, typename Source, typename Epilogue>
+void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const int32_t* start, const Source& source,
                   const Epilogue& epilogue) {
   const Gather& g = args.gather;
   const Panels& b = args.panels;
-  const Cut cut = cut_for_serving(g, b, args.workers, gemm.mr);
+  const Cut cut = cut_for_serving(g, b, args.workers, gemm.mr, gemm.a_bytes);
   const int64_t most_tiles = cut.rows_per_block * cut.tiles_across, m_panels = ceil_div<int64_t>(most_tiles, gemm.mr);
   const int64_t padded_tiles = m_panels * gemm.mr, nr = b.nr;
   parallel_for(cut.tasks(), [&](int64_t task) {

@@ -42,19 +42,22 @@ struct HeldSums {
   int rows = 0;
 };
 
-/// Integer product C[m,n] = sum_k A[m,k] * B[k,n], A unsigned 8-bit codes, B signed 8-bit codes, C exact in s32.
+/// Integer product C[m,n] = sum_k A[m,k] * B[k,n], exact in s32.
 ///
 /// Operands are packed into panels whose inner layout belongs to the kernel. An A panel holds `mr` rows, a B panel `nr`
 /// columns. Both are cut along K into groups of `kr`; a segment of k elements is padded with zeros to round_up(k, kr)
 /// and takes mr * round_up(k, kr) * a_bytes (B: nr * round_up(k, kr) * b_bytes) bytes; segments packed one behind the
 /// other form one longer panel. Panel buffers are 64-byte aligned.
-struct GemmInt {
+template <typename A, typename B>
+struct GemmCodes {
+  using Left = A;
+  using Right = B;
   int mr = 0, nr = 0, kr = 0;
   int a_bytes = 0, b_bytes = 0;  // bytes of one element inside a panel
   /// Packs rows[0..m) (m <= mr; missing rows become zero) of k elements each.
-  void (*pack_a)(const uint8_t* const* rows, int m, int k, void* panel) = nullptr;
+  void (*pack_a)(const A* const* rows, int m, int k, void* panel) = nullptr;
   /// Packs element (k, n) = src[k * k_stride + n * n_stride], n < columns <= nr; missing columns become zero.
-  void (*pack_b)(const int8_t* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
+  void (*pack_b)(const B* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
   /// Multiplies `m_panels` A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep, and
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
@@ -71,6 +74,11 @@ struct GemmInt {
   void (*begin)() = nullptr;
   void (*end)() = nullptr;
 };
+
+/// Unsigned 8-bit codes times signed ones.
+using GemmInt = GemmCodes<uint8_t, int8_t>;
+/// 16-bit integers whose sums fit s32.
+using GemmWide = GemmCodes<int16_t, int16_t>;
 
 /// Float product with fp32 accumulation from operands of type T (bf16 or float). Panels as in GemmInt.
 /// The order of the sum is fixed by k alone (never by m or by the number of panels); products of bf16 are exact in
@@ -297,8 +305,10 @@ struct Elementwise {
   /// S[i][y] * S[j][x] * pixel, plus 30 but for position 5, in n channels; `stride` bytes from position to position.
   /// S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]; results are 0 to 60.
   void (*winograd_input)(const uint8_t* const* pixels, int64_t n, uint8_t* out, int64_t stride) = nullptr;
+  /// The same of any bytes, without the 30s; results are -510 to 1020. The stride is in elements.
+  void (*winograd_input_wide)(const uint8_t* const* pixels, int64_t n, int16_t* out, int64_t stride) = nullptr;
   /// out[2*u + v][c] = (sum over i and j of R[u][i] * R[v][j] * sums[(4*i + j) * stride + c] - start[(2*u + v) *
-  /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1].
+  /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1]. Sums are modulo 2^32.
   void (*winograd_output)(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                           int32_t* const* out) = nullptr;
 
@@ -334,6 +344,9 @@ struct Table {
   GemmInt u8s4{};  // B in [-8, 7]; A any unsigned byte
   GemmInt u4s4{};  // B in [-8, 7]; A in [0, 15]
   GemmInt u6s7{};  // B in [-64, 63]; A in [0, 63]: 4-bit codes after the transforms of ops/winograd.hpp
+  /// A in [-510, 1020], B in [-1152, 1143], k <= 1024: 8-bit codes after them. Null on levels with a dot product of
+  /// bytes, which multiplies plain codes as fast.
+  GemmWide s11s12{};
   GemmFloat<bf16> bf16_gemm{};
   GemmFloat<float> f32_gemm{};
   WeightGradient weight_gradient{};  // null on levels without tiles
@@ -342,7 +355,7 @@ struct Table {
   bool (*probe)() = nullptr;
 };
 
-/// The complete table of the level in use: every slot but weight_gradient is set. Cheap enough to call per operation.
+/// The complete table of the level in use: all but weight_gradient and s11s12 set. Cheap enough to call per operation.
 const Table& active();
 /// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
 const Table& table_of(Isa isa);

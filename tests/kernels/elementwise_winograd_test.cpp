@@ -39,6 +39,33 @@ TEST_CASE("tiles of 4x4 codes are transformed as their matrix says") {
   }
 }
 
+TEST_CASE("tiles of 4x4 bytes are transformed to 16 bits as their matrix says") {
+  for (const int64_t n : kWidths) {
+    for (const bool extreme : {false, true}) {
+      Values values(Fill::kTame, static_cast<uint32_t>(n));
+      Grid<uint8_t> pixels(16, n);
+      Grid<int16_t> want(16, n);
+      for (int64_t p = 0; p < 16; ++p)
+        for (int64_t c = 0; c < n; ++c)
+          pixels(p, c) = static_cast<uint8_t>(extreme ? (p + p / 4 + c) % 2 * 255 : values.integer(0, 255));
+      for (int64_t p = 0; p < 16; ++p)
+        for (int64_t c = 0; c < n; ++c) {
+          int sum = 0;
+          for (int64_t q = 0; q < 16; ++q) sum += kS[p / 4][q / 4] * kS[p % 4][q % 4] * pixels(q, c);
+          REQUIRE((sum >= -510 && sum <= 1020));
+          want(p, c) = static_cast<int16_t>(sum);
+        }
+      const uint8_t* rows[16];
+      for (int64_t p = 0; p < 16; ++p) rows[p] = pixels.row(p);
+      for_each_level([&](const Elementwise& ew, const std::string& level) {
+        Grid<int16_t> got(16, n);
+        ew.winograd_input_wide(rows, n, got.data(), got.stride());
+        CHECK_MESSAGE(got == want, level, " n ", n, " extreme ", extreme);
+      });
+    }
+  }
+}
+
 TEST_CASE("sums of 4x4 positions become the four outputs as their matrix says") {
   for (const int64_t n : kWidths) {
     Values values(Fill::kTame, static_cast<uint32_t>(n));

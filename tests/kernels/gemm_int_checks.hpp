@@ -7,6 +7,8 @@ namespace nibble::testing {
 /// Codes a kernel promises to take.
 struct CodeRange {
   int a_max = 255, b_min = -128, b_max = 127;
+  int a_min = 0;
+  int most_k = 1 << 30;
 };
 
 enum class Codes { kAllLow, kAllHigh, kHighTimesLow, kAlternating, kRandom, kOneHot };
@@ -17,19 +19,20 @@ inline const char* name_of(Codes c) {
   return kNames[static_cast<int>(c)];
 }
 
-inline void fill_codes(Codes codes, CodeRange range, Matrix<uint8_t>& a, Matrix<int8_t>& b, uint32_t seed) {
+template <typename A, typename B>
+void fill_codes(Codes codes, CodeRange range, Matrix<A>& a, Matrix<B>& b, uint32_t seed) {
   std::mt19937 random(seed);
-  std::uniform_int_distribution<int> any_a(0, range.a_max), any_b(range.b_min, range.b_max);
+  std::uniform_int_distribution<int> any_a(range.a_min, range.a_max), any_b(range.b_min, range.b_max);
   const int64_t hot = a.columns == 0 ? 0 : static_cast<int64_t>(random()) % a.columns;
   const auto a_at = [&](int64_t r, int64_t i) -> int {
     switch (codes) {
       case Codes::kAllLow:
-        return 0;
+        return range.a_min;
       case Codes::kAllHigh:
       case Codes::kHighTimesLow:
         return range.a_max;
       case Codes::kAlternating:
-        return (r + i) % 2 ? range.a_max : 0;
+        return (r + i) % 2 ? range.a_max : range.a_min;
       case Codes::kRandom:
         return any_a(random);
       case Codes::kOneHot:
@@ -53,14 +56,15 @@ inline void fill_codes(Codes codes, CodeRange range, Matrix<uint8_t>& a, Matrix<
     return 0;
   };
   for (int64_t r = 0; r < a.rows; ++r)
-    for (int64_t i = 0; i < a.columns; ++i) a(r, i) = static_cast<uint8_t>(a_at(r, i));
+    for (int64_t i = 0; i < a.columns; ++i) a(r, i) = static_cast<A>(a_at(r, i));
   for (int64_t i = 0; i < b.rows; ++i)
-    for (int64_t n = 0; n < b.columns; ++n) b(i, n) = static_cast<int8_t>(b_at(i, n));
+    for (int64_t n = 0; n < b.columns; ++n) b(i, n) = static_cast<B>(b_at(i, n));
 }
 
 /// Elements of c that differ from before + a*b, in 64-bit arithmetic; columns that were missing count as zeros of B.
-inline int64_t differences(const GemmInt& g, const Matrix<uint8_t>& a, const Matrix<int8_t>& b,
-                           const Matrix<int32_t>& c, int64_t before) {
+template <typename A, typename B>
+int64_t differences(const kernels::GemmCodes<A, B>& g, const Matrix<A>& a, const Matrix<B>& b, const Matrix<int32_t>& c,
+                    int64_t before) {
   const int64_t rows = c.rows - 1;
   int64_t wrong = 0;
   std::vector<int64_t> sum(static_cast<size_t>(g.nr));
@@ -76,9 +80,11 @@ inline int64_t differences(const GemmInt& g, const Matrix<uint8_t>& a, const Mat
   return wrong;
 }
 
-inline void check_code_extent(const GemmInt& g, Extent e, Codes codes, CodeRange range, const std::string& kernel) {
-  Matrix<uint8_t> a(e.m, e.k);
-  Matrix<int8_t> b(e.k, e.columns);
+template <typename A, typename B>
+void check_code_extent(const kernels::GemmCodes<A, B>& g, Extent e, Codes codes, CodeRange range,
+                       const std::string& kernel) {
+  Matrix<A> a(e.m, e.k);
+  Matrix<B> b(e.k, e.columns);
   fill_codes(codes, range, a, b, static_cast<uint32_t>(e.k * 64 + e.m + e.columns));
   const std::string what = describe(kernel, e, name_of(codes));
   auto packed = pack(g, a, b, {e.k}, codes == Codes::kRandom ? Layout::kContiguousN : Layout::kContiguousK);
@@ -92,8 +98,10 @@ inline void check_code_extent(const GemmInt& g, Extent e, Codes codes, CodeRange
 }
 
 /// Equality with the naive product on every extent and fill.
-inline void check_codes(const GemmInt& g, CodeRange range, const std::string& kernel) {
+template <typename A, typename B>
+void check_codes(const kernels::GemmCodes<A, B>& g, CodeRange range, const std::string& kernel) {
   for (const Extent& e : extents(g)) {
+    if (e.k > range.most_k) continue;
     for (const Codes codes : kAllCodes) {
       // Depth matters to the extremes, ragged edges only to one fill.
       if (e.k == 39 && codes != Codes::kRandom) continue;
@@ -104,11 +112,12 @@ inline void check_codes(const GemmInt& g, CodeRange range, const std::string& ke
 }
 
 /// Segments packed one behind the other are one longer product.
-inline void check_code_segments(const GemmInt& g, CodeRange range, const std::string& kernel) {
+template <typename A, typename B>
+void check_code_segments(const kernels::GemmCodes<A, B>& g, CodeRange range, const std::string& kernel) {
   for (const std::vector<int>& segments : {std::vector<int>{39, 1, 79}, {64, 64}, {3, 5, 7, 11, 13, 17, 19, 23, 29}}) {
     const int k = std::accumulate(segments.begin(), segments.end(), 0);
-    Matrix<uint8_t> a(g.mr + 2, k);
-    Matrix<int8_t> b(k, g.nr);
+    Matrix<A> a(g.mr + 2, k);
+    Matrix<B> b(k, g.nr);
     fill_codes(Codes::kRandom, range, a, b, 7);
     auto packed = pack(g, a, b, segments);
     CHECK_MESSAGE(packed.guards_intact(), kernel);
@@ -117,11 +126,12 @@ inline void check_code_segments(const GemmInt& g, CodeRange range, const std::st
 }
 
 /// A panel is the same bytes however B lay in memory.
-inline void check_code_layouts(const GemmInt& g, CodeRange range, const std::string& kernel) {
+template <typename A, typename B>
+void check_code_layouts(const kernels::GemmCodes<A, B>& g, CodeRange range, const std::string& kernel) {
   for (const int k : {1, 2, 3, 17, 32, 39, 64, 131}) {
     for (int columns = 1; columns <= g.nr; ++columns) {
-      Matrix<uint8_t> a(1, k);
-      Matrix<int8_t> b(k, columns);
+      Matrix<A> a(1, k);
+      Matrix<B> b(k, columns);
       fill_codes(Codes::kRandom, range, a, b, static_cast<uint32_t>(k));
       auto one = pack(g, a, b, {k}, Layout::kContiguousK), two = pack(g, a, b, {k}, Layout::kContiguousN),
            three = pack(g, a, b, {k}, Layout::kStridedBoth);
@@ -139,6 +149,9 @@ void for_each_code_family(const kernels::Table& t, const std::string& level, con
   body(t.u8s4, CodeRange{255, -8, 7}, level + " u8s4");
   body(t.u4s4, CodeRange{15, -8, 7}, level + " u4s4");
   body(t.u6s7, CodeRange{63, -64, 63}, level + " u6s7");
+  if (t.s11s12.run != nullptr)
+    body(t.s11s12, CodeRange{.a_max = 1020, .b_min = -1152, .b_max = 1143, .a_min = -510, .most_k = 1024},
+         level + " s11s12");
 }
 
 }  // namespace nibble::testing

@@ -128,6 +128,11 @@ inline void check_strided_codes(const GemmInt& g, CodeRange range, const std::st
     for (const bool random : {false, true}) check_strided_case<uint8_t, int8_t, int32_t>(g, e, fill, random, kernel);
 }
 
+/// No level multiplies wide rows in place.
+inline void check_strided_codes(const kernels::GemmWide& g, CodeRange, const std::string& kernel) {
+  CHECK_MESSAGE((g.run_strided == nullptr), kernel);
+}
+
 inline void check_strided_floats(const GemmFloat<bf16>& g, const std::string& kernel) {
   if (g.run_strided == nullptr) return;
   const StridedFill<bf16, bf16> fill{to_bf16(-3.0f), to_bf16(15.0f), to_bf16(1e30f), to_bf16(-8.0f), to_bf16(7.0f)};

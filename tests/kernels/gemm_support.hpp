@@ -24,10 +24,10 @@ using kernels::Into;
 
 template <typename Gemm>
 struct Operands;
-template <>
-struct Operands<GemmInt> {
-  using A = uint8_t;
-  using B = int8_t;
+template <typename Left, typename Right>
+struct Operands<kernels::GemmCodes<Left, Right>> {
+  using A = Left;
+  using B = Right;
   using C = int32_t;
 };
 template <typename T>
@@ -41,6 +41,9 @@ inline double value_of(uint8_t v) {
   return v;
 }
 inline double value_of(int8_t v) {
+  return v;
+}
+inline double value_of(int16_t v) {
   return v;
 }
 inline double value_of(float v) {

@@ -141,12 +141,17 @@ TEST_CASE("executor: a layer multiplies with the kernels of its own code ranges"
   CHECK(kernels_of("w4a8", PerChannelBy::kFold) == &t.u8s4);
   CHECK(kernels_of("w8a4", PerChannelBy::kFold) == &t.u8s8);
 
-  const Executor e(make_served(calibrated_model(small_options("w4a4-fl8", 0.1))));
-  for (size_t u = 0; u < e.layers().size(); ++u) {
-    const UnitSpec& unit = e.model().network.units[u];
-    CAPTURE(unit.name);
-    const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1 && unit.precision.weight_bits == 4;
-    CHECK(e.layers()[u].fewer_products == (three_by_three && !e.layers()[u].strided()));
+  for (const char* precision : {"w4a4-fl8", "w8a8"}) {
+    const Executor e(make_served(calibrated_model(small_options(precision, 0.1))));
+    for (size_t u = 0; u < e.layers().size(); ++u) {
+      const UnitSpec& unit = e.model().network.units[u];
+      CAPTURE(unit.name);
+      const LayerWeights& layer = e.layers()[u];
+      const bool has_product = unit.precision.weight_bits == 4 || t.s11s12.run != nullptr;
+      const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1;
+      CHECK(layer.fewer_products == (three_by_three && has_product && !layer.strided()));
+      CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products && unit.precision.weight_bits == 8));
+    }
   }
 }
 

@@ -13,16 +13,22 @@ inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_
   const int64_t oc = op.shape.oc;
   std::vector<int32_t> sums(at(g.points() * oc), -1);
   std::vector<int> writes(sums.size());
-  winograd::serving_gemm(
-      *layer.int_gemm, {.gather = g, .panels = layer.forward, .workers = workers, .block_columns = columns},
-      layer.start_data(), CodeSource(op.x, layer.quantizer, g),
-      [&](int64_t first, int64_t rows, int64_t column, int64_t n, const int32_t* c, int64_t ldc, const NextBlock&) {
-        for (int64_t r = 0; r < rows; ++r)
-          for (int64_t o = 0; o < n; ++o) {
-            const size_t to = at((first + r) * oc + column + o);
-            sums[to] = ++writes[to] == 1 ? c[r * ldc + o] : -1;
-          }
-      });
+  const auto serve = [&](const auto& gemm) {
+    winograd::serving_gemm(
+        gemm, {.gather = g, .panels = layer.forward, .workers = workers, .block_columns = columns}, layer.start_data(),
+        CodeSource(op.x, layer.quantizer, g),
+        [&](int64_t first, int64_t rows, int64_t column, int64_t n, const int32_t* c, int64_t ldc, const NextBlock&) {
+          for (int64_t r = 0; r < rows; ++r)
+            for (int64_t o = 0; o < n; ++o) {
+              const size_t to = at((first + r) * oc + column + o);
+              sums[to] = ++writes[to] == 1 ? c[r * ldc + o] : -1;
+            }
+        });
+  };
+  if (layer.wide_gemm != nullptr)
+    serve(*layer.wide_gemm);
+  else
+    serve(*layer.int_gemm);
   return Doubles(sums.begin(), sums.end());
 }
 

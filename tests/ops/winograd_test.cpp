@@ -3,6 +3,7 @@
 
 using namespace nibble;
 using namespace nibble::testing;
+using winograd::Form;
 
 namespace {
 
@@ -22,52 +23,84 @@ std::vector<NamedShape> shapes() {
   return all;
 }
 
-const std::vector<Precision>& suitable() {
+const std::vector<Precision>& four_bits() {
   static const std::vector<Precision> all = {{"u4 fold, s4", 4, false, FactorForm::kFold, 4},
                                              {"u4 none, s4", 4, false, FactorForm::kNone, 4}};
   return all;
 }
+const std::vector<Precision>& eight_bits() {
+  static const std::vector<Precision> all = {{"u8 fold, s8", 8, false, FactorForm::kFold, 8},
+                                             {"u4 shift+fold, s8", 4, false, FactorForm::kShiftFold, 8}};
+  return all;
+}
+
+/// In which integers the level in use serves a layer that suits.
+Form form_here(const LayerWeights& layer, const Precision& p) {
+  if (layer.strided() || p.is_signed) return Form::kNone;
+  if (p.weight_bits > 4) return kernels::active().s11s12.run != nullptr ? Form::kWide : Form::kNone;
+  return p.bits == 4 && (p.form == FactorForm::kFold || p.form == FactorForm::kNone) ? Form::kBytes : Form::kNone;
+}
+Form form_of(const LayerWeights& layer) {
+  if (!layer.fewer_products) return Form::kNone;
+  return layer.wide_gemm != nullptr ? Form::kWide : Form::kBytes;
+}
+
+/// Checks a layer that is served so; the number of them.
+int64_t check_served(const Operands& op) {
+  const LayerWeights layer = op.layer(Passes::kServing);
+  CHECK(form_of(layer) == form_here(layer, op.precision));
+  if (!layer.fewer_products) return 0;
+  if (layer.wide_gemm != nullptr)
+    CHECK(layer.wide_gemm == &kernels::active().s11s12);
+  else
+    CHECK(layer.int_gemm == &kernels::active().u6s7);
+  check_fewer_products(op, layer);
+  return 1;
+}
+
+/// Codes and weights that reach the ends of what the transforms may give, by one of four patterns.
+void set_extremes(Operands& op, int pattern) {
+  const ConvShape& s = op.shape;
+  const int most = op.precision.bits == 4 ? 15 : 255, top = op.precision.weight_bits == 4 ? 7 : 127;
+  std::vector<int> codes;
+  for (int64_t i = 0; i < s.n * s.h * s.w * s.ic; ++i) {
+    const int64_t pixel = i / s.ic, y = pixel / s.w % s.h, x = pixel % s.w;
+    const bool high = pattern == 0 || (pattern == 1 ? (x / 2 + y / 2) % 2 == 0 : (x + y) % 2 == 0);
+    codes.push_back(high ? most : 0);
+  }
+  op.multiplied_x.assign(codes.begin(), codes.end());
+  op.x = store_codes(codes, {s.n, s.h, s.w, s.ic}, op.quantizer);
+  for (int64_t i = 0; i < s.oc * s.k(); ++i) {
+    const int64_t tap = i / s.ic % 9;
+    const bool low = i / s.k() % 2 != 0 || (pattern == 3 && (tap / 3 + tap % 3) % 2 == 1);
+    const int code = low ? -top : top;
+    op.weights.codes.data<int8_t>()[i] = static_cast<int8_t>(code);
+    op.multiplied_w[at(i)] = code;
+  }
+}
 
 }  // namespace
 
-TEST_CASE("served 3x3 layers of 4-bit codes in fewer products have the sums of the plain product") {
-  on_every_level([] {
-    int64_t layers = 0;
-    for_each_layer(shapes(), suitable(), [&](const Operands& op) {
-      const LayerWeights layer = op.layer(Passes::kServing);
-      CHECK(layer.fewer_products == !layer.strided());
-      if (!layer.fewer_products) return;
-      ++layers;
-      CHECK(layer.int_gemm == &kernels::active().u6s7);
-      check_fewer_products(op, layer);
+TEST_CASE("served 3x3 layers in fewer products have the sums of the plain product") {
+  for (const auto* precisions : {&four_bits(), &eight_bits()})
+    on_every_level([&] {
+      int64_t layers = 0;
+      for_each_layer(shapes(), *precisions, [&](const Operands& op) { layers += check_served(op); });
+      if (layers == 0) MESSAGE("skipped: this level has the plain product alone");
     });
-    if (layers == 0) MESSAGE("skipped: this level multiplies rows in place");
-  });
 }
 
 TEST_CASE("the largest codes and weights of either sign reach the ends of what the transforms may give") {
   on_every_level([] {
-    for (const int pattern : {0, 1, 2, 3}) {
-      CAPTURE(pattern);
-      Operands op = make_operands({"extremes", three(2, 6, 7, 130, 17, 1, 1)}, suitable().back());
-      const ConvShape& s = op.shape;
-      std::vector<int> codes;
-      for (int64_t i = 0; i < s.n * s.h * s.w * s.ic; ++i) {
-        const int64_t pixel = i / s.ic, y = pixel / s.w % s.h, x = pixel % s.w;
-        codes.push_back(
-            pattern == 0 || (pattern == 1 && (x / 2 + y / 2) % 2 == 0) || (pattern > 1 && (x + y) % 2 == 0) ? 15 : 0);
-      }
-      op.multiplied_x.assign(codes.begin(), codes.end());
-      op.x = store_codes(codes, {s.n, s.h, s.w, s.ic}, op.quantizer);
-      for (int64_t i = 0; i < s.oc * s.k(); ++i) {
-        const int64_t tap = i / s.ic % 9;
-        const int code = pattern == 3 && (tap / 3 + tap % 3) % 2 == 1 ? -7 : i / s.k() % 2 == 0 ? 7 : -7;
-        op.weights.codes.data<int8_t>()[i] = static_cast<int8_t>(code);
-        op.multiplied_w[at(i)] = code;
-      }
-      const LayerWeights layer = op.layer(Passes::kServing);
-      if (layer.fewer_products) check_fewer_products(op, layer);
-    }
+    for (const Precision& precision : {four_bits().back(), Precision{"u8 none, s8", 8, false, FactorForm::kNone, 8}})
+      for (const int64_t channels : {130, 1024})
+        for (const int pattern : {0, 1, 2, 3}) {
+          CAPTURE(pattern);
+          INFO(precision.name, " channels ", channels);
+          Operands op = make_operands({"extremes", three(2, 6, 7, channels, 17, 1, 1)}, precision);
+          set_extremes(op, pattern);
+          check_served(op);
+        }
   });
 }
 
@@ -77,27 +110,25 @@ TEST_CASE("transformed codes and weights stay in the ranges of their kernels, an
   winograd::transform_weights(weights.data(), 2, 3, transformed.data());
   CHECK(*std::max_element(transformed.begin(), transformed.end()) == 63);
   CHECK(*std::min_element(transformed.begin(), transformed.end()) == 7);
-  const auto suits = [](ConvShape s, int64_t multiplier, int bits) { return winograd::suits(s, multiplier, bits); };
-  CHECK(suits(three(1, 5, 5, 64, 64, 1, 1), 15, 4));
-  CHECK_FALSE(suits(three(1, 5, 5, 64, 64, 2, 1), 15, 4));
-  CHECK_FALSE(suits(three(1, 5, 5, 64, 64, 1, 1), 16, 4));
-  CHECK_FALSE(suits(three(1, 5, 5, 64, 64, 1, 1), 15, 5));
-  CHECK_FALSE(suits(three(1, 5, 5, 32769, 64, 1, 1), 15, 4));
-  CHECK_FALSE(suits({.n = 1, .h = 5, .w = 5, .ic = 64, .oc = 64}, 15, 4));
+  const auto form = [](ConvShape s, int64_t multiplier, int bits) { return winograd::form_of(s, multiplier, bits); };
+  CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 15, 4) == Form::kBytes);
+  CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 16, 4) == Form::kNone);
+  CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 15, 5) == Form::kWide);
+  CHECK(form(three(1, 5, 5, 1024, 64, 1, 1), 255, 8) == Form::kWide);
+  CHECK(form(three(1, 5, 5, 1025, 64, 1, 1), 255, 8) == Form::kNone);
+  CHECK(form(three(1, 5, 5, 64, 64, 2, 1), 15, 4) == Form::kNone);
+  CHECK(form({.n = 1, .h = 5, .w = 5, .ic = 64, .oc = 64}, 15, 4) == Form::kNone);
 }
 
 TEST_CASE("layers that fewer products do not suit keep the plain product") {
   on_every_level([] {
     for_each_layer({{"3x3", three(1, 4, 5, 16, 17, 1, 1)}}, code_precisions(), [](const Operands& op) {
-      const Precision& p = op.precision;
-      const bool suits = p.bits == 4 && p.weight_bits == 4 && !p.is_signed &&
-                         (p.form == FactorForm::kFold || p.form == FactorForm::kNone);
       const LayerWeights layer = op.layer(Passes::kServing);
-      CHECK(layer.fewer_products == (suits && !layer.strided()));
+      CHECK(form_of(layer) == form_here(layer, op.precision));
       CHECK_FALSE(op.layer(Passes::kForward).fewer_products);
     });
     // A file may hold -8, which no quantizer here makes and the transformed weights have no room for.
-    Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, suitable().back());
+    Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, four_bits().back());
     op.weights.codes.data<int8_t>()[5] = -8;
     op.multiplied_w[5] = -8;
     const LayerWeights layer = op.layer(Passes::kServing);

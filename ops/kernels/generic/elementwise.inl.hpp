@@ -53,6 +53,7 @@ constexpr Elementwise kElementwise = {
     .max_rows_backward_bf16 = max_rows_backward_bf16,
     .sum_rows_bf16 = sum_rows_bf16,
     .winograd_input = winograd_input,
+    .winograd_input_wide = winograd_input_wide,
     .winograd_output = winograd_output,
     .pack_u4 = pack_u4,
     .unpack_u4 = unpack_u4,

@@ -11,6 +11,18 @@ struct VectorOf {
   typedef T Type __attribute__((vector_size(NIBBLE_KERNEL_LANES * 4)));
 };
 
+/// As many bytes as a vector has 16-bit integers.
+typedef uint8_t NarrowBytes __attribute__((vector_size(NIBBLE_KERNEL_LANES * 2)));
+
+template <typename V>
+struct SignedOf {
+  using Type = VectorOf<int32_t>::Type;
+};
+template <>
+struct SignedOf<uint32_t> {
+  using Type = int32_t;
+};
+
 template <typename V>
 NIBBLE_INLINE V load_vector(const void* p) {
   V v;
@@ -51,7 +63,50 @@ void winograd_input(const uint8_t* const* pixels, int64_t n, uint8_t* out, int64
   for (; c < n; ++c) winograd_input_step<uint8_t>(at, c, out, stride);
 }
 
-/// V: int32_t or a vector of them.
+/// V: int16_t or a vector of them, bytes of as many pixels widened.
+template <typename V>
+NIBBLE_INLINE V load_widened(const uint8_t* p) {
+  if constexpr (sizeof(V) == sizeof(int16_t)) {
+    return static_cast<V>(*p);
+  } else {
+    return __builtin_convertvector(load_vector<NarrowBytes>(p), V);
+  }
+}
+
+template <typename V>
+NIBBLE_INLINE void winograd_input_wide_step(const uint8_t* const (&pixels)[16], int64_t c, int16_t* out,
+                                            int64_t stride) {
+  V rows[4][4];
+  NIBBLE_UNROLL
+  for (int y = 0; y < 4; ++y) {
+    const V p0 = load_widened<V>(pixels[4 * y] + c), p1 = load_widened<V>(pixels[4 * y + 1] + c),
+            p2 = load_widened<V>(pixels[4 * y + 2] + c), p3 = load_widened<V>(pixels[4 * y + 3] + c);
+    rows[y][0] = static_cast<V>(p0 - p2);
+    rows[y][1] = static_cast<V>(p1 + p2);
+    rows[y][2] = static_cast<V>(p2 - p1);
+    rows[y][3] = static_cast<V>(p1 - p3);
+  }
+  NIBBLE_UNROLL
+  for (int x = 0; x < 4; ++x) {
+    const V p0 = rows[0][x], p1 = rows[1][x], p2 = rows[2][x], p3 = rows[3][x];
+    const V to[4] = {static_cast<V>(p0 - p2), static_cast<V>(p1 + p2), static_cast<V>(p2 - p1),
+                     static_cast<V>(p1 - p3)};
+    NIBBLE_UNROLL
+    for (int y = 0; y < 4; ++y) __builtin_memcpy(out + (4 * y + x) * stride + c, &to[y], sizeof(V));
+  }
+}
+
+void winograd_input_wide(const uint8_t* const* pixels, int64_t n, int16_t* out, int64_t stride) {
+  using Vector = VectorOf<int16_t>::Type;
+  constexpr int64_t kCount = sizeof(Vector) / sizeof(int16_t);
+  const uint8_t* at[16];
+  for (int p = 0; p < 16; ++p) at[p] = pixels[p];
+  int64_t c = 0;
+  for (; c + kCount <= n; c += kCount) winograd_input_wide_step<Vector>(at, c, out, stride);
+  for (; c < n; ++c) winograd_input_wide_step<int16_t>(at, c, out, stride);
+}
+
+/// V: uint32_t or a vector of them: sums wrap, and only the results are signed.
 template <typename V>
 NIBBLE_INLINE void winograd_output_step(const int32_t* sums, int64_t stride, int64_t c, const int32_t* start,
                                         int64_t start_stride, int32_t* const* out) {
@@ -67,18 +122,19 @@ NIBBLE_INLINE void winograd_output_step(const int32_t* sums, int64_t stride, int
                   lower[1] - lower[2] - lower[3]};
   NIBBLE_UNROLL
   for (int q = 0; q < 4; ++q) {
-    const V quarter = (y[q] - load_vector<V>(start + q * start_stride + c)) >> 2;
-    __builtin_memcpy(out[q] + c, &quarter, sizeof(V));
+    using S = typename SignedOf<V>::Type;
+    const S quarter = __builtin_bit_cast(S, y[q] - load_vector<V>(start + q * start_stride + c)) >> 2;
+    __builtin_memcpy(out[q] + c, &quarter, sizeof quarter);
   }
 }
 
 void winograd_output(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                      int32_t* const* out) {
-  using Vector = VectorOf<int32_t>::Type;
-  constexpr int64_t kCount = sizeof(Vector) / sizeof(int32_t);
+  using Vector = VectorOf<uint32_t>::Type;
+  constexpr int64_t kCount = sizeof(Vector) / sizeof(uint32_t);
   int64_t c = 0;
   for (; c + kCount <= n; c += kCount) winograd_output_step<Vector>(sums, stride, c, start, start_stride, out);
-  for (; c < n; ++c) winograd_output_step<int32_t>(sums, stride, c, start, start_stride, out);
+  for (; c < n; ++c) winograd_output_step<uint32_t>(sums, stride, c, start, start_stride, out);
 }
 
 }  // namespace

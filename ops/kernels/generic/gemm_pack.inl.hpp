@@ -38,6 +38,15 @@ struct WordsOfPairs {
     return low | high << 16;
   }
 };
+/// Two 16-bit integers as they are.
+template <typename W>
+struct WordsOfHalves {
+  static constexpr int kKr = 2;
+  static NIBBLE_INLINE typename W::V load(const int16_t* p) { return W::quads(p); }
+  static NIBBLE_INLINE uint32_t one(const int16_t* p, int count) {
+    return static_cast<uint16_t>(p[0]) | static_cast<uint32_t>(count > 1 ? static_cast<uint16_t>(p[1]) : 0) << 16;
+  }
+};
 template <typename W>
 struct WordsOfFloats {
   static constexpr int kKr = 1;
@@ -192,6 +201,21 @@ constexpr GemmInt quad_gemm() {
   g.a_bytes = g.b_bytes = 1;
   g.pack_a = pack_rows<W, WordsOfQuads<W>, kMr, uint8_t>;
   g.pack_b = pack_columns<W, WordsOfQuads<W>, kNr, int8_t, int8_t>;
+  g.run = run_tiles<Step, kMr, kNv>;
+  return g;
+}
+
+/// 16-bit integers in groups of two.
+template <typename Step, typename W, int kMr, int kNv>
+constexpr GemmWide wide_gemm() {
+  constexpr int kNr = kNv * Step::kLanes;
+  GemmWide g;
+  g.mr = kMr;
+  g.nr = kNr;
+  g.kr = 2;
+  g.a_bytes = g.b_bytes = 2;
+  g.pack_a = pack_rows<W, WordsOfHalves<W>, kMr, int16_t>;
+  g.pack_b = pack_columns<W, WordsOfHalves<W>, kNr, int16_t, int16_t>;
   g.run = run_tiles<Step, kMr, kNv>;
   return g;
 }

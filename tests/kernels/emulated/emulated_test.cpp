@@ -35,19 +35,19 @@ void for_each_float(const Body& body) {
 }
 
 TEST_CASE("emulated: integer products equal the naive ones for every extent and every extreme of the codes") {
-  for_each_int(check_codes);
+  for_each_int([](const auto&... args) { check_codes(args...); });
 }
 
 TEST_CASE("emulated: integer segments packed one behind the other are one longer product") {
-  for_each_int(check_code_segments);
+  for_each_int([](const auto&... args) { check_code_segments(args...); });
 }
 
 TEST_CASE("emulated: an integer panel does not depend on how the right operand lay in memory") {
-  for_each_int(check_code_layouts);
+  for_each_int([](const auto&... args) { check_code_layouts(args...); });
 }
 
 TEST_CASE("emulated: rows multiplied in place equal the naive product, whatever lies behind them") {
-  for_each_int(check_strided_codes);
+  for_each_int([](const auto&... args) { check_strided_codes(args...); });
   for (const Level& level : kLevels) check_strided_floats(level.table->bf16_gemm, level.name);
 }
 

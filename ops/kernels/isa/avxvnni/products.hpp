@@ -11,7 +11,7 @@ struct DotOfBytes : IntLanes {
   static NIBBLE_INLINE __m256i step(__m256i acc, __m256i a, __m256i b) { return _mm256_dpbusd_avx_epi32(acc, a, b); }
 };
 
-// The dot product is as fast for 4-bit codes as for bytes, so all three families are the same kernel.
+// The dot product is as fast for 4-bit codes as for bytes, so all families of codes are the same kernel.
 constexpr Table kProducts = {
     .u8s8 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
     .u8s4 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),

@@ -32,14 +32,15 @@ struct Plain {
 
 constexpr int kMr = 4, kNr = 8;
 
-constexpr GemmInt int_gemm() {
-  GemmInt g;
+template <typename Gemm>
+constexpr Gemm int_gemm() {
+  Gemm g;
   g.mr = kMr;
   g.nr = kNr;
   g.kr = 1;
   g.a_bytes = g.b_bytes = 4;
-  g.pack_a = pack_rows_plain<uint8_t, int32_t, kMr, 1>;
-  g.pack_b = pack_columns_plain<int8_t, int32_t, kNr, 1>;
+  g.pack_a = pack_rows_plain<typename Gemm::Left, int32_t, kMr, 1>;
+  g.pack_b = pack_columns_plain<typename Gemm::Right, int32_t, kNr, 1>;
   g.run = run_tiles<Plain<int32_t>, kMr, kNr>;
   return g;
 }
@@ -63,10 +64,11 @@ constexpr GemmFloat<T> float_gemm() {
 }
 
 constexpr Table kProducts = {
-    .u8s8 = int_gemm(),
-    .u8s4 = int_gemm(),
-    .u4s4 = int_gemm(),
-    .u6s7 = int_gemm(),
+    .u8s8 = int_gemm<GemmInt>(),
+    .u8s4 = int_gemm<GemmInt>(),
+    .u4s4 = int_gemm<GemmInt>(),
+    .u6s7 = int_gemm<GemmInt>(),
+    .s11s12 = int_gemm<GemmWide>(),
     .bf16_gemm = float_gemm<bf16>(),
     .f32_gemm = float_gemm<float>(),
     .ew = {},
