@@ -103,8 +103,9 @@ class Inspect : public Command {
            "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all\n"
            "occur, zero and top the shares of code 0 and of the highest, counted on up to 64 validation images\n"
            "before the last evaluation of its training; product is the kernel, of the level that the last line\n"
-           "names: u8s4 multiplies 8-bit activations by 4-bit weights, bf16 is not quantized, fake (--quant-mode\n"
-           "fake) multiplies dequantized values, and its bytes are those that codes would take. Where no\n"
+           "names: u8s4 multiplies 8-bit activations by 4-bit weights, u6s7 and s11s12 multiply codes of 4 and 8 bits\n"
+           "in fewer products, with the same sums, bf16 is not quantized, fake (--quant-mode fake) multiplies "
+           "dequantized values, and its bytes are those that codes would take. Where no\n"
            "evaluation has counted the codes, their columns are '-', and --json leaves clipped_share and\n"
            "code_counts out.";
   }

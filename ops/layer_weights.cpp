@@ -175,10 +175,7 @@ class LayerPacking {
 
   void pack(const Slice& from) {
     if (layer_.fewer_products) {
-      if (layer_.wide_gemm != nullptr)
-        pack_fewer_products(*layer_.wide_gemm, from);
-      else
-        pack_fewer_products(*layer_.int_gemm, from);
+      layer_.with_fewer_products([&](const auto& gemm) { pack_fewer_products(gemm, from); });
       return;
     }
     if (layer_.integer())
@@ -215,7 +212,7 @@ class LayerPacking {
     auto* const transformed = scratch.get<T>(static_cast<size_t>(winograd::kPositions * from.count * ic));
     winograd::transform_weights(from.codes, from.count, ic, transformed);
     if constexpr (std::is_same_v<T, int8_t>)
-      winograd::set_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
+      winograd::set_offset_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
     pack_part(gemm, layer_.forward,
               PanelSource<T>{.data = transformed, .tap_stride = from.count * ic, .k_stride = 1, .n_stride = ic},
               forward_taps_, {.k = ic, .n0 = from.first, .columns = from.count});

@@ -27,7 +27,7 @@ struct LayerWeights {
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
   /// Signed input: what the sums begin with, -128 * sum of codes per output channel, s32 [padded columns]; undefined:
   /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a layer in fewer
-  /// products winograd::set_start's [4, padded columns].
+  /// products winograd::set_offset_start's [4, padded columns].
   Tensor start;
   bool fewer_products = false;  // `forward` has a segment a position of winograd::serving_gemm
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
@@ -42,6 +42,14 @@ struct LayerWeights {
   std::vector<PlaneLayout> backward_layouts;
 
   const int32_t* start_data() const { return start.defined() ? start.data<int32_t>() : nullptr; }
+  /// Calls body(gemm) with the kernel of winograd::serving_gemm.
+  template <typename Body>
+  void with_fewer_products(const Body& body) const {
+    if (wide_gemm != nullptr)
+      body(*wide_gemm);
+    else
+      body(*int_gemm);
+  }
   bool integer() const { return int_gemm != nullptr; }
   /// Whether the level multiplies rows in place (plane_gemm) rather than from packed panels (gather_gemm).
   bool strided() const { return integer() ? int_gemm->run_strided != nullptr : float_gemm->run_strided != nullptr; }

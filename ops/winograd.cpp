@@ -22,10 +22,11 @@ int64_t tiles_per_block(int64_t channel_bytes) {
 }  // namespace
 
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
-  // A sum of products, and four times an output, fit int32: 1024 * 1020 * 1152 < 2^31, and 4 * 9 * 255 * 128 less.
-  constexpr int64_t kMostChannels = 1024;
+  // A sum of products fits int32 (k * 63 * 60, k * 1020 * 1152), and so does an output times four (k * 4 * 9 * 255 *
+  // 128, which is as much as the latter).
+  constexpr int64_t kMostChannels = 32768, kMostWide = 1024;
   if (s.kh != 3 || s.kw != 3 || s.stride != 1 || s.ic > kMostChannels) return Form::kNone;
-  if (weight_bits > 4) return Form::kWide;
+  if (weight_bits > 4) return s.ic <= kMostWide ? Form::kWide : Form::kNone;
   return largest_multiplier <= 15 ? Form::kBytes : Form::kNone;  // u8s4 is fast enough
 }
 
@@ -50,7 +51,7 @@ void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out) {
 template void transform_weights(const int8_t*, int64_t, int64_t, int8_t*);
 template void transform_weights(const int8_t*, int64_t, int64_t, int16_t*);
 
-void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
+void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
   for (int64_t o = 0; o < count; ++o) {
     int32_t added[kPositions];
     for (int64_t p = 0; p < kPositions; ++p) {
@@ -77,6 +78,9 @@ Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t m
   const ServingCut plain = nibble::cut_for_serving(g, b, workers);
   cut.row_parts = std::min(plain.point_parts, std::max<int64_t>(1, cut.tile_rows));
   cut.panel_parts = plain.panel_parts;
+  // More threads than rows of tiles share these by columns, and each transforms them for itself.
+  if (cut.row_parts < std::min(plain.point_parts, workers))
+    cut.panel_parts = std::clamp<int64_t>(workers / cut.row_parts, plain.panel_parts, b.count());
   return cut;
 }
 
@@ -85,8 +89,6 @@ void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const Source
                 int64_t end, const BlockPanels& to) {
   const int64_t across = ceil_div<int64_t>(g.gw, 2), per_image = ceil_div<int64_t>(g.gh, 2);
   const int64_t tiles = (end - begin) * across, dh = g.taps.front().dh, dw = g.taps.front().dw;
-  // Where a map has an odd number of rows, the last tiles reach one below those that the source has for this block.
-  const int64_t below = std::min(g.sh, g.gh + dh + 2);
   Scratch scratch;
   const uint8_t** const pixels = scratch.get<const uint8_t*>(static_cast<size_t>(tiles * kPositions));
   for (int64_t t = 0; t < tiles; ++t) {
@@ -94,7 +96,7 @@ void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const Source
     const int64_t top = row % per_image * 2 + dh, left = t % across * 2 + dw;
     for (int64_t p = 0; p < kPositions; ++p) {
       const int64_t y = top + p / 4, x = left + p % 4;
-      const bool inside = y >= 0 && y < below && x >= 0 && x < g.sw;
+      const bool inside = y >= 0 && y < g.sh && x >= 0 && x < g.sw;
       pixels[t * kPositions + p] =
           inside ? rows_from.data + ((image * g.sh + y - rows_from.first_row) * g.sw + x) * rows_from.stride
                  : rows_from.pad;

@@ -27,7 +27,7 @@ template <typename T>
 void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out);
 
 /// What the offsets of the input (of bytes) add to the four outputs before these are quartered: start[q * stride + o].
-void set_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride);
+void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride);
 
 /// How a product is cut: rows of tiles (two grid rows each, of all images) by threads and into blocks.
 struct Cut {
@@ -46,7 +46,7 @@ inline int64_t first_grid_row(const Gather& g, int64_t tile_row) {
   return tile_row / per_image * g.gh + tile_row % per_image * 2;
 }
 
-/// Channels that are transformed at once: 48 tiles of 16 positions take 48 KiB.
+/// Channels that are transformed at once: 48 tiles of 16 positions take 48 KiB, in 16 bits twice as much.
 inline constexpr int64_t kChannels = 64;
 
 /// The transformed rows of a block of tiles in panels: position p's begin at p * position_bytes.
@@ -67,8 +67,8 @@ void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const Source
 void store_block(const Gather& g, int64_t begin, int64_t end, const int32_t* sums, int64_t position_stride, int nr,
                  const int32_t* start, int64_t start_stride, int32_t* none, int32_t* c, int64_t ldc);
 
-/// serving_gemm for such a layer: b has a segment for every position, start is set_start's [4, padded columns], zeros
-/// for wide ones; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
+/// serving_gemm for such a layer: b has a segment for every position, start is set_offset_start's [4, padded columns],
+/// zeros for wide ones; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
 template <typename Gemm, typename Source, typename Epilogue>
 void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const int32_t* start, const Source& source,
                   const Epilogue& epilogue) {

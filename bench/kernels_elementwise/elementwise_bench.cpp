@@ -7,6 +7,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 #include <string>
@@ -32,7 +33,8 @@ constexpr int64_t kStreamed = 16 << 20;  // elements of a streamed tensor
 struct Data {
   int64_t n, first = 0;  // the block begins at row `first` of the tensors of halves and codes
   kernels::Store store = kernels::Store::kCached;
-  std::vector<int32_t> acc;
+  std::vector<int32_t> acc, outputs;
+  std::vector<int16_t> wide;
   std::vector<float> acc_f32, singles, momentum, m, a, p, scale, sum, sum2;
   std::vector<bf16> y, side, through;
   Tensor out;
@@ -56,6 +58,8 @@ struct Data {
     repeat(codes, static_cast<size_t>(rows * n));
     packed.resize(static_cast<size_t>(rows * n));
     weights.resize(size);
+    wide.resize(size);
+    outputs.resize(size / 4);
     for (auto* constants : {&m, &a, &p}) constants->assign(c, 0.01f);
     scale.assign(c, 3.7f);
     sum.assign(c, 0.0f);
@@ -80,6 +84,13 @@ struct Data {
     for (size_t i = period; i < size; ++i) v[i] = period > 0 ? v[i - period] : T{};
   }
 };
+
+/// The sixteen pixels of a tile: rows first_row to first_row + 15 of the codes.
+std::array<const uint8_t*, 16> tile_of(const Data& d, int64_t first_row) {
+  std::array<const uint8_t*, 16> pixels{};
+  for (size_t p = 0; p < pixels.size(); ++p) pixels[p] = d.codes.data() + (first_row + static_cast<int64_t>(p)) * d.n;
+  return pixels;
+}
 
 /// Traffic, operands read once and results written once. A clip class takes two bits, a packed code four, so it is
 /// no whole number an element.
@@ -273,6 +284,22 @@ void add_training() {
     const uint8_t* rows[9];
     for (int64_t r = 0; r < 9; ++r) rows[r] = d.codes.data() + r * d.n;
     ew.max_rows_u8({rows, 9 * d.n}, 9, 7, d.n, d.to(d.packed));
+  });
+  // Four tiles of 16 pixels, and of sums in 16 positions.
+  add("winograd_input", 2, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_input(tile_of(d, tile).data(), d.n, d.packed.data() + tile * d.n, d.n);
+  });
+  add("winograd_input_wide", 3, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_input_wide(tile_of(d, tile).data(), d.n, d.wide.data() + tile * d.n, d.n);
+  });
+  add("winograd_output", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16) {
+      int32_t* out[4];
+      for (int64_t q = 0; q < 4; ++q) out[q] = d.outputs.data() + (tile / 4 + q) * d.n;
+      ew.winograd_output(d.acc.data() + tile * d.n, d.n, d.n, d.acc.data(), d.n, out);
+    }
   });
   add("max_rows_backward_bf16_of_4", 3 + 2.0 / 4, [](const Elementwise& ew, Data& d) {
     constexpr uint8_t kPlace[4] = {0, 2, 6, 8};

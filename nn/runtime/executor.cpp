@@ -253,10 +253,8 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
                            const NextBlock& next) { epilogue(0, first, rows, column, n, c, ldc, next); };
     if constexpr (std::is_same_v<T, uint8_t>) {
       if (layer.fewer_products) {
-        if (layer.wide_gemm != nullptr)
-          winograd::serving_gemm(*layer.wide_gemm, args, start, source, block);
-        else
-          winograd::serving_gemm(gemm, args, start, source, block);
+        layer.with_fewer_products(
+            [&](const auto& kernel) { winograd::serving_gemm(kernel, args, start, source, block); });
         return;
       }
     }

@@ -41,6 +41,8 @@ TEST_CASE("levels with a dot product use it for 4-bit codes, too, and have no wi
     CHECK((t.u8s8.run == t.u6s7.run));
     CHECK((t.s11s12.run == nullptr));
   }
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
+    if (built(isa)) CHECK((kernels::table_of(isa).s11s12.run != nullptr));
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // The gathered product: geometry of forward and gradient grids, bounds of what a task reads, chunks of long sums.
 #include "ops/gather_gemm.hpp"
 
+#include <algorithm>
+#include <mutex>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "ops/packed_source.hpp"
 #include "tests/ops/packed_layers.hpp"
@@ -356,16 +359,25 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
         for (const int64_t columns : {0, 8, 64})
           for (const bool started : {false, true}) {
             std::vector<int32_t> got(expected.size(), -1);
+            std::mutex mutex;
+            std::set<std::pair<int64_t, int64_t>> blocks, announced;  // by first point and column
             serving_gemm<int32_t, uint8_t>(
                 gemm, {.gather = g, .panels = panels, .workers = workers, .block_columns = columns},
                 started ? start.data() : nullptr, source,
                 [&](int64_t first, int64_t rows, int64_t c0, int64_t n, const int32_t* c, int64_t ldc,
-                    const NextBlock&) {
+                    const NextBlock& next) {
+                  const std::lock_guard lock(mutex);
+                  blocks.emplace(first, c0);
+                  if (next.point >= 0) announced.emplace(next.point, next.column);
                   for (int64_t r = 0; r < rows; ++r)
                     for (int64_t o = 0; o < n; ++o)
                       got[at((first + r) * s.oc + c0 + o)] = c[r * ldc + o] - (started ? start[at(c0 + o)] : 0);
                 });
             CHECK(got == expected);
+            // Every block but the first one of each task was announced, and nothing else.
+            CHECK(std::includes(blocks.begin(), blocks.end(), announced.begin(), announced.end()));
+            const int64_t first_ones = std::ssize(blocks) - std::ssize(announced);
+            CHECK(first_ones == cut_for_serving(g, panels, workers).tasks());
           }
     }
   });

@@ -1,10 +1,41 @@
 // A layer in fewer products against the naive one, however it is cut.
 #pragma once
+#include <deque>
+#include <mutex>
+
 #include "ops/packed_source.hpp"
 #include "ops/winograd.hpp"
+#include "tests/kernels/end_of_page.hpp"
 #include "tests/ops/packed_layers.hpp"
 
 namespace nibble::testing {
+
+/// The source of a layer's product, of which every task gets its own copy, that ends where a protected page begins.
+class CopiedSource {
+ public:
+  CopiedSource(const LayerWeights& layer, const Operands& op, const Gather& g)
+      : source_(op.x, layer.quantizer, g), gather_(g), channels_(op.shape.ic) {}
+
+  SourceRows<uint8_t> operator()(Scratch& scratch, RowRange range) const {
+    SourceRows<uint8_t> rows = source_(scratch, range);
+    const int64_t pixels = (range.end - range.begin) * gather_.sw, stride = rows.stride;
+    if (pixels == 0) return rows;
+    const std::lock_guard lock(mutex_);
+    copies_.emplace_back(at((pixels - 1) * stride + channels_));  // nothing is read behind the last pixel's channels
+    std::copy_n(rows.data + (range.begin - rows.first_row) * gather_.sw * stride, copies_.back().size(),
+                copies_.back().data());
+    rows.data = copies_.back().data();
+    rows.first_row = range.begin;
+    return rows;
+  }
+
+ private:
+  const CodeSource source_;
+  const Gather& gather_;
+  const int64_t channels_;
+  mutable std::mutex mutex_;
+  mutable std::deque<std::vector<uint8_t, EndOfPage<uint8_t>>> copies_;
+};
 
 /// Sums of a layer as the executor makes them, in one way to cut them; an output that nobody or two wrote is -1.
 inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_t workers, int64_t columns) {
@@ -13,10 +44,11 @@ inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_
   const int64_t oc = op.shape.oc;
   std::vector<int32_t> sums(at(g.points() * oc), -1);
   std::vector<int> writes(sums.size());
-  const auto serve = [&](const auto& gemm) {
+  const CopiedSource source(layer, op, g);
+  layer.with_fewer_products([&](const auto& gemm) {
     winograd::serving_gemm(
         gemm, {.gather = g, .panels = layer.forward, .workers = workers, .block_columns = columns}, layer.start_data(),
-        CodeSource(op.x, layer.quantizer, g),
+        source,
         [&](int64_t first, int64_t rows, int64_t column, int64_t n, const int32_t* c, int64_t ldc, const NextBlock&) {
           for (int64_t r = 0; r < rows; ++r)
             for (int64_t o = 0; o < n; ++o) {
@@ -24,11 +56,7 @@ inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_
               sums[to] = ++writes[to] == 1 ? c[r * ldc + o] : -1;
             }
         });
-  };
-  if (layer.wide_gemm != nullptr)
-    serve(*layer.wide_gemm);
-  else
-    serve(*layer.int_gemm);
+  });
   return Doubles(sums.begin(), sums.end());
 }
 

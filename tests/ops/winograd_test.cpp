@@ -17,7 +17,7 @@ std::vector<NamedShape> shapes() {
   all.push_back({"7x7, several images a block", three(5, 7, 7, 64, 33, 1, 1)});
   all.push_back({"no pad before", three(2, 6, 5, 15, 16, 1, 0)});
   all.push_back({"two pads before", three(2, 6, 5, 15, 16, 1, 2)});
-  ConvShape unpadded_below = three(2, 6, 9, 15, 16, 1, 1);  // an odd number of rows and columns, and more pixels below
+  ConvShape unpadded_below = three(2, 6, 8, 15, 16, 1, 1);  // 5x7 outputs: odd both ways, without a pad behind
   unpadded_below.pad_after = 0;
   all.push_back({"no pad after", unpadded_below});
   return all;
@@ -116,8 +116,48 @@ TEST_CASE("transformed codes and weights stay in the ranges of their kernels, an
   CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 15, 5) == Form::kWide);
   CHECK(form(three(1, 5, 5, 1024, 64, 1, 1), 255, 8) == Form::kWide);
   CHECK(form(three(1, 5, 5, 1025, 64, 1, 1), 255, 8) == Form::kNone);
+  CHECK(form(three(1, 5, 5, 1025, 64, 1, 1), 15, 4) == Form::kBytes);
   CHECK(form(three(1, 5, 5, 64, 64, 2, 1), 15, 4) == Form::kNone);
   CHECK(form({.n = 1, .h = 5, .w = 5, .ic = 64, .oc = 64}, 15, 4) == Form::kNone);
+}
+
+TEST_CASE("a cut into fewer products gives threads tasks and blocks that fit, whatever the map") {
+  for (const NamedShape& named : shapes())
+    for (const int64_t workers : {1, 2, 3, 8, 64})
+      for (const int64_t mr : {4, 6, 14})
+        for (const int64_t bytes : {1, 2}) {
+          INFO(named.name, " workers ", workers);
+          const Gather g = forward_gather(named.shape);
+          Panels b;
+          b.nr = 16;
+          b.columns = 70;
+          b.segment_k = round_up(named.shape.ic, 4);
+          const winograd::Cut cut = winograd::cut_for_serving(g, b, workers, mr, bytes);
+          CHECK(cut.tiles_across == (g.gw + 1) / 2);
+          CHECK(cut.tile_rows == g.n * ((g.gh + 1) / 2));
+          CHECK((cut.panel_parts >= 1 && cut.panel_parts <= b.count()));
+          CHECK((cut.row_parts >= 1 && cut.row_parts <= cut.tile_rows));
+          CHECK(cut.tasks() >= std::min({workers, b.count(), cut.tile_rows}));
+          // No fewer than half of the threads that the plain product keeps busy, as far as there are panels.
+          const int64_t busy = std::min(workers, nibble::cut_for_serving(g, b, workers).tasks());
+          CHECK((2 * cut.tasks() > busy || cut.panel_parts == b.count()));
+          const int64_t most = std::max(cut.tiles_across, round_up<int64_t>(48, mr));
+          CHECK((cut.rows_per_block >= 1 && cut.rows_per_block * cut.tiles_across <= most));
+          // Few channels: as many tiles as there are, up to the most.
+          if (b.segment_k * bytes <= 128 && cut.tile_rows > cut.rows_per_block)
+            CHECK((cut.rows_per_block + 1) * cut.tiles_across > 48);
+        }
+}
+
+TEST_CASE("a layer packed for serving is refused by the ops of training") {
+  on_every_level([] {
+    const Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, four_bits().back());
+    const LayerWeights layer = op.layer(Passes::kServing);
+    if (layer.fewer_products)
+      CHECK_THROWS_WITH_AS(conv_accumulators(layer, op.x),
+                           "[conv] layer was packed for serving; prepare it with Passes::kForward to compute it here",
+                           ShapeError);
+  });
 }
 
 TEST_CASE("layers that fewer products do not suit keep the plain product") {

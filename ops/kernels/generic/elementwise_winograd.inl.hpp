@@ -14,13 +14,16 @@ struct VectorOf {
 /// As many bytes as a vector has 16-bit integers.
 typedef uint8_t NarrowBytes __attribute__((vector_size(NIBBLE_KERNEL_LANES * 2)));
 
+/// The signed twin of unsigned words.
 template <typename V>
-struct SignedOf {
-  using Type = VectorOf<int32_t>::Type;
-};
+struct SignedOf;
 template <>
 struct SignedOf<uint32_t> {
   using Type = int32_t;
+};
+template <>
+struct SignedOf<VectorOf<uint32_t>::Type> {
+  using Type = VectorOf<int32_t>::Type;
 };
 
 template <typename V>

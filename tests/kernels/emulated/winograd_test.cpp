@@ -7,6 +7,7 @@ namespace {
 
 TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, the others do not") {
   const Precision four_bits{"u4 fold, s4", 4, false, FactorForm::kFold, 4};
+  const Precision eight_bits{"u8 fold, s8", 8, false, FactorForm::kFold, 8};
   for (const NamedShape& named :
        {NamedShape{"odd map", three(2, 7, 5, 39, 79, 1, 1)}, NamedShape{"many channels", three(1, 4, 6, 130, 33, 1, 1)},
         NamedShape{"several blocks", three(3, 15, 14, 16, 17, 1, 1)}}) {
@@ -20,6 +21,17 @@ TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, t
       check_fewer_products(op, layer);
     }
     CHECK_FALSE(op.layer(Passes::kServing, &kernels::emulated_amx::kEmulated).fewer_products);
+
+    const Operands wide = make_operands(named, eight_bits);
+    for (const kernels::Table* table : {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avx512::kEmulated}) {
+      const LayerWeights layer = wide.layer(Passes::kServing, table);
+      REQUIRE(layer.fewer_products);
+      CHECK(layer.wide_gemm == &table->s11s12);
+      check_fewer_products(wide, layer);
+    }
+    for (const kernels::Table* table :
+         {&kernels::emulated_avxvnni::kEmulated, &kernels::emulated_avx512vnni::kEmulated})
+      CHECK_FALSE(wide.layer(Passes::kServing, table).fewer_products);
   }
 }
 
