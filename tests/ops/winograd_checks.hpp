@@ -1,7 +1,9 @@
 // A layer in fewer products against the naive one, however it is cut.
 #pragma once
+#include <algorithm>
 #include <deque>
 #include <mutex>
+#include <vector>
 
 #include "ops/packed_source.hpp"
 #include "ops/winograd.hpp"

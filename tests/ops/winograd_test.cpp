@@ -1,4 +1,6 @@
 // 3x3 convolutions in fewer products: exact whatever the shape, the cut and the codes, and only where they are.
+#include <algorithm>
+
 #include "tests/ops/winograd_checks.hpp"
 
 using namespace nibble;
