@@ -1,8 +1,8 @@
 // The tiled products of one ISA level, written once on a vocabulary of that level (contract: table.hpp).
 //
 // A level's gemm header defines, inside namespace nibble::kernels::NIBBLE_KERNEL_LEVEL and an anonymous namespace, the
-// "arithmetic" types used below, and its products.hpp builds entries from them: float_gemm, quad_gemm, pair_gemm,
-// wide_gemm (gemm_pack.inl.hpp), byte_gemm, bundle_gemm (gemm_bytes.inl.hpp). An arithmetic type W has
+// "arithmetic" types used below, and its products.hpp builds entries from them: float_gemm, quad_gemm, pair_gemm
+// (gemm_pack.inl.hpp), byte_gemm (gemm_bytes.inl.hpp). An arithmetic type W has
 //   kLanes            columns of one vector of C
 //   kKr               neighbours in k that one step multiplies: a k-group
 //   kGroupBytesA      bytes of a k-group of one row in an A panel; kGroupBytesB: of one column in a B panel

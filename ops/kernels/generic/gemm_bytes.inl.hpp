@@ -81,26 +81,16 @@ NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::by
 }
 
 template <typename W, int kMr, int kNv, int kSteps>
-void run_bundle_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
-                      Into into) {
-  for (int p = 0; p < m_panels; ++p)
-    bundle_tile<W, kMr, kNv, kSteps>(k / 4, static_cast<const std::byte*>(a) + p * a_panel_bytes,
-                                     static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
-}
-
-template <typename Step, typename W, int kMr, int kNv, int kSteps>
-constexpr GemmInt bundle_gemm() {
-  GemmInt g = quad_gemm<Step, W, kMr, kNv>();
-  g.run = run_bundle_tiles<Step, kMr, kNv, kSteps>;
-  return g;
-}
-
-template <typename W, int kMr, int kNv, int kSteps>
 void run_byte_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
                     Into into) {
-  for (int p = 0; p < m_panels; ++p)
-    byte_tile<W, kMr, kNv, kSteps>(k / 4, static_cast<const std::byte*>(a) + p * a_panel_bytes,
-                                   static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
+  for (int p = 0; p < m_panels; ++p) {
+    const std::byte* const rows = static_cast<const std::byte*>(a) + p * a_panel_bytes;
+    const std::byte* const columns = static_cast<const std::byte*>(b);
+    if constexpr (kSteps < 8)
+      bundle_tile<W, kMr, kNv, kSteps>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into);
+    else
+      byte_tile<W, kMr, kNv, kSteps>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into);
+  }
 }
 
 template <typename Step, typename W, int kMr, int kNv, int kSteps>

@@ -38,15 +38,6 @@ struct WordsOfPairs {
     return low | high << 16;
   }
 };
-/// Two 16-bit integers as they are.
-template <typename W>
-struct WordsOfHalves {
-  static constexpr int kKr = 2;
-  static NIBBLE_INLINE typename W::V load(const int16_t* p) { return W::quads(p); }
-  static NIBBLE_INLINE uint32_t one(const int16_t* p, int count) {
-    return static_cast<uint16_t>(p[0]) | static_cast<uint32_t>(count > 1 ? static_cast<uint16_t>(p[1]) : 0) << 16;
-  }
-};
 template <typename W>
 struct WordsOfFloats {
   static constexpr int kKr = 1;
@@ -205,32 +196,17 @@ constexpr GemmInt quad_gemm() {
   return g;
 }
 
-/// 16-bit integers in groups of two.
-template <typename Step, typename W, int kMr, int kNv>
-constexpr GemmWide wide_gemm() {
+/// 16-bit integers in groups of two: codes (GemmInt) are widened when they are packed.
+template <typename Gemm, typename Step, typename W, int kMr, int kNv>
+constexpr Gemm pair_gemm() {
   constexpr int kNr = kNv * Step::kLanes;
-  GemmWide g;
+  Gemm g;
   g.mr = kMr;
   g.nr = kNr;
   g.kr = 2;
   g.a_bytes = g.b_bytes = 2;
-  g.pack_a = pack_rows<W, WordsOfHalves<W>, kMr, int16_t>;
-  g.pack_b = pack_columns<W, WordsOfHalves<W>, kNr, int16_t, int16_t>;
-  g.run = run_tiles<Step, kMr, kNv>;
-  return g;
-}
-
-/// Codes widened to 16 bits when they are packed, in groups of two.
-template <typename Step, typename W, int kMr, int kNv>
-constexpr GemmInt pair_gemm() {
-  constexpr int kNr = kNv * Step::kLanes;
-  GemmInt g;
-  g.mr = kMr;
-  g.nr = kNr;
-  g.kr = 2;
-  g.a_bytes = g.b_bytes = 2;
-  g.pack_a = pack_rows<W, WordsOfPairs<W>, kMr, uint8_t>;
-  g.pack_b = pack_columns<W, WordsOfPairs<W>, kNr, int16_t, int8_t>;
+  g.pack_a = pack_rows<W, WordsOfPairs<W>, kMr, typename Gemm::Left>;
+  g.pack_b = pack_columns<W, WordsOfPairs<W>, kNr, int16_t, typename Gemm::Right>;
   g.run = run_tiles<Step, kMr, kNv>;
   return g;
 }

@@ -21,9 +21,10 @@ struct Words {
 
   /// Eight groups of four bytes as they are.
   static NIBBLE_INLINE V quads(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-  /// Eight groups of two bytes, each byte widened to 16 bits.
+  /// Eight groups of two elements, bytes widened to 16 bits.
   static NIBBLE_INLINE V pairs(const uint8_t* p) { return _mm256_cvtepu8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int8_t* p) { return _mm256_cvtepi8_epi16(half(p)); }
+  static NIBBLE_INLINE V pairs(const int16_t* p) { return quads(p); }
   /// Eight elements as floats.
   static NIBBLE_INLINE V floats(const float* p) { return quads(p); }
   static NIBBLE_INLINE V floats(const bf16* p) { return widen_bf16(half(p)); }

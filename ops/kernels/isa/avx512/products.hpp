@@ -6,11 +6,11 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 constexpr Table kProducts = {
-    .u8s8 = pair_gemm<PairsOf16, Words, kMr, kNv>(),
+    .u8s8 = pair_gemm<GemmInt, PairsOf16, Words, kMr, kNv>(),
     .u8s4 = byte_gemm<QuadsOf4Bit, Words, kMr, kNv, 8>(),
     .u4s4 = byte_gemm<QuadsOf4Bit, Words, kMr, kNv, 128>(),
-    .u6s7 = bundle_gemm<QuadsOf4Bit, Words, kMr, kNv, 4>(),
-    .s11s12 = wide_gemm<PairsOf16, Words, kMr, kNv>(),
+    .u6s7 = byte_gemm<QuadsOf4Bit, Words, kMr, kNv, 4>(),
+    .s11s12 = pair_gemm<GemmWide, PairsOf16, Words, kMr, kNv>(),
     .bf16_gemm = float_gemm<bf16, FloatFma, Words, kMr, kNv>(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},

@@ -23,9 +23,10 @@ struct Words {
   static NIBBLE_INLINE V first_bytes(const void* p, int bytes) {
     return _mm512_maskz_loadu_epi8(bytes >= 64 ? ~0ull : (1ull << bytes) - 1, p);
   }
-  /// Sixteen groups of two bytes, each byte widened to 16 bits.
+  /// Sixteen groups of two elements, bytes widened to 16 bits.
   static NIBBLE_INLINE V pairs(const uint8_t* p) { return _mm512_cvtepu8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int8_t* p) { return _mm512_cvtepi8_epi16(half(p)); }
+  static NIBBLE_INLINE V pairs(const int16_t* p) { return quads(p); }
   /// Sixteen elements as floats.
   static NIBBLE_INLINE V floats(const float* p) { return quads(p); }
   static NIBBLE_INLINE V floats(const bf16* p) { return widen_bf16(half(p)); }
