@@ -4,6 +4,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/options.hpp"
 #include "data/synth.hpp"
 #include "engine/error.hpp"
 
@@ -26,9 +27,11 @@ class Synth : public Command {
     add_option(app, "--size", args_.size, "side in pixels").capture_default_str();
     add_option(app, "--seed", args_.seed, "seed of the images").capture_default_str();
     add_flag(app, "--json", json_, "print one JSON object");
+    declare_threads(app, threads_);
   }
 
   int run() override {
+    apply_threads(threads_);
     args_.dir = out_;
     const SyntheticFolderCounts counts = write_synthetic_folder(args_);
     if (json_)
@@ -43,6 +46,7 @@ class Synth : public Command {
   std::string out_;
   SyntheticFolderArgs args_;
   bool json_ = false;
+  int64_t threads_ = 0;
 };
 
 }  // namespace

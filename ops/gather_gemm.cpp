@@ -59,7 +59,7 @@ RowRange source_rows(const Gather& g, int64_t g0, int64_t g1) {
 
 int64_t grid_rows_per_task(const Gather& g) {
   constexpr int64_t kPoints = 512;
-  return std::max<int64_t>(1, kPoints / std::max<int64_t>(1, g.gw));
+  return round_up(std::max<int64_t>(1, kPoints / std::max<int64_t>(1, g.gw)), g.rows_together);
 }
 
 ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers) {

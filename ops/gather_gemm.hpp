@@ -28,6 +28,7 @@ struct Gather {
   int64_t sh = 0, sw = 0;
   int64_t step = 1;
   std::vector<Tap> taps;
+  int64_t rows_together = 1;  // grid rows that tasks of a training step never part: those of a tile (ops/winograd.hpp)
 
   int64_t points() const { return n * gh * gw; }
 };
@@ -133,7 +134,8 @@ struct RowRange {
 };
 RowRange source_rows(const Gather& g, int64_t g0, int64_t g1);
 
-/// Grid rows (of gw points) per task: about 512 points, so that a task is worth a spawn and its source stays in L2.
+/// Grid rows (of gw points) per task: about 512 points, so that a task is worth a spawn and its source stays in L2; a
+/// multiple of rows_together.
 int64_t grid_rows_per_task(const Gather& g);
 
 /// Rows of one A block: 48 is a multiple of every kernel's tile height but 14 and 32, which round up; with the longest

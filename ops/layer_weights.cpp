@@ -61,6 +61,8 @@ class LayerPacking {
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
     }
+    if (layer_.float_gemm->run_strided == nullptr && !args.first_layer && winograd::suits_gradients(s))
+      layer_.gradient_gemm = &table.f32_gemm;
     if (args.passes == Passes::kForwardAndBackward && !args.first_layer) plan_backward();
     if (has_codes()) scale_.resize(static_cast<size_t>(s.oc));
   }
@@ -101,10 +103,17 @@ class LayerPacking {
     return fit ? form : Form::kNone;
   }
 
+  /// A segment for every position.
+  static std::vector<Tap> positions() {
+    std::vector<Tap> all;
+    for (int64_t p = 0; p < winograd::kPositions; ++p) all.push_back({.weight_tap = p});
+    return all;
+  }
+
   template <typename Gemm>
   void plan_fewer_products(const Gemm& gemm) {
     layer_.fewer_products = true;
-    for (int64_t p = 0; p < winograd::kPositions; ++p) forward_taps_.push_back({.weight_tap = p});
+    forward_taps_ = positions();
     layer_.forward = make_panels(gemm, winograd::kPositions, args_.shape.ic, args_.shape.oc);
     layer_.start = Tensor::zeros(DType::s32, {winograd::kOutputs, layer_.forward.padded_columns()});
   }
@@ -130,6 +139,12 @@ class LayerPacking {
   void plan_backward() {
     const ConvShape& s = layer_.shape;
     layer_.gradient_classes = input_gradient_classes(s);
+    if (layer_.gradient_gemm != nullptr) {
+      Gather& g = layer_.gradient_classes.front().gather;
+      g.rows_together = winograd::rows_together(g.gh);
+      layer_.backward.push_back(make_panels(*layer_.gradient_gemm, winograd::kPositions, s.oc, s.ic));
+      return;
+    }
     for (const InputGradientClass& c : layer_.gradient_classes) {
       layer_.backward.push_back(
           make_panels(*layer_.float_gemm, static_cast<int64_t>(c.gather.taps.size()), s.oc, s.ic));
@@ -183,6 +198,10 @@ class LayerPacking {
     else
       pack_forward(*layer_.float_gemm, from, from.values);
     if (layer_.start.defined()) set_start(from);
+    if (layer_.gradient_gemm != nullptr && has_backward()) {
+      pack_fewer_gradient_products(from);
+      return;
+    }
     const ConvShape& s = layer_.shape;
     for (size_t i = 0; i < layer_.backward.size(); ++i)
       pack_part(*layer_.float_gemm, layer_.backward[i],
@@ -216,6 +235,17 @@ class LayerPacking {
     pack_part(gemm, layer_.forward,
               PanelSource<T>{.data = transformed, .tap_stride = from.count * ic, .k_stride = 1, .n_stride = ic},
               forward_taps_, {.k = ic, .n0 = from.first, .columns = from.count});
+  }
+
+  void pack_fewer_gradient_products(const Slice& from) const {
+    const int64_t ic = layer_.shape.ic;
+    Scratch scratch;
+    auto* const transformed = scratch.get<float>(static_cast<size_t>(winograd::kPositions * from.count * ic));
+    winograd::transform_gradient_weights(layer_.gradient_classes.front().gather, from.values, from.count, ic,
+                                         transformed);
+    pack_part(*layer_.gradient_gemm, layer_.backward.front(),
+              PanelSource<float>{.data = transformed, .tap_stride = from.count * ic, .k_stride = ic, .n_stride = 1},
+              positions(), {.k0 = from.first, .k = from.count, .columns = ic});
   }
 
   /// The kernel rows of a stem in a folded layout: per tap those of a pixel, with zeros where it has others.

@@ -36,7 +36,10 @@ struct LayerWeights {
   const kernels::GemmWide* wide_gemm = nullptr;  // multiplies instead of it where 8-bit codes have fewer products
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and all of backward
   Panels forward;
-  PlaneLayout forward_layout;                        // for kernels that read rows in place
+  PlaneLayout forward_layout;  // for kernels that read rows in place
+  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (ops/winograd.hpp): then
+  /// `backward` has a segment a position.
+  const kernels::GemmFloat<float>* gradient_gemm = nullptr;
   std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
   std::vector<Panels> backward;                      // one per class
   std::vector<PlaneLayout> backward_layouts;

@@ -50,15 +50,15 @@ bool hands_over_rows(const LayerWeights& layer);
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
 /// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
 /// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nobody else sees it.
-/// Threads: cut by shape.  Cost: shape.macs() products in bf16.  Errors: ShapeError for gradients of other shapes, a
-/// `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a layer cannot
-/// feed.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16, of layers with gradient_gemm 16/36 of them in fp32 and
+/// two transforms.  Errors: ShapeError for gradients of other shapes, a `before` that does not add, and a layer without
+/// panels for it; UsageError for a `next` that such a layer cannot feed.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 
 /// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y. The order of the sums is
 /// fixed by the shape.
-/// Threads: cut by shape.  Cost: shape.macs() products in bf16.  Errors: ShapeError for an x or d_y of other shapes.
+/// Threads: cut by shape.  Cost: as packed_conv_backward_input.  Errors: ShapeError for an x or d_y of other shapes.
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 

@@ -1,4 +1,5 @@
-// Gradient of the packed convolution's input: bf16 products with fp32 sums (METHOD.md section 9).
+// Gradient of the packed convolution's input: bf16 products with fp32 sums, of some 3x3 layers fewer ones in fp32
+// (METHOD.md section 9).
 #include "ops/packed_conv.hpp"
 
 #include <cstring>
@@ -8,6 +9,7 @@
 #include "ops/packed_conv_chunks.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
+#include "ops/winograd.hpp"
 
 namespace nibble {
 
@@ -46,7 +48,9 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
       ew.scale_bf16_f32(c, ldc, run, n, factor, {to(task, first) + column, to.stride}, to.into, to.store);
     }
   };
-  if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
+  if (layer.gradient_gemm != nullptr)
+    winograd::gather_gemm(*layer.gradient_gemm, g, layer.backward[i], source, epilogue, to);
+  else if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
     image_gemm<float, bf16>(
         *layer.float_gemm, g, layer.backward[i], source,
         [&](int64_t task, int64_t first, int64_t images, int64_t column, int64_t n, const float* c, int64_t ldc) {

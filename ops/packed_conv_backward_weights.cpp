@@ -187,7 +187,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   const kernels::WeightGradient& tiled = kernels::active().weight_gradient;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
   int64_t k = layer.row_folded ? s.kw * s.ic : s.ic, taps = static_cast<int64_t>(g.taps.size());
-  if (tiled.run_left_again == nullptr && joins_taps(gemm, taps, k)) {
+  if (tiled.run_left_again == nullptr && layer.gradient_gemm == nullptr && joins_taps(gemm, taps, k)) {
     k *= taps;
     taps = 1;
   }
@@ -200,7 +200,12 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;
   if (x.dtype() == DType::bf16 || signed_input) {
     const Tensor x_bf16 = signed_input ? signed_codes(x) : x;
-    add_chunks<bf16>(gemm, g, Bf16Source(x_bf16, g), gemm.pack_b_rows, d_y, sink);
+    if (layer.gradient_gemm != nullptr)
+      weight_gradient_winograd(*layer.gradient_gemm, g, x_bf16, d_y, sink);
+    else
+      add_chunks<bf16>(gemm, g, Bf16Source(x_bf16, g), gemm.pack_b_rows, d_y, sink);
+  } else if (layer.gradient_gemm != nullptr) {
+    weight_gradient_winograd(*layer.gradient_gemm, g, x, d_y, sink);
   } else {
     add_chunks<uint8_t>(gemm, g, CodeSource(x, nullptr, g), gemm.pack_b_rows_u8, d_y, sink);
   }

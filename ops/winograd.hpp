@@ -1,16 +1,22 @@
-// 3x3 convolutions of stride 1 with 16 products where 36 are asked for, exact (serving only).
+// 3x3 convolutions of stride 1 with 16 products where 36 are asked for: served ones, exact, and the gradients of
+// training, in fp32.
 //
 // Winograd's minimal filtering F(2x2, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks"
 // (2015): four outputs of a 2x2 tile from 4x4 pixels d and a kernel g,
 //     y = R [(G g G^T) . (S d S^T)] R^T,   S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]
 //     R = [1 1 1 0; 0 1 -1 -1],            G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
-// where . multiplies position by position, and is summed over channels before R. In integers: 2G instead of G, and a
-// quarter of the result, which has no remainder. Then the products are 16 ordinary ones:
+// where . multiplies position by position, and is summed over channels before R. Served, in integers: 2G instead of G,
+// and a quarter of the result, which has no remainder. Then the products are 16 ordinary ones:
 //   - of 4-bit codes (0 to 15) and weights of 4 bits (-7 to 7) in bytes, family u6s7. Codes become -30 to 60, stored as
 //     0 to 60 (plus 30 but for position 5, whose values are sums), weights -63 to 63. What the 30s add to the sums
 //     depends on the weights alone and is subtracted.
 //   - of 8 bits in 16-bit integers, family s11s12, on levels that multiply plain 8-bit codes no faster.
+// The input's gradient is such a convolution of the output's gradient. The weights' is F(3x3, 2x2), a 2x2 tile of the
+// output's gradient as the kernel, summed over tiles before Q:
+//     d_w = Q [(H d_y H^T) . (S d S^T)] Q^T,   H = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],   Q = [1 1 1 0; 0 1 -1 0; 0 1 1 -1]
 #pragma once
+#include <type_traits>
+
 #include "ops/gather_gemm.hpp"
 
 namespace nibble::winograd {
@@ -26,6 +32,16 @@ Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 template <typename T>
 void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out);
 
+/// Whether the gradients of a convolution are made so, on a level whose plain products are of fp32, too.
+bool suits_gradients(const ConvShape& s);
+/// The kernel of the convolution that is the input's gradient, transformed: [position][output][channel] of `count`
+/// outputs [count, 3, 3, ic]. g: its grid, whose taps name those of the kernel.
+void transform_gradient_weights(const Gather& g, const bf16* weights, int64_t count, int64_t ic, float* out);
+/// Grid rows that a task must not part, so that tiles begin with an image: 2, or all of a map of odd height.
+inline int64_t rows_together(int64_t gh) {
+  return gh % 2 == 0 ? 2 : gh;
+}
+
 /// What the offsets of the input (of bytes) add to the four outputs before these are quartered: start[q * stride + o].
 void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride);
 
@@ -40,13 +56,40 @@ struct Cut {
 /// mr, a_bytes: of the kernel.
 Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes);
 
+inline int64_t tiles_across(const Gather& g) {
+  return ceil_div<int64_t>(g.gw, 2);
+}
+/// Rows of tiles of an image.
+inline int64_t tiles_down(const Gather& g) {
+  return ceil_div<int64_t>(g.gh, 2);
+}
 /// The first grid row of a row of tiles; of the one behind the last: all grid rows.
 inline int64_t first_grid_row(const Gather& g, int64_t tile_row) {
-  const int64_t per_image = ceil_div<int64_t>(g.gh, 2);
-  return tile_row / per_image * g.gh + tile_row % per_image * 2;
+  return tile_row / tiles_down(g) * g.gh + tile_row % tiles_down(g) * 2;
+}
+/// The row of tiles that begins with a grid row.
+inline int64_t tile_row_at(const Gather& g, int64_t grid_row) {
+  return grid_row / g.gh * tiles_down(g) + grid_row % g.gh / 2;
 }
 
-/// Channels that are transformed at once: 48 tiles of 16 positions take 48 KiB, in 16 bits twice as much.
+/// The 4x4 source pixels of the tiles of rows of tiles [begin, end): pixels[16 * tile + position].
+template <typename S>
+void point_tiles(const Gather& g, const SourceRows<S>& rows_from, int64_t begin, int64_t end, const S** pixels);
+
+/// The transform of tiles of S to operands of T.
+template <typename T, typename S>
+auto input_transform(const kernels::Elementwise& ew) {
+  if constexpr (std::is_same_v<T, uint8_t>)
+    return ew.winograd_input;
+  else if constexpr (std::is_same_v<T, int16_t>)
+    return ew.winograd_input_wide;
+  else if constexpr (std::is_same_v<S, uint8_t>)
+    return ew.winograd_input_u8;
+  else
+    return ew.winograd_input_bf16;
+}
+
+/// Channels that are transformed at once: 48 tiles of 16 positions take 48 KiB of bytes.
 inline constexpr int64_t kChannels = 64;
 
 /// The transformed rows of a block of tiles in panels: position p's begin at p * position_bytes.
@@ -58,14 +101,73 @@ struct BlockPanels {
 };
 
 /// Transforms and packs the tiles of rows of tiles [begin, end) (source: `rows_from`).
-template <typename Gemm>
-void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const SourceRows<uint8_t>& rows_from, int64_t begin,
+template <typename Gemm, typename S>
+void pack_block(const Gemm& gemm, const Gather& g, const Panels& b, const SourceRows<S>& rows_from, int64_t begin,
                 int64_t end, const BlockPanels& to);
 
-/// The four outputs of every tile of the block from the sums of one panel [position][tile][nr] to c, whose first row is
-/// the first grid point of the block. `none`: nr elements for what lies outside of the map.
-void store_block(const Gather& g, int64_t begin, int64_t end, const int32_t* sums, int64_t position_stride, int nr,
-                 const int32_t* start, int64_t start_stride, int32_t* none, int32_t* c, int64_t ldc);
+/// The sums of a block and one panel before R: position p's, [tile][nr], p * position_stride further.
+template <typename C>
+struct BlockSums {
+  C* data = nullptr;
+  int64_t position_stride = 0;
+};
+
+/// The four outputs of every tile of the block to c, whose first row is the first grid point of the block. `none`: nr
+/// elements for what lies outside of the map. start: as set_offset_start's, of the panel; of floats: unused.
+template <typename C>
+void store_block(const Gather& g, int64_t begin, int64_t end, const BlockSums<C>& sums, int nr, const int32_t* start,
+                 int64_t start_stride, C* none, C* c, int64_t ldc);
+
+/// Blocks of rows of tiles, one after the other: transformed, multiplied, made outputs again, `at_once` panels at a
+/// time.
+template <typename Gemm, typename C>
+class Blocks {
+ public:
+  Blocks(Scratch& scratch, const Gemm& gemm, const Gather& g, const Panels& b, int64_t rows_per_block, int64_t at_once)
+      : gemm_(gemm), g_(g), b_(b), ldc_(at_once * b.nr) {
+    panels_.panel_bytes = round_up(gemm.mr * b.segment_k * gemm.a_bytes, int64_t{kAlignment});
+    panels_.m_panels = ceil_div<int64_t>(rows_per_block * tiles_across(g), gemm.mr);
+    panels_.data = scratch.get<std::byte>(static_cast<size_t>(kPositions * panels_.position_bytes()));
+    sums_.position_stride = panels_.m_panels * gemm.mr * b.nr;
+    sums_.data = scratch.get<C>(static_cast<size_t>(kPositions * sums_.position_stride));
+    c_ = scratch.get<C>(static_cast<size_t>(rows_per_block * 2 * g.gw * ldc_));
+    none_ = scratch.get<C>(static_cast<size_t>(b.nr));
+  }
+  const C* c() const { return c_; }
+  int64_t ldc() const { return ldc_; }
+
+  template <typename S>
+  void pack(const SourceRows<S>& rows_from, int64_t begin, int64_t end) {
+    begin_ = begin;
+    end_ = end;
+    pack_block(gemm_, g_, b_, rows_from, begin, end, panels_);
+  }
+
+  /// Outputs of the packed block and panels [n0, last) to c().
+  void multiply(int64_t n0, int64_t last, const int32_t* start) {
+    const int here = static_cast<int>(ceil_div<int64_t>((end_ - begin_) * tiles_across(g_), gemm_.mr));
+    const int64_t k = b_.segment_k, nr = b_.nr;
+    for (int64_t n = n0; n < last; ++n) {
+      for (int64_t p = 0; p < kPositions; ++p)
+        gemm_.run(static_cast<int>(k), here, panels_.data + p * panels_.position_bytes(), panels_.panel_bytes,
+                  b_.panel(n) + p * k * nr * gemm_.b_bytes, sums_.data + p * sums_.position_stride, nr,
+                  kernels::Into::kOverwrite);
+      store_block(g_, begin_, end_, sums_, b_.nr, start == nullptr ? nullptr : start + n * nr, b_.padded_columns(),
+                  none_, c_ + (n - n0) * nr, ldc_);
+    }
+  }
+
+ private:
+  const Gemm& gemm_;
+  const Gather& g_;
+  const Panels& b_;
+  const int64_t ldc_;
+  BlockPanels panels_;
+  BlockSums<C> sums_;
+  C* c_ = nullptr;
+  C* none_ = nullptr;
+  int64_t begin_ = 0, end_ = 0;
+};
 
 /// serving_gemm for such a layer: b has a segment for every position, start is set_offset_start's [4, padded columns],
 /// zeros for wide ones; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
@@ -75,41 +177,59 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const int32_t* 
   const Gather& g = args.gather;
   const Panels& b = args.panels;
   const Cut cut = cut_for_serving(g, b, args.workers, gemm.mr, gemm.a_bytes);
-  const int64_t most_tiles = cut.rows_per_block * cut.tiles_across, m_panels = ceil_div<int64_t>(most_tiles, gemm.mr);
-  const int64_t padded_tiles = m_panels * gemm.mr, nr = b.nr;
   parallel_for(cut.tasks(), [&](int64_t task) {
     const int64_t part = task / cut.panel_parts, side = task % cut.panel_parts;
     const int64_t r0 = part * cut.tile_rows / cut.row_parts, r1 = (part + 1) * cut.tile_rows / cut.row_parts;
     const int64_t n0 = side * b.count() / cut.panel_parts, n1 = (side + 1) * b.count() / cut.panel_parts;
     if (r0 == r1 || n0 == n1) return;
-    const int64_t hot = args.block_columns > 0 ? ceil_div(args.block_columns, nr) : n1 - n0;
-    const int64_t at_once = std::min(n1 - n0, hot), ldc = at_once * nr;
+    const int64_t hot = args.block_columns > 0 ? ceil_div<int64_t>(args.block_columns, b.nr) : n1 - n0;
+    const int64_t at_once = std::min(n1 - n0, hot);
     Scratch scratch;
     const SourceRows<uint8_t> rows_from = source(scratch, source_rows(g, first_grid_row(g, r0), first_grid_row(g, r1)));
-    BlockPanels panels{.panel_bytes = round_up(gemm.mr * b.segment_k * gemm.a_bytes, int64_t{kAlignment}),
-                       .m_panels = m_panels};
-    panels.data = scratch.get<std::byte>(static_cast<size_t>(kPositions * panels.position_bytes()));
-    int32_t* const sums = scratch.get<int32_t>(static_cast<size_t>(kPositions * padded_tiles * nr));
-    int32_t* const c = scratch.get<int32_t>(static_cast<size_t>(cut.rows_per_block * 2 * g.gw * ldc));
-    int32_t* const none = scratch.get<int32_t>(static_cast<size_t>(nr));
+    Blocks<Gemm, int32_t> blocks(scratch, gemm, g, b, cut.rows_per_block, at_once);
     for (int64_t begin = r0; begin < r1; begin += cut.rows_per_block) {
       const int64_t end = std::min(r1, begin + cut.rows_per_block);
-      const int64_t here = ceil_div<int64_t>((end - begin) * cut.tiles_across, gemm.mr);
       const int64_t first = first_grid_row(g, begin) * g.gw, rows = first_grid_row(g, end) * g.gw - first;
-      pack_block(gemm, g, b, rows_from, begin, end, panels);
+      blocks.pack(rows_from, begin, end);
       for (int64_t n = n0; n < n1; n += at_once) {
         const int64_t last = std::min(n1, n + at_once);
-        for (int64_t panel = n; panel < last; ++panel) {
-          for (int64_t p = 0; p < kPositions; ++p)
-            gemm.run(static_cast<int>(b.segment_k), static_cast<int>(here), panels.data + p * panels.position_bytes(),
-                     panels.panel_bytes, b.panel(panel) + p * b.segment_k * nr * gemm.b_bytes,
-                     sums + p * padded_tiles * nr, nr, kernels::Into::kOverwrite);
-          store_block(g, begin, end, sums, padded_tiles * nr, b.nr, start + panel * nr, b.padded_columns(), none,
-                      c + (panel - n) * nr, ldc);
-        }
-        epilogue(first, rows, n * nr, std::min(b.columns, last * nr) - n * nr, c, ldc, NextBlock{});
+        blocks.multiply(n, last, start);
+        epilogue(first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, blocks.c(), blocks.ldc(),
+                 NextBlock{});
       }
     }
+  });
+}
+
+/// Rows of tiles of a block in training, by shape alone.
+int64_t rows_per_block(const Gather& g, const Panels& b, int64_t mr, int64_t a_bytes);
+
+/// gather_gemm of bf16 rows for such a layer in fp32: b has a segment for every position, g.rows_together keeps tiles
+/// whole. `epilogue(task, first_point, rows, first_column, columns, c, ldc)`.
+template <typename Source, typename Epilogue, typename Around>
+void gather_gemm(const kernels::GemmFloat<float>& gemm, const Gather& g, const Panels& b, const Source& source,
+                 const Epilogue& epilogue, Around&& around) {
+  constexpr int64_t kHotColumns = 128;
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh, block = rows_per_block(g, b, gemm.mr, gemm.a_bytes);
+  const int64_t at_once = std::min(b.count(), std::max<int64_t>(1, kHotColumns / b.nr));
+  parallel_for(task_count(g), [&](int64_t task) {
+    const int64_t g0 = task * per, g1 = std::min(all, g0 + per);
+    Scratch scratch;
+    around.begin(scratch, task, g0, g1);
+    const SourceRows<bf16> rows_from = source(scratch, source_rows(g, g0, g1));
+    Blocks<kernels::GemmFloat<float>, float> blocks(scratch, gemm, g, b, block, at_once);
+    const int64_t r1 = tile_row_at(g, g1);
+    for (int64_t begin = tile_row_at(g, g0); begin < r1; begin += block) {
+      const int64_t end = std::min(r1, begin + block);
+      const int64_t first = first_grid_row(g, begin) * g.gw, rows = first_grid_row(g, end) * g.gw - first;
+      blocks.pack(rows_from, begin, end);
+      for (int64_t n = 0; n < b.count(); n += at_once) {
+        const int64_t last = std::min(b.count(), n + at_once);
+        blocks.multiply(n, last, nullptr);
+        epilogue(task, first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, blocks.c(), blocks.ldc());
+      }
+    }
+    around.end(task, g0, g1);
   });
 }
 

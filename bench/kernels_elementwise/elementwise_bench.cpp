@@ -288,11 +288,11 @@ void add_training() {
   // Four tiles of 16 pixels, and of sums in 16 positions.
   add("winograd_input", 2, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input(tile_of(d, tile).data(), d.n, d.packed.data() + tile * d.n, d.n);
+      ew.winograd_input(tile_of(d, tile).data(), 0, d.n, d.packed.data() + tile * d.n, d.n);
   });
   add("winograd_input_wide", 3, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input_wide(tile_of(d, tile).data(), d.n, d.wide.data() + tile * d.n, d.n);
+      ew.winograd_input_wide(tile_of(d, tile).data(), 0, d.n, d.wide.data() + tile * d.n, d.n);
   });
   add("winograd_output", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16) {

@@ -85,6 +85,8 @@ using GemmWide = GemmCodes<int16_t, int16_t>;
 /// fp32.
 template <typename T>
 struct GemmFloat {
+  using Left = T;
+  using Right = T;
   int mr = 0, nr = 0, kr = 0;
   int a_bytes = 0, b_bytes = 0;
   void (*pack_a)(const T* const* rows, int m, int k, void* panel) = nullptr;
@@ -92,7 +94,7 @@ struct GemmFloat {
   void (*pack_a_transposed)(const T* const* rows, int k, int columns, void* panel) = nullptr;
   void (*pack_b)(const T* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
   /// B from gathered rows: element (k, n) = rows[k][offset + n], n < columns <= nr; missing columns become zero. The
-  /// right operand of a weight gradient. Null for T = float.
+  /// right operand of a weight gradient.
   void (*pack_b_rows)(const T* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   /// The same from unsigned 8-bit codes, which are exact in bf16. Null for T = float.
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
@@ -302,15 +304,35 @@ struct Elementwise {
 
   // --- convolutions in fewer products (ops/winograd.hpp) ---
   /// Position 4*i + j of a transformed tile of 4 x 4 pixels, pixels[4*y + x], of codes 0 to 15: the sum over y and x of
-  /// S[i][y] * S[j][x] * pixel, plus 30 but for position 5, in n channels; `stride` bytes from position to position.
-  /// S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]; results are 0 to 60.
-  void (*winograd_input)(const uint8_t* const* pixels, int64_t n, uint8_t* out, int64_t stride) = nullptr;
+  /// S[i][y] * S[j][x] * pixel, plus 30 but for position 5, in n channels from `offset` on; `stride` bytes from
+  /// position to position. S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]; results are 0 to 60.
+  void (*winograd_input)(const uint8_t* const* pixels, int64_t offset, int64_t n, uint8_t* out,
+                         int64_t stride) = nullptr;
   /// The same of any bytes, without the 30s; results are -510 to 1020. The stride is in elements.
-  void (*winograd_input_wide)(const uint8_t* const* pixels, int64_t n, int16_t* out, int64_t stride) = nullptr;
+  void (*winograd_input_wide)(const uint8_t* const* pixels, int64_t offset, int64_t n, int16_t* out,
+                              int64_t stride) = nullptr;
   /// out[2*u + v][c] = (sum over i and j of R[u][i] * R[v][j] * sums[(4*i + j) * stride + c] - start[(2*u + v) *
   /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1]. Sums are modulo 2^32.
   void (*winograd_output)(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                           int32_t* const* out) = nullptr;
+  // The gradients', in fp32. Strides are in elements.
+  /// Position 4*i + j = sum over y and x of S[i][y] * S[j][x] * pixels[4*y + x], of n channels from `offset` on: first
+  /// the sums over x, then those over y, as in the integers' kernels.
+  void (*winograd_input_u8)(const uint8_t* const* pixels, int64_t offset, int64_t n, float* out,
+                            int64_t stride) = nullptr;
+  void (*winograd_input_bf16)(const bf16* const* pixels, int64_t offset, int64_t n, float* out,
+                              int64_t stride) = nullptr;
+  /// out[2*u + v][c] = sum over i and j of R[u][i] * R[v][j] * sums[(4*i + j) * stride + c]: first the sums over i,
+  /// here and below, each from its first term on.
+  void (*winograd_output_f32)(const float* sums, int64_t stride, int64_t n, float* const* out) = nullptr;
+  /// Position 4*i + j = sum over y and x of G[i][y] * G[j][x] * taps[3*y + x]. G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2;
+  /// 0 0 1]; a sum of three is ((first + last) +- middle) / 2.
+  void (*winograd_weights_bf16)(const bf16* const* taps, int64_t n, float* out, int64_t stride) = nullptr;
+  /// Position 4*i + j = sum over u and v of H[i][u] * H[j][v] * pixels[2*u + v]. H = [1 0; 1/2 1/2; 1/2 -1/2; 0 1].
+  void (*winograd_d_y_bf16)(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) = nullptr;
+  /// out[(3*y + x) * out_stride + c] = sum over i and j of Q[y][i] * Q[x][j] * sums[(4*i + j) * stride + c].
+  /// Q = [1 1 1 0; 0 1 -1 0; 0 1 1 -1].
+  void (*winograd_d_w_f32)(const float* sums, int64_t stride, int64_t n, float* out, int64_t out_stride) = nullptr;
 
   // --- codes and conversions, n elements ---
   void (*pack_u4)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;  // odd n: last high nibble zero

@@ -558,6 +558,9 @@ TEST_CASE("program: nibble synth and the plan of a dry run give their documented
   CHECK(made.at("train") == 30);
   CHECK(made.at("val") == 20);
   CHECK(made.at("classes") == 10);
+  // It refuses to replace an image by another one, so these are the same.
+  CHECK(run_program("synth --threads 1 --out '" + images + "' --train 3 --val 2 --size 32").code == 0);
+  check_refused("synth --threads 2000 --out '" + images + "' --train 3 --val 2 --size 32", 2, "--threads is 2000");
   const std::string train = "train --image-size 32 --batch-size 8 --shard 4 --epochs 5 --data '" + images + "'";
   const nlohmann::json plan = nlohmann::json::parse(run_program(train + " --dry-run --json").out);
   CHECK(plan.at("train_images") == 30);

@@ -22,6 +22,93 @@ Sums naive_weight_gradient(const ConvShape& s, const Doubles& d_y, const Doubles
   return d_w;
 }
 
+namespace {
+
+using Matrix = std::vector<std::vector<double>>;
+
+const Matrix kS = {{1, 0, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 0, 1}};
+const Matrix kR = {{1, 1, 1, 0}, {0, 1, 1, 1}};
+const Matrix kG = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}, {0, 0, 1}};
+const Matrix kH = {{1, 0}, {0.5, 0.5}, {0.5, 0.5}, {0, 1}};
+const Matrix kQ = {{1, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 1}};
+
+/// M a M^T of the square a[row][column], whose elements are |value(row, column)|.
+template <typename Value>
+Doubles transformed(const Matrix& m, const Value& value) {
+  const size_t to = m.size(), from = m[0].size();
+  Doubles out(to * to);
+  for (size_t a = 0; a < from; ++a)
+    for (size_t b = 0; b < from; ++b) {
+      const double v = std::abs(value(static_cast<int64_t>(a), static_cast<int64_t>(b)));
+      for (size_t i = 0; i < to; ++i)
+        for (size_t j = 0; j < to; ++j) out[i * to + j] += m[i][a] * m[j][b] * v;
+    }
+  return out;
+}
+
+/// Pixel (y, x) of a map [h, w, channels], zero outside.
+double pixel(const Doubles& map, int64_t image, int64_t h, int64_t w, int64_t channels, int64_t y, int64_t x,
+             int64_t c) {
+  return y < 0 || y >= h || x < 0 || x >= w ? 0.0 : map[at(((image * h + y) * w + x) * channels + c)];
+}
+
+}  // namespace
+
+Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w) {
+  std::vector<Doubles> weights;  // [output][channel] of positions
+  for (int64_t o = 0; o < s.oc; ++o)
+    for (int64_t c = 0; c < s.ic; ++c)
+      weights.push_back(
+          transformed(kG, [&](int64_t y, int64_t x) { return w[at(((o * 3 + 2 - y) * 3 + 2 - x) * s.ic + c)]; }));
+  Doubles magnitude(at(s.n * s.h * s.w * s.ic));
+  for (int64_t image = 0; image < s.n; ++image)
+    for (int64_t top = 0; top < s.h; top += 2)
+      for (int64_t left = 0; left < s.w; left += 2) {
+        std::vector<Doubles> sums(at(s.ic), Doubles(16));
+        for (int64_t o = 0; o < s.oc; ++o) {
+          const Doubles tile = transformed(kS, [&](int64_t y, int64_t x) {
+            return pixel(d_y, image, s.oh(), s.ow(), s.oc, top + s.pad_before - 2 + y, left + s.pad_before - 2 + x, o);
+          });
+          for (int64_t c = 0; c < s.ic; ++c)
+            for (size_t p = 0; p < 16; ++p) sums[at(c)][p] += tile[p] * weights[at(o * s.ic + c)][p];
+        }
+        for (int64_t c = 0; c < s.ic; ++c) {
+          const Doubles out = transformed(kR, [&](int64_t i, int64_t j) { return sums[at(c)][at(4 * i + j)]; });
+          for (int64_t q = 0; q < 4; ++q) {
+            const int64_t y = top + q / 2, x = left + q % 2;
+            if (y < s.h && x < s.w) magnitude[at(((image * s.h + y) * s.w + x) * s.ic + c)] = out[at(q)];
+          }
+        }
+      }
+  return magnitude;
+}
+
+Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x) {
+  std::vector<Doubles> sums(at(s.oc * s.ic), Doubles(16));
+  for (int64_t image = 0; image < s.n; ++image)
+    for (int64_t top = 0; top < s.oh(); top += 2)
+      for (int64_t left = 0; left < s.ow(); left += 2) {
+        std::vector<Doubles> tiles;
+        for (int64_t c = 0; c < s.ic; ++c)
+          tiles.push_back(transformed(kS, [&](int64_t i, int64_t j) {
+            return pixel(x, image, s.h, s.w, s.ic, top - s.pad_before + i, left - s.pad_before + j, c);
+          }));
+        for (int64_t o = 0; o < s.oc; ++o) {
+          const Doubles of_y = transformed(
+              kH, [&](int64_t i, int64_t j) { return pixel(d_y, image, s.oh(), s.ow(), s.oc, top + i, left + j, o); });
+          for (int64_t c = 0; c < s.ic; ++c)
+            for (size_t p = 0; p < 16; ++p) sums[at(o * s.ic + c)][p] += of_y[p] * tiles[at(c)][p];
+        }
+      }
+  Doubles magnitude(at(s.oc * s.k()));
+  for (int64_t o = 0; o < s.oc; ++o)
+    for (int64_t c = 0; c < s.ic; ++c) {
+      const Doubles taps = transformed(kQ, [&](int64_t i, int64_t j) { return sums[at(o * s.ic + c)][at(4 * i + j)]; });
+      for (int64_t t = 0; t < 9; ++t) magnitude[at((o * 9 + t) * s.ic + c)] = taps[at(t)];
+    }
+  return magnitude;
+}
+
 Doubles values_of(const Tensor& t) {
   Doubles v;
   std::vector<uint8_t> row(at(t.stride() + 64));

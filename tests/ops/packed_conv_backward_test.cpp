@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 
+#include "ops/winograd.hpp"
 #include "tests/ops/packed_gradients.hpp"
 
 using namespace nibble;
@@ -11,28 +13,40 @@ using namespace nibble::testing;
 
 namespace {
 
+/// Calls check(layer, expected) on every level; `expected_of(layer)` is the same on levels that multiply alike.
+template <typename Expected, typename Check>
+void on_every_level_with(const Operands& op, const Expected& expected_of, const Check& check) {
+  std::optional<Sums> plain, fewer;
+  on_every_level([&] {
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+    std::optional<Sums>& expected = layer.gradient_gemm != nullptr ? fewer : plain;
+    if (!expected) expected = expected_of(layer);
+    check(layer, *expected);
+  });
+}
+
 void check_input(const Operands& op) {
   const ConvShape& s = op.shape;
   const OutputGradient g = output_gradient(op);
-  const Sums expected = naive_input_gradient(s, g.of_y, op.w_hat);
-  on_every_level([&] {
-    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
-    check_input_gradient(s, packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}), expected);
-  });
+  on_every_level_with(
+      op, [&](const LayerWeights& layer) { return input_gradient_of(layer, s, g, op.w_hat); },
+      [&](const LayerWeights& layer, const Sums& expected) {
+        check_input_gradient(s, packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}), expected);
+      });
 }
 
 /// Whatever d_w held before.
 void check_weights(const Operands& op) {
   const ConvShape& s = op.shape;
   const OutputGradient g = output_gradient(op);
-  const Sums expected = naive_weight_gradient(s, g.of_y, op.x_hat);
   const Tensor before = random_f32({s.oc, s.kh, s.kw, s.ic}, 42);
-  on_every_level([&] {
-    const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
-    const Tensor d_w = before.clone();
-    packed_conv_backward_weights(layer, op.x, g.carried, d_w);
-    check_weight_gradient(s, d_w, expected);
-  });
+  on_every_level_with(
+      op, [&](const LayerWeights& layer) { return weight_gradient_of(layer, s, g, op.x_hat); },
+      [&](const LayerWeights& layer, const Sums& expected) {
+        const Tensor d_w = before.clone();
+        packed_conv_backward_weights(layer, op.x, g.carried, d_w);
+        check_weight_gradient(s, d_w, expected);
+      });
 }
 
 void check_both(const Operands& op) {
@@ -233,7 +247,7 @@ TEST_CASE("a gradient that comes as rows gives the same input gradient, and the 
           CHECK(std::all_of(rows.made.begin(), rows.made.end(), [](const auto& times) { return times == 1; }));
         });
         for (const Tensor& other : d_w) CHECK(same_bytes(other, d_w[0]));
-        check_weight_gradient(s, d_w[0], naive_weight_gradient(s, g.of_y, op.x_hat));
+        check_weight_gradient(s, d_w[0], weight_gradient_of(layer, s, g, op.x_hat));
         Collected collected(x_shape), as_tensor(x_shape);
         CHECK(!packed_conv_backward(layer, op.x, RowsOf(g.carried), d_w[0], before, &collected).defined());
         packed_conv_backward_input(layer, g.carried, x_shape, before, &as_tensor);
@@ -301,6 +315,9 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
     const Operands op = make_operands({"large", s}, code_precisions()[4]);
     // All products are positive, so that their sum is the sum of their magnitudes.
     const Tensor d_y = random_bf16({s.n, s.oh(), s.ow(), s.oc}, 44, 0.0f, 1.0f);
+    // In fewer products, where transforms subtract, the magnitudes are larger.
+    Doubles magnitude =
+        s.taps() == 9 && s.stride == 1 ? winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat) : Doubles{};
     std::vector<Doubles> results;
     const Isa before = active_isa();
     for (const Isa isa : levels) {
@@ -311,9 +328,14 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
       results.push_back(values_of(d_w));
     }
     set_active_isa(before);
-    const double terms = static_cast<double>(s.out_pixels()) + 8;
+    if (op.precision.weight_bits < 16)
+      for (size_t i = 0; i < magnitude.size(); ++i)
+        magnitude[i] *= static_cast<double>(op.weights.scale[i / at(s.k())]);
+    const double terms = static_cast<double>(s.out_pixels()) + kOtherRoundings;
     for (const Doubles& other : results)
-      CHECK(first_beyond(other, results[0], [&](size_t i) { return terms * 4 * kUnitF32 * results[0][i]; }) == "");
+      CHECK(first_beyond(other, results[0], [&](size_t i) {
+              return terms * 4 * kUnitF32 * (magnitude.empty() ? results[0][i] : magnitude[i]);
+            }) == "");
   }
 }
 
@@ -329,6 +351,31 @@ TEST_CASE("weight gradients of small maps, whose steps are images, match their d
     for (const Precision& p : {code_precisions()[4], code_precisions()[0], float_precisions()[0]})
       check_weights(make_operands({"small", s}, p));
   }
+}
+
+TEST_CASE("gradients in fewer products match their definition on every small map, and levels with tiles have none") {
+  std::vector<NamedShape> shapes;
+  for (int64_t side = 1; side <= 9; ++side) shapes.push_back({"small maps", three(3, side, 10 - side, 16, 17, 1, 1)});
+  shapes.push_back({"14x14", three(2, 14, 14, 79, 39, 1, 1)});
+  shapes.push_back({"several chunks and tasks", three(9, 15, 24, 15, 33, 1, 1)});
+  shapes.push_back({"no pad before", three(2, 6, 5, 15, 16, 1, 0)});
+  shapes.push_back({"two pads before", three(2, 6, 5, 15, 16, 1, 2)});
+  bool fewer = false;
+  for_each_layer(shapes, {code_precisions()[4], code_precisions()[8], float_precisions()[0]}, [&](const Operands& op) {
+    on_every_level([&] {
+      const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+      CHECK((layer.gradient_gemm != nullptr) == (!layer.strided() && winograd::suits_gradients(op.shape)));
+      fewer = fewer || layer.gradient_gemm != nullptr;
+    });
+    check_both(op);
+  });
+  if (!fewer) MESSAGE("skipped: the levels under test have the plain product alone");
+  CHECK(winograd::suits_gradients(three(1, 7, 7, 3, 5, 1, 1)));
+  CHECK(winograd::suits_gradients(three(1, 2, 2, 3, 5, 1, 1)));
+  CHECK_FALSE(winograd::suits_gradients(three(1, 1, 1, 3, 5, 1, 1)));
+  CHECK_FALSE(winograd::suits_gradients(three(1, 1, 8, 3, 5, 1, 1)));
+  CHECK_FALSE(winograd::suits_gradients(three(1, 3, 3, 3, 5, 1, 1)));
+  CHECK_FALSE(winograd::suits_gradients(three(1, 8, 8, 3, 5, 2, 1)));
 }
 
 TEST_CASE("the taped convolution gives both gradients, and none to the image") {

@@ -37,9 +37,27 @@ inline void check_images_alone(const LayerWeights& layer, const ConvShape& s, co
   }
 }
 
-/// d_x against d_y * w_hat: a sum of exact products in fp32, two fp32 roundings for the scale, one to bf16.
+/// What a layer's gradients should be. Their magnitudes bound the rounding errors: those of the products' sum, or,
+/// where the layer has fewer products, of these.
+inline Sums input_gradient_of(const LayerWeights& layer, const ConvShape& s, const OutputGradient& g,
+                              const Doubles& w_hat) {
+  Sums expected = naive_input_gradient(s, g.of_y, w_hat);
+  if (layer.gradient_gemm != nullptr) expected.magnitude = winograd_input_gradient_magnitude(s, g.of_y, w_hat);
+  return expected;
+}
+inline Sums weight_gradient_of(const LayerWeights& layer, const ConvShape& s, const OutputGradient& g,
+                               const Doubles& x_hat) {
+  Sums expected = naive_weight_gradient(s, g.of_y, x_hat);
+  if (layer.gradient_gemm != nullptr) expected.magnitude = winograd_weight_gradient_magnitude(s, g.of_y, x_hat);
+  return expected;
+}
+
+/// Roundings beside those of a sum: of transforms there and back (2 + 4 + 4), of the scale (2).
+inline constexpr double kOtherRoundings = 12;
+
+/// d_x against d_y * w_hat: a sum of products in fp32, two fp32 roundings for the scale, one to bf16.
 inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Sums& expected) {
-  const double terms = static_cast<double>(s.taps() * s.oc) + 8;
+  const double terms = static_cast<double>(s.taps() * s.oc) + kOtherRoundings;
   CHECK(d_x.dtype() == DType::bf16);
   CHECK(first_beyond(values_of(d_x), expected.value, [&](size_t i) {
           return kUnitBf16 * std::abs(expected.value[i]) + terms * 2 * kUnitF32 * expected.magnitude[i];
@@ -48,7 +66,7 @@ inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Su
 
 /// d_w against d_y * x_hat: fp32 throughout.
 inline void check_weight_gradient(const ConvShape& s, const Tensor& d_w, const Sums& expected) {
-  const double terms = static_cast<double>(s.out_pixels()) + 8;
+  const double terms = static_cast<double>(s.out_pixels()) + kOtherRoundings;
   CHECK(first_beyond(values_of(d_w), expected.value, [&](size_t i) {
           return kUnitF32 * (1 + std::abs(expected.value[i])) + terms * 2 * kUnitF32 * expected.magnitude[i];
         }) == "");

@@ -1,9 +1,9 @@
-// The transforms of ops/winograd.hpp, on the compiler's own vectors: sums of bytes and of 32-bit integers, channel by
-// channel. (GCC 12 does not vectorise the plain loops: too many pointers that might overlap.)
+// The transforms of ops/winograd.hpp, channel by channel: sums of bytes and of 32-bit integers on the compiler's own
+// vectors (GCC 12 does not vectorise the plain loops: too many pointers that might overlap), floats on the vocabulary.
 #pragma once
 #include <type_traits>
 
-#include "ops/kernels/generic/vocab.hpp"
+#include "ops/kernels/generic/elementwise_blocks.inl.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -46,79 +46,206 @@ NIBBLE_INLINE V load_pixels(const uint8_t* p) {
     return load_vector<V>(p);
 }
 
-/// Channels from c on, as many as V has, with `offset` added. Sums of bytes are modulo 256: only the results fit.
-template <typename V, typename T>
-NIBBLE_INLINE void winograd_input_step(const uint8_t* const (&pixels)[16], int64_t c, T offset, T* out,
-                                       int64_t stride) {
+/// S d S^T of a tile whose pixels load(y, x) gives, position by position to store(position, values).
+template <typename V, typename Load, typename Store>
+NIBBLE_INLINE void transform_tile(const Load& load, const Store& store) {
   V rows[4][4];
   NIBBLE_UNROLL
   for (int y = 0; y < 4; ++y) {
-    const V p0 = load_pixels<V>(pixels[4 * y] + c), p1 = load_pixels<V>(pixels[4 * y + 1] + c),
-            p2 = load_pixels<V>(pixels[4 * y + 2] + c), p3 = load_pixels<V>(pixels[4 * y + 3] + c);
+    const V p0 = load(y, 0), p1 = load(y, 1), p2 = load(y, 2), p3 = load(y, 3);
     rows[y][0] = static_cast<V>(p0 - p2);
     rows[y][1] = static_cast<V>(p1 + p2);
     rows[y][2] = static_cast<V>(p2 - p1);
     rows[y][3] = static_cast<V>(p1 - p3);
   }
-  const V added = static_cast<V>(V{} + offset);
   NIBBLE_UNROLL
   for (int x = 0; x < 4; ++x) {
     const V p0 = rows[0][x], p1 = rows[1][x], p2 = rows[2][x], p3 = rows[3][x];
-    const V to[4] = {static_cast<V>(p0 - p2 + added), static_cast<V>(x == 1 ? p1 + p2 : p1 + p2 + added),
-                     static_cast<V>(p2 - p1 + added), static_cast<V>(p1 - p3 + added)};
-    NIBBLE_UNROLL
-    for (int y = 0; y < 4; ++y) __builtin_memcpy(out + (4 * y + x) * stride + c, &to[y], sizeof(V));
+    store(x, static_cast<V>(p0 - p2));
+    store(4 + x, static_cast<V>(p1 + p2));
+    store(8 + x, static_cast<V>(p2 - p1));
+    store(12 + x, static_cast<V>(p1 - p3));
   }
 }
 
-template <typename T>
-NIBBLE_INLINE void transform_input(const uint8_t* const* pixels, int64_t n, T offset, T* out, int64_t stride) {
+/// The pointers that a kernel reads from `offset` on, in the function's own memory, which no store of bytes changes.
+template <int kCount, typename S>
+struct Pointers {
+  const S* at[kCount];
+  NIBBLE_INLINE Pointers(const S* const* pixels, int64_t offset) {
+    for (int p = 0; p < kCount; ++p) at[p] = pixels[p] + offset;
+  }
+  NIBBLE_INLINE const S* operator[](int p) const { return at[p]; }
+};
+
+/// body.template operator()<V>(c): channels from c on, by vectors of T, the last ones by single elements.
+template <typename T, typename Body>
+NIBBLE_INLINE void by_vectors(int64_t n, const Body& body) {
   using Vector = typename VectorOf<T>::Type;
   constexpr int64_t kCount = sizeof(Vector) / sizeof(T);
-  const uint8_t* at[16];  // in the function's own memory, which no store of bytes changes
-  for (int p = 0; p < 16; ++p) at[p] = pixels[p];
   int64_t c = 0;
-  for (; c + kCount <= n; c += kCount) winograd_input_step<Vector>(at, c, offset, out, stride);
-  for (; c < n; ++c) winograd_input_step<T>(at, c, offset, out, stride);
+  for (; c + kCount <= n; c += kCount) body.template operator()<Vector>(c);
+  for (; c < n; ++c) body.template operator()<T>(c);
 }
 
-void winograd_input(const uint8_t* const* pixels, int64_t n, uint8_t* out, int64_t stride) {
-  transform_input(pixels, n, uint8_t{30}, out, stride);
+/// Sums of bytes are modulo 256: only the results fit.
+template <typename T>
+NIBBLE_INLINE void transform_codes(const uint8_t* const* pixels, int64_t offset, int64_t n, T added, T* out,
+                                   int64_t stride) {
+  const Pointers<16, uint8_t> from(pixels, offset);
+  by_vectors<T>(n, [&]<typename V>(int64_t c) NIBBLE_INLINE_BODY {
+    const V everywhere = static_cast<V>(V{} + added);
+    transform_tile<V>([&](int y, int x) NIBBLE_INLINE_BODY { return load_pixels<V>(from[4 * y + x] + c); },
+                      [&](int position, V v) NIBBLE_INLINE_BODY {
+                        if (position != 5) v = static_cast<V>(v + everywhere);
+                        __builtin_memcpy(out + position * stride + c, &v, sizeof v);
+                      });
+  });
 }
 
-void winograd_input_wide(const uint8_t* const* pixels, int64_t n, int16_t* out, int64_t stride) {
-  transform_input(pixels, n, int16_t{0}, out, stride);
+void winograd_input(const uint8_t* const* pixels, int64_t offset, int64_t n, uint8_t* out, int64_t stride) {
+  transform_codes(pixels, offset, n, uint8_t{30}, out, stride);
 }
 
-/// V: uint32_t or a vector of them: sums wrap, and only the results are signed.
-template <typename V>
-NIBBLE_INLINE void winograd_output_step(const int32_t* sums, int64_t stride, int64_t c, const int32_t* start,
-                                        int64_t start_stride, int32_t* const* out) {
+void winograd_input_wide(const uint8_t* const* pixels, int64_t offset, int64_t n, int16_t* out, int64_t stride) {
+  transform_codes(pixels, offset, n, int16_t{0}, out, stride);
+}
+
+template <typename S>
+NIBBLE_INLINE void transform_values(const S* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
+  const Pointers<16, S> from(pixels, offset);
+  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using V = typename decltype(block)::V;
+    transform_tile<typename V::F>([&](int y, int x) NIBBLE_INLINE_BODY { return V::load(from[4 * y + x] + c); },
+                                  [&](int position, typename V::F v)
+                                      NIBBLE_INLINE_BODY { V::store(out + position * stride + c, v); });
+  });
+}
+
+void winograd_input_u8(const uint8_t* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
+  transform_values(pixels, offset, n, out, stride);
+}
+
+void winograd_input_bf16(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
+  transform_values(pixels, offset, n, out, stride);
+}
+
+/// R s R^T of the sums that load(position) gives.
+template <typename V, typename Load>
+NIBBLE_INLINE void outputs_of(const Load& load, V (&y)[4]) {
   V upper[4], lower[4];
   NIBBLE_UNROLL
   for (int j = 0; j < 4; ++j) {
-    const V s0 = load_vector<V>(sums + j * stride + c), s1 = load_vector<V>(sums + (4 + j) * stride + c),
-            s2 = load_vector<V>(sums + (8 + j) * stride + c), s3 = load_vector<V>(sums + (12 + j) * stride + c);
+    const V s0 = load(j), s1 = load(4 + j), s2 = load(8 + j), s3 = load(12 + j);
     upper[j] = s0 + s1 + s2;
     lower[j] = s1 - s2 - s3;
   }
-  const V y[4] = {upper[0] + upper[1] + upper[2], upper[1] - upper[2] - upper[3], lower[0] + lower[1] + lower[2],
-                  lower[1] - lower[2] - lower[3]};
-  NIBBLE_UNROLL
-  for (int q = 0; q < 4; ++q) {
-    using S = typename SignedOf<V>::Type;
-    const S quarter = __builtin_bit_cast(S, y[q] - load_vector<V>(start + q * start_stride + c)) >> 2;
-    __builtin_memcpy(out[q] + c, &quarter, sizeof quarter);
-  }
+  y[0] = upper[0] + upper[1] + upper[2];
+  y[1] = upper[1] - upper[2] - upper[3];
+  y[2] = lower[0] + lower[1] + lower[2];
+  y[3] = lower[1] - lower[2] - lower[3];
 }
 
 void winograd_output(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                      int32_t* const* out) {
-  using Vector = VectorOf<uint32_t>::Type;
-  constexpr int64_t kCount = sizeof(Vector) / sizeof(uint32_t);
-  int64_t c = 0;
-  for (; c + kCount <= n; c += kCount) winograd_output_step<Vector>(sums, stride, c, start, start_stride, out);
-  for (; c < n; ++c) winograd_output_step<uint32_t>(sums, stride, c, start, start_stride, out);
+  // Unsigned: sums wrap, and only the results are signed.
+  by_vectors<uint32_t>(n, [&]<typename V>(int64_t c) NIBBLE_INLINE_BODY {
+    V y[4];
+    outputs_of([&](int p) NIBBLE_INLINE_BODY { return load_vector<V>(sums + p * stride + c); }, y);
+    NIBBLE_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      using S = typename SignedOf<V>::Type;
+      const S quarter = __builtin_bit_cast(S, y[q] - load_vector<V>(start + q * start_stride + c)) >> 2;
+      __builtin_memcpy(out[q] + c, &quarter, sizeof quarter);
+    }
+  });
+}
+
+void winograd_output_f32(const float* sums, int64_t stride, int64_t n, float* const* out) {
+  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using V = typename decltype(block)::V;
+    typename V::F y[4];
+    outputs_of([&](int p) NIBBLE_INLINE_BODY { return V::load(sums + p * stride + c); }, y);
+    NIBBLE_UNROLL
+    for (int q = 0; q < 4; ++q) V::store(out[q] + c, y[q]);
+  });
+}
+
+void winograd_weights_bf16(const bf16* const* taps, int64_t n, float* out, int64_t stride) {
+  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using V = typename decltype(block)::V;
+    using F = typename V::F;
+    const F half = V::splat(0.5f);
+    F rows[4][3];
+    NIBBLE_UNROLL
+    for (int x = 0; x < 3; ++x) {
+      const F w0 = V::load(taps[x] + c), w1 = V::load(taps[3 + x] + c), w2 = V::load(taps[6 + x] + c);
+      rows[0][x] = w0;
+      rows[1][x] = (w0 + w2 + w1) * half;
+      rows[2][x] = (w0 + w2 - w1) * half;
+      rows[3][x] = w2;
+    }
+    NIBBLE_UNROLL
+    for (int y = 0; y < 4; ++y) {
+      const F w0 = rows[y][0], w1 = rows[y][1], w2 = rows[y][2];
+      float* const to = out + 4 * y * stride + c;
+      V::store(to, w0);
+      V::store(to + stride, (w0 + w2 + w1) * half);
+      V::store(to + 2 * stride, (w0 + w2 - w1) * half);
+      V::store(to + 3 * stride, w2);
+    }
+  });
+}
+
+void winograd_d_y_bf16(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
+  const Pointers<4, bf16> from(pixels, offset);
+  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using V = typename decltype(block)::V;
+    using F = typename V::F;
+    const F half = V::splat(0.5f);
+    F rows[4][2];
+    NIBBLE_UNROLL
+    for (int x = 0; x < 2; ++x) {
+      const F above = V::load(from[x] + c), below = V::load(from[2 + x] + c);
+      rows[0][x] = above;
+      rows[1][x] = (above + below) * half;
+      rows[2][x] = (above - below) * half;
+      rows[3][x] = below;
+    }
+    NIBBLE_UNROLL
+    for (int y = 0; y < 4; ++y) {
+      const F left = rows[y][0], right = rows[y][1];
+      float* const to = out + 4 * y * stride + c;
+      V::store(to, left);
+      V::store(to + stride, (left + right) * half);
+      V::store(to + 2 * stride, (left - right) * half);
+      V::store(to + 3 * stride, right);
+    }
+  });
+}
+
+void winograd_d_w_f32(const float* sums, int64_t stride, int64_t n, float* out, int64_t out_stride) {
+  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
+    using V = typename decltype(block)::V;
+    using F = typename V::F;
+    F rows[3][4];
+    NIBBLE_UNROLL
+    for (int x = 0; x < 4; ++x) {
+      const F s0 = V::load(sums + x * stride + c), s1 = V::load(sums + (4 + x) * stride + c),
+              s2 = V::load(sums + (8 + x) * stride + c), s3 = V::load(sums + (12 + x) * stride + c);
+      rows[0][x] = s0 + s1 + s2;
+      rows[1][x] = s1 - s2;
+      rows[2][x] = s1 + s2 - s3;
+    }
+    NIBBLE_UNROLL
+    for (int y = 0; y < 3; ++y) {
+      const F s0 = rows[y][0], s1 = rows[y][1], s2 = rows[y][2], s3 = rows[y][3];
+      float* const to = out + 3 * y * out_stride + c;
+      V::store(to, s0 + s1 + s2);
+      V::store(to + out_stride, s1 - s2);
+      V::store(to + 2 * out_stride, s1 + s2 - s3);
+    }
+  });
 }
 
 }  // namespace

@@ -173,10 +173,8 @@ constexpr GemmFloat<T> float_gemm() {
   g.pack_a = pack_rows<W, WordsOfFloats<W>, kMr, T>;
   g.pack_a_transposed = pack_transposed<W, kMr, T>;
   g.pack_b = pack_columns_float<W, kNr, T>;
-  if constexpr (sizeof(T) == 2) {
-    g.pack_b_rows = pack_gathered<W, kNr, T>;
-    g.pack_b_rows_u8 = pack_gathered<W, kNr, uint8_t>;
-  }
+  g.pack_b_rows = pack_gathered<W, kNr, T>;
+  if constexpr (sizeof(T) == 2) g.pack_b_rows_u8 = pack_gathered<W, kNr, uint8_t>;
   g.run = run_tiles<Step, kMr, kNv>;
   return g;
 }

@@ -1,5 +1,7 @@
-// 3x3 layers in fewer products on the tiles of levels that a machine may lack.
+// 3x3 layers in fewer products on the tiles of levels that a machine may lack: served, and their gradients.
+#include "ops/packed_conv_weight_gradient.hpp"
 #include "tests/kernels/emulated/levels.hpp"
+#include "tests/ops/packed_gradients.hpp"
 #include "tests/ops/winograd_checks.hpp"
 
 namespace nibble::testing {
@@ -33,6 +35,30 @@ TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, t
          {&kernels::emulated_avxvnni::kEmulated, &kernels::emulated_avx512vnni::kEmulated})
       CHECK_FALSE(wide.layer(Passes::kServing, table).fewer_products);
   }
+}
+
+TEST_CASE("emulated: levels that pack rows make the gradients of 3x3 layers in fewer products, the others do not") {
+  set_float_mode();
+  const std::vector<NamedShape> shapes = {{"odd map", three(2, 7, 5, 39, 79, 1, 1)},
+                                          {"many channels", three(1, 4, 6, 130, 33, 1, 1)},
+                                          {"several blocks and chunks", three(3, 15, 24, 16, 17, 1, 1)}};
+  for_each_layer(shapes, {code_precisions()[4], float_precisions()[0]}, [](const Operands& op) {
+    const ConvShape& s = op.shape;
+    const OutputGradient g = output_gradient(op);
+    for (const kernels::Table* table :
+         {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
+          &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated}) {
+      const LayerWeights layer = op.layer(Passes::kForwardAndBackward, table);
+      REQUIRE(layer.gradient_gemm == &table->f32_gemm);
+      check_input_gradient(s, packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}),
+                           input_gradient_of(layer, s, g, op.w_hat));
+      const Tensor d_w = random_f32({s.oc, s.kh, s.kw, s.ic}, 42);
+      weight_gradient_winograd(*layer.gradient_gemm, forward_gather(s), op.x, g.carried,
+                               weight_sink(layer, d_w, s.taps(), s.ic));
+      check_weight_gradient(s, d_w, weight_gradient_of(layer, s, g, op.x_hat));
+    }
+    CHECK(op.layer(Passes::kForwardAndBackward, &kernels::emulated_amx::kEmulated).gradient_gemm == nullptr);
+  });
 }
 
 }  // namespace

@@ -55,10 +55,8 @@ constexpr GemmFloat<T> float_gemm() {
   g.pack_a = pack_rows_plain<T, PanelFloat, kMr, 1>;
   g.pack_a_transposed = pack_transposed_plain<T, kMr>;
   g.pack_b = pack_columns_plain<T, PanelFloat, kNr, 1>;
-  if constexpr (sizeof(T) == 2) {
-    g.pack_b_rows = pack_gathered_plain<T, kNr>;
-    g.pack_b_rows_u8 = pack_gathered_plain<uint8_t, kNr>;
-  }
+  g.pack_b_rows = pack_gathered_plain<T, kNr>;
+  if constexpr (sizeof(T) == 2) g.pack_b_rows_u8 = pack_gathered_plain<uint8_t, kNr>;
   g.run = run_tiles<Plain<float>, kMr, kNr>;
   return g;
 }
