@@ -88,7 +88,8 @@ class LayerPacking {
   }
   /// Panels are cut by output channels forward, depth is in backward.
   int64_t slice_outputs() const {
-    return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{layer_.float_gemm->kr});
+    const int kr = layer_.gradient_gemm != nullptr ? layer_.gradient_gemm->kr : layer_.float_gemm->kr;
+    return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{kr});
   }
 
   /// Where rows are packed anyway: tiles multiply faster than rows could be transformed.

@@ -34,11 +34,11 @@ struct LayerWeights {
   std::vector<float> rescale;
   const kernels::GemmInt* int_gemm = nullptr;    // set when the input is codes
   const kernels::GemmWide* wide_gemm = nullptr;  // multiplies instead of it where 8-bit codes have fewer products
-  const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and all of backward
+  const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and backward
   Panels forward;
   PlaneLayout forward_layout;  // for kernels that read rows in place
   /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (ops/winograd.hpp): then
-  /// `backward` has a segment a position.
+  /// `backward`, if there is one, has a segment a position.
   const kernels::GemmFloat<float>* gradient_gemm = nullptr;
   std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
   std::vector<Panels> backward;                      // one per class

@@ -1,4 +1,5 @@
-// Gradient of the packed convolution's weights: bf16 products with fp32 sums (METHOD.md section 9).
+// Gradient of the packed convolution's weights (METHOD.md section 9): which driver makes it, and the one of bf16
+// products from packed panels.
 //
 // d_w[o][tap][c] = sum over points of d_y[point][o] * x[point under tap][c]. The left operand is d_y, transposed once
 // for all taps; source rows are the right operand as they lie, and C has the layout of d_w. The other way round every
@@ -198,17 +199,13 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
     return;
   }
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;
-  if (x.dtype() == DType::bf16 || signed_input) {
-    const Tensor x_bf16 = signed_input ? signed_codes(x) : x;
-    if (layer.gradient_gemm != nullptr)
-      weight_gradient_winograd(*layer.gradient_gemm, g, x_bf16, d_y, sink);
-    else
-      add_chunks<bf16>(gemm, g, Bf16Source(x_bf16, g), gemm.pack_b_rows, d_y, sink);
-  } else if (layer.gradient_gemm != nullptr) {
-    weight_gradient_winograd(*layer.gradient_gemm, g, x, d_y, sink);
-  } else {
-    add_chunks<uint8_t>(gemm, g, CodeSource(x, nullptr, g), gemm.pack_b_rows_u8, d_y, sink);
-  }
+  const Tensor from = signed_input ? signed_codes(x) : x;
+  if (layer.gradient_gemm != nullptr)
+    weight_gradient_winograd(*layer.gradient_gemm, g, from, d_y, sink);
+  else if (from.dtype() == DType::bf16)
+    add_chunks<bf16>(gemm, g, Bf16Source(from, g), gemm.pack_b_rows, d_y, sink);
+  else
+    add_chunks<uint8_t>(gemm, g, CodeSource(from, nullptr, g), gemm.pack_b_rows_u8, d_y, sink);
 }
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// What the two drivers of a convolution's weight gradient share: where their products go.
+// What the drivers of a convolution's weight gradient share: where their products go.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -42,9 +42,9 @@ WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64
 void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
                            const Tensor& x, const Tensor& d_y, const WeightSink& sink);
 
-/// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. g: its forward grid; x
-/// in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16/36 of the products, one transform of x and d_y; scratch
-/// of 16 floats a weight, and of a chunk of both operands: 4 MiB for 128 and 128 channels.
+/// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. g: its forward grid, of
+/// at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 products a tile, one transform of
+/// x and d_y; 16 floats a pair of channels until it returns, and as scratch 16 KiB for every channel of x and d_y.
 void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const Gather& g, const Tensor& x,
                               const Tensor& d_y, const WeightSink& sink);
 

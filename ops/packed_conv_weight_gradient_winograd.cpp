@@ -35,16 +35,19 @@ struct TilePanels {
         count(ceil_div(elements, panel_width)),
         panel_bytes(round_up(panel_width * tiles * int64_t{sizeof(float)}, int64_t{kAlignment})),
         data(scratch.get<std::byte>(static_cast<size_t>(kPositions * count * panel_bytes))) {}
+  /// Panels that are filled together, and how many times.
+  int64_t per_group() const { return std::max<int64_t>(1, kTransformChannels / width); }
+  int64_t groups() const { return ceil_div(count, per_group()); }
   std::byte* panel(int64_t position, int64_t p) const { return data + (position * count + p) * panel_bytes; }
 };
 
-/// Fills the panels from `first` on, those of kTransformChannels elements (of fewer where there are no more).
+/// Fills a group of panels.
 /// transform(pixels, offset, n, out, stride) makes 16 positions of n elements of a tile from its kPixels pixels;
 /// pack(rows, offset, tiles, columns, panel) packs the elements from `offset` on.
 template <int64_t kPixels, typename S, typename Transform, typename Pack>
-void fill_panels(const TilePanels& to, const S* const* pixels, int64_t tiles, int64_t elements, int64_t first,
+void fill_panels(const TilePanels& to, const S* const* pixels, int64_t tiles, int64_t elements, int64_t group,
                  const Transform& transform, const Pack& pack) {
-  const int64_t per = std::max<int64_t>(1, kTransformChannels / to.width);
+  const int64_t per = to.per_group(), first = group * per;
   const int64_t last = std::min(to.count, first + per), e0 = first * to.width,
                 n = std::min(elements, last * to.width) - e0;
   Scratch scratch;
@@ -99,22 +102,18 @@ class WinogradGradient {
     const TilePanels left(scratch, gemm_.mr, sink_.oc, tiles), right(scratch, gemm_.nr, sink_.k, tiles);
 
     const auto& ew = kernels::active().ew;
-    const auto groups = [](const TilePanels& p) {
-      return ceil_div(p.count, std::max<int64_t>(1, kTransformChannels / p.width));
-    };
-    const int64_t left_groups = groups(left);
-    parallel_for(left_groups + groups(right), [&](int64_t job) {
+    const int64_t left_groups = left.groups();
+    parallel_for(left_groups + right.groups(), [&](int64_t job) {
       if (job < left_groups)
         fill_panels<winograd::kOutputs>(
-            left, outputs, tiles, sink_.oc, job * std::max<int64_t>(1, kTransformChannels / left.width),
-            ew.winograd_d_y_bf16, [&](const float* const* rows, int64_t offset, int k, int columns, std::byte* panel) {
+            left, outputs, tiles, sink_.oc, job, ew.winograd_d_y_bf16,
+            [&](const float* const* rows, int64_t offset, int k, int columns, std::byte* panel) {
               std::array<const float*, static_cast<size_t>(kTransformTiles)> shifted{};
               for (int t = 0; t < k; ++t) shifted[static_cast<size_t>(t)] = rows[t] + offset;
               gemm_.pack_a_transposed(shifted.data(), k, columns, panel);
             });
       else
-        fill_panels<kPositions>(right, pixels, tiles, sink_.k,
-                                (job - left_groups) * std::max<int64_t>(1, kTransformChannels / right.width),
+        fill_panels<kPositions>(right, pixels, tiles, sink_.k, job - left_groups,
                                 winograd::input_transform<float, S>(ew), gemm_.pack_b_rows);
     });
     multiply(left, right, tiles, first ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);

@@ -12,13 +12,11 @@ constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 constexpr int64_t kOffset = 30, kWithoutOffset = 5;  // the position
 
-/// Tiles of a block: eight panels of six on AVX2, as kBlockRows; of integers fewer where their transformed channels
-/// would be more than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0
-/// ms where 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3).
-/// Weights in fp32 are twice as long: 48 tiles made 94 to 110 GMAC/s where 18 made 54 to 66.
-int64_t tiles_per_block(int64_t k, int64_t a_bytes) {
-  if (a_bytes == 4) return kBlockRows;
-  return std::clamp<int64_t>((int64_t{512} << 10) / (kPositions * k * a_bytes), 8, kBlockRows);
+/// Tiles of a served block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would be
+/// more than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0 ms where
+/// 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3).
+int64_t served_tiles(int64_t channel_bytes) {
+  return std::clamp<int64_t>((int64_t{512} << 10) / (kPositions * channel_bytes), 8, kBlockRows);
 }
 
 /// The tap of the first row and column that a grid point reads.
@@ -100,17 +98,15 @@ void transform_gradient_weights(const Gather& g, const bf16* weights, int64_t co
   }
 }
 
-int64_t rows_per_block(const Gather& g, const Panels& b, int64_t mr, int64_t a_bytes) {
-  const int64_t tiles = round_up(tiles_per_block(b.segment_k, a_bytes), mr);
+int64_t rows_per_block(const Gather& g, int64_t tiles) {
   return std::clamp<int64_t>(tiles / std::max<int64_t>(1, tiles_across(g)), 1,
                              std::max<int64_t>(1, g.n * tiles_down(g)));
 }
 
 Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes) {
   Cut cut;
-  cut.tiles_across = tiles_across(g);
   cut.tile_rows = g.n * tiles_down(g);
-  cut.rows_per_block = rows_per_block(g, b, mr, a_bytes);
+  cut.rows_per_block = rows_per_block(g, round_up(served_tiles(b.segment_k * a_bytes), mr));
   const ServingCut plain = nibble::cut_for_serving(g, b, workers);
   cut.row_parts = std::min(plain.point_parts, std::max<int64_t>(1, cut.tile_rows));
   cut.panel_parts = plain.panel_parts;

@@ -35,7 +35,7 @@ struct Data {
   kernels::Store store = kernels::Store::kCached;
   std::vector<int32_t> acc, outputs;
   std::vector<int16_t> wide;
-  std::vector<float> acc_f32, singles, momentum, m, a, p, scale, sum, sum2;
+  std::vector<float> transformed, taps, acc_f32, singles, momentum, m, a, p, scale, sum, sum2;
   std::vector<bf16> y, side, through;
   Tensor out;
   std::vector<uint8_t> codes, packed;
@@ -60,6 +60,8 @@ struct Data {
     weights.resize(size);
     wide.resize(size);
     outputs.resize(size / 4);
+    transformed.resize(size);
+    taps.resize(size * 9 / 16);
     for (auto* constants : {&m, &a, &p}) constants->assign(c, 0.01f);
     scale.assign(c, 3.7f);
     sum.assign(c, 0.0f);
@@ -85,11 +87,12 @@ struct Data {
   }
 };
 
-/// The sixteen pixels of a tile: rows first_row to first_row + 15 of the codes.
-std::array<const uint8_t*, 16> tile_of(const Data& d, int64_t first_row) {
-  std::array<const uint8_t*, 16> pixels{};
-  for (size_t p = 0; p < pixels.size(); ++p) pixels[p] = d.codes.data() + (first_row + static_cast<int64_t>(p)) * d.n;
-  return pixels;
+/// Rows [first_row, first_row + kCount): the pixels or taps of a tile.
+template <size_t kCount, typename T>
+std::array<const T*, kCount> rows_of(const Data& d, const std::vector<T>& from, int64_t first_row) {
+  std::array<const T*, kCount> rows{};
+  for (size_t p = 0; p < kCount; ++p) rows[p] = from.data() + (first_row + static_cast<int64_t>(p)) * d.n;
+  return rows;
 }
 
 /// Traffic, operands read once and results written once. A clip class takes two bits, a packed code four, so it is
@@ -288,11 +291,38 @@ void add_training() {
   // Four tiles of 16 pixels, and of sums in 16 positions.
   add("winograd_input", 2, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input(tile_of(d, tile).data(), 0, d.n, d.packed.data() + tile * d.n, d.n);
+      ew.winograd_input(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.packed.data() + tile * d.n, d.n);
   });
   add("winograd_input_wide", 3, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input_wide(tile_of(d, tile).data(), 0, d.n, d.wide.data() + tile * d.n, d.n);
+      ew.winograd_input_wide(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.wide.data() + tile * d.n, d.n);
+  });
+  add("winograd_input_u8", 1 + 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_input_u8(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
+  });
+  add("winograd_input_bf16", 2 + 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_input_bf16(rows_of<16>(d, d.y, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
+  });
+  add("winograd_d_y_bf16", 2.0 / 4 + 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_d_y_bf16(rows_of<4>(d, d.y, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
+  });
+  add("winograd_weights_bf16", 2.0 * 9 / 16 + 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_weights_bf16(rows_of<9>(d, d.y, tile).data(), d.n, d.transformed.data() + tile * d.n, d.n);
+  });
+  add("winograd_output_f32", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16) {
+      float* out[4];
+      for (int64_t q = 0; q < 4; ++q) out[q] = d.taps.data() + (tile / 4 + q) * d.n;
+      ew.winograd_output_f32(d.transformed.data() + tile * d.n, d.n, d.n, out);
+    }
+  });
+  add("winograd_d_w_f32", 4 + 4.0 * 9 / 16, [](const Elementwise& ew, Data& d) {
+    for (int64_t tile = 0; tile < kRows; tile += 16)
+      ew.winograd_d_w_f32(d.transformed.data() + tile * d.n, d.n, d.n, d.taps.data() + tile / 16 * 9 * d.n, d.n);
   });
   add("winograd_output", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16) {

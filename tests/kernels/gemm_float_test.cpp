@@ -42,7 +42,8 @@ TEST_CASE("float rows multiplied in place equal the naive product, whatever lies
 
 TEST_CASE("gathered rows and codes pack into the same right operand as a matrix") {
   for (const Isa isa : levels_under_test())
-    check_gathered_rows(kernels::table_of(isa).bf16_gemm, std::string(nibble::name_of(isa)));
+    for_each_float_family(kernels::table_of(isa), std::string(nibble::name_of(isa)),
+                          [](const auto& g, const std::string& kernel) { check_gathered_rows(g, kernel); });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/packed_source.hpp"
+#include "ops/winograd.hpp"
 #include "tests/ops/packed_layers.hpp"
 
 using namespace nibble;
@@ -242,11 +243,17 @@ TEST_CASE("a task reads only the source rows it was given, and the pad row outsi
 
 TEST_CASE("tasks cover the grid once and depend on its shape alone") {
   for (const NamedShape& named : conv_shapes()) {
-    const Gather g = forward_gather(named.shape);
-    const int64_t per = grid_rows_per_task(g);
-    CHECK(per >= 1);
-    CHECK((task_count(g) - 1) * per < g.n * g.gh);
-    CHECK(task_count(g) * per >= g.n * g.gh);
+    Gather g = forward_gather(named.shape);
+    for (const int64_t together : {int64_t{1}, winograd::rows_together(g.gh)}) {
+      g.rows_together = together;
+      const int64_t per = grid_rows_per_task(g);
+      CHECK(per >= 1);
+      CHECK((task_count(g) - 1) * per < g.n * g.gh);
+      CHECK(task_count(g) * per >= g.n * g.gh);
+      // Every task begins with a tile.
+      if (together > 1)
+        for (int64_t task = 0; task < task_count(g); ++task) CHECK(task * per % g.gh % 2 == 0);
+    }
   }
 }
 

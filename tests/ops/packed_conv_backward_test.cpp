@@ -315,9 +315,6 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
     const Operands op = make_operands({"large", s}, code_precisions()[4]);
     // All products are positive, so that their sum is the sum of their magnitudes.
     const Tensor d_y = random_bf16({s.n, s.oh(), s.ow(), s.oc}, 44, 0.0f, 1.0f);
-    // In fewer products, where transforms subtract, the magnitudes are larger.
-    Doubles magnitude =
-        s.taps() == 9 && s.stride == 1 ? winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat) : Doubles{};
     std::vector<Doubles> results;
     const Isa before = active_isa();
     for (const Isa isa : levels) {
@@ -328,14 +325,10 @@ TEST_CASE("weight gradients of layers that are cut into chunks and groups are th
       results.push_back(values_of(d_w));
     }
     set_active_isa(before);
-    if (op.precision.weight_bits < 16)
-      for (size_t i = 0; i < magnitude.size(); ++i)
-        magnitude[i] *= static_cast<double>(op.weights.scale[i / at(s.k())]);
+    const Doubles magnitude = level_magnitude(op, d_y, results[0]);
     const double terms = static_cast<double>(s.out_pixels()) + kOtherRoundings;
     for (const Doubles& other : results)
-      CHECK(first_beyond(other, results[0], [&](size_t i) {
-              return terms * 4 * kUnitF32 * (magnitude.empty() ? results[0][i] : magnitude[i]);
-            }) == "");
+      CHECK(first_beyond(other, results[0], [&](size_t i) { return terms * 4 * kUnitF32 * magnitude[i]; }) == "");
   }
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "ops/winograd.hpp"
 #include "tests/ops/packed_layers.hpp"
 
 namespace nibble::testing {
@@ -50,6 +51,16 @@ inline Sums weight_gradient_of(const LayerWeights& layer, const ConvShape& s, co
   Sums expected = naive_weight_gradient(s, g.of_y, x_hat);
   if (layer.gradient_gemm != nullptr) expected.magnitude = winograd_weight_gradient_magnitude(s, g.of_y, x_hat);
   return expected;
+}
+
+/// How far the weight gradients of two levels may be apart, but for their number of terms: of positive products as much
+/// as their sums, of fewer ones the magnitudes behind them. `sums` are a d_weights of d_y as it is.
+inline Doubles level_magnitude(const Operands& op, const Tensor& d_y, const Doubles& sums) {
+  const ConvShape& s = op.shape;
+  if (!winograd::suits_gradients(s)) return sums;
+  Doubles magnitude = winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat);
+  for (size_t i = 0; i < magnitude.size(); ++i) magnitude[i] *= static_cast<double>(op.weights.scale[i / at(s.k())]);
+  return magnitude;
 }
 
 /// Roundings beside those of a sum: of transforms there and back (2 + 4 + 4), of the scale (2).

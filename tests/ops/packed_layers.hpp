@@ -54,6 +54,7 @@ inline std::vector<NamedShape> conv_shapes() {
       {"3x3, segments longer than a chunk", three(1, 3, 4, 600, 3, 1, 1)},
       {"3x3, inputs in rows that 2 KiB would be", three(1, 2, 2, 1024, 3, 1, 1)},
       {"3x3, several tasks", three(2, 20, 21, 16, 3, 1, 1)},
+      {"3x3, tasks that would part rows of tiles", three(2, 10, 100, 3, 5, 1, 1)},
       {"3x3, image of one pixel", three(3, 1, 1, 3, 16, 1, 1)},
       {"3x3, rows wider than a task", three(1, 3, 530, 1, 2, 1, 1)},
       {"3x3 stride 2, odd sides", three(1, 7, 5, 39, 17, 2, 1)},

@@ -94,10 +94,10 @@ NIBBLE_INLINE void transform_codes(const uint8_t* const* pixels, int64_t offset,
                                    int64_t stride) {
   const Pointers<16, uint8_t> from(pixels, offset);
   by_vectors<T>(n, [&]<typename V>(int64_t c) NIBBLE_INLINE_BODY {
-    const V everywhere = static_cast<V>(V{} + added);
+    const V offsets = static_cast<V>(V{} + added);
     transform_tile<V>([&](int y, int x) NIBBLE_INLINE_BODY { return load_pixels<V>(from[4 * y + x] + c); },
                       [&](int position, V v) NIBBLE_INLINE_BODY {
-                        if (position != 5) v = static_cast<V>(v + everywhere);
+                        if (position != 5) v = static_cast<V>(v + offsets);
                         __builtin_memcpy(out + position * stride + c, &v, sizeof v);
                       });
   });

@@ -68,7 +68,7 @@ TEST_CASE("emulated: a float panel does not depend on how its operand lay in mem
 }
 
 TEST_CASE("emulated: gathered rows and codes pack into the same right operand as a matrix") {
-  for (const Level& level : kLevels) check_gathered_rows(level.table->bf16_gemm, level.name);
+  for_each_float([](const auto& g, const std::string& kernel) { check_gathered_rows(g, kernel); });
 }
 
 TEST_CASE("emulated: blocks of a weight gradient are exact for small integers under every tap and every stored form") {

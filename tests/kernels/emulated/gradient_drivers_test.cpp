@@ -169,13 +169,7 @@ TEST_CASE(
     std::vector<Tensor> d_w;
     with_thread_counts([&] { d_w.push_back(tiled_weight_gradient(layer, op, d_y)); });
     for (const Tensor& other : d_w) CHECK(same_bytes(other, d_w[0]));
-    // The usual one may be made in fewer products, whose transforms subtract.
-    Doubles magnitude = expected;
-    if (s.taps() == 9) {
-      magnitude = winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat);
-      for (size_t i = 0; i < magnitude.size(); ++i)
-        magnitude[i] *= static_cast<double>(op.weights.scale[i / at(s.k())]);
-    }
+    const Doubles magnitude = level_magnitude(op, d_y, expected);
     const double terms = static_cast<double>(s.out_pixels()) + kOtherRoundings;
     INFO(s.n << " of " << s.h << " px, " << s.ic << " to " << s.oc);
     CHECK(first_beyond(values_of(d_w[0]), expected, [&](size_t i) { return terms * 4 * kUnitF32 * magnitude[i]; }) ==

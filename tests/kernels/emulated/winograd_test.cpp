@@ -45,17 +45,18 @@ TEST_CASE("emulated: levels that pack rows make the gradients of 3x3 layers in f
   for_each_layer(shapes, {code_precisions()[4], float_precisions()[0]}, [](const Operands& op) {
     const ConvShape& s = op.shape;
     const OutputGradient g = output_gradient(op);
+    const LayerWeights any = op.layer(Passes::kForwardAndBackward, &kernels::emulated_avx2::kEmulated);
+    const Sums d_x = input_gradient_of(any, s, g, op.w_hat), expected = weight_gradient_of(any, s, g, op.x_hat);
     for (const kernels::Table* table :
          {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
           &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated}) {
       const LayerWeights layer = op.layer(Passes::kForwardAndBackward, table);
       REQUIRE(layer.gradient_gemm == &table->f32_gemm);
-      check_input_gradient(s, packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}),
-                           input_gradient_of(layer, s, g, op.w_hat));
+      check_input_gradient(s, packed_conv_backward_input(layer, g.carried, {s.n, s.h, s.w, s.ic}), d_x);
       const Tensor d_w = random_f32({s.oc, s.kh, s.kw, s.ic}, 42);
       weight_gradient_winograd(*layer.gradient_gemm, forward_gather(s), op.x, g.carried,
                                weight_sink(layer, d_w, s.taps(), s.ic));
-      check_weight_gradient(s, d_w, weight_gradient_of(layer, s, g, op.x_hat));
+      check_weight_gradient(s, d_w, expected);
     }
     CHECK(op.layer(Passes::kForwardAndBackward, &kernels::emulated_amx::kEmulated).gradient_gemm == nullptr);
   });
