@@ -261,7 +261,7 @@ ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWei
                             const RowPlanOptions& options) {
   const std::vector<UnitSpec>& units = model.network.units;
   size_t end = 0;
-  for (size_t u = 0; u < units.size() && layers[u].strided() && units[u].kind == UnitKind::kConv; ++u) {
+  for (size_t u = 0; u < units.size() && units[u].kind == UnitKind::kConv; ++u) {
     const ConvShape& s = units[u].shape;
     const int64_t bytes = s.oh() * s.ow() * (2 * Tensor::round_stride(DType::bf16, s.oc) + code_stride(s.oc));
     if (bytes > options.large_map && units[u].relu) end = u + 1;

@@ -42,6 +42,7 @@ struct Executor::Context {
   std::vector<int64_t> window_first;  // row at the front of each window
   std::vector<Gather> gathers;        // per unit, n set per call
   std::vector<Gather> row_gathers;    // the same for one image
+  std::vector<Gather> part_gathers;   // the same for the rows of a part, set per step
 
   /// A form of a value as whole maps: of the image at that place in the group.
   template <typename T>
@@ -62,6 +63,15 @@ struct Executor::Context {
   Pixels<T> input(const ValueSlot& slot, const Part& part, const Gather& g, size_t u, int64_t stride) const {
     if (u > 0 || part.whole()) return pixels<T>(slot, part, g.sw, stride);
     return {at<T>(slot) + part.image * g.sh * g.sw * stride, 0, stride};
+  }
+
+  /// The grid of a part of an image, whose first row is that of the part; in memory that was there before.
+  const Gather& part_gather(size_t u, const Part& part) {
+    const Gather& image = row_gathers[u];
+    Gather& rows = part_gathers[u];
+    rows.gh = part.end - part.begin;
+    for (size_t t = 0; t < rows.taps.size(); ++t) rows.taps[t].dh = image.taps[t].dh + part.begin * image.step;
+    return rows;
   }
 
   /// Moves the rows of a window that are still read to its front where the part's rows do not fit behind them.
@@ -120,6 +130,7 @@ std::unique_ptr<Executor::Context> Executor::take(int64_t images, bool by_rows) 
     fresh->row_gathers.push_back(step.gather);
     fresh->row_gathers.back().n = 1;
   }
+  fresh->part_gathers = fresh->row_gathers;
   return fresh;
 }
 
@@ -247,10 +258,16 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
       plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut, start}, source, epilogue);
       return;
     }
-    const ServingGemmArgs args{
-        .gather = g, .panels = layer.forward, .workers = context.workers, .block_columns = kBlockColumns};
+    const ServingGemmArgs args{.gather = part.whole() ? g : context.part_gather(u, part),
+                               .panels = layer.forward,
+                               .workers = context.workers,
+                               .block_columns = kBlockColumns};
+    const int64_t skipped = part.begin * g.gw;  // points of the image before the part
     const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc,
-                           const NextBlock& next) { epilogue(0, first, rows, column, n, c, ldc, next); };
+                           NextBlock next) {
+      if (next.point >= 0) next.point += skipped;
+      epilogue(0, skipped + first, rows, column, n, c, ldc, next);
+    };
     if constexpr (std::is_same_v<T, uint8_t>) {
       if (layer.fewer_products) {
         layer.with_fewer_products(
