@@ -120,13 +120,15 @@ template <typename S>
 void point_tiles(const Gather& g, const SourceRows<S>& rows_from, int64_t begin, int64_t end, const S** pixels) {
   const int64_t across = tiles_across(g), down = tiles_down(g);
   const Tap corner = top_left(g);
+  // Behind the last row that the grid's points read there may be none: a part of a map has an odd number of rows, too.
+  const int64_t rows_end = std::min(g.sh, g.gh + corner.dh + 2);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t image = row / down, top = row % down * 2 + corner.dh;
     for (int64_t i = 0; i < across; ++i, pixels += kPositions) {
       const int64_t left = i * 2 + corner.dw;
       for (int64_t p = 0; p < kPositions; ++p) {
         const int64_t y = top + p / 4, x = left + p % 4;
-        const bool inside = y >= 0 && y < g.sh && x >= 0 && x < g.sw;
+        const bool inside = y >= 0 && y < rows_end && x >= 0 && x < g.sw;
         pixels[p] = inside ? rows_from.data + ((image * g.sh + y - rows_from.first_row) * g.sw + x) * rows_from.stride
                            : rows_from.pad;
       }

@@ -39,10 +39,10 @@ class CopiedSource {
   mutable std::deque<std::vector<uint8_t, EndOfPage<uint8_t>>> copies_;
 };
 
-/// Sums of a layer as the executor makes them, in one way to cut them; an output that nobody or two wrote is -1.
-inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_t workers, int64_t columns) {
-  Gather g = layer.forward_gather();
-  g.n = op.x.dim(0);
+/// Sums of a layer as the executor makes them, in one way to cut them, of the rows of a grid; an output that nobody or
+/// two wrote is -1.
+inline Doubles served_sums(const LayerWeights& layer, const Operands& op, const Gather& g, int64_t workers,
+                           int64_t columns) {
   const int64_t oc = op.shape.oc;
   std::vector<int32_t> sums(at(g.points() * oc), -1);
   std::vector<int> writes(sums.size());
@@ -64,12 +64,25 @@ inline Doubles served_sums(const LayerWeights& layer, const Operands& op, int64_
 
 inline void check_fewer_products(const Operands& op, const LayerWeights& layer) {
   const Doubles expected = naive_forward(op.shape, op.multiplied_x, op.multiplied_w).value;
+  Gather g = layer.forward_gather();
+  g.n = op.x.dim(0);
   for (const int64_t workers : {1, 2, 5})
     for (const int64_t columns : {0, 8, 64}) {
       CAPTURE(workers);
       CAPTURE(columns);
-      CHECK(served_sums(layer, op, workers, columns) == expected);
+      CHECK(served_sums(layer, op, g, workers, columns) == expected);
     }
+  // Rows of the first image by themselves, as where the executor goes row by row: one, two and three at a time.
+  const int64_t row = op.shape.ow() * op.shape.oc;
+  for (int64_t begin = 0, rows = 1; begin < g.gh; begin += rows, rows = rows % 3 + 1) {
+    Gather part = g;
+    part.n = 1;
+    part.gh = std::min(rows, g.gh - begin);
+    for (Tap& tap : part.taps) tap.dh += begin;
+    CAPTURE(begin);
+    CHECK(served_sums(layer, op, part, 1, 64) ==
+          Doubles(expected.begin() + begin * row, expected.begin() + (begin + part.gh) * row));
+  }
 }
 
 }  // namespace nibble::testing
