@@ -72,8 +72,8 @@ inline int64_t tile_row_at(const Gather& g, int64_t grid_row) {
   return grid_row / g.gh * tiles_down(g) + grid_row % g.gh / 2;
 }
 
-/// The 4x4 source pixels of the tiles of rows of tiles [begin, end): pixels[16 * tile + position]; the pad row outside of
-/// the map and behind the last row that the grid's points read.
+/// The 4x4 source pixels of the tiles of rows of tiles [begin, end): pixels[16 * tile + position]; the pad row outside
+/// of the map and behind the last row that the grid's points read.
 template <typename S>
 void point_tiles(const Gather& g, const SourceRows<S>& rows_from, int64_t begin, int64_t end, const S** pixels);
 
