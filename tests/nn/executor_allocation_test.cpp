@@ -65,12 +65,15 @@ TEST_CASE("executor: a call allocates its logits and nothing else, once it has m
   }
   const ThreadsGuard guard;
   for (const char* precision : {"w4a4-fl8", "w8a8", "bf16"}) {
-    for (int threads : {1, 2}) {
+    for (int threads : {1, 2, -1}) {  // -1: one, and all convolutions row by row
       CAPTURE(precision);
       CAPTURE(threads);
-      set_threads(threads);
+      set_threads(std::abs(threads));
       const NetworkOptions options = small_options(precision, 0.25);
-      Executor executor(make_served(calibrated_model(options)));
+      RowPlanOptions rows;
+      if (threads < 0) rows = {.large_map = 0, .strip_points = 20};
+      Executor executor(make_served(calibrated_model(options)), rows);
+      REQUIRE((executor.row_units() > 0) == (threads < 0));
       const Tensor many = random_images(9, options.image_size), one = random_images(1, options.image_size);
       CHECK(allocations_of(executor, many) > 20);  // its maps and lists: the counter counts
       CHECK(least_of(executor, many) == 1);

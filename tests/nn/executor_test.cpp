@@ -345,17 +345,23 @@ TEST_CASE("executor: a served file gives the logits of the model it was made fro
 
 TEST_CASE("executor: concurrent calls on one executor do not disturb each other") {
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.25));
-  Executor executor(make_served(model));
   const Tensor images = random_images(9, 32);
-  const Tensor expected = executor.run(images);
-  int wrong[3] = {};
-  std::vector<std::thread> callers;
-  for (int& w : wrong)
-    callers.emplace_back([&] {
-      for (int round = 0; round < 5; ++round) w += !same_bytes(executor.run(images), expected);
-    });
-  for (std::thread& t : callers) t.join();
-  for (int w : wrong) CHECK(w == 0);
+  const Tensor expected = Executor(make_served(model)).run(images);
+  for (const bool by_rows : {false, true}) {
+    CAPTURE(by_rows);
+    RowPlanOptions rows;
+    if (by_rows) rows = {.large_map = 0, .strip_points = 20};
+    Executor executor(make_served(model), rows);
+    REQUIRE((executor.row_units() > 0) == by_rows);
+    int wrong[3] = {};
+    std::vector<std::thread> callers;
+    for (int& w : wrong)
+      callers.emplace_back([&] {
+        for (int round = 0; round < 5; ++round) w += !same_bytes(executor.run(images), expected);
+      });
+    for (std::thread& t : callers) t.join();
+    for (int w : wrong) CHECK(w == 0);
+  }
 }
 
 TEST_CASE("executor: one changed pixel changes the logits of its own image only") {

@@ -72,16 +72,17 @@ inline void check_fewer_products(const Operands& op, const LayerWeights& layer) 
       CAPTURE(columns);
       CHECK(served_sums(layer, op, g, workers, columns) == expected);
     }
-  // Rows of the first image by themselves, as where the executor goes row by row: one, two and three at a time.
+  // Rows of the first image by themselves, as where the executor goes row by row: one, two, three and seven at a time.
   const int64_t row = op.shape.ow() * op.shape.oc;
-  for (int64_t begin = 0, rows = 1; begin < g.gh; begin += rows, rows = rows % 3 + 1) {
+  for (int64_t begin = 0, rows = 1; begin < g.gh; begin += rows, rows = rows == 3 ? 7 : rows % 7 + 1) {
     Gather part = g;
     part.n = 1;
     part.gh = std::min(rows, g.gh - begin);
     for (Tap& tap : part.taps) tap.dh += begin;
     CAPTURE(begin);
-    CHECK(served_sums(layer, op, part, 1, 64) ==
-          Doubles(expected.begin() + begin * row, expected.begin() + (begin + part.gh) * row));
+    for (const int64_t workers : {1, 2, 5})
+      CHECK(served_sums(layer, op, part, workers, 64) ==
+            Doubles(expected.begin() + begin * row, expected.begin() + (begin + part.gh) * row));
   }
 }
 
