@@ -171,6 +171,16 @@ void winograd_output_f32(const float* sums, int64_t stride, int64_t n, float* co
   });
 }
 
+/// Four positions side by side by G or H: the ends as they are, between them half of a sum and half of a difference.
+template <typename V, typename F = typename V::F>
+NIBBLE_INLINE void store_row_of_four(F first, F sum, F difference, F last, float* to, int64_t stride) {
+  const F half = V::splat(0.5f);
+  V::store(to, first);
+  V::store(to + stride, sum * half);
+  V::store(to + 2 * stride, difference * half);
+  V::store(to + 3 * stride, last);
+}
+
 void winograd_weights_bf16(const bf16* const* taps, int64_t n, float* out, int64_t stride) {
   over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
     using V = typename decltype(block)::V;
@@ -188,11 +198,7 @@ void winograd_weights_bf16(const bf16* const* taps, int64_t n, float* out, int64
     NIBBLE_UNROLL
     for (int y = 0; y < 4; ++y) {
       const F w0 = rows[y][0], w1 = rows[y][1], w2 = rows[y][2];
-      float* const to = out + 4 * y * stride + c;
-      V::store(to, w0);
-      V::store(to + stride, (w0 + w2 + w1) * half);
-      V::store(to + 2 * stride, (w0 + w2 - w1) * half);
-      V::store(to + 3 * stride, w2);
+      store_row_of_four<V>(w0, w0 + w2 + w1, w0 + w2 - w1, w2, out + 4 * y * stride + c, stride);
     }
   });
 }
@@ -215,11 +221,7 @@ void winograd_d_y_bf16(const bf16* const* pixels, int64_t offset, int64_t n, flo
     NIBBLE_UNROLL
     for (int y = 0; y < 4; ++y) {
       const F left = rows[y][0], right = rows[y][1];
-      float* const to = out + 4 * y * stride + c;
-      V::store(to, left);
-      V::store(to + stride, (left + right) * half);
-      V::store(to + 2 * stride, (left - right) * half);
-      V::store(to + 3 * stride, right);
+      store_row_of_four<V>(left, left + right, left - right, right, out + 4 * y * stride + c, stride);
     }
   });
 }
