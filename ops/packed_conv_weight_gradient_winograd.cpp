@@ -21,9 +21,9 @@ constexpr int64_t kChunkTiles = 256;
 /// Tiles and channels that are transformed before they are packed: 16 positions of them take 64 KiB.
 constexpr int64_t kTransformTiles = 16, kTransformChannels = 64;
 /// Rows of sums of one run of the kernel: 8 left panels of 6 on AVX2 share a right panel while it is in L1.
-constexpr int64_t kBlockOutputs = 48;
+constexpr int64_t kRunOutputs = 48;
 /// Outputs of one task, of all channels behind a position.
-constexpr int64_t kTaskOutputs = 256;
+constexpr int64_t kJobOutputs = 256;
 
 /// One operand of a chunk: for each position panels of `width` rows or columns, a tile deep each.
 struct TilePanels {
@@ -133,8 +133,8 @@ class WinogradGradient {
   }
 
   void multiply(const TilePanels& left, const TilePanels& right, int64_t tiles, kernels::Into into) const {
-    const int64_t per = std::max<int64_t>(1, kTaskOutputs / left.width), parts = ceil_div(left.count, per);
-    const int64_t block = std::max<int64_t>(1, kBlockOutputs / left.width), rows = sums_.dim(1), ld = sums_.dim(2);
+    const int64_t per = std::max<int64_t>(1, kJobOutputs / left.width), parts = ceil_div(left.count, per);
+    const int64_t block = std::max<int64_t>(1, kRunOutputs / left.width), rows = sums_.dim(1), ld = sums_.dim(2);
     parallel_for(kPositions * parts, [&](int64_t job) {
       const int64_t position = job / parts, m1 = std::min(left.count, (job % parts + 1) * per);
       for (int64_t m = job % parts * per; m < m1; m += block)
@@ -147,12 +147,12 @@ class WinogradGradient {
 
   /// Positions to taps, output by output.
   void finish() const {
-    constexpr int64_t kTaps = 9, kOutputsATask = 8;
+    constexpr int64_t kTaps = 9, kFinishedOutputs = 8;
     const int64_t rows = sums_.dim(1), ld = sums_.dim(2);
-    parallel_for(ceil_div(sink_.oc, kOutputsATask), [&](int64_t job) {
+    parallel_for(ceil_div(sink_.oc, kFinishedOutputs), [&](int64_t job) {
       Scratch scratch;
       float* const taps = scratch.get<float>(static_cast<size_t>(kTaps * ld));
-      for (int64_t o = job * kOutputsATask; o < std::min(sink_.oc, (job + 1) * kOutputsATask); ++o) {
+      for (int64_t o = job * kFinishedOutputs; o < std::min(sink_.oc, (job + 1) * kFinishedOutputs); ++o) {
         kernels::active().ew.winograd_d_w_f32(sums_.data<float>() + o * ld, rows * ld, sink_.k, taps, ld);
         for (int64_t t = 0; t < kTaps; ++t)
           sink_.put(taps + t * ld, ld, t, 0, sink_.k, o, o + 1, kernels::Into::kOverwrite, kernels::Store::kCached);
