@@ -210,10 +210,11 @@ int64_t rows_per_block(const Gather& g, int64_t tiles);
 template <typename Source, typename Epilogue, typename Around>
 void gather_gemm(const kernels::GemmFloat<float>& gemm, const Gather& g, const Panels& b, const Source& source,
                  const Epilogue& epilogue, Around&& around) {
+  constexpr int64_t kHotColumns = 128;
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
   // Blocks of kBlockRows tiles, though 512 channels of them are 1.5 MiB: 18 tiles, which fit a second-level cache of
   // 512 KiB but read the weights more often, made 54 to 66 GMAC/s where 48 made 94 to 110 (7x7, 512 channels, Zen 3).
-  constexpr int64_t kHotColumns = 128;
-  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh, block = rows_per_block(g, round_up(kBlockRows, gemm.mr));
+  const int64_t block = rows_per_block(g, round_up(kBlockRows, gemm.mr));
   const int64_t at_once = std::min(b.count(), std::max<int64_t>(1, kHotColumns / b.nr));
   parallel_for(task_count(g), [&](int64_t task) {
     const int64_t g0 = task * per, g1 = std::min(all, g0 + per);
