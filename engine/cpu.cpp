@@ -163,6 +163,8 @@ bool promised(const CpuFeatures& f, Isa isa) {
       return f.avx512;
     case Isa::avx512vnni:
       return f.avx512_vnni;
+    case Isa::avx512bf16:
+      return f.avx512_vnni && f.avx512_bf16;
     case Isa::amx:
       return f.avx512_vnni && f.amx_int8 && f.amx_bf16 && f.avx512_bf16 && f.amx_permitted;
   }

@@ -9,12 +9,13 @@ namespace nibble {
 
 /// Kernel levels, slowest first; which takes kernels of which is drawn in ops/kernels/README.md.
 /// scalar: baseline x86-64 (or any CPU). avx2: AVX2 + FMA. avxvnni: avx2 + AVX-VNNI (VEX). avx512: F, BW, VL, DQ.
-/// avx512vnni: avx512 + VNNI. amx: avx512vnni + AVX512-BF16, AMX-TILE, AMX-INT8, AMX-BF16, and the kernel's permission.
-enum class Isa { scalar, avx2, avxvnni, avx512, avx512vnni, amx };
-inline constexpr int kIsaCount = 6;
+/// avx512vnni: avx512 + VNNI. avx512bf16: avx512vnni + AVX512-BF16. amx: avx512bf16 + AMX-TILE, AMX-INT8, AMX-BF16, and
+/// the kernel's permission.
+enum class Isa { scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx };
+inline constexpr int kIsaCount = 7;
 
 constexpr std::string_view name_of(Isa isa) {
-  constexpr std::string_view kNames[] = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
+  constexpr std::string_view kNames[] = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx"};
   return kNames[static_cast<int>(isa)];
 }
 

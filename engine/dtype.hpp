@@ -31,8 +31,9 @@ constexpr std::string_view name_of(DType t) {
 }
 
 /// The upper half of an IEEE single. Conversion rounds to nearest even and flushes denormals to a zero of the same
-/// sign, identically on every ISA level. The amx level converts by instruction (VCVTNEPS2BF16, VCVTNE2PS2BF16): that
-/// rounds to nearest even whatever MXCSR says, takes a denormal for a zero of its sign, and makes a NaN quiet.
+/// sign, identically on every ISA level. Levels with AVX512-BF16 convert by instruction (VCVTNEPS2BF16,
+/// VCVTNE2PS2BF16): that rounds to nearest even whatever MXCSR says, takes a denormal for a zero of its sign, and makes
+/// a NaN quiet.
 struct bf16 {
   uint16_t bits = 0;
 };

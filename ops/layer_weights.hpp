@@ -37,8 +37,8 @@ struct LayerWeights {
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and backward
   Panels forward;
   PlaneLayout forward_layout;  // for kernels that read rows in place
-  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (ops/winograd.hpp): then
-  /// `backward`, if there is one, has a segment a position.
+  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (ops/winograd.hpp), on
+  /// levels that widen bf16 to multiply it: then `backward`, if there is one, has a segment a position.
   const kernels::GemmFloat<float>* gradient_gemm = nullptr;
   std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
   std::vector<Panels> backward;                      // one per class

@@ -122,6 +122,8 @@ void hold_to_level() {
         return dnnl::cpu_isa::avx512_core;
       case Isa::avx512vnni:
         return dnnl::cpu_isa::avx512_core_vnni;
+      case Isa::avx512bf16:
+        return dnnl::cpu_isa::avx512_core_bf16;
       case Isa::amx:
         break;
     }

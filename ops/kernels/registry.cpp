@@ -7,7 +7,7 @@ namespace nibble::kernels {
 namespace {
 
 // avx512 CPUs need not have AVX-VNNI, so that level does not inherit from avxvnni.
-constexpr int kParent[kIsaCount] = {-1, 0, 1, 1, 3, 4};
+constexpr int kParent[kIsaCount] = {-1, 0, 1, 1, 3, 4, 5};
 
 /// Fills the null slots of `mine` from `base`. GEMM entries are taken whole; the element-wise part is a plain array of
 /// function pointers, filled one by one.

@@ -17,7 +17,7 @@ TEST_CASE("isa names go both ways, and a wrong one lists them all") {
   for (int i = 0; i < kIsaCount; ++i) CHECK(isa_from_name(name_of(static_cast<Isa>(i))) == static_cast<Isa>(i));
   CHECK(error_of<UsageError>([] { isa_from_name("avx3"); }) ==
         "NIBBLE_ISA is 'avx3', which is no kernel level; use one of: "
-        "scalar, avx2, avxvnni, avx512, avx512vnni, amx");
+        "scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx");
   CHECK(error_of<UsageError>([] { isa_from_name(""); }).find("NIBBLE_ISA is ''") == 0);
 }
 
@@ -29,6 +29,7 @@ TEST_CASE("scalar always runs, and a level runs only if what it builds on does")
   if (runnable(Isa::avxvnni)) CHECK(cpu_features().avx2_fma);
   if (runnable(Isa::avx512)) CHECK(cpu_features().avx2_fma);
   if (runnable(Isa::avx512vnni)) CHECK(cpu_features().avx512);
+  if (runnable(Isa::avx512bf16)) CHECK(cpu_features().avx512_vnni);
   if (runnable(Isa::amx)) CHECK((cpu_features().avx512_vnni && cpu_features().amx_permitted));
   // A CPU with tiles either may use them or says why not.
   if (cpu_features().amx_int8 && cpu_features().amx_bf16)
@@ -127,7 +128,7 @@ TEST_CASE("tiles may be used when the kernel granted them, and else their refusa
   CHECK_FALSE(f.amx_permitted);
   CHECK(f.amx_refusal == "the kernel refused AMX tiles (arch_prctl: Operation not permitted)");
   CHECK_FALSE(promised(f, Isa::amx));
-  CHECK(promised(f, Isa::avx512vnni));
+  CHECK(promised(f, Isa::avx512bf16));
 }
 
 TEST_CASE("a level is promised by all the features that it needs and by no fewer") {
@@ -145,11 +146,11 @@ TEST_CASE("a level is promised by all the features that it needs and by no fewer
     return levels(f);
   };
   CHECK(levels(CpuFeatures()) == "scalar ");
-  CHECK(levels(all) == "scalar avx2 avxvnni avx512 avx512vnni amx ");
-  CHECK(without(&CpuFeatures::avx_vnni) == "scalar avx2 avx512 avx512vnni amx ");
-  for (bool CpuFeatures::*feature :
-       {&CpuFeatures::avx512_bf16, &CpuFeatures::amx_int8, &CpuFeatures::amx_bf16, &CpuFeatures::amx_permitted})
-    CHECK(without(feature) == "scalar avx2 avxvnni avx512 avx512vnni ");
+  CHECK(levels(all) == "scalar avx2 avxvnni avx512 avx512vnni avx512bf16 amx ");
+  CHECK(without(&CpuFeatures::avx_vnni) == "scalar avx2 avx512 avx512vnni avx512bf16 amx ");
+  for (bool CpuFeatures::*feature : {&CpuFeatures::amx_int8, &CpuFeatures::amx_bf16, &CpuFeatures::amx_permitted})
+    CHECK(without(feature) == "scalar avx2 avxvnni avx512 avx512vnni avx512bf16 ");
+  CHECK(without(&CpuFeatures::avx512_bf16) == "scalar avx2 avxvnni avx512 avx512vnni ");
   CHECK(without(&CpuFeatures::avx512_vnni) == "scalar avx2 avxvnni avx512 ");
 }
 

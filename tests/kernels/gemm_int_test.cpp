@@ -33,7 +33,7 @@ TEST_CASE("integer rows multiplied in place equal the naive product, whatever li
 }
 
 TEST_CASE("levels with a dot product use it for 4-bit codes, too, and have no wide product") {
-  for (const Isa isa : {Isa::avxvnni, Isa::avx512vnni, Isa::amx}) {
+  for (const Isa isa : {Isa::avxvnni, Isa::avx512vnni, Isa::avx512bf16, Isa::amx}) {
     if (!built(isa)) continue;
     const kernels::Table& t = kernels::table_of(isa);
     CHECK((t.u8s8.run == t.u8s4.run));

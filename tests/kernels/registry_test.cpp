@@ -39,7 +39,8 @@ struct ProbedTables {
     level[3].probe = probe<3>;
     level[4].probe = probe<4>;
     level[5].probe = probe<5>;
-    static_assert(kIsaCount == 6);
+    level[6].probe = probe<6>;
+    static_assert(kIsaCount == 7);
   }
 };
 

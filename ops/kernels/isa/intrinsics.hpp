@@ -4,6 +4,12 @@
 #if defined(NIBBLE_INTRINSICS_HEADER)
 #include NIBBLE_INTRINSICS_HEADER
 #else
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12's AVX-512 intrinsics begin with a vector that is not initialised on purpose, and it warns of them where they
+// are inlined.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 /// Keeps a vector in its register as it is. GCC treats integer additions of vectors as plain additions and reorders
 /// sums of several steps into trees, which needs more registers than there are.

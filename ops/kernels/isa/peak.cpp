@@ -49,6 +49,9 @@ NIBBLE_PEAK_LOOP(bytes_512, NIBBLE_AVX512, __m512i, _mm512_setzero_si512(),
 NIBBLE_PEAK_LOOP(dot_512, NIBBLE_AVX512 ",avx512vnni", __m512i, _mm512_setzero_si512(),
                  _mm512_dpbusd_epi32(acc[i], x, y))
 
+NIBBLE_PEAK_LOOP(dot_bf16_512, NIBBLE_AVX512 ",avx512bf16", __m512, _mm512_setzero_ps(),
+                 _mm512_dpbf16_ps(acc[i], __builtin_bit_cast(__m512bh, x), __builtin_bit_cast(__m512bh, y)))
+
 /// Tiles of zeros, as they are loaded; four sums as in the kernels.
 #define NIBBLE_TILE_LOOP(name, features, product)               \
   __attribute__((target(features))) void name(int64_t rounds) { \
@@ -72,6 +75,7 @@ struct Loop {
 Loop vector_loop(Isa isa, Unit unit) {
   const bool wide = isa >= Isa::avx512;
   const int64_t bytes = (wide ? 64 : 32) * kChains;  // of all chains
+  if (unit == Unit::kBf16 && isa >= Isa::avx512bf16) return {dot_bf16_512, bytes / 2};
   if (unit == Unit::kFloat || unit == Unit::kBf16) return {wide ? fma_512 : fma_256, bytes / 4};
   if (isa == Isa::avxvnni) return {dot_256, bytes};
   if (isa >= Isa::avx512vnni) return {dot_512, bytes};

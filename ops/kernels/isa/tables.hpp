@@ -18,6 +18,9 @@ extern const Table kTable;
 namespace avx512vnni {
 extern const Table kTable;
 }
+namespace avx512bf16 {
+extern const Table kTable;
+}
 namespace amx {
 extern const Table kTable;
 }

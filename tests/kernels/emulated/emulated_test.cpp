@@ -13,17 +13,19 @@ struct Level {
   const char* name;
   const kernels::Table* table;
 };
-const std::array<Level, 5> kLevels = {{
+const std::array<Level, 6> kLevels = {{
     {"emulated avx2", &kernels::emulated_avx2::kEmulated},
     {"emulated avxvnni", &kernels::emulated_avxvnni::kEmulated},
     {"emulated avx512", &kernels::emulated_avx512::kEmulated},
     {"emulated avx512vnni", &kernels::emulated_avx512vnni::kEmulated},
+    {"emulated avx512bf16", &kernels::emulated_avx512bf16::kEmulated},
     {"emulated amx", &kernels::emulated_amx::kEmulated},
 }};
 
 template <typename Body>
 void for_each_int(const Body& body) {
-  for (const Level& level : kLevels) for_each_code_family(*level.table, level.name, body);
+  for (const Level& level : kLevels)
+    if (level.table->u8s8.run != nullptr) for_each_code_family(*level.table, level.name, body);
 }
 
 template <typename Body>
@@ -73,6 +75,10 @@ TEST_CASE("emulated: gathered rows and codes pack into the same right operand as
 
 TEST_CASE("emulated: blocks of a weight gradient are exact for small integers under every tap and every stored form") {
   check_weight_gradient(kernels::emulated_amx::kEmulated.weight_gradient, "emulated amx");
+}
+
+TEST_CASE("emulated: the probe of the bf16 dot product accepts a working one") {
+  CHECK(kernels::emulated_avx512bf16::kEmulated.probe());
 }
 
 TEST_CASE(

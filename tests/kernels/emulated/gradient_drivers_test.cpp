@@ -1,5 +1,5 @@
 // The gradients' drivers of levels with tiles, on emulated ones: the input's by planes, by images and chunk by chunk,
-// the weights' on tiles.
+// the weights' on tiles; and those of packed rows where bf16 is multiplied in pairs.
 #include "ops/image_gemm.hpp"
 #include "ops/packed_conv_chunks.hpp"
 #include "ops/weight_gradient_plan.hpp"
@@ -81,6 +81,30 @@ ConvShape same_size(int64_t n, int64_t side, int64_t ic, int64_t oc, int64_t ker
           .kw = kernel,
           .pad_before = kernel / 2,
           .pad_after = kernel / 2};
+}
+
+TEST_CASE("emulated: both gradients from pairs of bf16 match their definition") {
+  set_float_mode();
+  const std::vector<NamedShape> shapes = {{"odd map", three(2, 7, 5, 39, 79, 1, 1)},
+                                          {"odd points, stride 2", three(1, 5, 9, 33, 17, 2, 1)},
+                                          {"several chunks", three(3, 15, 24, 16, 15, 1, 1)},
+                                          {"one tap", {.n = 3, .h = 5, .w = 7, .ic = 79, .oc = 130}}};
+  for_each_layer(shapes, {float_precisions()[0]}, [](const Operands& op) {
+    const ConvShape& s = op.shape;
+    const OutputGradient g = output_gradient(op);
+    const LayerWeights layer = op.layer(Passes::kForwardAndBackward, &kernels::emulated_avx512bf16::kEmulated);
+    REQUIRE(layer.gradient_gemm == nullptr);
+    REQUIRE(layer.float_gemm->kr == 2);
+    check_input_gradient(s, packed_conv_backward_input(layer, g.carried, x_shape(s)),
+                         input_gradient_of(layer, s, g, op.w_hat));
+    if (kernels::active().weight_gradient.run_left_again != nullptr) {
+      MESSAGE("skipped: weight gradients, which this machine's level makes on tiles");
+      return;
+    }
+    const Tensor d_w = random_f32({s.oc, s.kh, s.kw, s.ic}, 42);
+    packed_conv_backward_weights(layer, op.x, g.carried, d_w);
+    check_weight_gradient(s, d_w, weight_gradient_of(layer, s, g, op.x_hat));
+  });
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 #include <simde/x86/avx512.h>
 #include <simde/x86/fma.h>
 
+#include <cfloat>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -74,6 +76,28 @@ inline __m512i rounded_pair(__m512 upper, __m512 lower) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(rounded(lower)), rounded(upper), 1);
 }
 
+/// A float as the instructions of AVX512-BF16 see it: denormals count as zero.
+inline float without_denormal(float v) {
+  return std::abs(v) < FLT_MIN ? std::copysign(0.0f, v) : v;
+}
+inline float real_of(uint16_t half) {
+  return without_denormal(to_float(bf16{half}));
+}
+
+/// acc + products of neighbouring pairs of bf16: the upper ones are added first, then the lower ones, each rounded by
+/// itself (Intel SDM, VDPBF16PS).
+inline __m512 dot_halves(__m512 acc, __m512i a, __m512i b) {
+  const Lanes<uint16_t, __m512i> x(a), y(b);
+  Lanes<float, __m512> out(acc);
+  for (int i = 0; i < out.kCount; ++i) {
+    float sum = without_denormal(out.v[i]);
+    for (const int j : {2 * i + 1, 2 * i})
+      sum = without_denormal(sum + without_denormal(real_of(x.v[j]) * real_of(y.v[j])));
+    out.v[i] = sum;
+  }
+  return out.pack();
+}
+
 /// Elements whose mask bit is set, zeros elsewhere; the others are not read.
 template <typename T, typename V>
 V masked_load(uint64_t mask, const void* p) {
@@ -127,6 +151,7 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm512_madd_epi16  // SIMDe 0.7.4's alias has the parameters of the masked form
 #undef _mm512_maddubs_epi16
 #undef _mm512_dpbusd_epi32
+#undef _mm512_dpbf16_ps
 #undef _mm256_dpbusd_avx_epi32
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepu8_epi32
@@ -153,6 +178,7 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_madd_epi16(a, b) nibble::testing::emulated::madd(a, b)
 #define _mm512_maddubs_epi16(a, b) nibble::testing::emulated::maddubs(a, b)
 #define _mm512_dpbusd_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m512i>(acc, a, b)
+#define _mm512_dpbf16_ps(acc, a, b) nibble::testing::emulated::dot_halves(acc, a, b)
 #define _mm256_dpbusd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m256i>(acc, a, b)
 #define _mm512_cvtepu8_epi16(v) nibble::testing::emulated::converted<uint16_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)

@@ -15,6 +15,9 @@ extern const Table kEmulated;
 namespace emulated_avx512vnni {
 extern const Table kEmulated;
 }
+namespace emulated_avx512bf16 {
+extern const Table kEmulated;
+}
 namespace emulated_amx {
 extern const Table kEmulated;
 /// What the probe says of tiles whose contents are lost, of those that compute one sum of codes or of floats wrong, and

@@ -37,7 +37,7 @@ TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, t
   }
 }
 
-TEST_CASE("emulated: levels that pack rows make the gradients of 3x3 layers in fewer products, the others do not") {
+TEST_CASE("emulated: levels that widen bf16 make the gradients of 3x3 layers in fewer products, the others do not") {
   set_float_mode();
   const std::vector<NamedShape> shapes = {{"odd map", three(2, 7, 5, 39, 79, 1, 1)},
                                           {"many channels", three(1, 4, 6, 130, 33, 1, 1)},

@@ -6,7 +6,7 @@
 #pragma once
 #include "ops/kernels/generic/gemm.inl.hpp"
 #include "ops/kernels/isa/amx/palette.hpp"
-#include "ops/kernels/isa/avx512/words.hpp"
+#include "ops/kernels/isa/avx512/join_rows.hpp"
 #include "ops/kernels/isa/intrinsics.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
@@ -186,16 +186,6 @@ void pack_tile_rows(const T* const* rows, int m, int k, void* panel) {
   for (int at = 0; at < bytes; at += kRowBytes)
     for (int r = 0; r < kPanelRows; ++r, to += Words::kLanes)
       Words::store(to, row_or_zero(r < m ? rows[r] : nullptr, at, bytes - at, r < m));
-}
-
-/// Two rows of up to 16 elements into words: element j of the first in the lower half of word j, of the second in the
-/// upper half. Codes become bf16 (exact).
-template <typename S>
-NIBBLE_INLINE Words::V join_rows(const S* first, const S* second, int64_t offset, int count) {
-  if (count <= 0) return Words::zero();
-  const Words::V low = first == nullptr ? Words::zero() : Words::some_floats(first + offset, count);
-  const Words::V high = second == nullptr ? Words::zero() : Words::some_floats(second + offset, count);
-  return Words::join(low, high);
 }
 
 /// B from columns contiguous in k: 16 columns x 16 words are transposed at a time.

@@ -1,7 +1,7 @@
-// The AVX-512-VNNI level: its products, and the element-wise kernels compiled with its flags.
+// The AVX-512-VNNI level: its products, and the element-wise kernels of the level below.
 #define NIBBLE_KERNEL_LEVEL avx512vnni
 #define NIBBLE_KERNEL_LANES 16
-#include "ops/kernels/generic/elementwise.inl.hpp"
+#include "ops/kernels/generic/inherited_elementwise.inl.hpp"
 #include "ops/kernels/isa/avx512vnni/products.hpp"
 #include "ops/kernels/isa/tables.hpp"
 

@@ -1,7 +1,7 @@
-// The AVX-VNNI level: its products, and the element-wise kernels compiled with its flags.
+// The AVX-VNNI level: its products, and the element-wise kernels of the level below.
 #define NIBBLE_KERNEL_LEVEL avxvnni
 #define NIBBLE_KERNEL_LANES 8
-#include "ops/kernels/generic/elementwise.inl.hpp"
+#include "ops/kernels/generic/inherited_elementwise.inl.hpp"
 #include "ops/kernels/isa/avxvnni/products.hpp"
 #include "ops/kernels/isa/tables.hpp"
 

@@ -1,0 +1,11 @@
+// The very products of the avx512bf16 level, compiled on emulated intrinsics: bf16 alone, the others are inherited.
+#define NIBBLE_KERNEL_LEVEL emulated_avx512bf16
+#define NIBBLE_INTRINSICS_HEADER "tests/kernels/emulated/intrinsics.hpp"
+#include "tests/kernels/emulated/intrinsics.hpp"
+
+#include "ops/kernels/isa/avx512bf16/products.hpp"
+#include "tests/kernels/emulated/levels.hpp"
+
+namespace nibble::kernels::emulated_avx512bf16 {
+constinit const Table kEmulated = kProducts;
+}
