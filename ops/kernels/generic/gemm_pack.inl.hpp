@@ -9,13 +9,18 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-// What one word of a panel holds: load() gives kLanes groups, one() a group of `count` <= kKr elements.
+// What one word of a panel holds: load() gives kLanes groups, first() those of `count` elements at most, zeros behind
+// them, on levels that load bytes under a mask (W::kLoadsFirst), one() a group of `count` <= kKr elements.
 template <typename W>
 struct WordsOfQuads {
   static constexpr int kKr = 4;
   template <typename S>
   static NIBBLE_INLINE typename W::V load(const S* p) {
     return W::quads(p);
+  }
+  template <typename S>
+  static NIBBLE_INLINE typename W::V first(const S* p, int count) {
+    return W::first_bytes(p, count);
   }
   template <typename S>
   static NIBBLE_INLINE uint32_t one(const S* p, int count) {
@@ -32,6 +37,10 @@ struct WordsOfPairs {
     return W::pairs(p);
   }
   template <typename S>
+  static NIBBLE_INLINE typename W::V first(const S* p, int count) {
+    return W::first_pairs(p, count);
+  }
+  template <typename S>
   static NIBBLE_INLINE uint32_t one(const S* p, int count) {
     const uint32_t low = static_cast<uint16_t>(int16_t{p[0]}),
                    high = count > 1 ? static_cast<uint16_t>(int16_t{p[1]}) : 0;
@@ -44,6 +53,10 @@ struct WordsOfFloats {
   template <typename S>
   static NIBBLE_INLINE typename W::V load(const S* p) {
     return W::floats(p);
+  }
+  template <typename S>
+  static NIBBLE_INLINE typename W::V first(const S* p, int count) {
+    return W::some_floats(p, count);
   }
   template <typename S>
   static NIBBLE_INLINE uint32_t one(const S* p, int) {
@@ -70,12 +83,35 @@ NIBBLE_INLINE void pack_block(const S* const* rows, int m, int64_t first, bool l
   W::store(to + (W::kLanes - 1) * kRows, v[W::kLanes - 1]);
 }
 
+/// Up to kLanes rows of k elements, fewer groups than a vector has lanes, into words kRows apart, as above.
+template <typename W, typename Kind, int kRows, typename S>
+NIBBLE_INLINE void pack_short(const S* const* rows, int m, int k, uint32_t* to) {
+  constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;
+  const int groups = (k + Kind::kKr - 1) / Kind::kKr;
+  typename W::V v[W::kLanes];
+  NIBBLE_UNROLL_ALL for (int j = 0; j < W::kLanes; ++j) v[j] =
+      j < kWidth && j < m ? Kind::first(rows[j], k) : W::zero();
+  W::transpose(v);
+  NIBBLE_UNROLL_ALL for (int j = 0; j < W::kLanes; ++j) {
+    if (j + 1 < groups || (j + 1 == groups && kWidth == W::kLanes))
+      W::store(to + j * kRows, v[j]);
+    else if (j + 1 == groups)
+      W::template store_first<kWidth>(to + j * kRows, v[j]);
+  }
+}
+
 /// Up to kLanes rows of k elements into words kRows apart. The last block overlaps the one before it instead of being
-/// shorter; fewer groups than one block, and the group that k does not fill, go word by word.
+/// shorter; the group that k does not fill, and on levels without masks fewer groups than one block, go word by word.
 template <typename W, typename Kind, int kRows, typename S>
 NIBBLE_INLINE void pack_strip(const S* const* rows, int m, int k, uint32_t* to) {
   constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;
   const int whole = k / Kind::kKr, rest = k % Kind::kKr;
+  if constexpr (W::kLoadsFirst) {
+    if (whole < W::kLanes) {
+      pack_short<W, Kind, kRows>(rows, m, k, to);
+      return;
+    }
+  }
   int g = 0;
   if (whole >= W::kLanes) {
     for (; g < whole; g += W::kLanes) {

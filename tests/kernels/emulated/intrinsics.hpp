@@ -166,6 +166,7 @@ V dot_bytes(V acc, V a, V b) {
 #undef _mm512_cvttps_epi32
 #undef _mm512_cmplt_epi32_mask
 #undef _mm_maskz_loadu_epi8
+#undef _mm256_maskz_loadu_epi8
 #undef _mm256_maskz_loadu_epi16
 #undef _mm512_maskz_loadu_epi8
 #undef _mm512_maskz_loadu_epi32
@@ -193,6 +194,7 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_cmplt_epi32_mask(a, b) _mm512_cmpgt_epi32_mask(b, a)
 #define _mm512_cvttps_epi32(v) nibble::testing::emulated::truncated(v)
 #define _mm_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m128i>(mask, p)
+#define _mm256_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m256i>(mask, p)
 #define _mm256_maskz_loadu_epi16(mask, p) nibble::testing::emulated::masked_load<uint16_t, __m256i>(mask, p)
 #define _mm512_maskz_loadu_epi8(mask, p) nibble::testing::emulated::masked_load<uint8_t, __m512i>(mask, p)
 #define _mm512_maskz_loadu_epi32(mask, p) nibble::testing::emulated::masked_load<uint32_t, __m512i>(mask, p)

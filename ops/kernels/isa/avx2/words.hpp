@@ -8,6 +8,7 @@ namespace {
 
 struct Words {
   static constexpr int kLanes = 8;
+  static constexpr bool kLoadsFirst = false;
   using V = __m256i;
   static NIBBLE_INLINE V zero() { return _mm256_setzero_si256(); }
   static NIBBLE_INLINE void store(uint32_t* p, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }

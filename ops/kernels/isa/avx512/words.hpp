@@ -8,6 +8,7 @@ namespace {
 
 struct Words {
   static constexpr int kLanes = 16;
+  static constexpr bool kLoadsFirst = true;
   using V = __m512i;
   static NIBBLE_INLINE V zero() { return _mm512_setzero_si512(); }
   static NIBBLE_INLINE void store(uint32_t* p, V v) { _mm512_storeu_si512(p, v); }
@@ -27,6 +28,14 @@ struct Words {
   static NIBBLE_INLINE V pairs(const uint8_t* p) { return _mm512_cvtepu8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int8_t* p) { return _mm512_cvtepi8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int16_t* p) { return quads(p); }
+  /// The first `count` elements in pairs, zeros behind them; nothing behind them is read.
+  static NIBBLE_INLINE V first_pairs(const uint8_t* p, int count) {
+    return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(first_of_32(count), p));
+  }
+  static NIBBLE_INLINE V first_pairs(const int8_t* p, int count) {
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(first_of_32(count), p));
+  }
+  static NIBBLE_INLINE V first_pairs(const int16_t* p, int count) { return first_bytes(p, 2 * count); }
   /// Sixteen elements as floats.
   static NIBBLE_INLINE V floats(const float* p) { return quads(p); }
   static NIBBLE_INLINE V floats(const bf16* p) { return widen_bf16(half(p)); }
@@ -50,6 +59,9 @@ struct Words {
   }
   static NIBBLE_INLINE V some_floats(const uint8_t* p, int count) {
     return widen_u8(_mm_maskz_loadu_epi8(first_lanes(count), p));
+  }
+  static NIBBLE_INLINE V some_floats(const float* p, int count) {
+    return _mm512_maskz_loadu_epi32(first_lanes(count), p);
   }
 
   /// Word j = bf16 of low[j] | bf16 of high[j] << 16, for floats whose lower halves are zero.
@@ -84,6 +96,7 @@ struct Words {
   }
 
  private:
+  static constexpr uint32_t first_of_32(int count) { return count >= 32 ? ~0u : (1u << count) - 1; }
   static constexpr uint16_t first_lanes(int count) {
     return static_cast<uint16_t>(count >= kLanes ? 0xffffu : (1u << count) - 1);
   }

@@ -11,6 +11,7 @@ template <typename W>
 struct WordsOfBf16 {
   static constexpr int kKr = 2;
   static NIBBLE_INLINE typename W::V load(const bf16* p) { return W::quads(p); }
+  static NIBBLE_INLINE typename W::V first(const bf16* p, int count) { return W::first_bytes(p, 2 * count); }
   static NIBBLE_INLINE uint32_t one(const bf16* p, int count) {
     const uint32_t low = p[0].bits, high = count > 1 ? p[1].bits : 0;
     return low | high << 16;
