@@ -55,8 +55,8 @@ Isa isa_from_name(std::string_view name);
 Isa active_isa();
 /// Replaces the level in use, for tests and benchmarks that visit several; throws UnsupportedError when not runnable.
 void set_active_isa(Isa isa);
-/// Called by the kernel room when a level that CPUID promises fails its probe (tile products of codes and of bf16); it
-/// is then not runnable, and no longer in use if it was. Tests take it back with an empty reason.
+/// Called by the kernel room when a level that CPUID promises fails its probe (products of bf16, and with tiles of
+/// codes); it is then not runnable, and no longer in use if it was. Tests take it back with an empty reason.
 void mark_not_runnable(Isa isa, const std::string& reason);
 /// One line that says which level runs and why not the next better one.
 std::string isa_explanation();

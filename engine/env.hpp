@@ -5,7 +5,8 @@
 
 namespace nibble {
 
-/// NIBBLE_ISA      scalar|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx: use exactly this kernel level; read once at first use.
+/// NIBBLE_ISA      scalar|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx: use exactly this kernel level; read once at
+///                 first use.
 /// NIBBLE_THREADS  default of --threads; read by the program's option parser.
 /// NIBBLE_LOG      quiet|info|debug: quiet leaves warnings and errors alone on stderr; debug puts the time before
 ///                 every line and says more; read by the program at start.

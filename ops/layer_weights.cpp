@@ -61,8 +61,8 @@ class LayerPacking {
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
     }
-    // Where bf16 is multiplied as it is, twice as fast as fp32, or faster, transforms cost what they save: on a Zen 4
-    // the input's gradients take 0.9 to 1.15 times their time, the weights' 1.08 to 1.3 times.
+    // Where bf16 is multiplied as it is, transforms cost what they save: on a Zen 4, where its products are twice as
+    // fast as those of fp32, the input's gradients take 0.9 to 1.15 times their time, the weights' 1.08 to 1.3 times.
     if (layer_.float_gemm->kr == 1 && !args.first_layer && winograd::suits_gradients(s))
       layer_.gradient_gemm = &table.f32_gemm;
     if (args.passes == Passes::kForwardAndBackward && !args.first_layer) plan_backward();

@@ -16,7 +16,7 @@
 namespace nibble::testing {
 
 /// Whether to repeat what no kernel level changes (moments of a kill, seeds, schedules, decoders): on the machine's
-/// best level of a build without sanitizers. Elsewhere such a test does its work once: six levels take minutes else.
+/// best level of a build without sanitizers. Elsewhere such a test does its work once: seven levels take minutes else.
 inline bool thorough() {
   kernels::active();  // obeys NIBBLE_ISA
   return !kAddressSanitizer && active_isa() == runnable_isas().back();

@@ -106,6 +106,40 @@ void check_float_order(const GemmFloat<T>& g, const std::string& kernel) {
   }
 }
 
+/// Kernels that multiply pairs of bf16 add the upper product of a pair, then the lower one, each rounded to fp32, and
+/// take denormals of operands and sums for zeros (the caller's float mode does so, too).
+inline void check_pair_sums(const GemmFloat<bf16>& g, const std::string& kernel) {
+  if (g.kr != 2) return;
+  for (const int k : {1, 2, 39, 256}) {
+    std::mt19937 random(static_cast<uint32_t>(k));
+    Matrix<bf16> a(g.mr, k), b(k, g.nr);
+    fill_reals(Reals::kSpread, a, random);
+    fill_reals(Reals::kSpread, b, random);
+    // Row 0 is a denormal beside 2^100, which would make a number of it; row 1 is products that are denormals.
+    for (int64_t i = 0; i < k; ++i) {
+      a(0, i) = i == 0 ? bf16{0x007f} : bf16{};
+      a(1, i) = real_as<bf16>(std::ldexp(1.0, -80));
+      b(i, 0) = real_as<bf16>(std::ldexp(1.0, i == 0 ? 100 : -60));
+    }
+    for (const float before : {3.0f, 1e-40f}) {
+      auto packed = pack(g, a, b, {k});
+      const auto c = run(g, packed, before, Into::kAccumulate);
+      int64_t other = 0;
+      for (int64_t r = 0; r < g.mr; ++r)
+        for (int64_t n = 0; n < g.nr; ++n) {
+          const auto product = [&](int64_t i) { return i < k ? to_float(a(r, i)) * to_float(b(i, n)) : 0.0f; };
+          float sum = before;
+          for (int64_t i = 0; i < k; i += 2) {
+            sum = sum + product(i + 1);
+            sum = sum + product(i);
+          }
+          other += c(r, n) != sum;
+        }
+      CHECK_MESSAGE(other == 0, kernel, " k ", k, " before ", before);
+    }
+  }
+}
+
 /// A panel is the same bytes whether A came by rows, transposed, or as codes, and however B lay in memory.
 template <typename T>
 void check_float_layouts(const GemmFloat<T>& g, const std::string& kernel) {

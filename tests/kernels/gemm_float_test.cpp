@@ -26,6 +26,17 @@ TEST_CASE("the order of a float sum does not depend on the place in the tile or 
   for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
 }
 
+TEST_CASE("dot products of pairs of bf16 add the upper product first and take denormals for zeros") {
+  set_float_mode();
+  bool checked = false;
+  for (const Isa isa : levels_under_test()) {
+    const GemmFloat<bf16>& g = kernels::table_of(isa).bf16_gemm;
+    check_pair_sums(g, std::string(nibble::name_of(isa)));
+    checked = checked || g.kr == 2;
+  }
+  if (!checked) MESSAGE("skipped: no level under test multiplies pairs of bf16");
+}
+
 TEST_CASE("a float panel does not depend on how its operand lay in memory") {
   for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }

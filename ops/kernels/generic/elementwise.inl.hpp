@@ -2,11 +2,13 @@
 //
 // A level's table.cpp includes this file at global scope, once, before any other use of xsimd:
 //   #define NIBBLE_KERNEL_LEVEL avx2  // the namespace nibble::kernels::avx2
-//   #define NIBBLE_KERNEL_LANES 8     // 1: plain C++ (scalar); 8: avx2, avxvnni; 16: avx512, avx512vnni, amx
+//   #define NIBBLE_KERNEL_LANES 8     // 1: plain C++ (scalar); 8: avx2, avxvnni; 16: avx512, avx512vnni,
+//                                     // avx512bf16, amx
 //   #include "ops/kernels/generic/elementwise.inl.hpp"
-// and then puts kElementwise into its table (`with_elementwise`). All names are in an anonymous namespace inside the
-// level's namespace; nothing here may be an inline function or a template instance that another level could share,
-// because the linker keeps one copy and would run one level's instructions on another level's CPU.
+// (or inherited_elementwise.inl.hpp, which does) and then puts kElementwise into its table (`with_elementwise`). All
+// names are in an anonymous namespace inside the level's namespace; nothing here may be an inline function or a
+// template instance that another level could share, because the linker keeps one copy and would run one level's
+// instructions on another level's CPU.
 //
 // Same bits on every level: each lane computes exactly what the scalar level computes for that channel. Products and
 // sums are rounded one by one (-ffp-contract=off is required), sums go down the rows, and these cases are pinned down:

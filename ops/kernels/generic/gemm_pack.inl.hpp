@@ -1,8 +1,8 @@
 // Packing of panels by transposing blocks of 32-bit words, for levels with vectors (contract: table.hpp).
 //
-// Every panel here consists of words: one group of kr elements of one row (four codes, two widened codes, or one
-// float), rows side by side: [k/kr][rows] words. So packing rows is a transposition of words, kLanes groups of kLanes
-// rows at a time. W is the level's Words (isa/avx2/words.hpp, isa/avx512/words.hpp).
+// Every panel here consists of words: one group of kr elements of one row (four codes, two widened codes or
+// bf16, or one float), rows side by side: [k/kr][rows] words. So packing rows is a transposition of words, kLanes
+// groups of kLanes rows at a time. W is the level's Words (isa/avx2/words.hpp, isa/avx512/words.hpp).
 #pragma once
 #include "ops/kernels/generic/gemm.inl.hpp"
 
@@ -101,7 +101,8 @@ NIBBLE_INLINE void pack_short(const S* const* rows, int m, int k, uint32_t* to) 
 }
 
 /// Up to kLanes rows of k elements into words kRows apart. The last block overlaps the one before it instead of being
-/// shorter; the group that k does not fill, and on levels without masks fewer groups than one block, go word by word.
+/// shorter; the group that k does not fill and, on levels without masks, fewer groups than one block go word by word
+/// (with masks fewer groups go at once, the one that k does not fill among them).
 template <typename W, typename Kind, int kRows, typename S>
 NIBBLE_INLINE void pack_strip(const S* const* rows, int m, int k, uint32_t* to) {
   constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;

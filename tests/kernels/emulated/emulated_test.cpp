@@ -1,6 +1,7 @@
 // The products of every level on emulated instructions: the same facts as on hardware, on machines without it.
 #include <array>
 
+#include "engine/parallel.hpp"
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
@@ -24,15 +25,14 @@ const std::array<Level, 6> kLevels = {{
 
 template <typename Body>
 void for_each_int(const Body& body) {
-  for (const Level& level : kLevels)
-    if (level.table->u8s8.run != nullptr) for_each_code_family(*level.table, level.name, body);
+  for (const Level& level : kLevels) for_each_code_family(*level.table, level.name, body);
 }
 
 template <typename Body>
 void for_each_float(const Body& body) {
   for (const Level& level : kLevels) {
     body(level.table->bf16_gemm, std::string(level.name) + " bf16");
-    if (level.table->f32_gemm.run != nullptr) body(level.table->f32_gemm, std::string(level.name) + " f32");
+    body(level.table->f32_gemm, std::string(level.name) + " f32");
   }
 }
 
@@ -65,6 +65,11 @@ TEST_CASE("emulated: the order of a float sum does not depend on the place in th
   for_each_float([](const auto& g, const std::string& kernel) { check_float_order(g, kernel); });
 }
 
+TEST_CASE("emulated: dot products of pairs of bf16 add the upper product first and take denormals for zeros") {
+  set_float_mode();
+  check_pair_sums(kernels::emulated_avx512bf16::kEmulated.bf16_gemm, "emulated avx512bf16");
+}
+
 TEST_CASE("emulated: a float panel does not depend on how its operand lay in memory") {
   for_each_float([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }
@@ -77,8 +82,9 @@ TEST_CASE("emulated: blocks of a weight gradient are exact for small integers un
   check_weight_gradient(kernels::emulated_amx::kEmulated.weight_gradient, "emulated amx");
 }
 
-TEST_CASE("emulated: the probe of the bf16 dot product accepts a working one") {
+TEST_CASE("emulated: the probe of the bf16 dot product accepts a working one, and no wrong sum") {
   CHECK(kernels::emulated_avx512bf16::kEmulated.probe());
+  CHECK_FALSE(kernels::emulated_avx512bf16::probe_with_wrong_sum());
 }
 
 TEST_CASE(

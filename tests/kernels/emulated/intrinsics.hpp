@@ -23,6 +23,10 @@
 namespace nibble::testing::emulated {
 namespace {
 
+/// What a broken system does: with the tiles, or (a wrong sum of floats) with dot products of bf16.
+enum class Flaw { kNone, kContentsLost, kLastSumWrong, kLastRealSumWrong, kStreamedLoadLost };
+inline Flaw flaw = Flaw::kNone;
+
 /// Lane-wise access: vectors as arrays.
 template <typename T, typename V>
 struct Lanes {
@@ -76,12 +80,12 @@ inline __m512i rounded_pair(__m512 upper, __m512 lower) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(rounded(lower)), rounded(upper), 1);
 }
 
-/// A float as the instructions of AVX512-BF16 see it: denormals count as zero.
-inline float without_denormal(float v) {
+/// A float as instructions of bf16 see it: denormals count as zero.
+inline float flushed(float v) {
   return std::abs(v) < FLT_MIN ? std::copysign(0.0f, v) : v;
 }
 inline float real_of(uint16_t half) {
-  return without_denormal(to_float(bf16{half}));
+  return flushed(to_float(bf16{half}));
 }
 
 /// acc + products of neighbouring pairs of bf16: the upper ones are added first, then the lower ones, each rounded by
@@ -90,11 +94,11 @@ inline __m512 dot_halves(__m512 acc, __m512i a, __m512i b) {
   const Lanes<uint16_t, __m512i> x(a), y(b);
   Lanes<float, __m512> out(acc);
   for (int i = 0; i < out.kCount; ++i) {
-    float sum = without_denormal(out.v[i]);
-    for (const int j : {2 * i + 1, 2 * i})
-      sum = without_denormal(sum + without_denormal(real_of(x.v[j]) * real_of(y.v[j])));
+    float sum = flushed(out.v[i]);
+    for (const int j : {2 * i + 1, 2 * i}) sum = flushed(sum + flushed(real_of(x.v[j]) * real_of(y.v[j])));
     out.v[i] = sum;
   }
+  if (flaw == Flaw::kLastRealSumWrong) out.v[out.kCount - 1] += 1;
   return out.pack();
 }
 

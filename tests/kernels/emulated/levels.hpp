@@ -17,7 +17,9 @@ extern const Table kEmulated;
 }
 namespace emulated_avx512bf16 {
 extern const Table kEmulated;
-}
+/// What the probe says of a dot product whose last sum is wrong.
+bool probe_with_wrong_sum();
+}  // namespace emulated_avx512bf16
 namespace emulated_amx {
 extern const Table kEmulated;
 /// What the probe says of tiles whose contents are lost, of those that compute one sum of codes or of floats wrong, and

@@ -26,10 +26,6 @@ struct Tile {
   }
 };
 
-/// What a broken system does with the tiles.
-enum class Flaw { kNone, kContentsLost, kLastSumWrong, kLastRealSumWrong, kStreamedLoadLost };
-inline Flaw flaw = Flaw::kNone;
-
 // A thread has tiles of its own, as a core has.
 inline thread_local bool tiles_configured = false;
 inline thread_local Tile tile_file[8];
@@ -115,9 +111,6 @@ inline void dot_codes(int to, int left, int right) {
   }
 }
 
-inline float flushed(float v) {
-  return std::abs(v) < FLT_MIN ? std::copysign(0.0f, v) : v;
-}
 inline float real_at(const Tile& t, int row, int i) {
   const uint32_t bits = static_cast<uint32_t>(t.at<uint16_t>(row, i)) << 16;
   float v;

@@ -14,9 +14,9 @@ TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, t
        {NamedShape{"odd map", three(2, 7, 5, 39, 79, 1, 1)}, NamedShape{"many channels", three(1, 4, 6, 130, 33, 1, 1)},
         NamedShape{"several blocks", three(3, 15, 14, 16, 17, 1, 1)}}) {
     const Operands op = make_operands(named, four_bits);
-    for (const kernels::Table* table :
-         {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
-          &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated}) {
+    for (const kernels::Table* table : {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
+                                        &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated,
+                                        &kernels::emulated_avx512bf16::kEmulated}) {
       const LayerWeights layer = op.layer(Passes::kServing, table);
       REQUIRE(layer.fewer_products);
       CHECK(layer.int_gemm == &table->u6s7);
@@ -58,7 +58,8 @@ TEST_CASE("emulated: levels that widen bf16 make the gradients of 3x3 layers in 
                                weight_sink(layer, d_w, s.taps(), s.ic));
       check_weight_gradient(s, d_w, expected);
     }
-    CHECK(op.layer(Passes::kForwardAndBackward, &kernels::emulated_amx::kEmulated).gradient_gemm == nullptr);
+    for (const kernels::Table* table : {&kernels::emulated_avx512bf16::kEmulated, &kernels::emulated_amx::kEmulated})
+      CHECK(op.layer(Passes::kForwardAndBackward, table).gradient_gemm == nullptr);
   });
 }
 

@@ -53,7 +53,7 @@ struct Words {
     return widen_bf16(_mm256_maskz_loadu_epi16(kFirst<kCount>, p));
   }
 
-  /// The first `count` >= 1 elements (at most 16) as floats, zeros behind them.
+  /// The first `count` elements (at most 16) as floats, zeros behind them.
   static NIBBLE_INLINE V some_floats(const bf16* p, int count) {
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(count), p));
   }

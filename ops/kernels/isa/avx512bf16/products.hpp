@@ -1,6 +1,6 @@
-// The products of the AVX512-BF16 level: bf16 by its dot product; codes and fp32 are inherited.
+// The products of the AVX512-BF16 level: bf16 by its dot product; codes and fp32 are those of the levels below.
 #pragma once
-#include "ops/kernels/isa/avx512/gemm.hpp"
+#include "ops/kernels/isa/avx512/dot_of_bytes.hpp"
 #include "ops/kernels/isa/avx512bf16/pack.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
@@ -35,27 +35,41 @@ constexpr GemmFloat<bf16> bf16_gemm() {
   return g;
 }
 
-/// A product of known result in every lane.
+/// bf16 of a small integer.
+constexpr uint16_t half_of(int value) {
+  return static_cast<uint16_t>(__builtin_bit_cast(uint32_t, static_cast<float>(value)) >> 16);
+}
+
+/// A product of known results, another one in every row and column.
 bool probe_dot() {
+  constexpr int kNr = kNv * DotOfBf16::kLanes;
   alignas(64) uint16_t a[2 * kMr];
-  alignas(64) uint16_t b[2 * kNv * DotOfBf16::kLanes];
-  alignas(64) float sums[kMr * kNv * DotOfBf16::kLanes];
-  for (uint16_t& v : a) v = 0x4040;                                                      // 3 in bf16
-  for (int i = 0; i < 2 * kNv * DotOfBf16::kLanes; ++i) b[i] = i % 2 ? 0xc000 : 0x3f80;  // 1, -2
+  alignas(64) uint16_t b[2 * kNr];
+  alignas(64) float sums[kMr * kNr];
+  for (int r = 0; r < kMr; ++r) {
+    a[2 * r] = half_of(r + 1);
+    a[2 * r + 1] = half_of(2);
+  }
+  for (int n = 0; n < kNr; ++n) {
+    b[2 * n] = half_of(n + 1);
+    b[2 * n + 1] = half_of(-3 * n);
+  }
   for (float& s : sums) s = 0.5f;
-  run_tiles<DotOfBf16, kMr, kNv>(DotOfBf16::kKr, 1, a, sizeof a, b, sums, kNv * DotOfBf16::kLanes, Into::kAccumulate);
-  for (const float s : sums)
-    if (s != 0.5f + 3 - 6) return false;
+  run_tiles<DotOfBf16, kMr, kNv>(DotOfBf16::kKr, 1, a, sizeof a, b, sums, kNr, Into::kAccumulate);
+  for (int r = 0; r < kMr; ++r)
+    for (int n = 0; n < kNr; ++n)
+      if (sums[r * kNr + n] != 0.5f + static_cast<float>((r + 1) * (n + 1) - 2 * 3 * n)) return false;
   return true;
 }
 
+// What is not of bf16 is named again, for builds without the levels below (kernel_levels).
 constexpr Table kProducts = {
-    .u8s8 = {},
-    .u8s4 = {},
-    .u4s4 = {},
-    .u6s7 = {},
+    .u8s8 = dot_gemm(),
+    .u8s4 = dot_gemm(),
+    .u4s4 = dot_gemm(),
+    .u6s7 = dot_gemm(),
     .bf16_gemm = bf16_gemm(),
-    .f32_gemm = {},
+    .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},
     .probe = probe_dot,
 };

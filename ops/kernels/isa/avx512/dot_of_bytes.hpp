@@ -1,0 +1,20 @@
+// The dot product of bytes of AVX512-VNNI, for the levels that have it without tiles.
+#pragma once
+#include "ops/kernels/isa/avx512/gemm.hpp"
+
+namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
+namespace {
+
+/// u8 x s8 quads summed exactly into 32 bits.
+struct DotOfBytes : IntLanes {
+  static constexpr int kKr = 4, kGroupBytesA = 4, kGroupBytesB = 4;
+  static NIBBLE_INLINE __m512i step(__m512i acc, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(acc, a, b); }
+};
+
+/// One kernel serves all code widths.
+constexpr GemmInt dot_gemm() {
+  return quad_gemm<DotOfBytes, Words, kMr, kNv>();
+}
+
+}  // namespace
+}  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL
