@@ -1,4 +1,5 @@
-// The convolution engine: gathers rows of the left operand by pointer, packs them into panels and runs a GEMM kernel.
+// The convolution engine: gathers rows of the left operand by pointer, packs them into panels (where the kernel does
+// not multiply them as they lie) and runs a GEMM kernel.
 //
 // One driver serves forward, gradient of the input and gradient of the weights, for every operand type, because all
 // three are "for each grid point, multiply the concatenation of some source rows by a matrix". No im2col matrix exists
@@ -6,6 +7,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "engine/parallel.hpp"
@@ -126,6 +128,9 @@ struct SourceRows {
   int64_t first_row = 0;
   int64_t stride = 0;
   const T* pad = nullptr;  // read by taps outside the map, at least one segment long
+  bool pad_is_zero = false;
+
+  const T* zeros() const { return pad_is_zero ? pad : nullptr; }
 };
 
 /// The range of flattened source rows that grid rows [g0, g1) touch.
@@ -212,6 +217,30 @@ void pack_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const T* 
   }
 }
 
+/// Whether the kernel multiplies gathered rows where they lie: packed panels are not needed then. Segments of floats
+/// must fill their last group, because what lies behind them might be no number.
+template <typename Gemm>
+bool multiplies_in_place(const Gemm& gemm, const Panels& b) {
+  using T = typename Gemm::Left;
+  return gemm.run_gathered != nullptr && (std::is_integral_v<T> || b.k == b.segment_k);
+}
+
+/// multiply_chunk without packing.
+template <typename Gemm, typename T, typename C>
+void multiply_chunk_in_place(const Gemm& gemm, const Panels& b, const Chunk& chunk, const T* const* pointers,
+                             const T* zeros, int64_t rows, int64_t first, int64_t last, C* c, int64_t ldc,
+                             kernels::Into into) {
+  const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * b.nr * gemm.b_bytes;
+  const kernels::GatheredRows a{.rows = reinterpret_cast<const void* const*>(pointers + chunk.tap * rows),
+                                .segment_stride = rows,
+                                .segments = static_cast<int>(chunk.taps),
+                                .first_byte = chunk.k0 * static_cast<int64_t>(sizeof(T)),
+                                .groups = static_cast<int>(chunk.k / gemm.kr),
+                                .zeros = zeros};
+  for (int64_t n = first; n < last; ++n)
+    gemm.run_gathered(a, static_cast<int>(rows), b.panel(n) + offset, c + (n - first) * b.nr, ldc, into);
+}
+
 /// Multiplies packed rows by panels [first, last) of b into c, whose column 0 is the first panel's.
 template <typename Gemm, typename C>
 void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const std::byte* a, int64_t rows,
@@ -223,13 +252,21 @@ void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const
              c + (n - first) * b.nr, ldc, into);
 }
 
-/// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements) by all panels of b into c
-/// [round_up(rows, mr), b.padded_columns()]. The order of every sum is fixed by the shape of b.
+/// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements; `zeros` stands for a row of zeros)
+/// by all panels of b into c [round_up(rows, mr), b.padded_columns()]. The order of every sum is fixed by the shape of
+/// b.
 template <typename Gemm, typename T, typename C>
-void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc) {
+void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc,
+                   const T* zeros = nullptr) {
   const int64_t m_panels = ceil_div(rows, gemm.mr);
+  const bool in_place = multiplies_in_place(gemm, b);
   kernels::Into into = kernels::Into::kOverwrite;
   for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
+    if (in_place) {
+      multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, 0, b.count(), c, ldc, into);
+      into = kernels::Into::kAccumulate;
+      return;
+    }
     Scratch scratch;
     auto* a = scratch.get<std::byte>(static_cast<size_t>(m_panels * chunk_panel_bytes(gemm, chunk)));
     pack_chunk(gemm, b, chunk, pointers, rows, a);
@@ -268,7 +305,7 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
     for (int64_t first = g0 * g.gw; first < g1 * g.gw; first += block) {
       const int64_t rows = std::min(block, g1 * g.gw - first);
       point_rows(g, rows_from, first, rows, pointers);
-      multiply_rows(gemm, b, pointers, rows, c, ldc);
+      multiply_rows(gemm, b, pointers, rows, c, ldc, rows_from.zeros());
       epilogue(task, first, rows, c, ldc);
     }
     around.end(task, g0, g1);
@@ -309,6 +346,7 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
   const Gather& g = args.gather;
   const Panels& b = args.panels;
   const ServingCut cut = cut_for_serving(g, b, args.workers);
+  const bool in_place = multiplies_in_place(gemm, b);
   const bool expands = b.segments * b.segment_k * gemm.a_bytes <= b.padded_columns() * static_cast<int64_t>(sizeof(C));
   parallel_for(cut.tasks(), [&](int64_t task) {
     const int64_t part = task / cut.panel_parts, side = task % cut.panel_parts;
@@ -336,8 +374,12 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
           std::copy_n(start + n * b.nr, (last - n) * b.nr, c + r * ldc);
         std::byte* packed = a;
         for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
-          if (n == n0) pack_chunk(gemm, b, chunk, pointers, rows, packed);
-          multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into);
+          if (in_place) {
+            multiply_chunk_in_place(gemm, b, chunk, pointers, rows_from.zeros(), rows, n, last, c, ldc, into);
+          } else {
+            if (n == n0) pack_chunk(gemm, b, chunk, pointers, rows, packed);
+            multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into);
+          }
           if (expands) packed += m_panels * chunk_panel_bytes(gemm, chunk);
           into = kernels::Into::kAccumulate;
         });

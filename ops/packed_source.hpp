@@ -47,8 +47,7 @@ class CodeSource {
     const int64_t pixels = (range.end - range.begin) * g_.sw, stride = x_.stride();
     const bool packed = bits_of(x_.dtype()) == 4;
     const uint8_t* from = x_.row<uint8_t>(range.begin * g_.sw);
-    if (!packed && factor_.empty())
-      return {.data = from, .first_row = range.begin, .stride = stride, .pad = pad_.data()};
+    if (!packed && factor_.empty()) return rows(from, range);
     const auto& ew = kernels::active().ew;
     uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
     if (packed) {
@@ -57,10 +56,15 @@ class CodeSource {
     }
     if (!factor_.empty())
       for (int64_t p = 0; p < pixels; ++p) ew.multiply_u8(from + p * stride, factor_.data(), stride, to + p * stride);
-    return {.data = to, .first_row = range.begin, .stride = stride, .pad = pad_.data()};
+    return rows(to, range);
   }
 
  private:
+  SourceRows<uint8_t> rows(const uint8_t* data, RowRange range) const {
+    return {
+        .data = data, .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data(), .pad_is_zero = pad_[0] == 0};
+  }
+
   const Tensor& x_;
   const Gather& g_;
   std::vector<uint8_t> pad_;
@@ -73,8 +77,11 @@ class Bf16Source {
       : x_(x), g_(g), pad_(static_cast<size_t>(std::max<int64_t>(x.stride(), 64))) {}
 
   SourceRows<bf16> operator()(Scratch&, RowRange range) const {
-    return {
-        .data = x_.row<bf16>(range.begin * g_.sw), .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data()};
+    return {.data = x_.row<bf16>(range.begin * g_.sw),
+            .first_row = range.begin,
+            .stride = x_.stride(),
+            .pad = pad_.data(),
+            .pad_is_zero = true};
   }
 
  private:

@@ -282,8 +282,11 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
     run(
         *layer.float_gemm,
         [&](Scratch&, RowRange range) {
-          return SourceRows<bf16>{input.at(range.begin * g.sw), range.begin, stride,
-                                  reinterpret_cast<const bf16*>(step.pad.data())};
+          return SourceRows<bf16>{.data = input.at(range.begin * g.sw),
+                                  .first_row = range.begin,
+                                  .stride = stride,
+                                  .pad = reinterpret_cast<const bf16*>(step.pad.data()),
+                                  .pad_is_zero = true};
         },
         static_cast<const float*>(nullptr), bf16{});
     return;
@@ -300,7 +303,11 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
             kernels::active().ew.multiply_u8(from + p * stride, step.factor.data(), stride, to + p * stride);
           from = to;
         }
-        return SourceRows<uint8_t>{from, range.begin, stride, step.pad.data()};
+        return SourceRows<uint8_t>{.data = from,
+                                   .first_row = range.begin,
+                                   .stride = stride,
+                                   .pad = step.pad.data(),
+                                   .pad_is_zero = step.pad[0] == 0};
       },
       layer.start_data(), uint8_t{});
 }

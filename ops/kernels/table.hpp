@@ -31,6 +31,19 @@ struct StridedRows {
   int groups = 0;         // 64-byte groups of one segment: round_up(k, kr) * bytes of an element / 64
 };
 
+/// A left operand that is multiplied where it lies, row by row: k-group g of segment s of row r is at
+/// rows[s * segment_stride + r] + first_byte + g * (bytes of a k-group). What lies behind the elements of a segment, up
+/// to the end of its last group, is readable, and meets zeros of B (floats must be finite there).
+struct GatheredRows {
+  const void* const* rows = nullptr;
+  int64_t segment_stride = 0;
+  int segments = 0;
+  int64_t first_byte = 0;
+  int groups = 0;  // k-groups of one segment
+  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none.
+  const void* zeros = nullptr;
+};
+
 /// Where a right operand probably is: one that comes from memory is asked for a few steps ahead.
 enum class PanelIn { kCache, kMemory };
 
@@ -62,6 +75,9 @@ struct GemmCodes {
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into) = nullptr;
+  /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written. Null
+  /// where panels hold other elements than memory, or packing is as fast.
+  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
   /// + sum, full tiles of nr columns; start null: 0. The sums stay with the kernel: the next call, or store_held, is
   /// told where they belong and stores them, beside its own first products (`held`: the sums of the call before).
@@ -100,6 +116,8 @@ struct GemmFloat {
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into) = nullptr;
+  /// As in GemmInt.
+  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, float* c, int64_t ldc, Into into) = nullptr;
   /// As in GemmInt; the order of the sum is that of the segments.
   void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const float* start,
                       const HeldSums<float>& held) = nullptr;

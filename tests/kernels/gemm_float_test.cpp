@@ -1,6 +1,7 @@
 // Float GEMM of every level under test, against the product in double.
 #include "engine/parallel.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
+#include "tests/kernels/gemm_gathered_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
 #include "tests/kernels/levels_under_test.hpp"
 
@@ -49,6 +50,17 @@ TEST_CASE("float rows multiplied in place equal the naive product, whatever lies
     checked = checked || g.run_strided != nullptr;
   }
   note_strided(checked);
+}
+
+TEST_CASE("bf16 rows gathered in place give the bits of packed ones") {
+  set_float_mode();
+  bool checked = false;
+  for (const Isa isa : levels_under_test()) {
+    const GemmFloat<bf16>& g = kernels::table_of(isa).bf16_gemm;
+    check_gathered(g, GatheredReals(), std::string(nibble::name_of(isa)));
+    checked = checked || g.run_gathered != nullptr;
+  }
+  if (!checked) MESSAGE("skipped: no level under test multiplies gathered rows in place");
 }
 
 TEST_CASE("gathered rows and codes pack into the same right operand as a matrix") {

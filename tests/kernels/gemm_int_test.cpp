@@ -1,4 +1,5 @@
 // Integer GEMM of every level under test, against the naive product.
+#include "tests/kernels/gemm_gathered_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
 #include "tests/kernels/levels_under_test.hpp"
 
@@ -30,6 +31,15 @@ TEST_CASE("integer rows multiplied in place equal the naive product, whatever li
     checked = checked || g.run_strided != nullptr;
   });
   note_strided(checked);
+}
+
+TEST_CASE("integer rows gathered in place give the bits of packed ones") {
+  bool checked = false;
+  for_each_int_family([&](const auto& g, CodeRange range, const std::string& kernel) {
+    check_gathered_codes(g, range, kernel);
+    checked = checked || g.run_gathered != nullptr;
+  });
+  if (!checked) MESSAGE("skipped: no level under test multiplies gathered rows in place");
 }
 
 TEST_CASE("levels with a dot product use it for 4-bit codes, too, and have no wide product") {

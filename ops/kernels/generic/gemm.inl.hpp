@@ -86,6 +86,63 @@ void run_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const 
                       static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
 }
 
+template <int kMr>
+NIBBLE_INLINE bool all_zeros(const GatheredRows& a, const void* const* rows) {
+  if (rows[0] != a.zeros || rows[kMr - 1] != a.zeros) return false;
+  for (int r = 1; r + 1 < kMr; ++r)
+    if (rows[r] != a.zeros) return false;
+  return a.zeros != nullptr;
+}
+
+/// One tile of rows that lie apart (GatheredRows), `rows` having an address for each of kMr.
+template <typename W, int kMr, int kNv>
+NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* rows, const std::byte* b, typename W::C* c,
+                                 int64_t ldc, Into into) {
+  typename W::Acc acc[kMr][kNv];
+  NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+      acc[r][v] = into == Into::kAccumulate ? W::load_c(c + r * ldc + v * W::kLanes) : W::zero();
+    }
+  }
+  const int64_t bytes = int64_t{a.groups} * W::kGroupBytesA;
+  for (int s = 0; s < a.segments; ++s, rows += a.segment_stride) {
+    if (all_zeros<kMr>(a, rows)) {
+      b += a.groups * kNv * W::kLanes * W::kGroupBytesB;
+      continue;
+    }
+    for (int64_t at = a.first_byte; at < a.first_byte + bytes; at += W::kGroupBytesA) {
+      typename W::B column[kNv];
+      NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v, b += W::kLanes * W::kGroupBytesB) column[v] = W::load_b(b);
+      NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+        const typename W::A row = W::broadcast(static_cast<const std::byte*>(rows[r]) + at);
+        NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) acc[r][v] = W::step(acc[r][v], row, column[v]);
+      }
+    }
+  }
+  NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
+    NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
+      W::store_c(c + r * ldc + v * W::kLanes, acc[r][v]);
+    }
+  }
+}
+
+template <typename W, int kMr, int kNv>
+void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into) {
+  const auto* const panel = static_cast<const std::byte*>(b);
+  int r = 0;
+  for (; r + kMr <= rows; r += kMr) tile_gathered<W, kMr, kNv>(a, a.rows + r, panel, c + r * ldc, ldc, into);
+  if (r == rows) return;
+  // The rows of the last tile that are missing are its last one again. Segment by segment: the sums go on in C.
+  const void* last[kMr];
+  GatheredRows one = a;
+  one.segments = 1;
+  const int64_t segment_bytes = int64_t{a.groups} * kNv * W::kLanes * W::kGroupBytesB;
+  for (int s = 0; s < a.segments; ++s, into = Into::kAccumulate) {
+    for (int i = 0; i < kMr; ++i) last[i] = a.rows[s * a.segment_stride + (r + i < rows ? r + i : rows - 1)];
+    tile_gathered<W, kMr, kNv>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into);
+  }
+}
+
 /// Copies rows into [group][row][kr], converting each element from S to D; groups and rows beyond the data are zero.
 template <typename S, typename D, int kMr, int kKr>
 void pack_rows_plain(const S* const* rows, int m, int k, void* panel) {

@@ -4,6 +4,7 @@
 #include "engine/parallel.hpp"
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/kernels/gemm_float_checks.hpp"
+#include "tests/kernels/gemm_gathered_checks.hpp"
 #include "tests/kernels/gemm_strided_checks.hpp"
 #include "tests/kernels/weight_gradient_checks.hpp"
 
@@ -51,6 +52,13 @@ TEST_CASE("emulated: an integer panel does not depend on how the right operand l
 TEST_CASE("emulated: rows multiplied in place equal the naive product, whatever lies behind them") {
   for_each_int([](const auto&... args) { check_strided_codes(args...); });
   for (const Level& level : kLevels) check_strided_floats(level.table->bf16_gemm, level.name);
+}
+
+TEST_CASE("emulated: rows gathered in place give the bits of packed ones") {
+  set_float_mode();
+  for_each_int([](const auto&... args) { check_gathered_codes(args...); });
+  for (const Level& level : kLevels) check_gathered(level.table->bf16_gemm, GatheredReals(), level.name);
+  CHECK((kernels::emulated_avx512bf16::kEmulated.u4s4.run_gathered != nullptr));
 }
 
 TEST_CASE("emulated: float products lie within the bound and are exact for small integers") {

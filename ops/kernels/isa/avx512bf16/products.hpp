@@ -32,6 +32,13 @@ constexpr GemmFloat<bf16> bf16_gemm() {
   g.pack_b_rows = pack_pairs_gathered<kNv * DotOfBf16::kLanes, bf16>;
   g.pack_b_rows_u8 = pack_pairs_gathered<kNv * DotOfBf16::kLanes, uint8_t>;
   g.run = run_tiles<DotOfBf16, kMr, kNv>;
+  g.run_gathered = run_gathered<DotOfBf16, kMr, kNv>;
+  return g;
+}
+
+constexpr GemmInt codes_gemm() {
+  GemmInt g = dot_gemm();
+  g.run_gathered = run_gathered<DotOfBytes, kMr, kNv>;
   return g;
 }
 
@@ -64,10 +71,10 @@ bool probe_dot() {
 
 // What is not of bf16 is named again, for builds without the levels below (kernel_levels).
 constexpr Table kProducts = {
-    .u8s8 = dot_gemm(),
-    .u8s4 = dot_gemm(),
-    .u4s4 = dot_gemm(),
-    .u6s7 = dot_gemm(),
+    .u8s8 = codes_gemm(),
+    .u8s4 = codes_gemm(),
+    .u4s4 = codes_gemm(),
+    .u6s7 = codes_gemm(),
     .bf16_gemm = bf16_gemm(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},
