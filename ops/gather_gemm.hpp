@@ -121,14 +121,15 @@ Panels pack_panels(const Gemm& gemm, const PanelSource<T>& src, const std::vecto
   return p;
 }
 
-/// The source rows of one task: rows [first_row, ...) of the flattened (image, row) index, `stride` elements a pixel.
+/// The source rows of one task, each segment readable to the end of its last k-group (round_up(k, kr) elements), as the
+/// pad is: rows [first_row, ...) of the flattened (image, row) index, `stride` elements a pixel.
 template <typename T>
 struct SourceRows {
   const T* data = nullptr;
   int64_t first_row = 0;
   int64_t stride = 0;
-  const T* pad = nullptr;  // read by taps outside the map, at least one segment long
-  bool pad_is_zero = false;
+  const T* pad = nullptr;    // read by taps outside the map, as long as one segment; the row of no pixel
+  bool pad_is_zero = false;  // all of it: taps outside may then be left out
 
   const T* zeros() const { return pad_is_zero ? pad : nullptr; }
 };
@@ -143,7 +144,7 @@ RowRange source_rows(const Gather& g, int64_t g0, int64_t g1);
 /// multiple of rows_together.
 int64_t grid_rows_per_task(const Gather& g);
 
-/// Rows of one A block: 48 is a multiple of every kernel's tile height but 14 and 32, which round up; with the longest
+/// Rows of one block: 48 is a multiple of every kernel's tile height but 14 and 32, which round up; with the longest
 /// chunk below a block is at most 64 * 512 * 4 bytes = 128 KiB, a quarter of the smallest L2 we know.
 inline constexpr int64_t kBlockRows = 48;
 inline constexpr int64_t kChunkK = 512;
@@ -172,7 +173,8 @@ void point_rows(const Gather& g, const SourceRows<T>& src, int64_t first, int64_
   }
 }
 
-/// A part of the depth that is packed and multiplied at once: a run of whole segments, or a part of one long segment.
+/// A part of the depth that is multiplied at once, packed before or not: a run of whole segments, or a part of one long
+/// segment.
 struct Chunk {
   int64_t tap = 0, taps = 1;  // segments [tap, tap + taps)
   int64_t k0 = 0, k = 0;      // elements [k0, k0 + k) of each, padding included
@@ -231,6 +233,7 @@ void multiply_chunk_in_place(const Gemm& gemm, const Panels& b, const Chunk& chu
                              const T* zeros, int64_t rows, int64_t first, int64_t last, C* c, int64_t ldc,
                              kernels::Into into) {
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * b.nr * gemm.b_bytes;
+  // Read as pointers to void, which compilers take for an alias of every pointer.
   const kernels::GatheredRows a{.rows = reinterpret_cast<const void* const*>(pointers + chunk.tap * rows),
                                 .segment_stride = rows,
                                 .segments = static_cast<int>(chunk.taps),
@@ -336,10 +339,10 @@ struct ServingGemmArgs {
   int64_t block_columns = 0;  // columns the epilogue gets at a time, rounded up to a panel; 0: all
 };
 
-/// The gathered product of the executor. Blocks whose packed rows are smaller than their sums (expanding 1x1 layers)
-/// are packed once, over the whole depth; then a few columns at a time are multiplied and handed to
-/// `epilogue(first_point, rows, first_column, columns, c, ldc, next)` while they are hot. The others go chunk by chunk.
-/// start: [padded columns] what the sums begin with; null: zero.
+/// The gathered product of the executor. Where rows are packed, blocks whose packed rows are smaller than their sums
+/// (expanding 1x1 layers) are packed once, over the whole depth; then a few columns at a time are multiplied and handed
+/// to `epilogue(first_point, rows, first_column, columns, c, ldc, next)` while they are hot. The others go chunk by
+/// chunk. start: [padded columns] what the sums begin with; null: zero.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue>
 void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start, const Source& source,
                   const Epilogue& epilogue) {
@@ -358,12 +361,15 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
     const SourceRows<T> rows_from = source(scratch, source_rows(g, p0 / g.gw, (p1 - 1) / g.gw + 1));
     C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
+    // Of floats none is left out here: tiles depend on the number of threads, and the sign of a zero on what is left
+    // out.
+    const T* const zeros = std::is_integral_v<T> ? rows_from.zeros() : nullptr;
     int64_t a_bytes = 0;
     for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
       const int64_t bytes = block / gemm.mr * chunk_panel_bytes(gemm, chunk);
       a_bytes = expands ? a_bytes + bytes : std::max(a_bytes, bytes);
     });
-    auto* a = scratch.get<std::byte>(static_cast<size_t>(a_bytes));
+    auto* a = in_place ? nullptr : scratch.get<std::byte>(static_cast<size_t>(a_bytes));
     for (int64_t first = p0; first < p1; first += block) {
       const int64_t rows = std::min(block, p1 - first), m_panels = ceil_div(rows, gemm.mr);
       point_rows(g, rows_from, first, rows, pointers);
@@ -375,12 +381,12 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
         std::byte* packed = a;
         for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
           if (in_place) {
-            multiply_chunk_in_place(gemm, b, chunk, pointers, rows_from.zeros(), rows, n, last, c, ldc, into);
+            multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, n, last, c, ldc, into);
           } else {
             if (n == n0) pack_chunk(gemm, b, chunk, pointers, rows, packed);
             multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into);
           }
-          if (expands) packed += m_panels * chunk_panel_bytes(gemm, chunk);
+          if (expands && !in_place) packed += m_panels * chunk_panel_bytes(gemm, chunk);
           into = kernels::Into::kAccumulate;
         });
         NextBlock next;

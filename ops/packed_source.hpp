@@ -36,7 +36,8 @@ class CodeSource {
  public:
   CodeSource(const Tensor& x, const ActivationQuantizer* q, const Gather& g) : x_(x), g_(g) {
     const bool is_signed = q != nullptr && q->is_signed;
-    pad_.assign(static_cast<size_t>(std::max<int64_t>(x.stride(), 64)), is_signed ? kSignedOffset : uint8_t{0});
+    pad_.assign(static_cast<size_t>(round_up(std::max<int64_t>(x.stride(), 64), 64)),
+                is_signed ? kSignedOffset : uint8_t{0});
     if (q != nullptr && !q->factor.empty()) {
       factor_ = q->factor;
       factor_.resize(static_cast<size_t>(x.stride()), 1);

@@ -40,7 +40,8 @@ struct GatheredRows {
   int segments = 0;
   int64_t first_byte = 0;
   int groups = 0;  // k-groups of one segment
-  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none.
+  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none. Of
+  /// floats, B must be finite, and the sign of a sum of zero may be another one.
   const void* zeros = nullptr;
 };
 
@@ -75,8 +76,8 @@ struct GemmCodes {
   /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into) = nullptr;
-  /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written. Null
-  /// where panels hold other elements than memory, or packing is as fast.
+  /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written (those
+  /// behind are copies of the last one). Null where panels hold other elements than memory, or packing is as fast.
   void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
   /// + sum, full tiles of nr columns; start null: 0. The sums stay with the kernel: the next call, or store_held, is

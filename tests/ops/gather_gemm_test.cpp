@@ -2,6 +2,7 @@
 #include "ops/gather_gemm.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <set>
 #include <tuple>
@@ -57,9 +58,14 @@ std::vector<C> product(const Gemm& gemm, const std::vector<T>& a, const std::vec
                   taps, k, columns);
   CHECK(panels.padded_columns() % gemm.nr == 0);
   CHECK(panels.padded_columns() >= columns);
+  // A kernel may read a segment to the end of its last group; what it finds there is not in the sums.
+  std::vector<T> readable = a;
+  T behind;
+  std::memset(static_cast<void*>(&behind), 0x7f, sizeof behind);
+  readable.insert(readable.end(), at(gemm.kr - 1), behind);
   std::vector<const T*> pointers;
   for (int64_t t = 0; t < segments; ++t)
-    for (int64_t r = 0; r < rows; ++r) pointers.push_back(a.data() + (r * segments + t) * k);
+    for (int64_t r = 0; r < rows; ++r) pointers.push_back(readable.data() + (r * segments + t) * k);
   const int64_t ldc = panels.padded_columns(), all_rows = round_up(rows, gemm.mr);
   constexpr int64_t kGuard = 64;
   std::vector<C> c(at(all_rows * ldc + kGuard), C{77});

@@ -94,10 +94,10 @@ NIBBLE_INLINE bool all_zeros(const GatheredRows& a, const void* const* rows) {
   return a.zeros != nullptr;
 }
 
-/// One tile of rows that lie apart (GatheredRows), `rows` having an address for each of kMr.
+/// One tile of rows that lie apart (GatheredRows), `first_rows` having an address for each of kMr.
 template <typename W, int kMr, int kNv>
-NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* rows, const std::byte* b, typename W::C* c,
-                                 int64_t ldc, Into into) {
+NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first_rows, const std::byte* b,
+                                 typename W::C* c, int64_t ldc, Into into) {
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
@@ -105,7 +105,8 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* rows,
     }
   }
   const int64_t bytes = int64_t{a.groups} * W::kGroupBytesA;
-  for (int s = 0; s < a.segments; ++s, rows += a.segment_stride) {
+  for (int s = 0; s < a.segments; ++s) {
+    const void* const* const rows = first_rows + s * a.segment_stride;
     if (all_zeros<kMr>(a, rows)) {
       b += a.groups * kNv * W::kLanes * W::kGroupBytesB;
       continue;
