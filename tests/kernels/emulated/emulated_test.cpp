@@ -58,6 +58,8 @@ TEST_CASE("emulated: rows gathered in place give the bits of packed ones") {
   set_float_mode();
   for_each_int([](const auto&... args) { check_gathered_codes(args...); });
   for (const Level& level : kLevels) check_gathered(level.table->bf16_gemm, GatheredReals(), level.name);
+  CHECK((kernels::emulated_avxvnni::kEmulated.u4s4.run_gathered != nullptr));
+  CHECK((kernels::emulated_avx512vnni::kEmulated.u4s4.run_gathered != nullptr));
   CHECK((kernels::emulated_avx512bf16::kEmulated.u4s4.run_gathered != nullptr));
 }
 

@@ -92,17 +92,21 @@ std::vector<NamedShape> gathered_shapes() {
 }
 
 TEST_CASE("emulated: products of codes gathered in place are the bits of packed ones through both drivers") {
-  const kernels::GemmInt& gemm = kernels::emulated_avx512bf16::kEmulated.u8s8;
-  for (const NamedShape& named : gathered_shapes()) {
-    const ConvShape& s = named.shape;
-    INFO(named.name << "; " << s.ic);
-    std::vector<int8_t> weights;
-    for (const int v : random_codes(s.oc * s.k(), -128, 127, 5)) weights.push_back(static_cast<int8_t>(v));
-    const std::vector<int> codes = random_codes(4099, 0, 255, 6);
-    for (const uint8_t outside : {uint8_t{0}, uint8_t{128}}) {
-      size_t i = 0;
-      check_same_bits<int32_t>(gemm, s, outside, outside == 0, weights,
-                               [&] { return static_cast<uint8_t>(codes[i++ % codes.size()]); });
+  for (const kernels::Table* table : {&kernels::emulated_avxvnni::kEmulated, &kernels::emulated_avx512vnni::kEmulated,
+                                      &kernels::emulated_avx512bf16::kEmulated}) {
+    const kernels::GemmInt& gemm = table->u8s8;
+    REQUIRE((gemm.run_gathered != nullptr));
+    for (const NamedShape& named : gathered_shapes()) {
+      const ConvShape& s = named.shape;
+      INFO(gemm.mr << " rows; " << named.name << "; " << s.ic);
+      std::vector<int8_t> weights;
+      for (const int v : random_codes(s.oc * s.k(), -128, 127, 5)) weights.push_back(static_cast<int8_t>(v));
+      const std::vector<int> codes = random_codes(4099, 0, 255, 6);
+      for (const uint8_t outside : {uint8_t{0}, uint8_t{128}}) {
+        size_t i = 0;
+        check_same_bits<int32_t>(gemm, s, outside, outside == 0, weights,
+                                 [&] { return static_cast<uint8_t>(codes[i++ % codes.size()]); });
+      }
     }
   }
 }

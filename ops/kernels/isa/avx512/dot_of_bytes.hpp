@@ -13,7 +13,9 @@ struct DotOfBytes : IntLanes {
 
 /// One kernel serves all code widths.
 constexpr GemmInt dot_gemm() {
-  return quad_gemm<DotOfBytes, Words, kMr, kNv>();
+  GemmInt g = quad_gemm<DotOfBytes, Words, kMr, kNv>();
+  g.run_gathered = run_gathered<DotOfBytes, kMr, kNv>;
+  return g;
 }
 
 }  // namespace

@@ -36,12 +36,6 @@ constexpr GemmFloat<bf16> bf16_gemm() {
   return g;
 }
 
-constexpr GemmInt codes_gemm() {
-  GemmInt g = dot_gemm();
-  g.run_gathered = run_gathered<DotOfBytes, kMr, kNv>;
-  return g;
-}
-
 /// bf16 of a small integer.
 constexpr uint16_t half_of(int value) {
   return static_cast<uint16_t>(__builtin_bit_cast(uint32_t, static_cast<float>(value)) >> 16);
@@ -71,10 +65,10 @@ bool probe_dot() {
 
 // What is not of bf16 is named again, for builds without the levels below (kernel_levels).
 constexpr Table kProducts = {
-    .u8s8 = codes_gemm(),
-    .u8s4 = codes_gemm(),
-    .u4s4 = codes_gemm(),
-    .u6s7 = codes_gemm(),
+    .u8s8 = dot_gemm(),
+    .u8s4 = dot_gemm(),
+    .u4s4 = dot_gemm(),
+    .u6s7 = dot_gemm(),
     .bf16_gemm = bf16_gemm(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},

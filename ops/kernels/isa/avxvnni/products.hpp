@@ -11,12 +11,18 @@ struct DotOfBytes : IntLanes {
   static NIBBLE_INLINE __m256i step(__m256i acc, __m256i a, __m256i b) { return _mm256_dpbusd_avx_epi32(acc, a, b); }
 };
 
-// The dot product is as fast for 4-bit codes as for bytes, so all families of codes are the same kernel.
+/// One kernel serves all code widths: the dot product is as fast for 4-bit codes as for bytes.
+constexpr GemmInt dot_gemm() {
+  GemmInt g = quad_gemm<DotOfBytes, Words, kMr, kNv>();
+  g.run_gathered = run_gathered<DotOfBytes, kMr, kNv>;
+  return g;
+}
+
 constexpr Table kProducts = {
-    .u8s8 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
-    .u8s4 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
-    .u4s4 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
-    .u6s7 = quad_gemm<DotOfBytes, Words, kMr, kNv>(),
+    .u8s8 = dot_gemm(),
+    .u8s4 = dot_gemm(),
+    .u4s4 = dot_gemm(),
+    .u6s7 = dot_gemm(),
     .bf16_gemm = float_gemm<bf16, FloatFma, Words, kMr, kNv>(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},
