@@ -61,10 +61,9 @@ class LayerPacking {
     } else {
       plan_forward<bf16>(*layer_.float_gemm);
     }
-    // Where bf16 is multiplied as it is, transforms cost what they save: on a Zen 4, where its products are twice as
-    // fast as those of fp32, the input's gradients take 0.9 to 1.15 times their time, the weights' 1.08 to 1.3 times.
-    if (layer_.float_gemm->kr == 1 && !args.first_layer && winograd::suits_gradients(s))
-      layer_.gradient_gemm = &table.f32_gemm;
+    if (layer_.float_gemm->run_strided == nullptr && !args.first_layer)
+      layer_.gradient_edge = winograd::gradient_edge(s, layer_.float_gemm->kr);
+    if (layer_.gradient_edge > 0) layer_.gradient_gemm = &table.f32_gemm;
     if (args.passes == Passes::kForwardAndBackward && !args.first_layer) plan_backward();
     if (has_codes()) scale_.resize(static_cast<size_t>(s.oc));
   }
@@ -107,18 +106,18 @@ class LayerPacking {
   }
 
   /// A segment for every position.
-  static std::vector<Tap> positions() {
+  static std::vector<Tap> segments(int64_t positions) {
     std::vector<Tap> all;
-    for (int64_t p = 0; p < winograd::kPositions; ++p) all.push_back({.weight_tap = p});
+    for (int64_t p = 0; p < positions; ++p) all.push_back({.weight_tap = p});
     return all;
   }
 
   template <typename Gemm>
   void plan_fewer_products(const Gemm& gemm) {
     layer_.fewer_products = true;
-    forward_taps_ = positions();
-    layer_.forward = make_panels(gemm, winograd::kPositions, args_.shape.ic, args_.shape.oc);
-    layer_.start = Tensor::zeros(DType::s32, {winograd::kOutputs, layer_.forward.padded_columns()});
+    forward_taps_ = segments(winograd::kServedPositions);
+    layer_.forward = make_panels(gemm, winograd::kServedPositions, args_.shape.ic, args_.shape.oc);
+    layer_.start = Tensor::zeros(DType::s32, {winograd::kServedOutputs, layer_.forward.padded_columns()});
   }
 
   template <typename T, typename Gemm>
@@ -138,14 +137,16 @@ class LayerPacking {
     layer_.forward = make_panels(gemm, static_cast<int64_t>(g.taps.size()), segment, s.oc);
   }
 
+  winograd::Tiles gradient_tiles() const { return {layer_.gradient_classes.front().gather, layer_.gradient_edge}; }
+
   /// Right operands of the input gradient: k = output channel, n = input channel.
   void plan_backward() {
     const ConvShape& s = layer_.shape;
     layer_.gradient_classes = input_gradient_classes(s);
     if (layer_.gradient_gemm != nullptr) {
       Gather& g = layer_.gradient_classes.front().gather;
-      g.rows_together = winograd::rows_together(g.gh);
-      layer_.backward.push_back(make_panels(*layer_.gradient_gemm, winograd::kPositions, s.oc, s.ic));
+      g.rows_together = winograd::rows_together(g.gh, layer_.gradient_edge);
+      layer_.backward.push_back(make_panels(*layer_.gradient_gemm, gradient_tiles().positions(), s.oc, s.ic));
       return;
     }
     for (const InputGradientClass& c : layer_.gradient_classes) {
@@ -231,7 +232,7 @@ class LayerPacking {
     using T = typename Gemm::Right;
     const int64_t ic = layer_.shape.ic, columns = layer_.forward.padded_columns();
     Scratch scratch;
-    auto* const transformed = scratch.get<T>(static_cast<size_t>(winograd::kPositions * from.count * ic));
+    auto* const transformed = scratch.get<T>(static_cast<size_t>(winograd::kServedPositions * from.count * ic));
     winograd::transform_weights(from.codes, from.count, ic, transformed);
     if constexpr (std::is_same_v<T, int8_t>)
       winograd::set_offset_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
@@ -243,12 +244,12 @@ class LayerPacking {
   void pack_fewer_gradient_products(const Slice& from) const {
     const int64_t ic = layer_.shape.ic;
     Scratch scratch;
-    auto* const transformed = scratch.get<float>(static_cast<size_t>(winograd::kPositions * from.count * ic));
-    winograd::transform_gradient_weights(layer_.gradient_classes.front().gather, from.values, from.count, ic,
-                                         transformed);
+    const winograd::Tiles tiles = gradient_tiles();
+    auto* const transformed = scratch.get<float>(static_cast<size_t>(tiles.positions() * from.count * ic));
+    winograd::transform_gradient_weights(tiles, from.values, from.count, ic, transformed);
     pack_part(*layer_.gradient_gemm, layer_.backward.front(),
               PanelSource<float>{.data = transformed, .tap_stride = from.count * ic, .k_stride = ic, .n_stride = 1},
-              positions(), {.k0 = from.first, .k = from.count, .columns = ic});
+              segments(tiles.positions()), {.k0 = from.first, .k = from.count, .columns = ic});
   }
 
   /// The kernel rows of a stem in a folded layout: per tap those of a pixel, with zeros where it has others.

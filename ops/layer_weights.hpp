@@ -37,9 +37,10 @@ struct LayerWeights {
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and backward
   Panels forward;
   PlaneLayout forward_layout;  // for kernels that read rows in place
-  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (ops/winograd.hpp), on
-  /// levels that widen bf16 to multiply it: then `backward`, if there is one, has a segment a position.
+  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (winograd::gradient_edge,
+  /// the edge of the tiles): then `backward`, if there is one, has a segment a position.
   const kernels::GemmFloat<float>* gradient_gemm = nullptr;
+  int64_t gradient_edge = 0;
   std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
   std::vector<Panels> backward;                      // one per class
   std::vector<PlaneLayout> backward_layouts;

@@ -49,7 +49,7 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
     }
   };
   if (layer.gradient_gemm != nullptr)
-    winograd::gather_gemm(*layer.gradient_gemm, g, layer.backward[i], source, epilogue, to);
+    winograd::gather_gemm(*layer.gradient_gemm, {g, layer.gradient_edge}, layer.backward[i], source, epilogue, to);
   else if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
     image_gemm<float, bf16>(
         *layer.float_gemm, g, layer.backward[i], source,

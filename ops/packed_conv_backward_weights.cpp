@@ -201,7 +201,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
   const bool signed_input = layer.quantizer != nullptr && layer.quantizer->is_signed;
   const Tensor from = signed_input ? signed_codes(x) : x;
   if (layer.gradient_gemm != nullptr)
-    weight_gradient_winograd(*layer.gradient_gemm, g, from, d_y, sink);
+    weight_gradient_winograd(*layer.gradient_gemm, {g, layer.gradient_edge}, from, d_y, sink);
   else if (from.dtype() == DType::bf16)
     add_chunks<bf16>(gemm, g, Bf16Source(from, g), gemm.pack_b_rows, d_y, sink);
   else

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ops/packed_conv.hpp"
+#include "ops/winograd.hpp"
 
 namespace nibble {
 
@@ -42,10 +43,11 @@ WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64
 void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
                            const Tensor& x, const Tensor& d_y, const WeightSink& sink);
 
-/// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. g: its forward grid, of
-/// at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 products a tile, one transform of
-/// x and d_y; 16 floats a pair of channels until it returns, and as scratch 16 KiB for every channel of x and d_y.
-void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const Gather& g, const Tensor& x,
+/// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. tiles.g: its forward
+/// grid, of at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 or 36 products a tile,
+/// one transform of x and d_y; as many floats a pair of channels until it returns, and as scratch 16 or 36 KiB for
+/// every channel of x and d_y.
+void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const winograd::Tiles& tiles, const Tensor& x,
                               const Tensor& d_y, const WeightSink& sink);
 
 }  // namespace nibble

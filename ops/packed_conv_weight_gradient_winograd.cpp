@@ -1,25 +1,27 @@
 // Gradient of the packed convolution's weights in fewer products (ops/winograd.hpp): 16 sums over tiles of 2x2 outputs,
-// of transformed output gradients times transformed source pixels, where the plain one has nine sums over four times as
-// many points.
+// or 36 over tiles of 4x4, of transformed output gradients times transformed source pixels, where the plain one has
+// nine sums over all points.
 #include <algorithm>
 #include <array>
 #include <vector>
 
 #include "ops/packed_conv_weight_gradient.hpp"
 #include "ops/packed_source.hpp"
-#include "ops/winograd.hpp"
 
 namespace nibble {
 
 namespace {
 
-using winograd::kPositions;
+using winograd::Tiles;
 using Gemm = kernels::GemmFloat<float>;
 
-/// Tiles of a chunk, which is the depth of a run: a right panel on AVX2, 16 columns, is then half of a 32 KiB L1.
-constexpr int64_t kChunkTiles = 256;
-/// Tiles and channels that are transformed before they are packed: 16 positions of them take 64 KiB.
-constexpr int64_t kTransformTiles = 16, kTransformChannels = 64;
+/// Tiles of a chunk, which is the depth of a run, times positions: 256 tiles of 2x2 outputs, 113 of 4x4. Right panels
+/// on AVX2, 16 columns, are then a quarter to half of a 32 KiB L1; both operands of 128 channels are 4 MiB. With twice
+/// as much 28x28 points of 128 channels take 1.1 to 1.35 times as long, with half of it the same (Zen 5).
+constexpr int64_t kChunkPositions = 4096;
+/// Tiles and channels that are transformed before they are packed: 36 positions of them take 54 KiB. Eight tiles take
+/// 1.05 to 1.13 times as long on AVX2.
+constexpr int64_t kTransformTiles = 6, kTransformChannels = 64;
 /// Rows of sums of one run of the kernel: 8 left panels of 6 on AVX2 share a right panel while it is in L1.
 constexpr int64_t kRunOutputs = 48;
 /// Outputs of one task, of all channels behind a position.
@@ -27,14 +29,15 @@ constexpr int64_t kJobOutputs = 256;
 
 /// One operand of a chunk: for each position panels of `width` rows or columns, a tile deep each.
 struct TilePanels {
-  int64_t width = 0, count = 0, panel_bytes = 0;
+  int64_t positions = 0, width = 0, count = 0, panel_bytes = 0;
   std::byte* data = nullptr;
 
-  TilePanels(Scratch& scratch, int64_t panel_width, int64_t elements, int64_t tiles)
-      : width(panel_width),
+  TilePanels(Scratch& scratch, int64_t all_positions, int64_t panel_width, int64_t elements, int64_t tiles)
+      : positions(all_positions),
+        width(panel_width),
         count(ceil_div(elements, panel_width)),
         panel_bytes(round_up(panel_width * tiles * int64_t{sizeof(float)}, int64_t{kAlignment})),
-        data(scratch.get<std::byte>(static_cast<size_t>(kPositions * count * panel_bytes))) {}
+        data(scratch.get<std::byte>(static_cast<size_t>(positions * count * panel_bytes))) {}
   /// Panels that are filled together, and how many times.
   int64_t per_group() const { return std::max<int64_t>(1, kTransformChannels / width); }
   int64_t groups() const { return ceil_div(count, per_group()); }
@@ -42,22 +45,22 @@ struct TilePanels {
 };
 
 /// Fills a group of panels.
-/// transform(pixels, offset, n, out, stride) makes 16 positions of n elements of a tile from its kPixels pixels;
+/// transform(pixels, offset, n, out, stride) makes all positions of n elements of a tile from its `per_tile` pixels;
 /// pack(rows, offset, tiles, columns, panel) packs the elements from `offset` on.
-template <int64_t kPixels, typename S, typename Transform, typename Pack>
-void fill_panels(const TilePanels& to, const S* const* pixels, int64_t tiles, int64_t elements, int64_t group,
-                 const Transform& transform, const Pack& pack) {
+template <typename S, typename Transform, typename Pack>
+void fill_panels(const TilePanels& to, const S* const* pixels, int64_t per_tile, int64_t tiles, int64_t elements,
+                 int64_t group, const Transform& transform, const Pack& pack) {
   const int64_t per = to.per_group(), first = group * per;
   const int64_t last = std::min(to.count, first + per), e0 = first * to.width,
                 n = std::min(elements, last * to.width) - e0;
   Scratch scratch;
-  float* const made = scratch.get<float>(static_cast<size_t>(kPositions * kTransformTiles * per * to.width));
+  float* const made = scratch.get<float>(static_cast<size_t>(to.positions * kTransformTiles * per * to.width));
   const int64_t ld = per * to.width, position_stride = kTransformTiles * ld;
   std::array<const float*, static_cast<size_t>(kTransformTiles)> rows{};
   for (int64_t t0 = 0; t0 < tiles; t0 += kTransformTiles) {
     const int64_t count = std::min(kTransformTiles, tiles - t0);
-    for (int64_t t = 0; t < count; ++t) transform(pixels + (t0 + t) * kPixels, e0, n, made + t * ld, position_stride);
-    for (int64_t position = 0; position < kPositions; ++position) {
+    for (int64_t t = 0; t < count; ++t) transform(pixels + (t0 + t) * per_tile, e0, n, made + t * ld, position_stride);
+    for (int64_t position = 0; position < to.positions; ++position) {
       for (int64_t t = 0; t < count; ++t) rows[static_cast<size_t>(t)] = made + position * position_stride + t * ld;
       for (int64_t p = first; p < last; ++p) {
         const int64_t offset = (p - first) * to.width;
@@ -70,19 +73,21 @@ void fill_panels(const TilePanels& to, const S* const* pixels, int64_t tiles, in
 
 class WinogradGradient {
  public:
-  WinogradGradient(const Gemm& gemm, const Gather& g, const Tensor& d_y, const WeightSink& sink)
+  WinogradGradient(const Gemm& gemm, const Tiles& tiles, const Tensor& d_y, const WeightSink& sink)
       : gemm_(gemm),
-        g_(g),
+        tiles_(tiles),
+        transforms_(winograd::gradient_transforms(kernels::active().ew, tiles.edge)),
         d_y_(d_y),
         sink_(sink),
         zero_(static_cast<size_t>(d_y.stride())),
-        sums_(DType::f32, {kPositions, round_up(sink.oc, gemm.mr), round_up(sink.k, gemm.nr)}) {}
+        sums_(DType::f32, {tiles.positions(), round_up(sink.oc, gemm.mr), round_up(sink.k, gemm.nr)}) {}
 
   /// All chunks, one behind the other, so that the sums do not depend on the number of threads.
   template <typename S, typename Source>
   void run(const Source& source) {
-    const int64_t across = winograd::tiles_across(g_), all = g_.n * winograd::tiles_down(g_);
-    const int64_t per = std::max<int64_t>(1, kChunkTiles / std::max<int64_t>(1, across));
+    const int64_t all = tiles_.g.n * tiles_.down();
+    const int64_t per =
+        std::max<int64_t>(1, kChunkPositions / tiles_.positions() / std::max<int64_t>(1, tiles_.across()));
     for (int64_t begin = 0; begin < all; begin += per)
       add_chunk<S>(source, begin, std::min(all, begin + per), begin == 0);
     finish();
@@ -91,51 +96,58 @@ class WinogradGradient {
  private:
   template <typename S, typename Source>
   void add_chunk(const Source& source, int64_t begin, int64_t end, bool first) const {
-    const int64_t tiles = (end - begin) * winograd::tiles_across(g_);
+    const int64_t count = (end - begin) * tiles_.across(), positions = tiles_.positions();
     Scratch scratch;
-    const RowRange range = source_rows(g_, winograd::first_grid_row(g_, begin), winograd::first_grid_row(g_, end));
+    const RowRange range = source_rows(tiles_.g, tiles_.first_grid_row(begin), tiles_.first_grid_row(end));
     const SourceRows<S> rows_from = source(scratch, range);
-    const S** const pixels = scratch.get<const S*>(static_cast<size_t>(tiles * kPositions));
-    winograd::point_tiles(g_, rows_from, begin, end, pixels);
-    const bf16** const outputs = scratch.get<const bf16*>(static_cast<size_t>(tiles * winograd::kOutputs));
+    const S** const pixels = scratch.get<const S*>(static_cast<size_t>(count * positions));
+    winograd::point_tiles(tiles_, rows_from, begin, end, pixels);
+    const bf16** const outputs = scratch.get<const bf16*>(static_cast<size_t>(count * tiles_.outputs()));
     point_outputs(begin, end, outputs);
-    const TilePanels left(scratch, gemm_.mr, sink_.oc, tiles), right(scratch, gemm_.nr, sink_.k, tiles);
+    const TilePanels left(scratch, positions, gemm_.mr, sink_.oc, count),
+        right(scratch, positions, gemm_.nr, sink_.k, count);
 
-    const auto& ew = kernels::active().ew;
     const int64_t left_groups = left.groups();
     parallel_for(left_groups + right.groups(), [&](int64_t job) {
       if (job < left_groups)
-        fill_panels<winograd::kOutputs>(
-            left, outputs, tiles, sink_.oc, job, ew.winograd_d_y_bf16,
-            [&](const float* const* rows, int64_t offset, int k, int columns, std::byte* panel) {
-              std::array<const float*, static_cast<size_t>(kTransformTiles)> shifted{};
-              for (int t = 0; t < k; ++t) shifted[static_cast<size_t>(t)] = rows[t] + offset;
-              gemm_.pack_a_transposed(shifted.data(), k, columns, panel);
-            });
+        fill_panels(left, outputs, tiles_.outputs(), count, sink_.oc, job, transforms_.d_y,
+                    [&](const float* const* rows, int64_t offset, int k, int columns, std::byte* panel) {
+                      std::array<const float*, static_cast<size_t>(kTransformTiles)> shifted{};
+                      for (int t = 0; t < k; ++t) shifted[static_cast<size_t>(t)] = rows[t] + offset;
+                      gemm_.pack_a_transposed(shifted.data(), k, columns, panel);
+                    });
       else
-        fill_panels<kPositions>(right, pixels, tiles, sink_.k, job - left_groups,
-                                winograd::input_transform<float, S>(ew), gemm_.pack_b_rows);
+        fill_panels(right, pixels, positions, count, sink_.k, job - left_groups, input_transform<S>(),
+                    gemm_.pack_b_rows);
     });
-    multiply(left, right, tiles, first ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
+    multiply(left, right, count, first ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
   }
 
-  /// The four outputs of every tile, zeros outside of the map.
+  template <typename S>
+  auto input_transform() const {
+    if constexpr (std::is_same_v<S, uint8_t>)
+      return transforms_.input_u8;
+    else
+      return transforms_.input_bf16;
+  }
+
+  /// The outputs of every tile, zeros outside of the map.
   void point_outputs(int64_t begin, int64_t end, const bf16** outputs) const {
+    const Gather& g = tiles_.g;
+    const int64_t edge = tiles_.edge;
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t first = winograd::first_grid_row(g_, row);
-      const bool lower = row % winograd::tiles_down(g_) * 2 + 1 < g_.gh;
-      for (int64_t i = 0; i < winograd::tiles_across(g_); ++i, outputs += winograd::kOutputs)
-        for (int64_t q = 0; q < winograd::kOutputs; ++q) {
-          const bool inside = (q < 2 || lower) && 2 * i + q % 2 < g_.gw;
-          outputs[q] = inside ? d_y_.row<bf16>((first + q / 2) * g_.gw + 2 * i + q % 2) : zero_.data();
-        }
+      const int64_t first = tiles_.first_grid_row(row), rows_here = std::min(edge, g.gh - row % tiles_.down() * edge);
+      for (int64_t left = 0; left < g.gw; left += edge)
+        for (int64_t y = 0; y < edge; ++y)
+          for (int64_t x = left; x < left + edge; ++x)
+            *outputs++ = y < rows_here && x < g.gw ? d_y_.row<bf16>((first + y) * g.gw + x) : zero_.data();
     }
   }
 
   void multiply(const TilePanels& left, const TilePanels& right, int64_t tiles, kernels::Into into) const {
     const int64_t per = std::max<int64_t>(1, kJobOutputs / left.width), parts = ceil_div(left.count, per);
     const int64_t block = std::max<int64_t>(1, kRunOutputs / left.width), rows = sums_.dim(1), ld = sums_.dim(2);
-    parallel_for(kPositions * parts, [&](int64_t job) {
+    parallel_for(tiles_.positions() * parts, [&](int64_t job) {
       const int64_t position = job / parts, m1 = std::min(left.count, (job % parts + 1) * per);
       for (int64_t m = job % parts * per; m < m1; m += block)
         for (int64_t n = 0; n < right.count; ++n)
@@ -153,7 +165,7 @@ class WinogradGradient {
       Scratch scratch;
       float* const taps = scratch.get<float>(static_cast<size_t>(kTaps * ld));
       for (int64_t o = job * kFinishedOutputs; o < std::min(sink_.oc, (job + 1) * kFinishedOutputs); ++o) {
-        kernels::active().ew.winograd_d_w_f32(sums_.data<float>() + o * ld, rows * ld, sink_.k, taps, ld);
+        transforms_.d_w(sums_.data<float>() + o * ld, rows * ld, sink_.k, taps, ld);
         for (int64_t t = 0; t < kTaps; ++t)
           sink_.put(taps + t * ld, ld, t, 0, sink_.k, o, o + 1, kernels::Into::kOverwrite, kernels::Store::kCached);
       }
@@ -161,7 +173,8 @@ class WinogradGradient {
   }
 
   const Gemm& gemm_;
-  const Gather& g_;
+  const Tiles tiles_;
+  const kernels::GradientTransforms& transforms_;
   const Tensor& d_y_;
   const WeightSink& sink_;
   const std::vector<bf16> zero_;
@@ -170,13 +183,13 @@ class WinogradGradient {
 
 }  // namespace
 
-void weight_gradient_winograd(const Gemm& gemm, const Gather& g, const Tensor& x, const Tensor& d_y,
+void weight_gradient_winograd(const Gemm& gemm, const Tiles& tiles, const Tensor& x, const Tensor& d_y,
                               const WeightSink& sink) {
-  WinogradGradient gradient(gemm, g, d_y, sink);
+  WinogradGradient gradient(gemm, tiles, d_y, sink);
   if (x.dtype() == DType::bf16)
-    gradient.run<bf16>(Bf16Source(x, g));
+    gradient.run<bf16>(Bf16Source(x, tiles.g));
   else
-    gradient.run<uint8_t>(CodeSource(x, nullptr, g));
+    gradient.run<uint8_t>(CodeSource(x, nullptr, tiles.g));
 }
 
 }  // namespace nibble

@@ -204,6 +204,50 @@ void add_products() {
   });
 }
 
+/// Tiles of kEdge x kEdge outputs, as many as there are rows for; bytes an element of all rows.
+template <int64_t kEdge>
+void add_gradient_transforms(const std::string& name) {
+  constexpr int64_t kPositions = (kEdge + 2) * (kEdge + 2), kOutputs = kEdge * kEdge, kTiles = kRows / kPositions;
+  const auto tiles = [](const Elementwise& ew, const auto& pass) {
+    for (int64_t tile = 0; tile < kTiles; ++tile) pass(kEdge == 2 ? ew.f2x2 : ew.f4x4, tile * kPositions);
+  };
+  constexpr double kShare = static_cast<double>(kTiles) / kRows;
+  const auto bytes = [](int64_t read, int64_t size, int64_t written) {
+    return kShare * static_cast<double>(read * size + written * 4);
+  };
+  add((name + "_input_u8").c_str(), bytes(kPositions, 1, kPositions), [=](const Elementwise& ew, Data& d) {
+    tiles(ew, [&](const auto& f, int64_t row) {
+      f.input_u8(rows_of<kPositions>(d, d.codes, row).data(), 0, d.n, d.transformed.data() + row * d.n, d.n);
+    });
+  });
+  add((name + "_input_bf16").c_str(), bytes(kPositions, 2, kPositions), [=](const Elementwise& ew, Data& d) {
+    tiles(ew, [&](const auto& f, int64_t row) {
+      f.input_bf16(rows_of<kPositions>(d, d.y, row).data(), 0, d.n, d.transformed.data() + row * d.n, d.n);
+    });
+  });
+  add((name + "_d_y").c_str(), bytes(kOutputs, 2, kPositions), [=](const Elementwise& ew, Data& d) {
+    tiles(ew, [&](const auto& f, int64_t row) {
+      f.d_y(rows_of<kOutputs>(d, d.y, row).data(), 0, d.n, d.transformed.data() + row * d.n, d.n);
+    });
+  });
+  add((name + "_weights").c_str(), bytes(9, 2, kPositions), [=](const Elementwise& ew, Data& d) {
+    tiles(ew, [&](const auto& f, int64_t row) {
+      f.weights(rows_of<9>(d, d.y, row).data(), d.n, d.transformed.data() + row * d.n, d.n);
+    });
+  });
+  add((name + "_output").c_str(), bytes(kPositions, 4, kOutputs), [=](const Elementwise& ew, Data& d) {
+    tiles(ew, [&](const auto& f, int64_t row) {
+      std::array<float*, static_cast<size_t>(kOutputs)> out{};
+      for (int64_t q = 0; q < kOutputs; ++q) out[static_cast<size_t>(q)] = d.taps.data() + q * d.n;
+      f.output(d.transformed.data() + row * d.n, d.n, d.n, out.data());
+    });
+  });
+  add((name + "_d_w").c_str(), bytes(kPositions, 4, 9), [=](const Elementwise& ew, Data& d) {
+    tiles(ew,
+          [&](const auto& f, int64_t row) { f.d_w(d.transformed.data() + row * d.n, d.n, d.n, d.taps.data(), d.n); });
+  });
+}
+
 void add_training() {
   add_streamed("normalise_activate_codes", 3, [](const Elementwise& ew, Data& d) {
     kernels::NormaliseActivateArgs args;
@@ -288,7 +332,7 @@ void add_training() {
     for (int64_t r = 0; r < 9; ++r) rows[r] = d.codes.data() + r * d.n;
     ew.max_rows_u8({rows, 9 * d.n}, 9, 7, d.n, d.to(d.packed));
   });
-  // Four tiles of 16 pixels, and of sums in 16 positions.
+  // Four tiles of 16 pixels, and of sums in 16 positions; one of 36 for the gradients' larger ones.
   add("winograd_input", 2, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16)
       ew.winograd_input(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.packed.data() + tile * d.n, d.n);
@@ -297,33 +341,8 @@ void add_training() {
     for (int64_t tile = 0; tile < kRows; tile += 16)
       ew.winograd_input_wide(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.wide.data() + tile * d.n, d.n);
   });
-  add("winograd_input_u8", 1 + 4, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input_u8(rows_of<16>(d, d.codes, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
-  });
-  add("winograd_input_bf16", 2 + 4, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_input_bf16(rows_of<16>(d, d.y, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
-  });
-  add("winograd_d_y_bf16", 2.0 / 4 + 4, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_d_y_bf16(rows_of<4>(d, d.y, tile).data(), 0, d.n, d.transformed.data() + tile * d.n, d.n);
-  });
-  add("winograd_weights_bf16", 2.0 * 9 / 16 + 4, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_weights_bf16(rows_of<9>(d, d.y, tile).data(), d.n, d.transformed.data() + tile * d.n, d.n);
-  });
-  add("winograd_output_f32", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16) {
-      float* out[4];
-      for (int64_t q = 0; q < 4; ++q) out[q] = d.taps.data() + (tile / 4 + q) * d.n;
-      ew.winograd_output_f32(d.transformed.data() + tile * d.n, d.n, d.n, out);
-    }
-  });
-  add("winograd_d_w_f32", 4 + 4.0 * 9 / 16, [](const Elementwise& ew, Data& d) {
-    for (int64_t tile = 0; tile < kRows; tile += 16)
-      ew.winograd_d_w_f32(d.transformed.data() + tile * d.n, d.n, d.n, d.taps.data() + tile / 16 * 9 * d.n, d.n);
-  });
+  add_gradient_transforms<2>("winograd_f2x2");
+  add_gradient_transforms<4>("winograd_f4x4");
   add("winograd_output", 4 + 4.0 / 4, [](const Elementwise& ew, Data& d) {
     for (int64_t tile = 0; tile < kRows; tile += 16) {
       int32_t* out[4];

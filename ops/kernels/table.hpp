@@ -255,6 +255,24 @@ struct ActivateBackwardArgs {
   float* sum_g_centred = nullptr;  // [n] += sum over rows of g * (y - mean)
 };
 
+/// Transforms of tiles of e x e outputs, P = e + 2, behind gradients of 3x3 convolutions in fewer products
+/// (ops/winograd.hpp has S, R, G, H and Q), in fp32, of n channels. M t M^T of a tile t: first the sums down its
+/// columns, then those along the rows, both in the order of Lines (generic/elementwise_winograd_gradients.inl.hpp).
+/// Strides are in elements.
+struct GradientTransforms {
+  /// Position P*i + j of S t S^T, t[y][x] = pixels[P*y + x], channels from `offset` on.
+  void (*input_u8)(const uint8_t* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) = nullptr;
+  void (*input_bf16)(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) = nullptr;
+  /// out[e*u + v][c]: R t R^T of t[i][j] = sums[(P*i + j) * stride + c].
+  void (*output)(const float* sums, int64_t stride, int64_t n, float* const* out) = nullptr;
+  /// Position P*i + j of G t G^T, t[y][x] = taps[3*y + x].
+  void (*weights)(const bf16* const* taps, int64_t n, float* out, int64_t stride) = nullptr;
+  /// Position P*i + j of H t H^T, t[u][v] = pixels[e*u + v], channels from `offset` on.
+  void (*d_y)(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) = nullptr;
+  /// out[(3*y + x) * out_stride + c]: Q t Q^T of t[i][j] = sums[(P*i + j) * stride + c].
+  void (*d_w)(const float* sums, int64_t stride, int64_t n, float* out, int64_t out_stride) = nullptr;
+};
+
 /// Operations on rows of channels. All float arithmetic is IEEE single, multiply then add, in the order written, so the
 /// results are the same bits on every level; sums over rows run down the rows in order, one accumulator per channel.
 struct Elementwise {
@@ -334,24 +352,8 @@ struct Elementwise {
   /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1]. Sums are modulo 2^32.
   void (*winograd_output)(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                           int32_t* const* out) = nullptr;
-  // The gradients', in fp32. Strides are in elements.
-  /// Position 4*i + j = sum over y and x of S[i][y] * S[j][x] * pixels[4*y + x], of n channels from `offset` on: first
-  /// the sums over x, then those over y, as in the integers' kernels.
-  void (*winograd_input_u8)(const uint8_t* const* pixels, int64_t offset, int64_t n, float* out,
-                            int64_t stride) = nullptr;
-  void (*winograd_input_bf16)(const bf16* const* pixels, int64_t offset, int64_t n, float* out,
-                              int64_t stride) = nullptr;
-  /// out[2*u + v][c] = sum over i and j of R[u][i] * R[v][j] * sums[(4*i + j) * stride + c]: first the sums over i,
-  /// here and below, each from its first term on.
-  void (*winograd_output_f32)(const float* sums, int64_t stride, int64_t n, float* const* out) = nullptr;
-  /// Position 4*i + j = sum over y and x of G[i][y] * G[j][x] * taps[3*y + x]. G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2;
-  /// 0 0 1]; a sum of three is ((first + last) +- middle) / 2.
-  void (*winograd_weights_bf16)(const bf16* const* taps, int64_t n, float* out, int64_t stride) = nullptr;
-  /// Position 4*i + j = sum over u and v of H[i][u] * H[j][v] * pixels[2*u + v]. H = [1 0; 1/2 1/2; 1/2 -1/2; 0 1].
-  void (*winograd_d_y_bf16)(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) = nullptr;
-  /// out[(3*y + x) * out_stride + c] = sum over i and j of Q[y][i] * Q[x][j] * sums[(4*i + j) * stride + c].
-  /// Q = [1 1 1 0; 0 1 -1 0; 0 1 1 -1].
-  void (*winograd_d_w_f32)(const float* sums, int64_t stride, int64_t n, float* out, int64_t out_stride) = nullptr;
+  /// The gradients': tiles of 2x2 and of 4x4 outputs.
+  GradientTransforms f2x2{}, f4x4{};
 
   // --- codes and conversions, n elements ---
   void (*pack_u4)(const uint8_t* codes, int64_t n, uint8_t* packed) = nullptr;  // odd n: last high nibble zero

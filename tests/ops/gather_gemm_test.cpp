@@ -250,7 +250,8 @@ TEST_CASE("a task reads only the source rows it was given, and the pad row outsi
 TEST_CASE("tasks cover the grid once and depend on its shape alone") {
   for (const NamedShape& named : conv_shapes()) {
     Gather g = forward_gather(named.shape);
-    for (const int64_t together : {int64_t{1}, winograd::rows_together(g.gh)}) {
+    for (const int64_t edge : {1, 2, 4}) {
+      const int64_t together = edge == 1 ? 1 : winograd::rows_together(g.gh, edge);
       g.rows_together = together;
       const int64_t per = grid_rows_per_task(g);
       CHECK(per >= 1);
@@ -258,7 +259,7 @@ TEST_CASE("tasks cover the grid once and depend on its shape alone") {
       CHECK(task_count(g) * per >= g.n * g.gh);
       // Every task begins with a tile.
       if (together > 1)
-        for (int64_t task = 0; task < task_count(g); ++task) CHECK(task * per % g.gh % 2 == 0);
+        for (int64_t task = 0; task < task_count(g); ++task) CHECK(task * per % g.gh % edge == 0);
     }
   }
 }

@@ -26,11 +26,43 @@ namespace {
 
 using Matrix = std::vector<std::vector<double>>;
 
-const Matrix kS = {{1, 0, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 0, 1}};
-const Matrix kR = {{1, 1, 1, 0}, {0, 1, 1, 1}};
-const Matrix kG = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}, {0, 0, 1}};
-const Matrix kH = {{1, 0}, {0.5, 0.5}, {0.5, 0.5}, {0, 1}};
-const Matrix kQ = {{1, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 1}};
+/// Magnitudes of S, R, G, H and Q of ops/winograd.hpp.
+struct Matrices {
+  Matrix s, r, g, h, q;
+};
+
+const double kRoot = std::sqrt(2.0);
+const Matrices kTilesOf2 = {{{1, 0, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 0, 1}},
+                            {{1, 1, 1, 0}, {0, 1, 1, 1}},
+                            {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}, {0, 0, 1}},
+                            {{1, 0}, {0.5, 0.5}, {0.5, 0.5}, {0, 1}},
+                            {{1, 1, 1, 0}, {0, 1, 1, 0}, {0, 1, 1, 1}}};
+const Matrices kTilesOf4 = {{{1, 0, 2.5, 0, 1, 0},
+                             {0, kRoot / 2, 0.5, kRoot, 1, 0},
+                             {0, kRoot / 2, 0.5, kRoot, 1, 0},
+                             {0, kRoot, 2, kRoot / 2, 1, 0},
+                             {0, kRoot, 2, kRoot / 2, 1, 0},
+                             {0, 1, 0, 2.5, 0, 1}},
+                            {{1, 1, 1, 1, 1, 0},
+                             {0, kRoot, kRoot, kRoot / 2, kRoot / 2, 0},
+                             {0, 2, 2, 0.5, 0.5, 0},
+                             {0, 2 * kRoot, 2 * kRoot, kRoot / 4, kRoot / 4, 1}},
+                            {{1, 0, 0},
+                             {1. / 6, kRoot / 6, 1. / 3},
+                             {1. / 6, kRoot / 6, 1. / 3},
+                             {2. / 3, kRoot / 3, 1. / 3},
+                             {2. / 3, kRoot / 3, 1. / 3},
+                             {0, 0, 1}},
+                            {{1, 0, 0, 0},
+                             {1. / 6, kRoot / 6, 1. / 3, kRoot / 3},
+                             {1. / 6, kRoot / 6, 1. / 3, kRoot / 3},
+                             {2. / 3, kRoot / 3, 1. / 3, kRoot / 6},
+                             {2. / 3, kRoot / 3, 1. / 3, kRoot / 6},
+                             {0, 0, 0, 1}},
+                            {{1, 1, 1, 1, 1, 0}, {0, kRoot, kRoot, kRoot / 2, kRoot / 2, 0}, {0, 2, 2, 0.5, 0.5, 1}}};
+const Matrices& matrices_of(int64_t edge) {
+  return edge == 2 ? kTilesOf2 : kTilesOf4;
+}
 
 /// M a M^T of the square a[row][column], whose elements are |value(row, column)|.
 template <typename Value>
@@ -54,28 +86,30 @@ double pixel(const Doubles& map, int64_t image, int64_t h, int64_t w, int64_t ch
 
 }  // namespace
 
-Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w) {
+Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w, int64_t edge) {
+  const Matrices& m = matrices_of(edge);
+  const int64_t side = edge + 2, positions = side * side;
   std::vector<Doubles> weights;  // [output][channel] of positions
   for (int64_t o = 0; o < s.oc; ++o)
     for (int64_t c = 0; c < s.ic; ++c)
       weights.push_back(
-          transformed(kG, [&](int64_t y, int64_t x) { return w[at(((o * 3 + 2 - y) * 3 + 2 - x) * s.ic + c)]; }));
+          transformed(m.g, [&](int64_t y, int64_t x) { return w[at(((o * 3 + 2 - y) * 3 + 2 - x) * s.ic + c)]; }));
   Doubles magnitude(at(s.n * s.h * s.w * s.ic));
   for (int64_t image = 0; image < s.n; ++image)
-    for (int64_t top = 0; top < s.h; top += 2)
-      for (int64_t left = 0; left < s.w; left += 2) {
-        std::vector<Doubles> sums(at(s.ic), Doubles(16));
+    for (int64_t top = 0; top < s.h; top += edge)
+      for (int64_t left = 0; left < s.w; left += edge) {
+        std::vector<Doubles> sums(at(s.ic), Doubles(at(positions)));
         for (int64_t o = 0; o < s.oc; ++o) {
-          const Doubles tile = transformed(kS, [&](int64_t y, int64_t x) {
+          const Doubles tile = transformed(m.s, [&](int64_t y, int64_t x) {
             return pixel(d_y, image, s.oh(), s.ow(), s.oc, top + s.pad_before - 2 + y, left + s.pad_before - 2 + x, o);
           });
           for (int64_t c = 0; c < s.ic; ++c)
-            for (size_t p = 0; p < 16; ++p) sums[at(c)][p] += tile[p] * weights[at(o * s.ic + c)][p];
+            for (size_t p = 0; p < at(positions); ++p) sums[at(c)][p] += tile[p] * weights[at(o * s.ic + c)][p];
         }
         for (int64_t c = 0; c < s.ic; ++c) {
-          const Doubles out = transformed(kR, [&](int64_t i, int64_t j) { return sums[at(c)][at(4 * i + j)]; });
-          for (int64_t q = 0; q < 4; ++q) {
-            const int64_t y = top + q / 2, x = left + q % 2;
+          const Doubles out = transformed(m.r, [&](int64_t i, int64_t j) { return sums[at(c)][at(side * i + j)]; });
+          for (int64_t q = 0; q < edge * edge; ++q) {
+            const int64_t y = top + q / edge, x = left + q % edge;
             if (y < s.h && x < s.w) magnitude[at(((image * s.h + y) * s.w + x) * s.ic + c)] = out[at(q)];
           }
         }
@@ -83,27 +117,30 @@ Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y
   return magnitude;
 }
 
-Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x) {
-  std::vector<Doubles> sums(at(s.oc * s.ic), Doubles(16));
+Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x, int64_t edge) {
+  const Matrices& m = matrices_of(edge);
+  const int64_t side = edge + 2, positions = side * side;
+  std::vector<Doubles> sums(at(s.oc * s.ic), Doubles(at(positions)));
   for (int64_t image = 0; image < s.n; ++image)
-    for (int64_t top = 0; top < s.oh(); top += 2)
-      for (int64_t left = 0; left < s.ow(); left += 2) {
+    for (int64_t top = 0; top < s.oh(); top += edge)
+      for (int64_t left = 0; left < s.ow(); left += edge) {
         std::vector<Doubles> tiles;
         for (int64_t c = 0; c < s.ic; ++c)
-          tiles.push_back(transformed(kS, [&](int64_t i, int64_t j) {
+          tiles.push_back(transformed(m.s, [&](int64_t i, int64_t j) {
             return pixel(x, image, s.h, s.w, s.ic, top - s.pad_before + i, left - s.pad_before + j, c);
           }));
         for (int64_t o = 0; o < s.oc; ++o) {
           const Doubles of_y = transformed(
-              kH, [&](int64_t i, int64_t j) { return pixel(d_y, image, s.oh(), s.ow(), s.oc, top + i, left + j, o); });
+              m.h, [&](int64_t i, int64_t j) { return pixel(d_y, image, s.oh(), s.ow(), s.oc, top + i, left + j, o); });
           for (int64_t c = 0; c < s.ic; ++c)
-            for (size_t p = 0; p < 16; ++p) sums[at(o * s.ic + c)][p] += of_y[p] * tiles[at(c)][p];
+            for (size_t p = 0; p < at(positions); ++p) sums[at(o * s.ic + c)][p] += of_y[p] * tiles[at(c)][p];
         }
       }
   Doubles magnitude(at(s.oc * s.k()));
   for (int64_t o = 0; o < s.oc; ++o)
     for (int64_t c = 0; c < s.ic; ++c) {
-      const Doubles taps = transformed(kQ, [&](int64_t i, int64_t j) { return sums[at(o * s.ic + c)][at(4 * i + j)]; });
+      const Doubles taps =
+          transformed(m.q, [&](int64_t i, int64_t j) { return sums[at(o * s.ic + c)][at(side * i + j)]; });
       for (int64_t t = 0; t < 9; ++t) magnitude[at((o * 9 + t) * s.ic + c)] = taps[at(t)];
     }
   return magnitude;

@@ -49,9 +49,9 @@ Sums naive_input_gradient(const ConvShape& s, const Doubles& d_y, const Doubles&
 Sums naive_weight_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& x);
 
 /// What stands behind the roundings of the gradients of a 3x3 convolution of stride 1 in fewer products
-/// (ops/winograd.hpp): the same transforms of magnitudes, by matrices of magnitudes.
-Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w);
-Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x);
+/// (ops/winograd.hpp): the same transforms of magnitudes, by matrices of magnitudes. edge: of the tiles, 2 or 4.
+Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w, int64_t edge);
+Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x, int64_t edge);
 
 /// Elements of a tensor in order, without the padding of rows.
 Doubles values_of(const Tensor& t);

@@ -43,13 +43,15 @@ inline void check_images_alone(const LayerWeights& layer, const ConvShape& s, co
 inline Sums input_gradient_of(const LayerWeights& layer, const ConvShape& s, const OutputGradient& g,
                               const Doubles& w_hat) {
   Sums expected = naive_input_gradient(s, g.of_y, w_hat);
-  if (layer.gradient_gemm != nullptr) expected.magnitude = winograd_input_gradient_magnitude(s, g.of_y, w_hat);
+  if (layer.gradient_gemm != nullptr)
+    expected.magnitude = winograd_input_gradient_magnitude(s, g.of_y, w_hat, layer.gradient_edge);
   return expected;
 }
 inline Sums weight_gradient_of(const LayerWeights& layer, const ConvShape& s, const OutputGradient& g,
                                const Doubles& x_hat) {
   Sums expected = naive_weight_gradient(s, g.of_y, x_hat);
-  if (layer.gradient_gemm != nullptr) expected.magnitude = winograd_weight_gradient_magnitude(s, g.of_y, x_hat);
+  if (layer.gradient_gemm != nullptr)
+    expected.magnitude = winograd_weight_gradient_magnitude(s, g.of_y, x_hat, layer.gradient_edge);
   return expected;
 }
 
@@ -57,18 +59,26 @@ inline Sums weight_gradient_of(const LayerWeights& layer, const ConvShape& s, co
 /// as their sums, of fewer ones the magnitudes behind them. `sums` are a d_weights of d_y as it is.
 inline Doubles level_magnitude(const Operands& op, const Tensor& d_y, const Doubles& sums) {
   const ConvShape& s = op.shape;
-  if (!winograd::suits_gradients(s)) return sums;
-  Doubles magnitude = winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat);
-  for (size_t i = 0; i < magnitude.size(); ++i) magnitude[i] *= static_cast<double>(op.weights.scale[i / at(s.k())]);
+  Doubles magnitude = sums;
+  for (const int kr : {1, 2}) {
+    const int64_t edge = winograd::gradient_edge(s, kr);
+    if (edge == 0) continue;
+    const Doubles fewer = winograd_weight_gradient_magnitude(s, values_of(d_y), op.x_hat, edge);
+    for (size_t i = 0; i < magnitude.size(); ++i)
+      magnitude[i] = std::max(magnitude[i], fewer[i] * static_cast<double>(op.weights.scale[i / at(s.k())]));
+  }
   return magnitude;
 }
 
-/// Roundings beside those of a sum: of transforms there and back (2 + 4 + 4), of the scale (2).
-inline constexpr double kOtherRoundings = 12;
+/// Roundings beside those of a sum: of transforms there and back, 2 + 4 + 4 in tiles of 2x2, 10 + 8 + 10 in tiles of
+/// 4x4; of the scale (2).
+inline double other_roundings(int64_t edge) {
+  return edge == 4 ? 30 : 12;
+}
 
 /// d_x against d_y * w_hat: a sum of products in fp32, two fp32 roundings for the scale, one to bf16.
-inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Sums& expected) {
-  const double terms = static_cast<double>(s.taps() * s.oc) + kOtherRoundings;
+inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Sums& expected, int64_t edge = 0) {
+  const double terms = static_cast<double>(s.taps() * s.oc) + other_roundings(edge);
   CHECK(d_x.dtype() == DType::bf16);
   CHECK(first_beyond(values_of(d_x), expected.value, [&](size_t i) {
           return kUnitBf16 * std::abs(expected.value[i]) + terms * 2 * kUnitF32 * expected.magnitude[i];
@@ -76,8 +86,8 @@ inline void check_input_gradient(const ConvShape& s, const Tensor& d_x, const Su
 }
 
 /// d_w against d_y * x_hat: fp32 throughout.
-inline void check_weight_gradient(const ConvShape& s, const Tensor& d_w, const Sums& expected) {
-  const double terms = static_cast<double>(s.out_pixels()) + kOtherRoundings;
+inline void check_weight_gradient(const ConvShape& s, const Tensor& d_w, const Sums& expected, int64_t edge = 0) {
+  const double terms = static_cast<double>(s.out_pixels()) + other_roundings(edge);
   CHECK(first_beyond(values_of(d_w), expected.value, [&](size_t i) {
           return kUnitF32 * (1 + std::abs(expected.value[i])) + terms * 2 * kUnitF32 * expected.magnitude[i];
         }) == "");

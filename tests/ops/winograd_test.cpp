@@ -108,7 +108,7 @@ TEST_CASE("the largest codes and weights of either sign reach the ends of what t
 
 TEST_CASE("transformed codes and weights stay in the ranges of their kernels, and reach them") {
   const std::vector<int8_t> weights(at(2 * 9 * 3), 7);
-  std::vector<int8_t> transformed(at(winograd::kPositions * 2 * 3));
+  std::vector<int8_t> transformed(at(winograd::kServedPositions * 2 * 3));
   winograd::transform_weights(weights.data(), 2, 3, transformed.data());
   CHECK(*std::max_element(transformed.begin(), transformed.end()) == 63);
   CHECK(*std::min_element(transformed.begin(), transformed.end()) == 7);
@@ -142,11 +142,12 @@ TEST_CASE("a cut into fewer products gives threads tasks and blocks that fit, wh
           // No fewer than half of the threads that the plain product keeps busy, as far as there are panels.
           const int64_t busy = std::min(workers, nibble::cut_for_serving(g, b, workers).tasks());
           CHECK((2 * cut.tasks() > busy || cut.panel_parts == b.count()));
-          const int64_t most = std::max(winograd::tiles_across(g), round_up<int64_t>(48, mr));
-          CHECK((cut.rows_per_block >= 1 && cut.rows_per_block * winograd::tiles_across(g) <= most));
+          const int64_t across = winograd::Tiles{g, winograd::kServedEdge}.across();
+          const int64_t most = std::max(across, round_up<int64_t>(48, mr));
+          CHECK((cut.rows_per_block >= 1 && cut.rows_per_block * across <= most));
           // Few channels: as many tiles as there are, up to the most.
           if (b.segment_k * bytes <= 128 && cut.tile_rows > cut.rows_per_block)
-            CHECK((cut.rows_per_block + 1) * winograd::tiles_across(g) > 48);
+            CHECK((cut.rows_per_block + 1) * across > 48);
         }
 }
 

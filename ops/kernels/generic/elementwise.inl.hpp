@@ -25,7 +25,7 @@
 #include "ops/kernels/generic/elementwise_codes.inl.hpp"
 #include "ops/kernels/generic/elementwise_training.inl.hpp"
 #include "ops/kernels/generic/elementwise_weights.inl.hpp"
-#include "ops/kernels/generic/elementwise_winograd.inl.hpp"
+#include "ops/kernels/generic/elementwise_winograd_gradients.inl.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -57,12 +57,8 @@ constexpr Elementwise kElementwise = {
     .winograd_input = winograd_input,
     .winograd_input_wide = winograd_input_wide,
     .winograd_output = winograd_output,
-    .winograd_input_u8 = winograd_input_u8,
-    .winograd_input_bf16 = winograd_input_bf16,
-    .winograd_output_f32 = winograd_output_f32,
-    .winograd_weights_bf16 = winograd_weights_bf16,
-    .winograd_d_y_bf16 = winograd_d_y_bf16,
-    .winograd_d_w_f32 = winograd_d_w_f32,
+    .f2x2 = kGradientTransforms<2>,
+    .f4x4 = kGradientTransforms<4>,
     .pack_u4 = pack_u4,
     .unpack_u4 = unpack_u4,
     .pack_s4 = pack_s4,

@@ -1,5 +1,5 @@
-// The transforms of ops/winograd.hpp, channel by channel: sums of bytes and of 32-bit integers on the compiler's own
-// vectors (GCC 12 does not vectorise the plain loops: too many pointers that might overlap), floats on the vocabulary.
+// The integer transforms of ops/winograd.hpp, channel by channel: sums of bytes and of 32-bit integers on the
+// compiler's own vectors (GCC 12 does not vectorise the plain loops: too many pointers that might overlap).
 #pragma once
 #include <type_traits>
 
@@ -111,25 +111,6 @@ void winograd_input_wide(const uint8_t* const* pixels, int64_t offset, int64_t n
   transform_codes(pixels, offset, n, int16_t{0}, out, stride);
 }
 
-template <typename S>
-NIBBLE_INLINE void transform_values(const S* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
-  const Pointers<16, S> from(pixels, offset);
-  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    transform_tile<typename V::F>([&](int y, int x) NIBBLE_INLINE_BODY { return V::load(from[4 * y + x] + c); },
-                                  [&](int position, typename V::F v)
-                                      NIBBLE_INLINE_BODY { V::store(out + position * stride + c, v); });
-  });
-}
-
-void winograd_input_u8(const uint8_t* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
-  transform_values(pixels, offset, n, out, stride);
-}
-
-void winograd_input_bf16(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
-  transform_values(pixels, offset, n, out, stride);
-}
-
 /// R s R^T of the sums that load(position) gives.
 template <typename V, typename Load>
 NIBBLE_INLINE void outputs_of(const Load& load, V (&y)[4]) {
@@ -157,95 +138,6 @@ void winograd_output(const int32_t* sums, int64_t stride, int64_t n, const int32
       using S = typename SignedOf<V>::Type;
       const S quarter = __builtin_bit_cast(S, y[q] - load_vector<V>(start + q * start_stride + c)) >> 2;
       __builtin_memcpy(out[q] + c, &quarter, sizeof quarter);
-    }
-  });
-}
-
-void winograd_output_f32(const float* sums, int64_t stride, int64_t n, float* const* out) {
-  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    typename V::F y[4];
-    outputs_of([&](int p) NIBBLE_INLINE_BODY { return V::load(sums + p * stride + c); }, y);
-    NIBBLE_UNROLL
-    for (int q = 0; q < 4; ++q) V::store(out[q] + c, y[q]);
-  });
-}
-
-/// Four positions side by side by G or H: the ends as they are, between them half of a sum and half of a difference.
-template <typename V, typename F = typename V::F>
-NIBBLE_INLINE void store_row_of_four(F first, F sum, F difference, F last, float* to, int64_t stride) {
-  const F half = V::splat(0.5f);
-  V::store(to, first);
-  V::store(to + stride, sum * half);
-  V::store(to + 2 * stride, difference * half);
-  V::store(to + 3 * stride, last);
-}
-
-void winograd_weights_bf16(const bf16* const* taps, int64_t n, float* out, int64_t stride) {
-  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    using F = typename V::F;
-    const F half = V::splat(0.5f);
-    F rows[4][3];
-    NIBBLE_UNROLL
-    for (int x = 0; x < 3; ++x) {
-      const F w0 = V::load(taps[x] + c), w1 = V::load(taps[3 + x] + c), w2 = V::load(taps[6 + x] + c);
-      rows[0][x] = w0;
-      rows[1][x] = (w0 + w2 + w1) * half;
-      rows[2][x] = (w0 + w2 - w1) * half;
-      rows[3][x] = w2;
-    }
-    NIBBLE_UNROLL
-    for (int y = 0; y < 4; ++y) {
-      const F w0 = rows[y][0], w1 = rows[y][1], w2 = rows[y][2];
-      store_row_of_four<V>(w0, w0 + w2 + w1, w0 + w2 - w1, w2, out + 4 * y * stride + c, stride);
-    }
-  });
-}
-
-void winograd_d_y_bf16(const bf16* const* pixels, int64_t offset, int64_t n, float* out, int64_t stride) {
-  const Pointers<4, bf16> from(pixels, offset);
-  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    using F = typename V::F;
-    const F half = V::splat(0.5f);
-    F rows[4][2];
-    NIBBLE_UNROLL
-    for (int x = 0; x < 2; ++x) {
-      const F above = V::load(from[x] + c), below = V::load(from[2 + x] + c);
-      rows[0][x] = above;
-      rows[1][x] = (above + below) * half;
-      rows[2][x] = (above - below) * half;
-      rows[3][x] = below;
-    }
-    NIBBLE_UNROLL
-    for (int y = 0; y < 4; ++y) {
-      const F left = rows[y][0], right = rows[y][1];
-      store_row_of_four<V>(left, left + right, left - right, right, out + 4 * y * stride + c, stride);
-    }
-  });
-}
-
-void winograd_d_w_f32(const float* sums, int64_t stride, int64_t n, float* out, int64_t out_stride) {
-  over_channels<1>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {
-    using V = typename decltype(block)::V;
-    using F = typename V::F;
-    F rows[3][4];
-    NIBBLE_UNROLL
-    for (int x = 0; x < 4; ++x) {
-      const F s0 = V::load(sums + x * stride + c), s1 = V::load(sums + (4 + x) * stride + c),
-              s2 = V::load(sums + (8 + x) * stride + c), s3 = V::load(sums + (12 + x) * stride + c);
-      rows[0][x] = s0 + s1 + s2;
-      rows[1][x] = s1 - s2;
-      rows[2][x] = s1 + s2 - s3;
-    }
-    NIBBLE_UNROLL
-    for (int y = 0; y < 3; ++y) {
-      const F s0 = rows[y][0], s1 = rows[y][1], s2 = rows[y][2], s3 = rows[y][3];
-      float* const to = out + 3 * y * out_stride + c;
-      V::store(to, s0 + s1 + s2);
-      V::store(to + out_stride, s1 - s2);
-      V::store(to + 2 * out_stride, s1 + s2 - s3);
     }
   });
 }
