@@ -67,7 +67,7 @@ size_t zero_code(const Row& r) {
 std::string kernel_name(const LayerWeights& layer) {
   const kernels::Table& t = kernels::active();
   if (!layer.integer()) return "bf16";
-  if (layer.wide_gemm != nullptr) return "s11s12";
+  if (layer.wide_gemm != nullptr) return "s16s14";
   if (layer.int_gemm == &t.u4s4) return "u4s4";
   if (layer.int_gemm == &t.u6s7) return "u6s7";
   return layer.int_gemm == &t.u8s4 ? "u8s4" : "u8s8";
@@ -103,7 +103,7 @@ class Inspect : public Command {
            "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all\n"
            "occur, zero and top the shares of code 0 and of the highest, counted on up to 64 validation images\n"
            "before the last evaluation of its training; product is the kernel, of the level that the last line\n"
-           "names: u8s4 multiplies 8-bit activations by 4-bit weights, u6s7 and s11s12 multiply codes of 4 and 8 bits\n"
+           "names: u8s4 multiplies 8-bit activations by 4-bit weights, u6s7 and s16s14 multiply codes of 4 and 8 bits\n"
            "in fewer products, with the same sums, bf16 is not quantized, fake (--quant-mode fake) multiplies "
            "dequantized values, and its bytes are those that codes would take. Where no\n"
            "evaluation has counted the codes, their columns are '-', and --json leaves clipped_share and\n"

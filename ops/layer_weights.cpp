@@ -50,10 +50,10 @@ class LayerPacking {
       const winograd::Form form = serving_form();
       if (form == winograd::Form::kBytes) {
         layer_.int_gemm = &table.u6s7;
-        plan_fewer_products(table.u6s7);
-      } else if (form == winograd::Form::kWide && table.s11s12.run != nullptr) {
-        layer_.wide_gemm = &table.s11s12;
-        plan_fewer_products(table.s11s12);
+        plan_fewer_products(table.u6s7, 2);
+      } else if (const int64_t edge = form == winograd::Form::kWide ? wide_edge(table) : 0; edge > 0) {
+        layer_.wide_gemm = &table.s16s14;
+        plan_fewer_products(table.s16s14, edge);
       } else {
         plan_forward<uint8_t>(*layer_.int_gemm);
       }
@@ -105,6 +105,19 @@ class LayerPacking {
     return fit ? form : Form::kNone;
   }
 
+  /// The edge of tiles of 16-bit integers; 0: plain products are faster, or the larger tiles are not proved to be
+  /// exact.
+  int64_t wide_edge(const kernels::Table& table) const {
+    if (table.s16s14.run == nullptr) return 0;
+    const bool dot_of_bytes = table.u8s8.kr == 4;
+    const int64_t edge = winograd::wide_edge(layer_.shape, dot_of_bytes);
+    if (edge < 4 ||
+        (ready_ != nullptr && winograd::fits_larger_tiles(ready_->codes.data<int8_t>(), layer_.shape.oc,
+                                                          layer_.shape.k(), args_.quantizer->largest_multiplier())))
+      return edge;
+    return dot_of_bytes ? 0 : 2;
+  }
+
   /// A segment for every position.
   static std::vector<Tap> segments(int64_t positions) {
     std::vector<Tap> all;
@@ -113,11 +126,12 @@ class LayerPacking {
   }
 
   template <typename Gemm>
-  void plan_fewer_products(const Gemm& gemm) {
-    layer_.fewer_products = true;
-    forward_taps_ = segments(winograd::kServedPositions);
-    layer_.forward = make_panels(gemm, winograd::kServedPositions, args_.shape.ic, args_.shape.oc);
-    layer_.start = Tensor::zeros(DType::s32, {winograd::kServedOutputs, layer_.forward.padded_columns()});
+  void plan_fewer_products(const Gemm& gemm, int64_t edge) {
+    layer_.served_edge = edge;
+    const int64_t positions = (edge + 2) * (edge + 2);
+    forward_taps_ = segments(positions);
+    layer_.forward = make_panels(gemm, positions, args_.shape.ic, args_.shape.oc);
+    if (edge == 2) layer_.start = Tensor::zeros(DType::s32, {edge * edge, layer_.forward.padded_columns()});
   }
 
   template <typename T, typename Gemm>
@@ -193,7 +207,7 @@ class LayerPacking {
   }
 
   void pack(const Slice& from) {
-    if (layer_.fewer_products) {
+    if (layer_.fewer_products()) {
       layer_.with_fewer_products([&](const auto& gemm) { pack_fewer_products(gemm, from); });
       return;
     }
@@ -232,8 +246,8 @@ class LayerPacking {
     using T = typename Gemm::Right;
     const int64_t ic = layer_.shape.ic, columns = layer_.forward.padded_columns();
     Scratch scratch;
-    auto* const transformed = scratch.get<T>(static_cast<size_t>(winograd::kServedPositions * from.count * ic));
-    winograd::transform_weights(from.codes, from.count, ic, transformed);
+    auto* const transformed = scratch.get<T>(static_cast<size_t>(std::ssize(forward_taps_) * from.count * ic));
+    winograd::transform_weights(layer_.served_edge, from.codes, from.count, ic, transformed);
     if constexpr (std::is_same_v<T, int8_t>)
       winograd::set_offset_start(transformed, from.count, ic, layer_.start.data<int32_t>() + from.first, columns);
     pack_part(gemm, layer_.forward,

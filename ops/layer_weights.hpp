@@ -29,7 +29,9 @@ struct LayerWeights {
   /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a layer in fewer
   /// products winograd::set_offset_start's [4, padded columns].
   Tensor start;
-  bool fewer_products = false;  // `forward` has a segment a position of winograd::serving_gemm
+  /// The edge of the tiles of winograd::serving_gemm, of which `forward` has a segment a position; 0: plain products.
+  int64_t served_edge = 0;
+  bool fewer_products() const { return served_edge > 0; }
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
   std::vector<float> rescale;
   const kernels::GemmInt* int_gemm = nullptr;    // set when the input is codes

@@ -8,7 +8,7 @@ namespace nibble {
 /// The layer's geometry for this input; throws ShapeError when the input does not fit the layer, or the layer is packed
 /// for the executor.
 inline ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
-  if (layer.fewer_products)
+  if (layer.fewer_products())
     throw ShapeError("[conv] {} was packed for serving; prepare it with Passes::kForward to compute it here",
                      layer.name);
   ConvShape s = layer.shape;

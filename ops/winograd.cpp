@@ -11,17 +11,22 @@ namespace {
 constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 constexpr int64_t kOffset = 30, kWithoutOffset = 5;  // the position
+constexpr int64_t kPositions = 16, kOutputs = 4;
+/// G of tiles with an edge of 4, without its denominators.
+constexpr int kWholeG[6][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 1}};
 
 /// Tiles of a served block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would be
 /// more than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0 ms where
 /// 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3).
-int64_t served_tiles(int64_t channel_bytes) {
-  return std::clamp<int64_t>((int64_t{512} << 10) / (kServedPositions * channel_bytes), 8, kBlockRows);
+int64_t served_tiles(int64_t positions, int64_t channel_bytes) {
+  return std::clamp<int64_t>((int64_t{512} << 10) / (positions * channel_bytes), 8, kBlockRows);
 }
 
-/// Points of a map from which on tiles of 4x4 are used for gradients. The weights of such a layer are 36 floats for 9,
+/// Points of a map from which on tiles of 4x4 are used. The weights of such a layer are 36 values for 9, for gradients
 /// made anew at every step and read once a shard.
 constexpr int64_t kLargeMap = 64;
+/// Pairs of channels of a served layer up to which they are used beside a dot product of bytes.
+constexpr int64_t kMostPairs = 128 * 128;
 /// Bytes of sums over tiles beside which products of pairs of bf16 (kr 2) are as fast: of 256 channels, 9 MiB, the
 /// weights' gradients took 0.9 to 1.15 times as long in tiles of 4x4 on a Zen 5, the input's 0.93, without the
 /// transform of the weights; of 128 channels 0.66 and 0.78, of 64 0.79 and 0.73. Tiles of 2x2 take longer there at any
@@ -49,13 +54,31 @@ Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
   return largest_multiplier <= 15 ? Form::kBytes : Form::kNone;  // u8s4 is fast enough
 }
 
+int64_t wide_edge(const ConvShape& s, bool dot_of_bytes) {
+  const bool large = s.oh() * s.ow() >= kLargeMap;
+  if (dot_of_bytes) return large && s.ic * s.oc <= kMostPairs ? 4 : 0;
+  return large ? 4 : 2;
+}
+
+bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier) {
+  constexpr int64_t kLimit = int64_t{1} << 25;
+  for (int64_t o = 0; o < filters; ++o, codes += k) {
+    int64_t positive = 0, negative = 0;
+    for (int64_t i = 0; i < k; ++i) (codes[i] > 0 ? positive : negative) += codes[i];
+    if (std::max(positive, -negative) * largest_multiplier >= kLimit) return false;
+  }
+  return true;
+}
+
 template <typename T>
-void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out) {
+void transform_weights(int64_t edge, const int8_t* codes, int64_t count, int64_t ic, T* out) {
+  const int64_t side = edge + 2;
+  const int(*const lines)[3] = edge == 2 ? kTwiceG : kWholeG;
   for (int64_t o = 0; o < count; ++o, codes += 9 * ic) {
-    for (int64_t p = 0; p < kServedPositions; ++p) {
+    for (int64_t p = 0; p < side * side; ++p) {
       T* const to = out + (p * count + o) * ic;
-      const auto& by_row = kTwiceG[p / 4];
-      const auto& by_column = kTwiceG[p % 4];
+      const auto& by_row = lines[p / side];
+      const auto& by_column = lines[p % side];
       int factor[9];
       for (int t = 0; t < 9; ++t) factor[t] = by_row[t / 3] * by_column[t % 3];
       for (int64_t c = 0; c < ic; ++c) {
@@ -67,21 +90,21 @@ void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out) {
   }
 }
 
-template void transform_weights(const int8_t*, int64_t, int64_t, int8_t*);
-template void transform_weights(const int8_t*, int64_t, int64_t, int16_t*);
+template void transform_weights(int64_t, const int8_t*, int64_t, int64_t, int8_t*);
+template void transform_weights(int64_t, const int8_t*, int64_t, int64_t, int16_t*);
 
 void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
   for (int64_t o = 0; o < count; ++o) {
-    int32_t added[kServedPositions];
-    for (int64_t p = 0; p < kServedPositions; ++p) {
+    int32_t added[kPositions];
+    for (int64_t p = 0; p < kPositions; ++p) {
       const int8_t* const row = transformed + (p * count + o) * ic;
       int32_t sum = 0;
       for (int64_t c = 0; c < ic; ++c) sum += row[c];
       added[p] = p == kWithoutOffset ? 0 : sum * static_cast<int32_t>(kOffset);
     }
-    for (int64_t q = 0; q < kServedOutputs; ++q) {
+    for (int64_t q = 0; q < kOutputs; ++q) {
       int32_t sum = 0;
-      for (int64_t p = 0; p < kServedPositions; ++p) sum += kR[q / 2][p / 4] * kR[q % 2][p % 4] * added[p];
+      for (int64_t p = 0; p < kPositions; ++p) sum += kR[q / 2][p / 4] * kR[q % 2][p % 4] * added[p];
       start[q * stride + o] = sum;
     }
   }
@@ -117,11 +140,11 @@ int64_t rows_per_block(const Tiles& tiles, int64_t count) {
                              std::max<int64_t>(1, tiles.g.n * tiles.down()));
 }
 
-Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes) {
+Cut cut_for_serving(const Tiles& tiles, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes) {
   Cut cut;
-  const Tiles tiles{g, kServedEdge};
+  const Gather& g = tiles.g;
   cut.tile_rows = g.n * tiles.down();
-  cut.rows_per_block = rows_per_block(tiles, round_up(served_tiles(b.segment_k * a_bytes), mr));
+  cut.rows_per_block = rows_per_block(tiles, round_up(served_tiles(tiles.positions(), b.segment_k * a_bytes), mr));
   const ServingCut plain = nibble::cut_for_serving(g, b, workers);
   cut.row_parts = std::min(plain.point_parts, std::max<int64_t>(1, cut.tile_rows));
   cut.panel_parts = plain.panel_parts;
@@ -208,6 +231,8 @@ void store_block(const Tiles& tiles, int64_t begin, int64_t end, const BlockSums
               y < rows_here && left + x < g.gw ? upper_row + (y * g.gw + left + x) * ldc : none;
       if constexpr (std::is_same_v<C, float>)
         gradient_transforms(ew, edge).output(from, sums.position_stride, nr, out.data());
+      else if (edge == 4)
+        ew.winograd_output_4x4(from, sums.position_stride, nr, out.data());
       else
         ew.winograd_output(from, sums.position_stride, nr, start, start_stride, out.data());
     }

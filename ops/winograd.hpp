@@ -11,7 +11,15 @@
 //   - of 4-bit codes (0 to 15) and weights of 4 bits (-7 to 7) in bytes, family u6s7. Codes become -30 to 60, stored as
 //     0 to 60 (plus 30 but for position 5, whose values are sums), weights -63 to 63. What the 30s add to the sums
 //     depends on the weights alone and is subtracted.
-//   - of 8 bits in 16-bit integers, family s11s12, on levels that multiply plain 8-bit codes no faster.
+//   - of 8 bits in 16-bit integers, family s16s14, on levels without a dot product of bytes.
+// Served, 8 bits, larger maps: F(4x4, 3x3), 36 products of 16-bit integers where 144 are asked for, at the usual points
+// 0, 1, -1, 2, -2 and infinity, with
+//     S = [4 0 -5 0 1 0; 0 -4 -4 1 1 0; 0 4 -4 -1 1 0; 0 -2 -1 2 1 0; 0 2 -1 -2 1 0; 0 4 0 -5 0 1]
+//     G = [1 0 0; 1 1 1; 1 -1 1; 1 2 4; 1 -2 4; 0 0 1],   R = [6 -4 -4 1 1 0; 0 -4 4 2 -2 0; 0 -4 -4 4 4 0; 0 -4 4 8 -8
+//     24]
+// which give 24 * 24 times the outputs. Everything is modulo 2^32, where 9 has an inverse, so a ninth is exact however
+// far sums went; a 64th is exact if the output is less than 2^25, which the sum of a filter's codes of either sign
+// proves (fits_larger_tiles). Two such products take as long as one of bytes where these have a dot product.
 // The input's gradient is such a convolution of the output's gradient. The weights' is F(3x3, 2x2), a 2x2 tile of the
 // output's gradient as the kernel, summed over tiles before Q:
 //     d_w = Q [(H d_y H^T) . (S d S^T)] Q^T,   H = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],   Q = [1 1 1 0; 0 1 -1 0; 0 1 1 -1]
@@ -47,18 +55,24 @@ struct Tiles {
   /// The row of tiles that begins with a grid row.
   int64_t row_at(int64_t grid_row) const { return grid_row / g.gh * down() + grid_row % g.gh / edge; }
 };
-/// Of served layers and of the largest tiles.
-inline constexpr int64_t kServedEdge = 2, kServedPositions = 16, kServedOutputs = 4;
-inline constexpr int64_t kMostOutputs = 16, kMostPositions = 36;
+/// Of the largest tiles.
+inline constexpr int64_t kMostOutputs = 16;
 
 /// In which integers a convolution can be made so, on a level that has the family.
 enum class Form { kNone, kBytes, kWide };
 /// kBytes: codes 0 to 15 (the largest multiplier), weights -7 to 7. kWide: weights of more than 4 bits.
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 
-/// Transformed weights [position][output][channel] of `count` outputs [count, 3, 3, ic]. T: int8_t, int16_t.
+/// The edge of the tiles in which a convolution of kWide is served; 0: it is not. dot_of_bytes: whether the level has
+/// such products, which make plain ones faster.
+int64_t wide_edge(const ConvShape& s, bool dot_of_bytes);
+/// Whether every output of filters of k codes has less than 2^25 in magnitude: then tiles may have an edge of 4.
+bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier);
+
+/// Transformed weights [position][output][channel] of `count` outputs [count, 3, 3, ic]. T: int8_t (an edge of 2),
+/// int16_t.
 template <typename T>
-void transform_weights(const int8_t* codes, int64_t count, int64_t ic, T* out);
+void transform_weights(int64_t edge, const int8_t* codes, int64_t count, int64_t ic, T* out);
 
 /// The edge of the tiles in which the gradients of a convolution are made so; 0: they are not. kr: of the level's plain
 /// products, 1 if these are of fp32, too.
@@ -75,10 +89,11 @@ inline int64_t rows_together(int64_t gh, int64_t edge) {
   return gh % edge == 0 ? edge : gh;
 }
 
-/// What the offsets of the input (of bytes) add to the four outputs before these are quartered: start[q * stride + o].
+/// What the offsets of the input (of bytes, in tiles with an edge of 2) add to the four outputs before these are
+/// quartered: start[q * stride + o].
 void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride);
 
-/// How a product is cut: rows of tiles (two grid rows each, of all images) by threads and into blocks.
+/// How a product is cut: rows of tiles (of all images) by threads and into blocks.
 struct Cut {
   int64_t tile_rows = 0;  // of all images
   int64_t rows_per_block = 1;
@@ -87,20 +102,20 @@ struct Cut {
   int64_t tasks() const { return row_parts * panel_parts; }
 };
 /// mr, a_bytes: of the kernel.
-Cut cut_for_serving(const Gather& g, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes);
+Cut cut_for_serving(const Tiles& tiles, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes);
 
 /// The source pixels of the tiles of rows of tiles [begin, end): pixels[tiles.positions() * tile + position]; the pad
 /// row outside of the map and behind the last row that the grid's points read.
 template <typename S>
 void point_tiles(const Tiles& tiles, const SourceRows<S>& rows_from, int64_t begin, int64_t end, const S** pixels);
 
-/// The transform of tiles of S to operands of T; of integers tiles have the served edge.
+/// The transform of tiles of S to operands of T.
 template <typename T, typename S>
 auto input_transform(const kernels::Elementwise& ew, int64_t edge) {
   if constexpr (std::is_same_v<T, uint8_t>)
     return ew.winograd_input;
   else if constexpr (std::is_same_v<T, int16_t>)
-    return ew.winograd_input_wide;
+    return edge == 2 ? ew.winograd_input_wide : ew.winograd_input_4x4;
   else if constexpr (std::is_same_v<S, uint8_t>)
     return gradient_transforms(ew, edge).input_u8;
   else
@@ -131,7 +146,8 @@ struct BlockSums {
 };
 
 /// The outputs of every tile of the block to c, whose first row is the first grid point of the block. `none`: nr
-/// elements for what lies outside of the map. start: as set_offset_start's, of the panel; of floats: unused.
+/// elements for what lies outside of the map. start: as set_offset_start's, of the panel; of floats and in tiles with
+/// an edge of 4: unused.
 template <typename C>
 void store_block(const Tiles& tiles, int64_t begin, int64_t end, const BlockSums<C>& sums, int nr, const int32_t* start,
                  int64_t start_stride, C* none, C* c, int64_t ldc);
@@ -189,14 +205,14 @@ class Blocks {
 };
 
 /// serving_gemm for such a layer: b has a segment for every position, start is set_offset_start's [4, padded columns],
-/// zeros for wide ones; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
+/// zeros for wide ones, unused for an edge of 4; source and epilogue as there. Gemm: GemmInt (u6s7) or GemmWide.
 template <typename Gemm, typename Source, typename Epilogue>
-void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const int32_t* start, const Source& source,
-                  const Epilogue& epilogue) {
+void serving_gemm(const Gemm& gemm, int64_t edge, const ServingGemmArgs& args, const int32_t* start,
+                  const Source& source, const Epilogue& epilogue) {
   const Gather& g = args.gather;
-  const Tiles tiles{g, kServedEdge};
+  const Tiles tiles{g, edge};
   const Panels& b = args.panels;
-  const Cut cut = cut_for_serving(g, b, args.workers, gemm.mr, gemm.a_bytes);
+  const Cut cut = cut_for_serving(tiles, b, args.workers, gemm.mr, gemm.a_bytes);
   parallel_for(cut.tasks(), [&](int64_t task) {
     const int64_t part = task / cut.panel_parts, side = task % cut.panel_parts;
     const int64_t r0 = part * cut.tile_rows / cut.row_parts, r1 = (part + 1) * cut.tile_rows / cut.row_parts;

@@ -259,9 +259,9 @@ void register_products(const kernels::Table& t, const std::string& level) {
     add_int("u8s4", t.u8s4, Unit::kCode4);
     add_int("u4s4", t.u4s4, Unit::kCode4);
     add_int("u6s7", t.u6s7, Unit::kCode4);
-    if (t.s11s12.run != nullptr)
-      RegisterBenchmark((level + "/s11s12" + at).c_str(), [&t, s](benchmark::State& state) {
-        run_product<int16_t, int16_t, int32_t>(state, t.s11s12, s, Unit::kCode8);
+    if (t.s16s14.run != nullptr)
+      RegisterBenchmark((level + "/s16s14" + at).c_str(), [&t, s](benchmark::State& state) {
+        run_product<int16_t, int16_t, int32_t>(state, t.s16s14, s, Unit::kCode8);
       });
     // One kernel serves all codes where rows are multiplied in place.
     if (t.u8s8.run_strided != nullptr)

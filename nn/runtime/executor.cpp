@@ -269,9 +269,9 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
       epilogue(0, skipped + first, rows, column, n, c, ldc, next);
     };
     if constexpr (std::is_same_v<T, uint8_t>) {
-      if (layer.fewer_products) {
+      if (layer.fewer_products()) {
         layer.with_fewer_products(
-            [&](const auto& kernel) { winograd::serving_gemm(kernel, args, start, source, block); });
+            [&](const auto& kernel) { winograd::serving_gemm(kernel, layer.served_edge, args, start, source, block); });
         return;
       }
     }

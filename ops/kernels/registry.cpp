@@ -16,7 +16,7 @@ void inherit(Table& mine, const Table& base) {
   if (mine.u8s4.run == nullptr) mine.u8s4 = base.u8s4;
   if (mine.u4s4.run == nullptr) mine.u4s4 = base.u4s4;
   if (mine.u6s7.run == nullptr) mine.u6s7 = base.u6s7;
-  // Not s11s12 and weight_gradient: a level that has none does without.
+  // Not s16s14 and weight_gradient: a level that has none does without.
   if (mine.bf16_gemm.run == nullptr) mine.bf16_gemm = base.bf16_gemm;
   if (mine.f32_gemm.run == nullptr) mine.f32_gemm = base.f32_gemm;
   using Slot = void (*)();

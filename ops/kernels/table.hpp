@@ -94,7 +94,7 @@ struct GemmCodes {
 
 /// Unsigned 8-bit codes times signed ones.
 using GemmInt = GemmCodes<uint8_t, int8_t>;
-/// 16-bit integers whose sums fit s32.
+/// 16-bit integers. Sums are modulo 2^32, which is what integers of C++ do not do by themselves.
 using GemmWide = GemmCodes<int16_t, int16_t>;
 
 /// Float product with fp32 accumulation from operands of type T (bf16 or float). Panels as in GemmInt.
@@ -352,6 +352,15 @@ struct Elementwise {
   /// start_stride + c]) / 4, which has no remainder. R = [1 1 1 0; 0 1 -1 -1]. Sums are modulo 2^32.
   void (*winograd_output)(const int32_t* sums, int64_t stride, int64_t n, const int32_t* start, int64_t start_stride,
                           int32_t* const* out) = nullptr;
+  /// Position 6*i + j of a transformed tile of 6 x 6 bytes, pixels[6*y + x]: the sum over y and x of S[i][y] * S[j][x]
+  /// * pixel, n channels from `offset` on. S = [4 0 -5 0 1 0; 0 -4 -4 1 1 0; 0 4 -4 -1 1 0; 0 -2 -1 2 1 0; 0 2 -1 -2 1
+  /// 0; 0 4 0 -5 0 1]; results are -12750 to 17340. The stride is in elements.
+  void (*winograd_input_4x4)(const uint8_t* const* pixels, int64_t offset, int64_t n, int16_t* out,
+                             int64_t stride) = nullptr;
+  /// out[4*u + v][c] = (sum over i and j of R[u][i] * R[v][j] * sums[(6*i + j) * stride + c]) / 576, which has no
+  /// remainder and is -2^25 to 2^25 - 1. R = [6 -4 -4 1 1 0; 0 -4 4 2 -2 0; 0 -4 -4 4 4 0; 0 -4 4 8 -8 24]. Sums are
+  /// modulo 2^32: a ninth is the product by the inverse of 9, a 64th a shift of what is left.
+  void (*winograd_output_4x4)(const int32_t* sums, int64_t stride, int64_t n, int32_t* const* out) = nullptr;
   /// The gradients': tiles of 2x2 and of 4x4 outputs.
   GradientTransforms f2x2{}, f4x4{};
 
@@ -387,9 +396,8 @@ struct Table {
   GemmInt u8s4{};  // B in [-8, 7]; A any unsigned byte
   GemmInt u4s4{};  // B in [-8, 7]; A in [0, 15]
   GemmInt u6s7{};  // B in [-64, 63]; A in [0, 63]: 4-bit codes after the transforms of ops/winograd.hpp
-  /// A in [-510, 1020], B in [-1152, 1143], k <= 1024: 8-bit codes after them. Null on levels with a dot product of
-  /// bytes, which multiplies plain codes as fast.
-  GemmWide s11s12{};
+  /// A in [-17340, 17340], B in [-6272, 6272]: 8-bit codes after them. Null on amx, where tiles multiply plain codes.
+  GemmWide s16s14{};
   GemmFloat<bf16> bf16_gemm{};
   GemmFloat<float> f32_gemm{};
   WeightGradient weight_gradient{};  // null on levels without tiles
@@ -398,7 +406,7 @@ struct Table {
   bool (*probe)() = nullptr;
 };
 
-/// The complete table of the level in use: all but weight_gradient and s11s12 set. Cheap enough to call per operation.
+/// The complete table of the level in use: all but weight_gradient and s16s14 set. Cheap enough to call per operation.
 const Table& active();
 /// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
 const Table& table_of(Isa isa);

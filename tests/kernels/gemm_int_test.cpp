@@ -42,17 +42,17 @@ TEST_CASE("integer rows gathered in place give the bits of packed ones") {
   if (!checked) MESSAGE("skipped: no level under test multiplies gathered rows in place");
 }
 
-TEST_CASE("levels with a dot product use it for 4-bit codes, too, and have no wide product") {
+TEST_CASE("levels with a dot product use it for 4-bit codes, too, and all but tiles have a wide product") {
   for (const Isa isa : {Isa::avxvnni, Isa::avx512vnni, Isa::avx512bf16, Isa::amx}) {
     if (!built(isa)) continue;
     const kernels::Table& t = kernels::table_of(isa);
     CHECK((t.u8s8.run == t.u8s4.run));
     CHECK((t.u8s8.run == t.u4s4.run));
     CHECK((t.u8s8.run == t.u6s7.run));
-    CHECK((t.s11s12.run == nullptr));
   }
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
-    if (built(isa)) CHECK((kernels::table_of(isa).s11s12.run != nullptr));
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16})
+    if (built(isa)) CHECK((kernels::table_of(isa).s16s14.run != nullptr));
+  if (built(Isa::amx)) CHECK((kernels::table_of(Isa::amx).s16s14.run == nullptr));
 }
 
 }  // namespace

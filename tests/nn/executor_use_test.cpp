@@ -10,6 +10,7 @@
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "ops/kernels/table.hpp"
+#include "ops/winograd.hpp"
 #include "tests/host_float_mode.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/temp_dir.hpp"
@@ -154,10 +155,11 @@ TEST_CASE("executor: a layer multiplies with the kernels of its own code ranges"
       const UnitSpec& unit = e.model().network.units[u];
       CAPTURE(unit.name);
       const LayerWeights& layer = e.layers()[u];
-      const bool has_product = unit.precision.weight_bits == 4 || t.s11s12.run != nullptr;
+      const bool wide = t.s16s14.run != nullptr && winograd::wide_edge(unit.shape, t.u8s8.kr == 4) > 0;
+      const bool has_product = unit.precision.weight_bits == 4 || wide;
       const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1;
-      CHECK(layer.fewer_products == (three_by_three && has_product && !layer.strided()));
-      CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products && unit.precision.weight_bits == 8));
+      CHECK(layer.fewer_products() == (three_by_three && has_product && !layer.strided()));
+      CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products() && unit.precision.weight_bits == 8));
     }
   }
 }

@@ -49,8 +49,8 @@ inline Doubles served_sums(const LayerWeights& layer, const Operands& op, const 
   const CopiedSource source(layer, op, g);
   layer.with_fewer_products([&](const auto& gemm) {
     winograd::serving_gemm(
-        gemm, {.gather = g, .panels = layer.forward, .workers = workers, .block_columns = columns}, layer.start_data(),
-        source,
+        gemm, layer.served_edge, {.gather = g, .panels = layer.forward, .workers = workers, .block_columns = columns},
+        layer.start_data(), source,
         [&](int64_t first, int64_t rows, int64_t column, int64_t n, const int32_t* c, int64_t ldc, const NextBlock&) {
           for (int64_t r = 0; r < rows; ++r)
             for (int64_t o = 0; o < n; ++o) {

@@ -1,5 +1,6 @@
 // 3x3 convolutions in fewer products: exact whatever the shape, the cut and the codes, and only where they are.
 #include <algorithm>
+#include <utility>
 
 #include "tests/ops/winograd_checks.hpp"
 
@@ -15,7 +16,9 @@ std::vector<NamedShape> shapes() {
   for (const NamedShape& named : conv_shapes())
     if (named.shape.kh == 3 && named.shape.kw == 3 && named.shape.stride == 1) all.push_back(named);
   for (int64_t side = 1; side <= 9; ++side) all.push_back({"small maps", three(3, side, 10 - side, 16, 17, 1, 1)});
+  for (int64_t side = 8; side <= 13; ++side) all.push_back({"larger maps", three(2, side, 21 - side, 16, 17, 1, 1)});
   all.push_back({"14x14", three(2, 14, 14, 79, 39, 1, 1)});
+  all.push_back({"more channels than tiles of 4x4 have beside a dot product", three(1, 8, 8, 130, 129, 1, 1)});
   all.push_back({"7x7, several images a block", three(5, 7, 7, 64, 33, 1, 1)});
   all.push_back({"no pad before", three(2, 6, 5, 15, 16, 1, 0)});
   all.push_back({"two pads before", three(2, 6, 5, 15, 16, 1, 2)});
@@ -36,26 +39,27 @@ const std::vector<Precision>& eight_bits() {
   return all;
 }
 
-/// In which integers the level in use serves a layer that suits.
-Form form_here(const LayerWeights& layer, const Precision& p) {
-  if (layer.strided() || p.is_signed) return Form::kNone;
-  if (p.weight_bits > 4) return kernels::active().s11s12.run != nullptr ? Form::kWide : Form::kNone;
-  return p.bits == 4 && (p.form == FactorForm::kFold || p.form == FactorForm::kNone) ? Form::kBytes : Form::kNone;
-}
-Form form_of(const LayerWeights& layer) {
-  if (!layer.fewer_products) return Form::kNone;
-  return layer.wide_gemm != nullptr ? Form::kWide : Form::kBytes;
+/// In tiles of which edge the level in use serves a layer that suits; 0: in the plain product.
+int64_t edge_here(const LayerWeights& layer, const Operands& op) {
+  const Precision& p = op.precision;
+  if (layer.strided() || p.is_signed) return 0;
+  if (p.weight_bits <= 4) return p.bits == 4 && (p.form == FactorForm::kFold || p.form == FactorForm::kNone) ? 2 : 0;
+  const bool dot_of_bytes = active_isa() == Isa::avxvnni || active_isa() >= Isa::avx512vnni;
+  const int64_t edge = winograd::wide_edge(op.shape, dot_of_bytes);
+  return edge == 4 && !winograd::fits_larger_tiles(op.weights.codes.data<int8_t>(), op.shape.oc, op.shape.k(), 255)
+             ? (dot_of_bytes ? 0 : 2)
+             : edge;
 }
 
 /// Checks a layer that is served so; the number of them.
 int64_t check_served(const Operands& op) {
   const LayerWeights layer = op.layer(Passes::kServing);
-  CHECK(form_of(layer) == form_here(layer, op.precision));
-  if (!layer.fewer_products) return 0;
-  if (layer.wide_gemm != nullptr)
-    CHECK(layer.wide_gemm == &kernels::active().s11s12);
+  CHECK(layer.served_edge == edge_here(layer, op));
+  if (!layer.fewer_products()) return 0;
+  if (op.precision.weight_bits > 4)
+    CHECK(layer.wide_gemm == &kernels::active().s16s14);
   else
-    CHECK(layer.int_gemm == &kernels::active().u6s7);
+    CHECK((layer.wide_gemm == nullptr && layer.int_gemm == &kernels::active().u6s7));
   check_fewer_products(op, layer);
   return 1;
 }
@@ -106,12 +110,42 @@ TEST_CASE("the largest codes and weights of either sign reach the ends of what t
   });
 }
 
+TEST_CASE("tiles of 4x4 of 8-bit codes are exact up to the largest output that is let in, and no further") {
+  // One filter of 2^25 / 255 - 1 in all, the other of the opposite sign, and a third that alternates.
+  constexpr int64_t kChannels = 128, kSum = (int64_t{1} << 25) / 255;
+  const Precision precision{"u8 none, s8", 8, false, FactorForm::kNone, 8};
+  for (const int64_t sum : {kSum, kSum + 1}) {
+    Operands op = make_operands({"largest output", three(1, 9, 8, kChannels, 3, 1, 1)}, precision);
+    set_extremes(op, 0);
+    const int64_t k = op.shape.k();
+    for (int64_t o = 0; o < 3; ++o)
+      for (int64_t i = 0, left = sum; i < k; ++i) {
+        const int64_t code = std::min<int64_t>(left, 127);
+        left -= code;
+        const int64_t sign = o == 0 ? 1 : o == 1 ? -1 : i % 2 == 0 ? 1 : -1;
+        op.weights.codes.data<int8_t>()[o * k + i] = static_cast<int8_t>(sign * code);
+        op.multiplied_w[at(o * k + i)] = static_cast<double>(sign * code);
+      }
+    CHECK(winograd::fits_larger_tiles(op.weights.codes.data<int8_t>(), 3, k, 255) == (sum == kSum));
+    on_every_level([&] {
+      const bool tiles = op.layer(Passes::kServing).strided();
+      CHECK((op.layer(Passes::kServing).served_edge == 4) == (sum == kSum && !tiles));
+      check_served(op);
+    });
+  }
+}
+
 TEST_CASE("transformed codes and weights stay in the ranges of their kernels, and reach them") {
   const std::vector<int8_t> weights(at(2 * 9 * 3), 7);
-  std::vector<int8_t> transformed(at(winograd::kServedPositions * 2 * 3));
-  winograd::transform_weights(weights.data(), 2, 3, transformed.data());
+  std::vector<int8_t> transformed(at(16 * 2 * 3));
+  winograd::transform_weights(2, weights.data(), 2, 3, transformed.data());
   CHECK(*std::max_element(transformed.begin(), transformed.end()) == 63);
   CHECK(*std::min_element(transformed.begin(), transformed.end()) == 7);
+  const std::vector<int8_t> lowest(at(2 * 9 * 3), -128);
+  std::vector<int16_t> wide(at(36 * 2 * 3));
+  winograd::transform_weights(4, lowest.data(), 2, 3, wide.data());
+  CHECK(*std::max_element(wide.begin(), wide.end()) == -128);
+  CHECK(*std::min_element(wide.begin(), wide.end()) == -6272);
   const auto form = [](ConvShape s, int64_t multiplier, int bits) { return winograd::form_of(s, multiplier, bits); };
   CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 15, 4) == Form::kBytes);
   CHECK(form(three(1, 5, 5, 64, 64, 1, 1), 16, 4) == Form::kNone);
@@ -123,30 +157,42 @@ TEST_CASE("transformed codes and weights stay in the ranges of their kernels, an
   CHECK(form({.n = 1, .h = 5, .w = 5, .ic = 64, .oc = 64}, 15, 4) == Form::kNone);
 }
 
+TEST_CASE(
+    "8-bit layers of large maps are served in tiles of 4x4, beside a dot product of bytes those of few channels") {
+  for (const bool dot_of_bytes : {false, true}) {
+    const auto edge = [&](ConvShape s) { return winograd::wide_edge(s, dot_of_bytes); };
+    CHECK(edge(three(1, 56, 56, 64, 64, 1, 1)) == 4);
+    CHECK(edge(three(1, 8, 8, 128, 128, 1, 1)) == 4);
+    CHECK(edge(three(1, 14, 14, 256, 256, 1, 1)) == (dot_of_bytes ? 0 : 4));
+    CHECK(edge(three(1, 7, 7, 64, 64, 1, 1)) == (dot_of_bytes ? 0 : 2));
+  }
+}
+
 TEST_CASE("a cut into fewer products gives threads tasks and blocks that fit, whatever the map") {
   for (const NamedShape& named : shapes())
     for (const int64_t workers : {1, 2, 3, 8, 64})
       for (const int64_t mr : {4, 6, 14})
-        for (const int64_t bytes : {1, 2, 4}) {
+        for (const auto& [edge, bytes] : {std::pair<int64_t, int64_t>{2, 1}, {2, 2}, {4, 2}, {2, 4}}) {
           INFO(named.name, " workers ", workers);
           const Gather g = forward_gather(named.shape);
           Panels b;
           b.nr = 16;
           b.columns = 70;
           b.segment_k = round_up(named.shape.ic, 4);
-          const winograd::Cut cut = winograd::cut_for_serving(g, b, workers, mr, bytes);
-          CHECK(cut.tile_rows == g.n * ((g.gh + 1) / 2));
+          const winograd::Tiles tiles{g, edge};
+          const winograd::Cut cut = winograd::cut_for_serving(tiles, b, workers, mr, bytes);
+          CHECK(cut.tile_rows == g.n * ceil_div(g.gh, edge));
           CHECK((cut.panel_parts >= 1 && cut.panel_parts <= b.count()));
           CHECK((cut.row_parts >= 1 && cut.row_parts <= cut.tile_rows));
           CHECK(cut.tasks() >= std::min({workers, b.count(), cut.tile_rows}));
           // No fewer than half of the threads that the plain product keeps busy, as far as there are panels.
           const int64_t busy = std::min(workers, nibble::cut_for_serving(g, b, workers).tasks());
           CHECK((2 * cut.tasks() > busy || cut.panel_parts == b.count()));
-          const int64_t across = winograd::Tiles{g, winograd::kServedEdge}.across();
+          const int64_t across = tiles.across();
           const int64_t most = std::max(across, round_up<int64_t>(48, mr));
           CHECK((cut.rows_per_block >= 1 && cut.rows_per_block * across <= most));
           // Few channels: as many tiles as there are, up to the most.
-          if (b.segment_k * bytes <= 128 && cut.tile_rows > cut.rows_per_block)
+          if (b.segment_k * bytes * tiles.positions() <= 128 * 16 && cut.tile_rows > cut.rows_per_block)
             CHECK((cut.rows_per_block + 1) * across > 48);
         }
 }
@@ -155,7 +201,7 @@ TEST_CASE("a layer packed for serving is refused by the ops of training") {
   on_every_level([] {
     const Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, four_bits().back());
     const LayerWeights layer = op.layer(Passes::kServing);
-    if (layer.fewer_products)
+    if (layer.fewer_products())
       CHECK_THROWS_WITH_AS(conv_accumulators(layer, op.x),
                            "[conv] layer was packed for serving; prepare it with Passes::kForward to compute it here",
                            ShapeError);
@@ -166,15 +212,15 @@ TEST_CASE("layers that fewer products do not suit keep the plain product") {
   on_every_level([] {
     for_each_layer({{"3x3", three(1, 4, 5, 16, 17, 1, 1)}}, code_precisions(), [](const Operands& op) {
       const LayerWeights layer = op.layer(Passes::kServing);
-      CHECK(form_of(layer) == form_here(layer, op.precision));
-      CHECK_FALSE(op.layer(Passes::kForward).fewer_products);
+      CHECK(layer.served_edge == edge_here(layer, op));
+      CHECK_FALSE(op.layer(Passes::kForward).fewer_products());
     });
     // A file may hold -8, which no quantizer here makes and the transformed weights have no room for.
     Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, four_bits().back());
     op.weights.codes.data<int8_t>()[5] = -8;
     op.multiplied_w[5] = -8;
     const LayerWeights layer = op.layer(Passes::kServing);
-    CHECK_FALSE(layer.fewer_products);
+    CHECK_FALSE(layer.fewer_products());
     CHECK(values_of(conv_accumulators(layer, op.x)) == naive_forward(op.shape, op.multiplied_x, op.multiplied_w).value);
   });
 }

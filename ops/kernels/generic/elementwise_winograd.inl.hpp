@@ -142,5 +142,78 @@ void winograd_output(const int32_t* sums, int64_t stride, int64_t n, const int32
   });
 }
 
+/// S of a line of six pixels: even and odd terms apart.
+template <typename V>
+NIBBLE_INLINE void source_line(const V (&d)[6], V (&t)[6]) {
+  const V even = static_cast<V>(d[4] - (d[2] << 2)), odd = static_cast<V>(d[3] - (d[1] << 2));
+  const V near = static_cast<V>(d[4] - d[2]), twice = static_cast<V>((d[3] - d[1]) << 1);
+  t[0] = static_cast<V>((d[0] << 2) + d[4] - d[2] - (d[2] << 2));
+  t[1] = static_cast<V>(even + odd);
+  t[2] = static_cast<V>(even - odd);
+  t[3] = static_cast<V>(near + twice);
+  t[4] = static_cast<V>(near - twice);
+  t[5] = static_cast<V>((d[1] << 2) + d[5] - d[3] - (d[3] << 2));
+}
+
+void winograd_input_4x4(const uint8_t* const* pixels, int64_t offset, int64_t n, int16_t* out, int64_t stride) {
+  const Pointers<36, uint8_t> from(pixels, offset);
+  by_vectors<int16_t>(n, [&]<typename V>(int64_t c) NIBBLE_INLINE_BODY {
+    V columns[6][6];
+    NIBBLE_UNROLL
+    for (int x = 0; x < 6; ++x) {
+      V in[6], t[6];
+      NIBBLE_UNROLL
+      for (int y = 0; y < 6; ++y) in[y] = load_pixels<V>(from[6 * y + x] + c);
+      source_line(in, t);
+      NIBBLE_UNROLL
+      for (int i = 0; i < 6; ++i) columns[i][x] = t[i];
+    }
+    NIBBLE_UNROLL
+    for (int i = 0; i < 6; ++i) {
+      V t[6];
+      source_line(columns[i], t);
+      NIBBLE_UNROLL
+      for (int j = 0; j < 6; ++j) __builtin_memcpy(out + (6 * i + j) * stride + c, &t[j], sizeof t[j]);
+    }
+  });
+}
+
+/// R of a line of six sums, modulo 2^32.
+template <typename V>
+NIBBLE_INLINE void output_line(const V (&s)[6], V (&y)[4]) {
+  const V sum = s[1] + s[2], difference = s[2] - s[1], far_sum = s[3] + s[4], far_difference = s[3] - s[4];
+  y[0] = s[0] * 6 + far_sum - (sum << 2);
+  y[1] = (difference << 2) + (far_difference << 1);
+  y[2] = (far_sum - sum) << 2;
+  y[3] = (difference << 2) + (far_difference << 3) + s[5] * 24;
+}
+
+void winograd_output_4x4(const int32_t* sums, int64_t stride, int64_t n, int32_t* const* out) {
+  constexpr uint32_t kNinth = 954437177;  // 9 * kNinth = 1 modulo 2^32
+  by_vectors<uint32_t>(n, [&]<typename V>(int64_t c) NIBBLE_INLINE_BODY {
+    V columns[4][6];
+    NIBBLE_UNROLL
+    for (int j = 0; j < 6; ++j) {
+      V in[6], y[4];
+      NIBBLE_UNROLL
+      for (int i = 0; i < 6; ++i) in[i] = load_vector<V>(sums + (6 * i + j) * stride + c);
+      output_line(in, y);
+      NIBBLE_UNROLL
+      for (int u = 0; u < 4; ++u) columns[u][j] = y[u];
+    }
+    NIBBLE_UNROLL
+    for (int u = 0; u < 4; ++u) {
+      V y[4];
+      output_line(columns[u], y);
+      NIBBLE_UNROLL
+      for (int v = 0; v < 4; ++v) {
+        using S = typename SignedOf<V>::Type;
+        const S output = __builtin_bit_cast(S, y[v] * kNinth) >> 6;
+        __builtin_memcpy(out[4 * u + v] + c, &output, sizeof output);
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace nibble::kernels::NIBBLE_KERNEL_LEVEL

@@ -149,14 +149,26 @@ V dot_bytes(V acc, V a, V b) {
   return out.pack();
 }
 
+/// acc + sums of two products of signed 16-bit integers, modulo 2^32.
+template <typename V>
+V dot_pairs(V acc, V a, V b) {
+  const Lanes<int16_t, V> x(a), y(b);
+  Lanes<uint32_t, V> out(acc);
+  for (int i = 0; i < out.kCount; ++i)
+    for (int j = 2 * i; j < 2 * i + 2; ++j) out.v[i] += static_cast<uint32_t>(int32_t{x.v[j]} * y.v[j]);
+  return out.pack();
+}
+
 }  // namespace
 }  // namespace nibble::testing::emulated
 
 #undef _mm512_madd_epi16  // SIMDe 0.7.4's alias has the parameters of the masked form
 #undef _mm512_maddubs_epi16
 #undef _mm512_dpbusd_epi32
+#undef _mm512_dpwssd_epi32
 #undef _mm512_dpbf16_ps
 #undef _mm256_dpbusd_avx_epi32
+#undef _mm256_dpwssd_avx_epi32
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepu8_epi64
@@ -185,6 +197,8 @@ V dot_bytes(V acc, V a, V b) {
 #define _mm512_dpbusd_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m512i>(acc, a, b)
 #define _mm512_dpbf16_ps(acc, a, b) nibble::testing::emulated::dot_halves(acc, a, b)
 #define _mm256_dpbusd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_bytes<__m256i>(acc, a, b)
+#define _mm512_dpwssd_epi32(acc, a, b) nibble::testing::emulated::dot_pairs<__m512i>(acc, a, b)
+#define _mm256_dpwssd_avx_epi32(acc, a, b) nibble::testing::emulated::dot_pairs<__m256i>(acc, a, b)
 #define _mm512_cvtepu8_epi16(v) nibble::testing::emulated::converted<uint16_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu8_epi32(v) nibble::testing::emulated::converted<uint32_t, uint8_t, __m512i>(v)
 #define _mm512_cvtepu8_epi64(v) nibble::testing::emulated::widened_to_eight<uint8_t>(v)

@@ -18,22 +18,22 @@ TEST_CASE("emulated: levels that pack rows serve 3x3 layers in fewer products, t
                                         &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated,
                                         &kernels::emulated_avx512bf16::kEmulated}) {
       const LayerWeights layer = op.layer(Passes::kServing, table);
-      REQUIRE(layer.fewer_products);
+      REQUIRE(layer.fewer_products());
       CHECK(layer.int_gemm == &table->u6s7);
       check_fewer_products(op, layer);
     }
-    CHECK_FALSE(op.layer(Passes::kServing, &kernels::emulated_amx::kEmulated).fewer_products);
+    CHECK_FALSE(op.layer(Passes::kServing, &kernels::emulated_amx::kEmulated).fewer_products());
 
     const Operands wide = make_operands(named, eight_bits);
-    for (const kernels::Table* table : {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avx512::kEmulated}) {
+    for (const kernels::Table* table : {&kernels::emulated_avx2::kEmulated, &kernels::emulated_avxvnni::kEmulated,
+                                        &kernels::emulated_avx512::kEmulated, &kernels::emulated_avx512vnni::kEmulated,
+                                        &kernels::emulated_avx512bf16::kEmulated}) {
       const LayerWeights layer = wide.layer(Passes::kServing, table);
-      REQUIRE(layer.fewer_products);
-      CHECK(layer.wide_gemm == &table->s11s12);
+      CHECK(layer.served_edge == winograd::wide_edge(wide.shape, table->u8s8.kr == 4));
+      if (!layer.fewer_products()) continue;
+      CHECK(layer.wide_gemm == &table->s16s14);
       check_fewer_products(wide, layer);
     }
-    for (const kernels::Table* table :
-         {&kernels::emulated_avxvnni::kEmulated, &kernels::emulated_avx512vnni::kEmulated})
-      CHECK_FALSE(wide.layer(Passes::kServing, table).fewer_products);
   }
 }
 

@@ -1,6 +1,6 @@
 // The products of the AVX512-BF16 level: bf16 by its dot product; codes and fp32 are those of the levels below.
 #pragma once
-#include "ops/kernels/isa/avx512/dot_of_bytes.hpp"
+#include "ops/kernels/isa/avx512/dot_products.hpp"
 #include "ops/kernels/isa/avx512bf16/pack.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
@@ -69,6 +69,7 @@ constexpr Table kProducts = {
     .u8s4 = dot_gemm(),
     .u4s4 = dot_gemm(),
     .u6s7 = dot_gemm(),
+    .s16s14 = wide_gemm(),
     .bf16_gemm = bf16_gemm(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},

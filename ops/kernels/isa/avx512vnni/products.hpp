@@ -1,6 +1,6 @@
 // The products of the AVX-512-VNNI level.
 #pragma once
-#include "ops/kernels/isa/avx512/dot_of_bytes.hpp"
+#include "ops/kernels/isa/avx512/dot_products.hpp"
 
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
@@ -12,6 +12,7 @@ constexpr Table kProducts = {
     .u8s4 = dot_gemm(),
     .u4s4 = dot_gemm(),
     .u6s7 = dot_gemm(),
+    .s16s14 = wide_gemm(),
     .bf16_gemm = float_gemm<bf16, FloatFma, Words, kMr, kNv>(),
     .f32_gemm = float_gemm<float, FloatFma, Words, kMr, kNv>(),
     .ew = {},

@@ -30,9 +30,16 @@ struct Plain {
   }
 };
 
+/// Sums modulo 2^32.
+struct Wrapping : Plain<int32_t> {
+  static int32_t step(int32_t acc, int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(acc) + static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+  }
+};
+
 constexpr int kMr = 4, kNr = 8;
 
-template <typename Gemm>
+template <typename Gemm, typename Step = Plain<int32_t>>
 constexpr Gemm int_gemm() {
   Gemm g;
   g.mr = kMr;
@@ -41,7 +48,7 @@ constexpr Gemm int_gemm() {
   g.a_bytes = g.b_bytes = 4;
   g.pack_a = pack_rows_plain<typename Gemm::Left, int32_t, kMr, 1>;
   g.pack_b = pack_columns_plain<typename Gemm::Right, int32_t, kNr, 1>;
-  g.run = run_tiles<Plain<int32_t>, kMr, kNr>;
+  g.run = run_tiles<Step, kMr, kNr>;
   return g;
 }
 
@@ -66,7 +73,7 @@ constexpr Table kProducts = {
     .u8s4 = int_gemm<GemmInt>(),
     .u4s4 = int_gemm<GemmInt>(),
     .u6s7 = int_gemm<GemmInt>(),
-    .s11s12 = int_gemm<GemmWide>(),
+    .s16s14 = int_gemm<GemmWide, Wrapping>(),
     .bf16_gemm = float_gemm<bf16>(),
     .f32_gemm = float_gemm<float>(),
     .ew = {},

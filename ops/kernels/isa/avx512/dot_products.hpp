@@ -1,4 +1,4 @@
-// The dot product of bytes of AVX512-VNNI, for the levels that have it without tiles.
+// The dot products of bytes and of 16-bit integers of AVX512-VNNI, for the levels that have it without tiles.
 #pragma once
 #include "ops/kernels/isa/avx512/gemm.hpp"
 
@@ -10,6 +10,16 @@ struct DotOfBytes : IntLanes {
   static constexpr int kKr = 4, kGroupBytesA = 4, kGroupBytesB = 4;
   static NIBBLE_INLINE __m512i step(__m512i acc, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(acc, a, b); }
 };
+
+/// Pairs of 16-bit products, sums modulo 2^32.
+struct DotOfPairs : IntLanes {
+  static constexpr int kKr = 2, kGroupBytesA = 4, kGroupBytesB = 4;
+  static NIBBLE_INLINE __m512i step(__m512i acc, __m512i a, __m512i b) { return _mm512_dpwssd_epi32(acc, a, b); }
+};
+
+constexpr GemmWide wide_gemm() {
+  return pair_gemm<GemmWide, DotOfPairs, Words, kMr, kNv>();
+}
 
 /// One kernel serves all code widths.
 constexpr GemmInt dot_gemm() {
