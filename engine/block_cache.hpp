@@ -21,7 +21,7 @@ inline constexpr size_t kSmallestBlock = size_t{64} << 10;
 Block take_block(size_t bytes);
 
 /// Gives a block back. It is kept as long as blocks in use and kept stay below 17/16 of the most that was ever in use
-/// at once, 18/16 where that is at most 32 MiB more; beyond that the blocks unused for longest go back to the system.
+/// at once plus another sixteenth, at most 32 MiB; beyond that the blocks unused for longest go back to the system.
 /// Thread-safe.
 void give_block(Block block) noexcept;
 

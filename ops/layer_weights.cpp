@@ -51,7 +51,7 @@ class LayerPacking {
       if (form == winograd::Form::kBytes) {
         layer_.int_gemm = &table.u6s7;
         plan_fewer_products(table.u6s7, 2);
-      } else if (const int64_t edge = form == winograd::Form::kWide ? wide_edge(table) : 0; edge > 0) {
+      } else if (const int64_t edge = form == winograd::Form::kWide ? served_wide_edge(table) : 0; edge > 0) {
         layer_.wide_gemm = &table.s16s14;
         plan_fewer_products(table.s16s14, edge);
       } else {
@@ -107,7 +107,7 @@ class LayerPacking {
 
   /// The edge of tiles of 16-bit integers; 0: plain products are faster, or the larger tiles are not proved to be
   /// exact.
-  int64_t wide_edge(const kernels::Table& table) const {
+  int64_t served_wide_edge(const kernels::Table& table) const {
     if (table.s16s14.run == nullptr) return 0;
     const bool dot_of_bytes = table.u8s8.kr == 4;
     const int64_t edge = winograd::wide_edge(layer_.shape, dot_of_bytes);

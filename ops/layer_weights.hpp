@@ -27,7 +27,7 @@ struct LayerWeights {
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
   /// Signed input: what the sums begin with, -128 * sum of codes per output channel, s32 [padded columns]; undefined:
   /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a layer in fewer
-  /// products winograd::set_offset_start's [4, padded columns].
+  /// products winograd::set_offset_start's [4, padded columns], undefined in tiles with an edge of 4.
   Tensor start;
   /// The edge of the tiles of winograd::serving_gemm, of which `forward` has a segment a position; 0: plain products.
   int64_t served_edge = 0;

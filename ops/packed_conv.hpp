@@ -50,9 +50,10 @@ bool hands_over_rows(const LayerWeights& layer);
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
 /// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
 /// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nobody else sees it.
-/// Threads: cut by shape.  Cost: shape.macs() products in bf16, of layers with gradient_gemm 16/36 of them (3/4 at
-/// most, of odd maps) in fp32 and two transforms.  Errors: ShapeError for gradients of other shapes, a `before` that
-/// does not add, and a layer without panels for it; UsageError for a `next` that such a layer cannot feed.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16, of layers with gradient_gemm 16/36 or 36/144 of them
+/// (3/4 at most, where tiles stand over the map) in fp32 and two transforms.  Errors: ShapeError for gradients of other
+/// shapes, a `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a layer
+/// cannot feed.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 

@@ -45,8 +45,8 @@ void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWei
 
 /// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. tiles.g: its forward
 /// grid, of at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 or 36 products a tile,
-/// one transform of x and d_y; as many floats a pair of channels until it returns, and as scratch 16 or 36 KiB for
-/// every channel of x and d_y.
+/// one transform of x and d_y; as many floats a pair of channels until it returns, and as scratch 16 KiB for every
+/// channel of x and d_y, more where a row of tiles is longer than a chunk (maps 450 wide).
 void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const winograd::Tiles& tiles, const Tensor& x,
                               const Tensor& d_y, const WeightSink& sink);
 

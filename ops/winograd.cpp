@@ -1,23 +1,29 @@
 #include "ops/winograd.hpp"
 
 #include <array>
+#include <cassert>
 #include <type_traits>
 
 namespace nibble::winograd {
 
 namespace {
 
-/// Twice G: rows of a transformed kernel from those of the kernel.
+/// Twice G of tiles with an edge of 2, R, and what is added to their transformed bytes but at one position.
 constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
-constexpr int64_t kOffset = 30, kWithoutOffset = 5;  // the position
-constexpr int64_t kPositions = 16, kOutputs = 4;
+constexpr int64_t kBytePositions = 16, kByteOutputs = 4, kOffset = 30, kWithoutOffset = 5;
 /// G of tiles with an edge of 4, without its denominators.
 constexpr int kWholeG[6][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 1}};
 
+/// Products of an h x w map in tiles, an input and an output channel; 9 * h * w are asked for.
+int64_t products(int64_t edge, int64_t h, int64_t w) {
+  return (edge + 2) * (edge + 2) * ceil_div(h, edge) * ceil_div(w, edge);
+}
+
 /// Tiles of a served block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would be
 /// more than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0 ms where
-/// 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3).
+/// 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3; tiles with an
+/// edge of 4 were not tried).
 int64_t served_tiles(int64_t positions, int64_t channel_bytes) {
   return std::clamp<int64_t>((int64_t{512} << 10) / (positions * channel_bytes), 8, kBlockRows);
 }
@@ -27,11 +33,13 @@ int64_t served_tiles(int64_t positions, int64_t channel_bytes) {
 constexpr int64_t kLargeMap = 64;
 /// Pairs of channels of a served layer up to which they are used beside a dot product of bytes.
 constexpr int64_t kMostPairs = 128 * 128;
-/// Bytes of sums over tiles beside which products of pairs of bf16 (kr 2) are as fast: of 256 channels, 9 MiB, the
-/// weights' gradients took 0.9 to 1.15 times as long in tiles of 4x4 on a Zen 5, the input's 0.93, without the
-/// transform of the weights; of 128 channels 0.66 and 0.78, of 64 0.79 and 0.73. Tiles of 2x2 take longer there at any
-/// size.
-constexpr int64_t kMostSumBytes = int64_t{4} << 20;
+/// Bytes of sums over tiles of 4x4 (a pair of channels 144), of which a shard has one set and the weights of the
+/// input's gradient are as many: of 256 channels, 9 MiB, layers gain by them, of 512 they would be 36 MiB.
+constexpr int64_t kMostSumBytes = int64_t{16} << 20;
+/// The same beside products of pairs of bf16 (kr 2): of 256 channels the weights' gradients took 0.9 to 1.15 times as
+/// long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; of 128 channels 0.66 and
+/// 0.78, of 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long on a Zen 4.
+constexpr int64_t kMostSumBytesOfPairs = int64_t{4} << 20;
 
 /// The tap of the first row and column that a grid point reads.
 Tap top_left(const Gather& g) {
@@ -46,8 +54,8 @@ Tap top_left(const Gather& g) {
 }  // namespace
 
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
-  // A sum of products fits int32 (k * 63 * 60, k * 1020 * 1152), and so does an output times four (k * 4 * 9 * 255 *
-  // 128, which is as much as the latter).
+  // In tiles with an edge of 2 a sum of products fits int32 (k * 63 * 60, k * 1020 * 1152), and so does an output times
+  // four (k * 4 * 9 * 255 * 128, which is as much as the latter); of the others fits_larger_tiles says it.
   constexpr int64_t kMostChannels = 32768, kMostWide = 1024;
   if (s.kh != 3 || s.kw != 3 || s.stride != 1 || s.ic > kMostChannels) return Form::kNone;
   if (weight_bits > 4) return s.ic <= kMostWide ? Form::kWide : Form::kNone;
@@ -55,9 +63,11 @@ Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
 }
 
 int64_t wide_edge(const ConvShape& s, bool dot_of_bytes) {
-  const bool large = s.oh() * s.ow() >= kLargeMap;
-  if (dot_of_bytes) return large && s.ic * s.oc <= kMostPairs ? 4 : 0;
-  return large ? 4 : 2;
+  const int64_t h = s.oh(), w = s.ow();
+  const bool large = h * w >= kLargeMap && products(4, h, w) < products(2, h, w);
+  if (!dot_of_bytes) return large ? 4 : 2;
+  // Two of these products take as long as one of bytes, and transforms come on top.
+  return large && 4 * 2 * products(4, h, w) <= 3 * 9 * h * w && s.ic * s.oc <= kMostPairs ? 4 : 0;
 }
 
 bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier) {
@@ -72,6 +82,7 @@ bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t 
 
 template <typename T>
 void transform_weights(int64_t edge, const int8_t* codes, int64_t count, int64_t ic, T* out) {
+  assert(edge == 2 || sizeof(T) > 1);
   const int64_t side = edge + 2;
   const int(*const lines)[3] = edge == 2 ? kTwiceG : kWholeG;
   for (int64_t o = 0; o < count; ++o, codes += 9 * ic) {
@@ -95,16 +106,16 @@ template void transform_weights(int64_t, const int8_t*, int64_t, int64_t, int16_
 
 void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int32_t* start, int64_t stride) {
   for (int64_t o = 0; o < count; ++o) {
-    int32_t added[kPositions];
-    for (int64_t p = 0; p < kPositions; ++p) {
+    int32_t added[kBytePositions];
+    for (int64_t p = 0; p < kBytePositions; ++p) {
       const int8_t* const row = transformed + (p * count + o) * ic;
       int32_t sum = 0;
       for (int64_t c = 0; c < ic; ++c) sum += row[c];
       added[p] = p == kWithoutOffset ? 0 : sum * static_cast<int32_t>(kOffset);
     }
-    for (int64_t q = 0; q < kOutputs; ++q) {
+    for (int64_t q = 0; q < kByteOutputs; ++q) {
       int32_t sum = 0;
-      for (int64_t p = 0; p < kPositions; ++p) sum += kR[q / 2][p / 4] * kR[q % 2][p % 4] * added[p];
+      for (int64_t p = 0; p < kBytePositions; ++p) sum += kR[q / 2][p / 4] * kR[q % 2][p % 4] * added[p];
       start[q * stride + o] = sum;
     }
   }
@@ -112,17 +123,17 @@ void set_offset_start(const int8_t* transformed, int64_t count, int64_t ic, int3
 
 int64_t gradient_edge(const ConvShape& s, int kr) {
   if (s.kh != 3 || s.kw != 3 || s.stride != 1) return 0;
-  const auto products = [](int64_t edge, int64_t h, int64_t w) {
-    return (edge + 2) * (edge + 2) * ceil_div(h, edge) * ceil_div(w, edge);
-  };
+  // Of the maps of the input and of the output.
+  const auto both = [&](const auto& holds) { return holds(s.h, s.w) && holds(s.oh(), s.ow()); };
   const auto at_most = [&](int64_t edge, int64_t parts, int64_t of) {
-    const auto pays = [&](int64_t h, int64_t w) { return of * products(edge, h, w) <= parts * 9 * h * w; };
-    return pays(s.h, s.w) && pays(s.oh(), s.ow());
+    return both([&](int64_t h, int64_t w) { return of * products(edge, h, w) <= parts * 9 * h * w; });
   };
-  const bool large = s.h * s.w >= kLargeMap && products(4, s.h, s.w) < products(2, s.h, s.w);
-  if (kr > 1) return large && at_most(4, 1, 3) && 36 * s.ic * s.oc * int64_t{sizeof(float)} <= kMostSumBytes ? 4 : 0;
+  const bool large =
+      both([](int64_t h, int64_t w) { return h * w >= kLargeMap && products(4, h, w) < products(2, h, w); });
+  const int64_t sum_bytes = 36 * s.ic * s.oc * int64_t{sizeof(float)};
+  if (kr > 1) return large && at_most(4, 1, 3) && sum_bytes <= kMostSumBytesOfPairs ? 4 : 0;
   if (!at_most(2, 3, 4)) return 0;  // maps of 1x1 and 3x3, and lines
-  return large ? 4 : 2;
+  return large && sum_bytes <= kMostSumBytes ? 4 : 2;
 }
 
 void transform_gradient_weights(const Tiles& tiles, const bf16* weights, int64_t count, int64_t ic, float* out) {

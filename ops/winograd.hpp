@@ -1,5 +1,5 @@
-// 3x3 convolutions of stride 1 in fewer products: served ones, exact, and the gradients of training, in fp32, of maps
-// that tiles suit.
+// 3x3 convolutions of stride 1 in fewer products: served ones, exact, and the gradients of training, in fp32, of layers
+// that tiles suit (form_of and wide_edge, gradient_edge).
 //
 // Winograd's minimal filtering F(2x2, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks"
 // (2015): four outputs of a 2x2 tile from 4x4 pixels d and a kernel g,
@@ -11,12 +11,12 @@
 //   - of 4-bit codes (0 to 15) and weights of 4 bits (-7 to 7) in bytes, family u6s7. Codes become -30 to 60, stored as
 //     0 to 60 (plus 30 but for position 5, whose values are sums), weights -63 to 63. What the 30s add to the sums
 //     depends on the weights alone and is subtracted.
-//   - of 8 bits in 16-bit integers, family s16s14, on levels without a dot product of bytes.
+//   - of 8 bits in 16-bit integers, family s16s14, small maps on levels without a dot product of bytes.
 // Served, 8 bits, larger maps: F(4x4, 3x3), 36 products of 16-bit integers where 144 are asked for, at the usual points
 // 0, 1, -1, 2, -2 and infinity, with
 //     S = [4 0 -5 0 1 0; 0 -4 -4 1 1 0; 0 4 -4 -1 1 0; 0 -2 -1 2 1 0; 0 2 -1 -2 1 0; 0 4 0 -5 0 1]
-//     G = [1 0 0; 1 1 1; 1 -1 1; 1 2 4; 1 -2 4; 0 0 1],   R = [6 -4 -4 1 1 0; 0 -4 4 2 -2 0; 0 -4 -4 4 4 0; 0 -4 4 8 -8
-//     24]
+//     G = [1 0 0; 1 1 1; 1 -1 1; 1 2 4; 1 -2 4; 0 0 1]
+//     R = [6 -4 -4 1 1 0; 0 -4 4 2 -2 0; 0 -4 -4 4 4 0; 0 -4 4 8 -8 24]
 // which give 24 * 24 times the outputs. Everything is modulo 2^32, where 9 has an inverse, so a ninth is exact however
 // far sums went; a 64th is exact if the output is less than 2^25, which the sum of a filter's codes of either sign
 // proves (fits_larger_tiles). Two such products take as long as one of bytes where these have a dot product.
@@ -41,8 +41,11 @@ namespace nibble::winograd {
 
 /// How a grid is cut into tiles of edge x edge outputs, from (edge + 2)^2 pixels or positions each.
 struct Tiles {
-  const Gather& g;
+  const Gather& g;  // outlives what holds the tiles
   int64_t edge;
+
+  Tiles(const Gather& gather, int64_t tile_edge) : g(gather), edge(tile_edge) {}
+  Tiles(const Gather&&, int64_t) = delete;
 
   int64_t outputs() const { return edge * edge; }
   int64_t pixels_across() const { return edge + 2; }
@@ -64,7 +67,7 @@ enum class Form { kNone, kBytes, kWide };
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 
 /// The edge of the tiles in which a convolution of kWide is served; 0: it is not. dot_of_bytes: whether the level has
-/// such products, which make plain ones faster.
+/// such products; then only large maps of few channels are.
 int64_t wide_edge(const ConvShape& s, bool dot_of_bytes);
 /// Whether every output of filters of k codes has less than 2^25 in magnitude: then tiles may have an edge of 4.
 bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier);
@@ -84,7 +87,7 @@ inline const kernels::GradientTransforms& gradient_transforms(const kernels::Ele
 /// outputs [count, 3, 3, ic]. The taps of tiles.g name those of the kernel.
 void transform_gradient_weights(const Tiles& tiles, const bf16* weights, int64_t count, int64_t ic, float* out);
 /// Grid rows that a task must not part, so that tiles begin with an image: a row of tiles, or all rows of a map that
-/// these do not divide.
+/// these do not divide (50 x 50 points, say, where a task has about 512).
 inline int64_t rows_together(int64_t gh, int64_t edge) {
   return gh % edge == 0 ? edge : gh;
 }
@@ -249,8 +252,9 @@ void gather_gemm(const kernels::GemmFloat<float>& gemm, const Tiles& tiles, cons
   const Gather& g = tiles.g;
   constexpr int64_t kHotColumns = 128;
   const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
-  // Blocks of kBlockRows tiles, though 512 channels of them are 1.5 MiB: 18 tiles, which fit a second-level cache of
-  // 512 KiB but read the weights more often, made 54 to 66 GMAC/s where 48 made 94 to 110 (7x7, 512 channels, Zen 3).
+  // Blocks of kBlockRows tiles, though 512 channels of them are 1.5 MiB (256 of tiles with an edge of 4 are 1.7): 18
+  // tiles of 2x2, which fit a second-level cache of 512 KiB but read the weights more often, made 54 to 66 GMAC/s where
+  // 48 made 94 to 110 (7x7, 512 channels, Zen 3).
   const int64_t block = rows_per_block(tiles, round_up(kBlockRows, gemm.mr));
   const int64_t at_once = std::min(b.count(), std::max<int64_t>(1, kHotColumns / b.nr));
   parallel_for(task_count(g), [&](int64_t task) {

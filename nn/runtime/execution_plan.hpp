@@ -48,7 +48,7 @@ struct RowPlanOptions {
   /// Up to the last unit whose output takes more bytes an image: half of the L2 of the CPUs with tiles, and twice a Zen
   /// 3's, where whole maps take these layers 3 % longer (median of 6 rounds, -0.3 to 5).
   int64_t large_map = int64_t{1} << 20;
-  /// Pixels a strip, but for an even number of rows: fourteen blocks of a product on tiles, eight to ten from packed
+  /// Pixels a strip, but for a multiple of four rows: fourteen blocks of a product on tiles, eight to ten from packed
   /// rows.
   int64_t strip_points = 448;
 };

@@ -98,10 +98,10 @@ class Scheduler {
     const int64_t rows = output_rows(last);
     const int64_t width = std::max<int64_t>(1, unit(last).output_side());
     int64_t strip = std::max<int64_t>(1, strip_points_ / width);
-    // Rows of the largest tiles of 3x3 layers in fewer products (ops/winograd.hpp), of which a part costs as much as
-    // all: at 320 px, strips of five rows had 1.19 times the tiles of two rows of whole maps. First strips have a row
-    // more for every 3x3 layer behind; made of whole tiles, too, they keep up to 8 rows more for 1.00 to 1.02 times the
-    // speed.
+    // Rows of the largest tiles of 3x3 layers in fewer products (ops/winograd.hpp). A part of a tile costs as much as
+    // all of it: strips of five rows have 1.2 (tiles of two rows) or 1.6 times the tiles of whole maps. First strips
+    // have a row more for every 3x3 layer behind; to round these, too, made 1.00 to 1.02 times the speed (Zen 5, w8a8)
+    // and needs up to eight rows more of every map.
     constexpr int64_t kTileRows = 4;
     if (strip_points_ >= width) strip = round_up(strip, kTileRows);
     for (int64_t target = std::min(rows, strip);; target = std::min(rows, target + strip)) {

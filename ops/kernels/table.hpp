@@ -94,7 +94,7 @@ struct GemmCodes {
 
 /// Unsigned 8-bit codes times signed ones.
 using GemmInt = GemmCodes<uint8_t, int8_t>;
-/// 16-bit integers. Sums are modulo 2^32, which is what integers of C++ do not do by themselves.
+/// 16-bit integers. Sums wrap modulo 2^32, so no kernel may add them as signed integers of C++.
 using GemmWide = GemmCodes<int16_t, int16_t>;
 
 /// Float product with fp32 accumulation from operands of type T (bf16 or float). Panels as in GemmInt.

@@ -40,8 +40,14 @@ TEST_CASE("executor: images of another type or with gaps between their pixels ar
 TEST_CASE("executor: both walks give the same logits, however many threads share an image") {
   const ThreadsGuard guard;
   // Strips of a few rows, and of 96 pixels, which several threads cut by points: behind the first rows, too.
-  for (const auto& [side, strip] : std::vector<std::pair<int64_t, int64_t>>{{32, 20}, {96, 96}}) {
-    NetworkOptions options = small_options("w4a4-fl8", 0.25);
+  struct Case {
+    const char* precision;
+    int64_t side, strip;
+  };
+  for (const auto& [precision, side, strip] : {Case{"w4a4-fl8", 32, 20}, Case{"w4a4-fl8", 96, 96}, Case{"w8a8", 32, 5},
+                                               Case{"w8a8", 32, 20}, Case{"w8a8", 96, 96}}) {
+    INFO(precision << ", strips of " << strip);
+    NetworkOptions options = small_options(precision, 0.25);
     options.image_size = side;
     Executor executor(make_served(calibrated_model(options)), {.large_map = 0, .strip_points = strip});
     REQUIRE(executor.row_units() > 0);
@@ -160,6 +166,8 @@ TEST_CASE("executor: a layer multiplies with the kernels of its own code ranges"
       const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1;
       CHECK(layer.fewer_products() == (three_by_three && has_product && !layer.strided()));
       CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products() && unit.precision.weight_bits == 8));
+      if (unit.name == "layer1.0.conv2" && !layer.strided())  // 8x8
+        CHECK(layer.served_edge == (unit.precision.weight_bits == 8 ? 4 : 2));
     }
   }
 }

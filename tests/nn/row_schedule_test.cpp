@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 
 namespace nibble {
 namespace {
@@ -109,6 +110,24 @@ TEST_CASE("a row schedule of no units has no steps") {
   const Network net = build_resnet({});
   CHECK(make_row_schedule(net, 0, 0, 256).steps.empty());
   CHECK(!make_row_schedule(net, 0, 0, 256).contains(0));
+}
+
+TEST_CASE("strips are whole tiles of four rows, where a row is no longer than a strip") {
+  for (const auto& [size, points, rows] :
+       std::vector<std::array<int64_t, 3>>{{320, 448, 8}, {224, 448, 8}, {320, 50, 1}}) {
+    NetworkOptions options;
+    options.image_size = size;
+    const RowSchedule schedule = make_row_schedule(build_resnet(options), 0, 11, points);
+    const size_t last = 10;  // of the first stage
+    int64_t begin = 0;
+    for (const RowStep& step : schedule.steps) {
+      if (step.unit != last) continue;
+      CHECK(step.begin == begin);
+      CHECK(step.end == std::min(begin + rows, size / 4));
+      begin = step.end;
+    }
+    CHECK(begin == size / 4);
+  }
 }
 
 TEST_CASE("the blocks of a stage share a map, and the row schedule keeps a few of its rows") {

@@ -70,10 +70,10 @@ inline Doubles level_magnitude(const Operands& op, const Tensor& d_y, const Doub
   return magnitude;
 }
 
-/// Roundings beside those of a sum: of transforms there and back, 2 + 4 + 4 in tiles of 2x2, 10 + 8 + 10 in tiles of
-/// 4x4; of the scale (2).
+/// Roundings beside those of a sum: of transforms there and back, 2 + 4 + 4 in tiles of 2x2, 8 + 8 + 10 or 8 + 10 + 8
+/// in tiles of 4x4, with those of their constants; of the scale (2).
 inline double other_roundings(int64_t edge) {
-  return edge == 4 ? 30 : 12;
+  return edge == 4 ? 28 : 12;
 }
 
 /// d_x against d_y * w_hat: a sum of products in fp32, two fp32 roundings for the scale, one to bf16.

@@ -99,19 +99,24 @@ TEST_CASE("served 3x3 layers in fewer products have the sums of the plain produc
 TEST_CASE("the largest codes and weights of either sign reach the ends of what the transforms may give") {
   on_every_level([] {
     for (const Precision& precision : {four_bits().back(), Precision{"u8 none, s8", 8, false, FactorForm::kNone, 8}})
-      for (const int64_t channels : {130, 1024})
+      for (const ConvShape& s : {three(2, 6, 7, 130, 17, 1, 1), three(2, 6, 7, 1024, 17, 1, 1),
+                                 three(2, 8, 11, 96, 17, 1, 1), three(2, 8, 11, 128, 17, 1, 1)})
         for (const int pattern : {0, 1, 2, 3}) {
           CAPTURE(pattern);
-          INFO(precision.name, " channels ", channels);
-          Operands op = make_operands({"extremes", three(2, 6, 7, channels, 17, 1, 1)}, precision);
+          INFO(precision.name, " channels ", s.ic);
+          Operands op = make_operands({"extremes", s}, precision);
           set_extremes(op, pattern);
           check_served(op);
+          // 9 * 96 * 127 * 255 are less than 2^25, with 128 channels they are more.
+          const LayerWeights layer = op.layer(Passes::kServing);
+          if (precision.weight_bits == 8 && s.h == 8 && !layer.strided())
+            CHECK((layer.served_edge == 4) == (s.ic == 96));
         }
   });
 }
 
 TEST_CASE("tiles of 4x4 of 8-bit codes are exact up to the largest output that is let in, and no further") {
-  // One filter of 2^25 / 255 - 1 in all, the other of the opposite sign, and a third that alternates.
+  // One filter of 2^25 / 255 or one more in all, another of the opposite sign, and a third that alternates.
   constexpr int64_t kChannels = 128, kSum = (int64_t{1} << 25) / 255;
   const Precision precision{"u8 none, s8", 8, false, FactorForm::kNone, 8};
   for (const int64_t sum : {kSum, kSum + 1}) {
@@ -165,6 +170,9 @@ TEST_CASE(
     CHECK(edge(three(1, 8, 8, 128, 128, 1, 1)) == 4);
     CHECK(edge(three(1, 14, 14, 256, 256, 1, 1)) == (dot_of_bytes ? 0 : 4));
     CHECK(edge(three(1, 7, 7, 64, 64, 1, 1)) == (dot_of_bytes ? 0 : 2));
+    CHECK(edge(three(1, 9, 9, 64, 64, 1, 1)) == (dot_of_bytes ? 0 : 4));  // 2 * 324 products of 729
+    CHECK(edge(three(1, 10, 10, 64, 64, 1, 1)) == 4);
+    CHECK(edge(three(1, 2, 32, 64, 64, 1, 1)) == (dot_of_bytes ? 0 : 2));
   }
 }
 
