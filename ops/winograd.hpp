@@ -67,7 +67,7 @@ enum class Form { kNone, kBytes, kWide };
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 
 /// The edge of the tiles in which a convolution of kWide is served; 0: it is not. dot_of_bytes: whether the level has
-/// such products; then only large maps of few channels are.
+/// such products; then small maps and many channels are not.
 int64_t wide_edge(const ConvShape& s, bool dot_of_bytes);
 /// Whether every output of filters of k codes has less than 2^25 in magnitude: then tiles may have an edge of 4.
 bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier);
