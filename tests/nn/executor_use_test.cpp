@@ -44,14 +44,14 @@ TEST_CASE("executor: both walks give the same logits, however many threads share
     const char* precision;
     int64_t side, strip;
   };
-  for (const auto& [precision, side, strip] : {Case{"w4a4-fl8", 32, 20}, Case{"w4a4-fl8", 96, 96}, Case{"w8a8", 32, 5},
-                                               Case{"w8a8", 32, 20}, Case{"w8a8", 96, 96}}) {
-    INFO(precision << ", strips of " << strip);
-    NetworkOptions options = small_options(precision, 0.25);
-    options.image_size = side;
-    Executor executor(make_served(calibrated_model(options)), {.large_map = 0, .strip_points = strip});
+  for (const Case& c : {Case{"w4a4-fl8", 32, 20}, Case{"w4a4-fl8", 96, 96}, Case{"w8a8", 32, 5}, Case{"w8a8", 32, 20},
+                        Case{"w8a8", 96, 96}}) {
+    INFO(c.precision << ", strips of " << c.strip);
+    NetworkOptions options = small_options(c.precision, 0.25);
+    options.image_size = c.side;
+    Executor executor(make_served(calibrated_model(options)), {.large_map = 0, .strip_points = c.strip});
     REQUIRE(executor.row_units() > 0);
-    const Tensor images = random_images(4, side);
+    const Tensor images = random_images(4, c.side);
     set_threads(1);
     const Tensor expected = executor.run(images, Walk::kWholeMaps);
     for (int count : {1, 2, 3, 8}) {
