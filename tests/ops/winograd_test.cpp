@@ -117,10 +117,10 @@ TEST_CASE("the largest codes and weights of either sign reach the ends of what t
 
 TEST_CASE("tiles of 4x4 of 8-bit codes are exact up to the largest output that is let in, and no further") {
   // One filter of 2^25 / 255 or one more in all, another of the opposite sign, and a third that alternates.
-  constexpr int64_t kChannels = 128, kSum = (int64_t{1} << 25) / 255;
+  constexpr int64_t kDepth = 128, kSum = (int64_t{1} << 25) / 255;
   const Precision precision{"u8 none, s8", 8, false, FactorForm::kNone, 8};
   for (const int64_t sum : {kSum, kSum + 1}) {
-    Operands op = make_operands({"largest output", three(1, 9, 8, kChannels, 3, 1, 1)}, precision);
+    Operands op = make_operands({"largest output", three(1, 9, 8, kDepth, 3, 1, 1)}, precision);
     set_extremes(op, 0);
     const int64_t k = op.shape.k();
     for (int64_t o = 0; o < 3; ++o)
