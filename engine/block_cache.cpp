@@ -19,9 +19,9 @@ namespace {
 constexpr size_t kPage = 4096, kHugePage = size_t{2} << 20;
 
 /// What may be kept beyond a sixteenth, up to another one. Small steps have as many sizes of blocks as large ones: with
-/// an eighth, training at 64 px, batch 64, x0.5 had 98,000 page faults in a run of 24 steps instead of 249,000 and took
-/// 0.95 of the time of a step (Zen 5). At 224 px and x1 an eighth keeps 145 MiB more and wins nothing that can be
-/// measured.
+/// an eighth, training at 64 px, batch 64, x0.75, one thread, had 92,000 page faults in a run of 24 steps instead of
+/// 147,000 and took 0.95 and 0.97 of the time of a step (Zen 5). At 224 px and x1 an eighth keeps 145 MiB more and wins
+/// nothing that can be measured.
 constexpr size_t kMoreKept = size_t{32} << 20;
 
 constexpr bool kKeep = !kAddressSanitizer;  // a kept block would hide a use after free
