@@ -79,7 +79,7 @@ struct WeightChunk {
           gemm.run(static_cast<int>(std::min(slice, depth - k0)), static_cast<int>(count),
                    d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes,
                    b + n * panel_bytes + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
-                   k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite);
+                   k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite, nullptr);
       sink.put(c, ld, tap, c0, channels, o0, o1, into, kernels::Store::kCached);
     }
   }

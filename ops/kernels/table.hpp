@@ -45,7 +45,7 @@ struct GatheredRows {
   const void* zeros = nullptr;
 };
 
-/// Where a right operand probably is: one that comes from memory is asked for a few steps ahead.
+/// Where a right operand probably is: one that comes from memory is asked for ahead of its use.
 enum class PanelIn { kCache, kMemory };
 
 /// Where the sums belong that a kernel still holds: `rows` rows, ldc apart, of nr columns. rows 0: it holds none.
@@ -73,12 +73,14 @@ struct GemmCodes {
   /// Packs element (k, n) = src[k * k_stride + n * n_stride], n < columns <= nr; missing columns become zero.
   void (*pack_b)(const B* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
   /// Multiplies `m_panels` A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep, and
-  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart.
+  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart. next_b: the B panel of a later call, or
+  /// null; kernels may ask the memory for as much of it as they read of b.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
-              Into into) = nullptr;
+              Into into, const void* next_b) = nullptr;
   /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written (those
   /// behind are copies of the last one). Null where panels hold other elements than memory, or packing is as fast.
-  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into) = nullptr;
+  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into,
+                       const void* next_b) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
   /// + sum, full tiles of nr columns; start null: 0. The sums stay with the kernel: the next call, or store_held, is
   /// told where they belong and stores them, beside its own first products (`held`: the sums of the call before).
@@ -116,9 +118,10 @@ struct GemmFloat {
   /// The same from unsigned 8-bit codes, which are exact in bf16. Null for T = float.
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
-              Into into) = nullptr;
+              Into into, const void* next_b) = nullptr;
   /// As in GemmInt.
-  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, float* c, int64_t ldc, Into into) = nullptr;
+  void (*run_gathered)(const GatheredRows& a, int rows, const void* b, float* c, int64_t ldc, Into into,
+                       const void* next_b) = nullptr;
   /// As in GemmInt; the order of the sum is that of the segments.
   void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const float* start,
                       const HeldSums<float>& held) = nullptr;

@@ -59,14 +59,16 @@ void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segmen
                                        .zeros = zero_row.data()};
   for (const Into into : {Into::kOverwrite, Into::kAccumulate}) {
     const Matrix<C> expected = run(g, packed, C{7}, into);
-    Matrix<C> c(expected.rows, expected.columns);
-    std::fill(c.cells.begin(), c.cells.end(), C{7});
-    g.run_gathered(in_place, rows, packed.b.data(), c.cells.data(), c.columns, into);
-    int64_t other = 0;
-    for (int64_t r = 0; r < rows; ++r)
-      other += std::memcmp(&c(r, 0), &expected(r, 0), sizeof(C) * static_cast<size_t>(g.nr)) != 0;
-    CHECK_MESSAGE(other == 0, kernel, " rows ", rows, " k ", k, " segments ", count);
-    CHECK_MESSAGE(rims_kept(g, c, C{7}), kernel);
+    for (const void* const next : {static_cast<const void*>(nullptr), static_cast<const void*>(packed.b.data())}) {
+      Matrix<C> c(expected.rows, expected.columns);
+      std::fill(c.cells.begin(), c.cells.end(), C{7});
+      g.run_gathered(in_place, rows, packed.b.data(), c.cells.data(), c.columns, into, next);
+      int64_t other = 0;
+      for (int64_t r = 0; r < rows; ++r)
+        other += std::memcmp(&c(r, 0), &expected(r, 0), sizeof(C) * static_cast<size_t>(g.nr)) != 0;
+      CHECK_MESSAGE(other == 0, kernel, " rows ", rows, " k ", k, " segments ", count);
+      CHECK_MESSAGE(rims_kept(g, c, C{7}), kernel);
+    }
   }
 }
 

@@ -333,6 +333,8 @@ TEST_CASE("a serving cut gives every worker a task and covers points and panels"
       Panels b;
       b.nr = 16;
       b.columns = 70;
+      b.segments = std::ssize(g.taps);
+      b.segment_k = round_up(named.shape.ic, 4);
       const ServingCut cut = cut_for_serving(g, b, workers);
       CHECK((cut.point_parts >= 1 && cut.panel_parts >= 1 && cut.panel_parts <= b.count()));
       CHECK(cut.point_parts <= std::max<int64_t>(1, g.points()));
@@ -343,6 +345,27 @@ TEST_CASE("a serving cut gives every worker a task and covers points and panels"
       const int64_t rows = serving_block_rows(points, mr);
       CHECK((rows >= mr && rows % mr == 0 && rows <= round_up(kBlockRows, mr)));
     }
+}
+
+TEST_CASE("a serving cut parts the larger operand of small maps") {
+  const auto cut = [](int64_t side, int64_t ic, int64_t oc, int64_t workers) {
+    const ConvShape s{.n = 1, .h = side, .w = side, .ic = ic, .oc = oc};
+    Panels b;
+    b.nr = 32;
+    b.columns = s.oc;
+    b.segments = 1;
+    b.segment_k = s.ic;
+    const ServingCut made = cut_for_serving(forward_gather(s), b, workers);
+    return std::pair(made.point_parts, made.panel_parts);
+  };
+  using Parts = std::pair<int64_t, int64_t>;
+  CHECK(cut(14, 256, 1024, 2) == Parts(1, 2));
+  CHECK(cut(14, 1024, 256, 4) == Parts(1, 4));
+  CHECK(cut(14, 256, 1024, 3) == Parts(3, 1));  // 32 panels do not come out even
+  CHECK(cut(14, 1024, 192, 2) == Parts(2, 1));  // the weights are smaller
+  CHECK(cut(28, 256, 2048, 2) == Parts(2, 1));  // many points
+  CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));   // fewer than a block a worker
+  CHECK(cut(14, 256, 1024, 1) == Parts(1, 1));
 }
 
 TEST_CASE("the serving product is the gathered product, whatever the workers, the columns and the start") {

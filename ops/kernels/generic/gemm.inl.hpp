@@ -55,10 +55,22 @@ NIBBLE_INLINE void step_group(typename W::Acc (&acc)[kMr][kNv], const std::byte*
   }
 }
 
-/// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups.
-template <typename W, int kMr, int kNv>
+/// Asks for the cache lines of `bytes` bytes of B.
+template <int kBytes>
+NIBBLE_INLINE void fetch(const std::byte* b) {
+  NIBBLE_UNROLL_ALL for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(b + at);
+}
+
+/// The tile of several that fetches the next B panel, as long as it reads its own: the second one. The first reads a
+/// panel that may still be on its way. A tile alone fetches, too.
+NIBBLE_INLINE bool fetches(int tile, int tiles) {
+  return tile == (tiles > 1 ? 1 : 0);
+}
+
+/// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups. kFetch: and the B panel at `next` is fetched.
+template <typename W, int kMr, int kNv, bool kFetch>
 NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, typename W::C* c, int64_t ldc,
-                        Into into) {
+                        Into into, const std::byte* next) {
   constexpr int kBytesA = kMr * W::kGroupBytesA, kBytesB = kNv * W::kLanes * W::kGroupBytesB;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
@@ -66,9 +78,14 @@ NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, 
       acc[r][v] = into == Into::kAccumulate ? W::load_c(c + r * ldc + v * W::kLanes) : W::zero();
     }
   }
-  for (; groups >= W::kUnroll; groups -= W::kUnroll, a += W::kUnroll * kBytesA, b += W::kUnroll * kBytesB)
+  for (; groups >= W::kUnroll; groups -= W::kUnroll, a += W::kUnroll * kBytesA, b += W::kUnroll * kBytesB) {
+    if constexpr (kFetch) {
+      fetch<W::kUnroll * kBytesB>(next);
+      next += W::kUnroll * kBytesB;
+    }
     NIBBLE_UNROLL_ALL for (int g = 0; g < W::kUnroll; ++g)
         step_group<W, kMr, kNv>(acc, a + g * kBytesA, b + g * kBytesB);
+  }
   if constexpr (W::kUnroll > 1)
     for (; groups > 0; --groups, a += kBytesA, b += kBytesB) step_group<W, kMr, kNv>(acc, a, b);
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
@@ -80,10 +97,15 @@ NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, 
 
 template <typename W, int kMr, int kNv>
 void run_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
-               Into into) {
-  for (int p = 0; p < m_panels; ++p)
-    tile<W, kMr, kNv>(k / W::kKr, static_cast<const std::byte*>(a) + p * a_panel_bytes,
-                      static_cast<const std::byte*>(b), c + p * kMr * ldc, ldc, into);
+               Into into, const void* next_b) {
+  const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
+  for (int p = 0; p < m_panels; ++p) {
+    const std::byte* const rows = static_cast<const std::byte*>(a) + p * a_panel_bytes;
+    if (next != nullptr && fetches(p, m_panels))
+      tile<W, kMr, kNv, true>(k / W::kKr, rows, panel, c + p * kMr * ldc, ldc, into, next);
+    else
+      tile<W, kMr, kNv, false>(k / W::kKr, rows, panel, c + p * kMr * ldc, ldc, into, nullptr);
+  }
 }
 
 template <int kMr>
@@ -94,10 +116,12 @@ NIBBLE_INLINE bool all_zeros(const GatheredRows& a, const void* const* rows) {
   return a.zeros != nullptr;
 }
 
-/// One tile of rows that lie apart (GatheredRows), `first_rows` having an address for each of kMr.
-template <typename W, int kMr, int kNv>
+/// One tile of rows that lie apart (GatheredRows), `first_rows` having an address for each of kMr. kFetch: and the B
+/// panel at `next` is fetched.
+template <typename W, int kMr, int kNv, bool kFetch>
 NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first_rows, const std::byte* b,
-                                 typename W::C* c, int64_t ldc, Into into) {
+                                 typename W::C* c, int64_t ldc, Into into, const std::byte* next) {
+  constexpr int kBytesB = kNv * W::kLanes * W::kGroupBytesB;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
@@ -108,10 +132,15 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first
   for (int s = 0; s < a.segments; ++s) {
     const void* const* const rows = first_rows + s * a.segment_stride;
     if (all_zeros<kMr>(a, rows)) {
-      b += a.groups * kNv * W::kLanes * W::kGroupBytesB;
+      b += a.groups * kBytesB;
+      if constexpr (kFetch) next += a.groups * kBytesB;
       continue;
     }
     for (int64_t at = a.first_byte; at < a.first_byte + bytes; at += W::kGroupBytesA) {
+      if constexpr (kFetch) {
+        fetch<kBytesB>(next);
+        next += kBytesB;
+      }
       typename W::B column[kNv];
       NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v, b += W::kLanes * W::kGroupBytesB) column[v] = W::load_b(b);
       NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
@@ -128,10 +157,16 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first
 }
 
 template <typename W, int kMr, int kNv>
-void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into) {
-  const auto* const panel = static_cast<const std::byte*>(b);
+void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into,
+                  const void* next_b) {
+  const auto *const panel = static_cast<const std::byte*>(b), *next = static_cast<const std::byte*>(next_b);
+  const int tiles = (rows + kMr - 1) / kMr;
   int r = 0;
-  for (; r + kMr <= rows; r += kMr) tile_gathered<W, kMr, kNv>(a, a.rows + r, panel, c + r * ldc, ldc, into);
+  for (; r + kMr <= rows; r += kMr)
+    if (next != nullptr && fetches(r / kMr, tiles))
+      tile_gathered<W, kMr, kNv, true>(a, a.rows + r, panel, c + r * ldc, ldc, into, next);
+    else
+      tile_gathered<W, kMr, kNv, false>(a, a.rows + r, panel, c + r * ldc, ldc, into, nullptr);
   if (r == rows) return;
   // The rows of the last tile that are missing are its last one again. Segment by segment: the sums go on in C.
   const void* last[kMr];
@@ -140,7 +175,11 @@ void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C*
   const int64_t segment_bytes = int64_t{a.groups} * kNv * W::kLanes * W::kGroupBytesB;
   for (int s = 0; s < a.segments; ++s, into = Into::kAccumulate) {
     for (int i = 0; i < kMr; ++i) last[i] = a.rows[s * a.segment_stride + (r + i < rows ? r + i : rows - 1)];
-    tile_gathered<W, kMr, kNv>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into);
+    if (next != nullptr && fetches(r / kMr, tiles))
+      tile_gathered<W, kMr, kNv, true>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into,
+                                       next + s * segment_bytes);
+    else
+      tile_gathered<W, kMr, kNv, false>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into, nullptr);
   }
 }
 

@@ -22,9 +22,10 @@ NIBBLE_INLINE void byte_step(typename W::Half (&half)[kMr][kNv], const std::byte
   }
 }
 
-template <typename W, int kMr, int kNv, int kSteps>
-NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
-                             Into into) {
+/// kFetch: and the B panel at `next` is fetched.
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
+NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc, Into into,
+                             const std::byte* next) {
   constexpr int kBytesA = kMr * 4, kBytesB = kNv * W::kLanes * 4, kUnroll = 8;
   bool first = into == Into::kOverwrite;
   do {
@@ -36,9 +37,14 @@ NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte
     }
     // Eight steps a round: GCC 12 spills some sums across the rounds of a plain loop (55 instead of 65 products a
     // cycle).
-    for (; now >= kUnroll; now -= kUnroll, a += kUnroll * kBytesA, b += kUnroll * kBytesB)
+    for (; now >= kUnroll; now -= kUnroll, a += kUnroll * kBytesA, b += kUnroll * kBytesB) {
+      if constexpr (kFetch) {
+        fetch<kUnroll * kBytesB>(next);
+        next += kUnroll * kBytesB;
+      }
       NIBBLE_UNROLL_ALL for (int s = 0; s < kUnroll; ++s)
           byte_step<W, kMr, kNv>(half, a + s * kBytesA, b + s * kBytesB);
+    }
     for (; now > 0; --now, a += kBytesA, b += kBytesB) byte_step<W, kMr, kNv>(half, a, b);
     NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
       NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
@@ -52,9 +58,9 @@ NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte
 
 /// So few steps that the sums of 32 bits stay in registers, beside the 16-bit sum of one vector at a time: 103 GMAC/s
 /// where sums in memory take 92 (Zen 3, depth 576).
-template <typename W, int kMr, int kNv, int kSteps>
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
 NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
-                               Into into) {
+                               Into into, const std::byte* next) {
   constexpr int kBytesA = kMr * 4, kBytesB = kNv * W::kLanes * 4;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
@@ -63,6 +69,10 @@ NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::by
     }
   }
   for (; groups >= kSteps; groups -= kSteps, a += kSteps * kBytesA, b += kSteps * kBytesB) {
+    if constexpr (kFetch) {
+      fetch<kSteps * kBytesB>(next);
+      next += kSteps * kBytesB;
+    }
     NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
       typename W::Half half[kNv];
       NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) half[v] = W::half_zero();
@@ -80,16 +90,25 @@ NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::by
   }
 }
 
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
+NIBBLE_INLINE void byte_or_bundle_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
+                                       Into into, const std::byte* next) {
+  if constexpr (kSteps < 8)
+    bundle_tile<W, kMr, kNv, kSteps, kFetch>(groups, a, b, c, ldc, into, next);
+  else
+    byte_tile<W, kMr, kNv, kSteps, kFetch>(groups, a, b, c, ldc, into, next);
+}
+
 template <typename W, int kMr, int kNv, int kSteps>
 void run_byte_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
-                    Into into) {
+                    Into into, const void* next_b) {
+  const auto *const columns = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   for (int p = 0; p < m_panels; ++p) {
     const std::byte* const rows = static_cast<const std::byte*>(a) + p * a_panel_bytes;
-    const std::byte* const columns = static_cast<const std::byte*>(b);
-    if constexpr (kSteps < 8)
-      bundle_tile<W, kMr, kNv, kSteps>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into);
+    if (next != nullptr && fetches(p, m_panels))
+      byte_or_bundle_tile<W, kMr, kNv, kSteps, true>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into, next);
     else
-      byte_tile<W, kMr, kNv, kSteps>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into);
+      byte_or_bundle_tile<W, kMr, kNv, kSteps, false>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into, nullptr);
   }
 }
 

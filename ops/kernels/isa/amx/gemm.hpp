@@ -41,7 +41,7 @@ NIBBLE_INLINE void multiply_tiles(int groups, const std::byte* a, const std::byt
 
 template <Product kProduct, typename C>
 __attribute__((noinline)) void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, C* c,
-                                       int64_t ldc, Into into) {
+                                       int64_t ldc, Into into, const void* /*next_b*/) {
   constexpr int kKr = kProduct == Product::kCodes ? 64 : 32;
   // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
   __asm__ volatile("" ::: "memory");
@@ -313,7 +313,7 @@ bool probe_product(T three, T minus_two) {
   for (T& v : b) v = minus_two;
   for (int n = 0; n < kPanelColumns; ++n) start[n] = static_cast<C>(n);
   for (int i = 0; i < kSums; ++i) packed[i] = in_place[i] = C{-1};
-  run_amx<kProduct, C>(kDepth, 1, a, 2 * kTileBytes, b, packed, kPanelColumns, Into::kOverwrite);
+  run_amx<kProduct, C>(kDepth, 1, a, 2 * kTileBytes, b, packed, kPanelColumns, Into::kOverwrite, nullptr);
   const Segment segment{0, 0};
   const StridedRows rows{a, kRowBytes, &segment, 1, 1};
   begin_tiles();
