@@ -71,11 +71,13 @@ ServingCut cut_for_serving(const Gather& g, const Panels& b, int64_t workers) {
     return ServingCut{.point_parts = blocks >= workers ? 1 : blocks, .panel_parts = std::min(b.count(), parts)};
   };
   if (blocks < workers) return by_columns(ceil_div(workers, blocks));
-  // Few points beside the weights (14x14 of one image, 256 channels and more): columns, too, if they come out even. All
-  // threads then read the smaller operand, each a part of the larger one; layers of stage 3 took 0.85 of their time.
+  // Few points beside the weights (14x14 of one image, 256 channels and more): columns, too, if every thread gets as
+  // many and the rows that each packs or transforms for itself meet a few panels. All threads then read the smaller
+  // operand, each a part of the larger one: layers of stage 3 took 0.85 of their time (two threads).
+  constexpr int64_t kLeastPanels = 4;
   const int64_t weights = b.segments * b.segment_k * b.columns;
   const int64_t source = std::min(g.n * g.sh * g.sw, g.points() * b.segments) * b.segment_k;
-  if (2 * g.points() < kPoints * workers && weights > source && b.count() > 0 && b.count() % workers == 0)
+  if (g.points() < kPoints && weights > source && b.count() % workers == 0 && b.count() >= kLeastPanels * workers)
     return by_columns(workers);
   const int64_t rounds = std::max<int64_t>(1, (g.points() + kPoints * workers - 1) / (kPoints * workers));
   return {.point_parts = rounds * workers, .panel_parts = 1};

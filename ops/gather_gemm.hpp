@@ -230,27 +230,38 @@ bool multiplies_in_place(const Gemm& gemm, const Panels& b) {
 /// Right operands up to this size stay in the second-level caches (512 KiB and more) beside a block.
 inline constexpr int64_t kKeptPanelBytes = int64_t{256} << 10;
 
-/// Where a block of a task finds `panels` panels of b: its first block brings them into the second-level cache.
-inline kernels::PanelIn panels_in(const Panels& b, int64_t panels, bool first_block) {
-  return first_block || panels * b.panel_bytes > kKeptPanelBytes ? kernels::PanelIn::kMemory : kernels::PanelIn::kCache;
+/// What a product asks the memory for while it multiplies: the part of the right operand that it multiplies next.
+struct PanelsAhead {
+  bool asked = false;               // false: the panels are in cache already
+  const std::byte* then = nullptr;  // what is multiplied behind the last part; null: nothing, or it is in cache
+};
+
+/// Of a block that multiplies panels up to `last` of a task's [n0, n1): the first block brings all of them into the
+/// second-level cache.
+inline PanelsAhead panels_ahead(const Panels& b, int64_t n0, int64_t n1, int64_t last, bool first_block,
+                                bool last_block) {
+  const bool kept = (n1 - n0) * b.panel_bytes <= kKeptPanelBytes;
+  if (kept && !first_block) return {};
+  return {true, last < n1 ? b.panel(last) : kept || last_block ? nullptr : b.panel(n0)};
 }
 
-/// The part of b that is multiplied behind panel n of this chunk, of panels [first, last); null: not known.
+/// The part that is multiplied behind panel n of this chunk, of panels [first, last).
 inline const std::byte* next_part(const Panels& b, int64_t granule_bytes, const Chunk& chunk, int64_t n, int64_t first,
-                                  int64_t last) {
+                                  int64_t last, const PanelsAhead& ahead) {
+  if (!ahead.asked) return nullptr;
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * granule_bytes;
   if (n + 1 < last) return b.panel(n + 1) + offset;
   if (chunk.k0 + chunk.k < b.segment_k) return b.panel(first) + offset + chunk.k * granule_bytes;
   if (chunk.tap + chunk.taps < b.segments)
     return b.panel(first) + (chunk.tap + chunk.taps) * b.segment_k * granule_bytes;
-  return last < b.count() ? b.panel(last) : nullptr;
+  return ahead.then;
 }
 
 /// multiply_chunk without packing.
 template <typename Gemm, typename T, typename C>
 void multiply_chunk_in_place(const Gemm& gemm, const Panels& b, const Chunk& chunk, const T* const* pointers,
                              const T* zeros, int64_t rows, int64_t first, int64_t last, C* c, int64_t ldc,
-                             kernels::Into into, kernels::PanelIn where) {
+                             kernels::Into into, const PanelsAhead& ahead) {
   const int64_t granule_bytes = int64_t{b.nr} * gemm.b_bytes;
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * granule_bytes;
   // Read as pointers to void, which compilers take for an alias of every pointer.
@@ -261,22 +272,20 @@ void multiply_chunk_in_place(const Gemm& gemm, const Panels& b, const Chunk& chu
                                 .groups = static_cast<int>(chunk.k / gemm.kr),
                                 .zeros = zeros};
   for (int64_t n = first; n < last; ++n)
-    gemm.run_gathered(
-        a, static_cast<int>(rows), b.panel(n) + offset, c + (n - first) * b.nr, ldc, into,
-        where == kernels::PanelIn::kMemory ? next_part(b, granule_bytes, chunk, n, first, last) : nullptr);
+    gemm.run_gathered(a, static_cast<int>(rows), b.panel(n) + offset, c + (n - first) * b.nr, ldc, into,
+                      next_part(b, granule_bytes, chunk, n, first, last, ahead));
 }
 
 /// Multiplies packed rows by panels [first, last) of b into c, whose column 0 is the first panel's.
 template <typename Gemm, typename C>
 void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const std::byte* a, int64_t rows,
-                    int64_t first, int64_t last, C* c, int64_t ldc, kernels::Into into, kernels::PanelIn where) {
+                    int64_t first, int64_t last, C* c, int64_t ldc, kernels::Into into, const PanelsAhead& ahead) {
   const int64_t granule_bytes = int64_t{b.nr} * gemm.b_bytes;
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * granule_bytes;
   const int m_panels = static_cast<int>(ceil_div(rows, gemm.mr));
   for (int64_t n = first; n < last; ++n)
     gemm.run(static_cast<int>(chunk.depth()), m_panels, a, chunk_panel_bytes(gemm, chunk), b.panel(n) + offset,
-             c + (n - first) * b.nr, ldc, into,
-             where == kernels::PanelIn::kMemory ? next_part(b, granule_bytes, chunk, n, first, last) : nullptr);
+             c + (n - first) * b.nr, ldc, into, next_part(b, granule_bytes, chunk, n, first, last, ahead));
 }
 
 /// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements; `zeros` stands for a row of zeros)
@@ -284,20 +293,20 @@ void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const
 /// b.
 template <typename Gemm, typename T, typename C>
 void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, int64_t rows, C* c, int64_t ldc,
-                   const T* zeros = nullptr, kernels::PanelIn where = kernels::PanelIn::kMemory) {
+                   const T* zeros = nullptr, const PanelsAhead& ahead = {}) {
   const int64_t m_panels = ceil_div(rows, gemm.mr);
   const bool in_place = multiplies_in_place(gemm, b);
   kernels::Into into = kernels::Into::kOverwrite;
   for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
     if (in_place) {
-      multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, 0, b.count(), c, ldc, into, where);
+      multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, 0, b.count(), c, ldc, into, ahead);
       into = kernels::Into::kAccumulate;
       return;
     }
     Scratch scratch;
     auto* a = scratch.get<std::byte>(static_cast<size_t>(m_panels * chunk_panel_bytes(gemm, chunk)));
     pack_chunk(gemm, b, chunk, pointers, rows, a);
-    multiply_chunk(gemm, b, chunk, a, rows, 0, b.count(), c, ldc, into, where);
+    multiply_chunk(gemm, b, chunk, a, rows, 0, b.count(), c, ldc, into, ahead);
     into = kernels::Into::kAccumulate;
   });
 }
@@ -332,7 +341,8 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
     for (int64_t first = g0 * g.gw; first < g1 * g.gw; first += block) {
       const int64_t rows = std::min(block, g1 * g.gw - first);
       point_rows(g, rows_from, first, rows, pointers);
-      multiply_rows(gemm, b, pointers, rows, c, ldc, rows_from.zeros(), panels_in(b, b.count(), first == g0 * g.gw));
+      multiply_rows(gemm, b, pointers, rows, c, ldc, rows_from.zeros(),
+                    panels_ahead(b, 0, b.count(), b.count(), first == g0 * g.gw, first + block >= g1 * g.gw));
       epilogue(task, first, rows, c, ldc);
     }
     around.end(task, g0, g1);
@@ -397,20 +407,20 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
     auto* a = in_place ? nullptr : scratch.get<std::byte>(static_cast<size_t>(a_bytes));
     for (int64_t first = p0; first < p1; first += block) {
       const int64_t rows = std::min(block, p1 - first), m_panels = ceil_div(rows, gemm.mr);
-      const kernels::PanelIn where = panels_in(b, n1 - n0, first == p0);
       point_rows(g, rows_from, first, rows, pointers);
       for (int64_t n = n0; n < n1; n += at_once) {
         const int64_t last = std::min(n1, n + at_once);
+        const PanelsAhead ahead = panels_ahead(b, n0, n1, last, first == p0, first + block >= p1);
         kernels::Into into = start != nullptr ? kernels::Into::kAccumulate : kernels::Into::kOverwrite;
         for (int64_t r = 0; r < m_panels * gemm.mr && start != nullptr; ++r)
           std::copy_n(start + n * b.nr, (last - n) * b.nr, c + r * ldc);
         std::byte* packed = a;
         for_each_chunk(b, gemm.kr, [&](const Chunk& chunk) {
           if (in_place) {
-            multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, n, last, c, ldc, into, where);
+            multiply_chunk_in_place(gemm, b, chunk, pointers, zeros, rows, n, last, c, ldc, into, ahead);
           } else {
             if (n == n0) pack_chunk(gemm, b, chunk, pointers, rows, packed);
-            multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into, where);
+            multiply_chunk(gemm, b, chunk, packed, rows, n, last, c, ldc, into, ahead);
           }
           if (expands && !in_place) packed += m_panels * chunk_panel_bytes(gemm, chunk);
           into = kernels::Into::kAccumulate;

@@ -153,8 +153,7 @@ class WinogradGradient {
         for (int64_t n = 0; n < right.count; ++n)
           gemm_.run(static_cast<int>(tiles), static_cast<int>(std::min(block, m1 - m)), left.panel(position, m),
                     left.panel_bytes, right.panel(position, n),
-                    sums_.data<float>() + (position * rows + m * left.width) * ld + n * right.width, ld, into,
-                    n + 1 < right.count ? right.panel(position, n + 1) : nullptr);
+                    sums_.data<float>() + (position * rows + m * left.width) * ld + n * right.width, ld, into, nullptr);
     });
   }
 

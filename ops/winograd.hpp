@@ -182,17 +182,17 @@ class Blocks {
   }
 
   /// Outputs of the packed block and panels [n0, last) to c().
-  void multiply(int64_t n0, int64_t last, const int32_t* start, kernels::PanelIn where) {
+  void multiply(int64_t n0, int64_t last, const int32_t* start, const PanelsAhead& ahead) {
     const int here = static_cast<int>(ceil_div<int64_t>((end_ - begin_) * tiles_.across(), gemm_.mr));
     const int64_t k = b_.segment_k, nr = b_.nr, positions = tiles_.positions(), bytes = k * nr * gemm_.b_bytes;
     for (int64_t n = n0; n < last; ++n) {
-      const std::byte* const next_panel = n + 1 < b_.count() ? b_.panel(n + 1) : nullptr;
+      const std::byte* const next_panel = n + 1 < last ? b_.panel(n + 1) : ahead.then;
       for (int64_t p = 0; p < positions; ++p)
         gemm_.run(static_cast<int>(k), here, panels_.data + p * panels_.position_bytes(), panels_.panel_bytes,
                   b_.panel(n) + p * bytes, sums_.data + p * sums_.position_stride, nr, kernels::Into::kOverwrite,
-                  where == kernels::PanelIn::kCache ? nullptr
-                  : p + 1 < positions               ? b_.panel(n) + (p + 1) * bytes
-                                                    : next_panel);
+                  !ahead.asked        ? nullptr
+                  : p + 1 < positions ? b_.panel(n) + (p + 1) * bytes
+                                      : next_panel);
       store_block(tiles_, begin_, end_, sums_, b_.nr, start == nullptr ? nullptr : start + n * nr, b_.padded_columns(),
                   none_, c_ + (n - n0) * nr, ldc_);
     }
@@ -236,7 +236,7 @@ void serving_gemm(const Gemm& gemm, int64_t edge, const ServingGemmArgs& args, c
       blocks.pack(rows_from, begin, end);
       for (int64_t n = n0; n < n1; n += at_once) {
         const int64_t last = std::min(n1, n + at_once);
-        blocks.multiply(n, last, start, panels_in(b, n1 - n0, begin == r0));
+        blocks.multiply(n, last, start, panels_ahead(b, n0, n1, last, begin == r0, end == r1));
         epilogue(first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, blocks.c(), blocks.ldc(),
                  NextBlock{});
       }
@@ -273,7 +273,7 @@ void gather_gemm(const kernels::GemmFloat<float>& gemm, const Tiles& tiles, cons
       blocks.pack(rows_from, begin, end);
       for (int64_t n = 0; n < b.count(); n += at_once) {
         const int64_t last = std::min(b.count(), n + at_once);
-        blocks.multiply(n, last, nullptr, panels_in(b, b.count(), first == g0 * g.gw));
+        blocks.multiply(n, last, nullptr, panels_ahead(b, 0, b.count(), last, begin == tiles.row_at(g0), end == r1));
         epilogue(task, first, rows, n * b.nr, std::min(b.columns, last * b.nr) - n * b.nr, blocks.c(), blocks.ldc());
       }
     }

@@ -15,7 +15,7 @@ namespace nibble {
 namespace {
 /// Most images that share one walk through the network: enough to reuse each layer's weights, few enough for the cache.
 constexpr int64_t kGroup = 8;
-// Tried where there are tiles: fetching the next layer's weights into L2, a few lines behind every product. 3x3
+// Tried on amx: fetching the next layer's weights into L2, a few lines behind every product. 3x3
 // convolutions of stage 2 took a tenth less, what came before them as much more; with weights of 1 MiB and more it
 // lost.
 /// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.

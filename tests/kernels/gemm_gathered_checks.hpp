@@ -59,7 +59,7 @@ void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segmen
                                        .zeros = zero_row.data()};
   for (const Into into : {Into::kOverwrite, Into::kAccumulate}) {
     const Matrix<C> expected = run(g, packed, C{7}, into);
-    for (const void* const next : {static_cast<const void*>(nullptr), static_cast<const void*>(packed.b.data())}) {
+    for (const void* const next : {static_cast<const void*>(nullptr), kOnlyAskedFor}) {
       Matrix<C> c(expected.rows, expected.columns);
       std::fill(c.cells.begin(), c.cells.end(), C{7});
       g.run_gathered(in_place, rows, packed.b.data(), c.cells.data(), c.columns, into, next);

@@ -347,6 +347,71 @@ TEST_CASE("a serving cut gives every worker a task and covers points and panels"
     }
 }
 
+/// The right operands of a product in the order in which it reads and asks for them.
+struct Reads {
+  std::vector<const void*> read, asked;
+};
+thread_local Reads reads;
+
+void note_run(int /*k*/, int m_panels, const void* /*a*/, int64_t /*a_panel_bytes*/, const void* b, int32_t* c,
+              int64_t ldc, kernels::Into /*into*/, const void* next_b) {
+  reads.read.push_back(b);
+  reads.asked.push_back(next_b);
+  std::fill_n(c, m_panels * kernels::active().u8s8.mr * ldc - ldc + kernels::active().u8s8.nr, 0);
+}
+
+TEST_CASE("a product asks for the part of the right operand that it reads next, and for nothing in cache") {
+  kernels::GemmInt gemm = kernels::active().u8s8;
+  gemm.run = note_run;
+  gemm.run_gathered = nullptr;
+  // Panels of a few KiB to 2 MiB; chunks of several segments, of one, of a part of one.
+  for (const auto& [segments, k] : {std::pair<int64_t, int64_t>{1, 64}, {1, 1030}, {9, 39}, {9, 256}, {9, 600}})
+    for (const int64_t columns : {1, 39, 256, 400})
+      for (const int64_t side : {3, 14, 40}) {
+        INFO(segments << " x " << k << ", " << columns << " columns, " << side);
+        const ConvShape s{.n = 1,
+                          .h = side,
+                          .w = side,
+                          .ic = k,
+                          .oc = columns,
+                          .kh = segments == 9 ? 3 : 1,
+                          .kw = segments == 9 ? 3 : 1,
+                          .pad_before = segments == 9,
+                          .pad_after = segments == 9};
+        const Gather g = forward_gather(s);
+        const Panels panels = make_panels(gemm, segments, k, columns);
+        const std::vector<uint8_t> zeros(at(s.n * s.h * s.w * s.ic + 64));
+        const auto source = [&](Scratch&, RowRange range) {
+          return SourceRows<uint8_t>{zeros.data() + range.begin * g.sw * s.ic, range.begin, s.ic, zeros.data()};
+        };
+        for (const int64_t at_a_time : {0, 64}) {
+          reads = {};
+          const int before = threads();
+          set_threads(1);
+          serving_gemm<int32_t, uint8_t>(gemm, {.gather = g, .panels = panels, .block_columns = at_a_time}, nullptr,
+                                         source, [](auto&&...) {});
+          set_threads(before);
+          const size_t count = reads.read.size();
+          REQUIRE(count > 0);
+          int64_t other = 0, kept = 0;
+          for (size_t i = 0; i < count; ++i) {
+            kept += reads.asked[i] == nullptr;
+            other += reads.asked[i] != nullptr && (i + 1 == count || reads.asked[i] != reads.read[i + 1]);
+          }
+          CHECK(other == 0);
+          // The first block of a task asks for all of its panels but the first, the others only for what does not stay.
+          const bool stays = panels.count() * panels.panel_bytes <= kKeptPanelBytes;
+          const int64_t tasks = cut_for_serving(g, panels, 1).tasks();
+          int64_t blocks = 0;
+          for (int64_t t = 0; t < tasks; ++t) {
+            const int64_t points = (t + 1) * g.points() / tasks - t * g.points() / tasks;
+            blocks += ceil_div(points, serving_block_rows(points, gemm.mr));
+          }
+          CHECK(kept == tasks + (stays ? std::ssize(reads.read) / blocks * (blocks - tasks) : 0));
+        }
+      }
+}
+
 TEST_CASE("a serving cut parts the larger operand of small maps") {
   const auto cut = [](int64_t side, int64_t ic, int64_t oc, int64_t workers) {
     const ConvShape s{.n = 1, .h = side, .w = side, .ic = ic, .oc = oc};
@@ -360,18 +425,24 @@ TEST_CASE("a serving cut parts the larger operand of small maps") {
   };
   using Parts = std::pair<int64_t, int64_t>;
   CHECK(cut(14, 256, 1024, 2) == Parts(1, 2));
-  CHECK(cut(14, 1024, 256, 4) == Parts(1, 4));
+  CHECK(cut(14, 256, 1024, 4) == Parts(1, 4));
+  CHECK(cut(14, 1024, 256, 4) == Parts(4, 1));  // two panels a thread
   CHECK(cut(14, 256, 1024, 3) == Parts(3, 1));  // 32 panels do not come out even
-  CHECK(cut(14, 1024, 192, 2) == Parts(2, 1));  // the weights are smaller
+  CHECK(cut(14, 1024, 128, 2) == Parts(2, 1));  // the weights are smaller
   CHECK(cut(28, 256, 2048, 2) == Parts(2, 1));  // many points
-  CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));   // fewer than a block a worker
+  CHECK(cut(28, 256, 2048, 4) == Parts(4, 1));
+  CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));  // fewer than a block a worker
   CHECK(cut(14, 256, 1024, 1) == Parts(1, 1));
 }
 
 TEST_CASE("the serving product is the gathered product, whatever the workers, the columns and the start") {
   on_every_level([] {
     const kernels::GemmInt& gemm = kernels::active().u8s8;
-    for (const NamedShape& named : all_shapes()) {
+    std::vector<NamedShape> shapes = all_shapes();
+    // Two threads share the columns of these.
+    shapes.push_back({"1x1, few points", {.n = 1, .h = 14, .w = 14, .ic = 64, .oc = 256}});
+    shapes.push_back({"3x3, few points", three(1, 14, 14, 32, 256, 1, 1)});
+    for (const NamedShape& named : shapes) {
       INFO(named.name);
       const ConvShape& s = named.shape;
       const Gather g = forward_gather(s);

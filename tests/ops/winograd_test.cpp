@@ -185,9 +185,10 @@ TEST_CASE("a cut into fewer products gives threads tasks and blocks that fit, wh
           const Gather g = forward_gather(named.shape);
           Panels b;
           b.nr = 16;
-          b.columns = 70;
+          b.columns = workers % 2 == 0 ? 128 : 70;
           b.segment_k = round_up(named.shape.ic, 4);
           const winograd::Tiles tiles{g, edge};
+          b.segments = tiles.positions();
           const winograd::Cut cut = winograd::cut_for_serving(tiles, b, workers, mr, bytes);
           CHECK(cut.tile_rows == g.n * ceil_div(g.gh, edge));
           CHECK((cut.panel_parts >= 1 && cut.panel_parts <= b.count()));

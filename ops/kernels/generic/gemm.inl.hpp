@@ -55,14 +55,16 @@ NIBBLE_INLINE void step_group(typename W::Acc (&acc)[kMr][kNv], const std::byte*
   }
 }
 
-/// Asks for the cache lines of `bytes` bytes of B.
+/// Asks for the cache lines of kBytes bytes of B. Into the second-level cache alone was neither slower nor faster (Zen
+/// 5).
 template <int kBytes>
 NIBBLE_INLINE void fetch(const std::byte* b) {
   NIBBLE_UNROLL_ALL for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(b + at);
 }
 
 /// The tile of several that fetches the next B panel, as long as it reads its own: the second one. The first reads a
-/// panel that may still be on its way. A tile alone fetches, too.
+/// panel that may still be on its way. A tile alone fetches, too. What it leaves out of its own (segments of
+/// zeros, groups behind the last whole round) it leaves out of the next.
 NIBBLE_INLINE bool fetches(int tile, int tiles) {
   return tile == (tiles > 1 ? 1 : 0);
 }
@@ -159,7 +161,7 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first
 template <typename W, int kMr, int kNv>
 void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into,
                   const void* next_b) {
-  const auto *const panel = static_cast<const std::byte*>(b), *next = static_cast<const std::byte*>(next_b);
+  const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   const int tiles = (rows + kMr - 1) / kMr;
   int r = 0;
   for (; r + kMr <= rows; r += kMr)

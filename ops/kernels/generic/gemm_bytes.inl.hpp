@@ -27,6 +27,7 @@ template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
 NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc, Into into,
                              const std::byte* next) {
   constexpr int kBytesA = kMr * 4, kBytesB = kNv * W::kLanes * 4, kUnroll = 8;
+  static_assert(kSteps % kUnroll == 0);  // only the last round has a remainder, so `next` keeps up with b
   bool first = into == Into::kOverwrite;
   do {
     int64_t now = groups < kSteps ? groups : kSteps;
