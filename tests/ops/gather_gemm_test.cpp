@@ -365,9 +365,10 @@ TEST_CASE("a product asks for the part of the right operand that it reads next, 
   gemm.run = note_run;
   gemm.run_gathered = nullptr;
   // Panels of a few KiB to 2 MiB; chunks of several segments, of one, of a part of one.
-  for (const auto& [segments, k] : {std::pair<int64_t, int64_t>{1, 64}, {1, 1030}, {9, 39}, {9, 256}, {9, 600}})
+  for (const DepthSize size : {DepthSize{1, 64}, {1, 1030}, {9, 39}, {9, 256}, {9, 600}})
     for (const int64_t columns : {1, 39, 256, 400})
       for (const int64_t side : {3, 14, 40}) {
+        const int64_t segments = size.segments, k = size.k;
         INFO(segments << " x " << k << ", " << columns << " columns, " << side);
         const ConvShape s{.n = 1,
                           .h = side,
