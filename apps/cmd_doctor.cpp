@@ -18,6 +18,7 @@
 #include "data/image_folder.hpp"
 #include "data/loader.hpp"
 #include "data/synth.hpp"
+#include "engine/cgroup.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/version.hpp"
@@ -50,11 +51,7 @@ Memory memory_of_machine() {
   std::string key;
   for (int64_t kib = 0; in >> key >> kib; in.ignore(256, '\n'))
     if (key == "MemAvailable:") m.available = kib * 1024;
-  m.limit = m.total;
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    std::ifstream cgroup(path);  // "max" is no number: no limit
-    if (int64_t bytes = 0; cgroup >> bytes && bytes > 0) m.limit = std::min(m.limit, bytes);
-  }
+  m.limit = std::min(m.total, memory_limit(own_control_groups()).value_or(m.total));
   return m;
 }
 

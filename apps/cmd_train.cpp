@@ -46,7 +46,7 @@ class Train : public Command {
   int run() override {
     if (quiet_) set_quiet();
     apply_threads(threads_);
-    install_signal_handlers();
+    if (!dry_run_) install_signal_handlers();
     read_options();
     RunArgs args{.options = arguments_.options,
                  .config_text = {},

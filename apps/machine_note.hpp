@@ -17,7 +17,7 @@ struct MachineNoteArgs {
   int64_t first_step = 0;  // where this process starts
 };
 
-/// Bytes of machine.json that are read: 2000 sessions.
+/// Bytes of machine.json that are read.
 constexpr uint64_t kLongestNote = uint64_t{1} << 20;
 
 /// One entry of the list "sessions" per process that worked on the run: version, CPU, kernel level and why, threads,
@@ -25,8 +25,8 @@ constexpr uint64_t kLongestNote = uint64_t{1} << 20;
 /// step, seconds and images/s. A process that was killed leaves its entry without an end.
 class MachineNote {
  public:
-  /// Adds the entry. An unreadable older file, or one above 1 MiB, is replaced, and of another only flat objects are
-  /// kept: it is a note, not state. DiskError when it cannot be written.
+  /// Adds the entry. Of an older file the last 1000 sessions are kept, flat objects alone; one that is unreadable or
+  /// above 1 MiB is replaced: it is a note, not state. DiskError when it cannot be written.
   explicit MachineNote(const MachineNoteArgs& args);
   /// What differs from the session before of all that results depend on, such as "kernels of avx2 (before: amx)";
   /// empty: nothing, or there was none.

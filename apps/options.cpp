@@ -114,17 +114,28 @@ std::set<std::string> given_fields(const CLI::App& app, const std::vector<Option
   return given;
 }
 
+namespace {
+constexpr int64_t kMostThreads = 1024;
+/// What NIBBLE_THREADS became when it is no such number: refused only where no --threads wins over it.
+constexpr int64_t kThreadsOfEnvironmentRefused = INT64_MIN;
+}  // namespace
+
 void declare_threads(CLI::App& app, int64_t& threads) {
   if (const auto text = env(EnvVar::kThreads)) {
     const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), threads);
-    if (error != std::errc() || end != text->data() + text->size())
-      throw UsageError("NIBBLE_THREADS is '{}', not a number; use the number of threads, or 0 for all cores", *text);
+    if (error != std::errc() || end != text->data() + text->size() || threads < 0 || threads > kMostThreads)
+      threads = kThreadsOfEnvironmentRefused;
   }
-  add_option(app, "--threads", threads, "threads (0: all cores this process may use)").capture_default_str();
+  DeclaredOption option = add_option(app, "--threads", threads, "threads (0: all cores this process may use)");
+  if (threads != kThreadsOfEnvironmentRefused) option.capture_default_str();
 }
 
 void apply_threads(int64_t threads) {
-  if (threads < 0 || threads > 1024) throw UsageError("--threads is {}; use 0 (all cores) to 1024", threads);
+  if (threads == kThreadsOfEnvironmentRefused)
+    throw UsageError("NIBBLE_THREADS is '{}'; use the number of threads, 0 (all cores) to {}", *env(EnvVar::kThreads),
+                     kMostThreads);
+  if (threads < 0 || threads > kMostThreads)
+    throw UsageError("--threads is {}; use 0 (all cores) to {}", threads, kMostThreads);
   set_threads(static_cast<int>(threads));
   debug(counted(nibble::threads(), "thread"));
 }

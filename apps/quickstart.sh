@@ -3,10 +3,11 @@
 # data set: train, evaluate by the modules of training, export, evaluate the served file by the executor, show that the
 # logits are the same, predict an image.
 #
-#   apps/quickstart.sh [OUT]     OUT is the folder of the run (default build/quickstart); it is made anew
+#   apps/quickstart.sh [OUT]     OUT is the folder of the run (default build/quickstart of the repository); it is made anew
 #
 # The part after the build takes at most 90 seconds on two cores with AVX2 or better.
 set -eu -o pipefail
+case ${1:-} in "" | /*) ;; *) set -- "$PWD/$1" ;; esac  # OUT is relative to where it was called
 cd "$(dirname "$0")/.."
 out=${1:-build/quickstart}
 build=build/release

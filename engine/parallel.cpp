@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <optional>
 #include <utility>
 
+#include "engine/cgroup.hpp"
 #include "engine/profiler.hpp"
 
 #if defined(__x86_64__)
@@ -28,20 +28,6 @@ namespace {
 tbb::global_control* limit = nullptr;  // none where TBB's own suffices
 tbb::task_arena* arena = nullptr;
 int thread_count = 0;
-
-/// CPU quota of the container in whole cores, or a large number when there is none.
-int quota_cores() {
-  constexpr int kNoQuota = 1 << 20;
-  double quota = -1, period = 0;
-  std::string first;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period) {
-    if (first != "max") quota = std::atof(first.c_str());
-  } else {
-    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    if (!(q >> quota && p >> period)) quota = -1;
-  }
-  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : kNoQuota;
-}
 
 /// The loop itself, inside the arena; `zone` is the caller's.
 void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) {
@@ -72,7 +58,9 @@ int available_cores() {
   // Fails where the kernel's mask is longer than a cpu_set_t (more than 1024 CPUs).
   const int affine =
       sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  return std::max(1, std::min(affine, quota_cores()));
+  const std::optional<double> quota = cpu_quota(own_control_groups());
+  if (!quota || *quota >= affine) return std::max(1, affine);
+  return std::max(1, std::min(affine, static_cast<int>(*quota + 0.5)));
 }
 
 void set_threads(int threads) {

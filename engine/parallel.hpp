@@ -12,8 +12,8 @@ namespace nibble {
 void set_threads(int threads);
 /// The limit. Where none was set, the first call sets it to one per core that is available to the thread that asks.
 int threads();
-/// Cores that the calling thread may use: its affinity mask capped by the container's CPU quota (cgroup v1 and v2), at
-/// least 1.
+/// Cores that the calling thread may use: its affinity mask capped by the CPU quotas of its control groups (the
+/// container's, a slice's), rounded, at least 1.
 int available_cores();
 
 /// Calls body(i) once for every i in [0, count), in any order, on any thread of the pool, and returns when all are

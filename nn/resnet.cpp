@@ -24,7 +24,8 @@ const std::vector<Arch>& archs() {
 }
 
 void check_ranges(const NetworkOptions& o) {
-  if (!(o.width >= 0.05 && o.width <= 8.0)) throw UsageError("--width is {}; use a multiplier from 0.05 to 8", o.width);
+  if (!(o.width >= kLeastWidth && o.width <= kMostWidth))
+    throw UsageError("--width is {}; use a multiplier from {} to {}", o.width, kLeastWidth, kMostWidth);
   if (o.image_size < 32 || o.image_size > 1024)
     throw UsageError("--image-size is {}; use 32 to 1024 pixels", o.image_size);
   if (o.classes < 2 || o.classes > 100000) throw UsageError("--classes is {}; use 2 to 100000", o.classes);

@@ -71,6 +71,8 @@ struct PrecisionOverride {
   bool operator==(const PrecisionOverride&) const = default;
 };
 
+inline constexpr double kLeastWidth = 0.05, kMostWidth = 8;
+
 /// What the user asks for; everything else follows from it.
 struct NetworkOptions {
   std::string arch = "resnet50";

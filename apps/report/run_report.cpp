@@ -40,7 +40,13 @@ std::vector<RunSession> read_sessions(const fs::path& path) {
   std::vector<RunSession> all;
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return all;
-  const nlohmann::json note = parse_json_or_discard(read_text_file(path, kLongestNote));
+  std::string text;
+  try {
+    text = read_text_file(path, kLongestNote);
+  } catch (const DataError&) {  // longer than any that a run writes: it is a note, and the run is whole without it
+    return all;
+  }
+  const nlohmann::json note = parse_json_or_discard(text);
   if (!note.is_object() || !note.contains("sessions") || !note["sessions"].is_array()) return all;
   for (const nlohmann::json& s : note["sessions"]) {
     if (!s.is_object()) continue;

@@ -84,30 +84,29 @@ Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
                .threads = threads(),
                .started = sessions.empty() ? "" : sessions.front().started,
                .seconds = 0};
-  // The note is read as it stands; what is no number of threads does not count.
+  // The note is read as it stands; what is no number of threads, or of seconds, does not count.
   if (!sessions.empty() && sessions.back().threads >= 1 && sessions.back().threads <= 65536)
     p.threads = static_cast<int64_t>(sessions.back().threads);
-  for (const RunSession& s : sessions) p.seconds += std::max(0.0, s.seconds);
+  for (const RunSession& s : sessions)
+    if (can_be_kept_seconds(p.seconds + s.seconds) && s.seconds > 0) p.seconds += s.seconds;
   return p;
 }
 
-/// A line that somebody edited may lack a number, and a result without it could not be read again. A training loss may
-/// be missing.
-void leave_out_incomplete(Curves& curves) {
-  std::erase_if(curves.train, [](const TrainSample& s) { return !std::isfinite(s.epoch); });
-  std::erase_if(curves.evaluations, [](const EvalSample& s) {
-    return !std::isfinite(s.epoch) || !std::isfinite(s.top5) || !std::isfinite(s.loss);
-  });
+/// A line that somebody edited may lack a number or have 101 %, and a result with it could not be read again.
+void leave_out_unreadable(Curves& curves) {
+  std::erase_if(curves.train, [](const TrainSample& s) { return !can_be_kept(s); });
+  std::erase_if(curves.evaluations, [](const EvalSample& s) { return !can_be_kept(s); });
 }
 
 }  // namespace
 
 PointResult measure_point(const MeasureArgs& args) {
   RunFacts facts = read_run(args.run);
-  leave_out_incomplete(facts.curves);
+  leave_out_unreadable(facts.curves);
   if (facts.curves.evaluations.empty())
     throw ModelError(
-        "{}/metrics.jsonl has no evaluation with an epoch, accuracies and a loss, so the point has no result; remove "
+        "{}/metrics.jsonl has no evaluation with an epoch, accuracies of 0 to 100 % and a loss, so the point has no "
+        "result; remove "
         "{} to train it anew",
         args.run, args.run);
   const LoadedModel model = load_last(args);

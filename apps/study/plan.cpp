@@ -12,6 +12,7 @@
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/json_text.hpp"
+#include "nn/unit.hpp"
 
 namespace nibble::apps {
 
@@ -150,7 +151,8 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
         throw refuse(fmt::format("a seed is no whole number from 0 to {}", INT64_MAX));
       p.at("seed").get_to(point.seed);
       if (!is_precision_word(point.precision)) throw refuse("a precision is no name of one");
-      if (!(point.width > 0 && point.width < 100)) throw refuse("a width is not between 0 and 100");
+      if (!(point.width >= kLeastWidth && point.width <= kMostWidth))
+        throw refuse(fmt::format("a width is not from {} to {}", kLeastWidth, kMostWidth));
       if (contains(plan.points, point)) throw refuse(fmt::format("it has {} twice", point.name()));
       plan.points.push_back(point);
     }

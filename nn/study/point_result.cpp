@@ -15,6 +15,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "nibble-point-1";
+// The largest numbers that are read back; the least ratio of costs, far below any network's.
+constexpr double kMostNumber = 1e15, kMostLoss = 1e300, kLeastRatio = 1e-12;
 constexpr uint64_t kLongestFile = uint64_t{16} << 20;  // 152 layers with 256 codes each and their curves take 0.5 MiB
 
 Json accuracy_json(const Accuracy& a) {
@@ -77,17 +79,19 @@ class ResultReader {
   }
 
   /// A finite number from `low` to `high`.
-  double number(const char* key, double low = 0, double high = 1e15) const {
+  double number(const char* key, double low = 0, double high = kMostNumber) const {
     const nlohmann::json& v = value(key);
     const double x = v.is_number() ? v.get<double>() : std::nan("");
     if (!(x >= low && x <= high)) fail(key, fmt::format("is no number from {} to {}", low, high));
     return x;
   }
   double percent(const char* key) const { return number(key, 0, 100); }
+  /// Of costs: no network costs nothing.
+  double ratio(const char* key) const { return number(key, kLeastRatio); }
 
   /// As number(), or NaN for null: a training loss may be missing.
   double number_or_nan(const char* key) const {
-    return value(key).is_null() ? std::nan("") : number(key, -1e300, 1e300);
+    return value(key).is_null() ? std::nan("") : number(key, -kMostLoss, kMostLoss);
   }
 
   int64_t count(const char* key) const { return whole(value(key), key); }
@@ -143,7 +147,7 @@ CostSums read_cost(const ResultReader& r) {
 Accuracy read_accuracy(const ResultReader& r) {
   return {.top1 = r.percent("top1"),
           .top5 = r.percent("top5"),
-          .loss = r.number("loss", 0, 1e300),
+          .loss = r.number("loss", 0, kMostLoss),
           .images = r.count("images")};
 }
 
@@ -179,7 +183,7 @@ Curves read_curves_of(const ResultReader& r) {
                                   .epoch = s.number("epoch"),
                                   .top1 = s.percent("top1"),
                                   .top5 = s.percent("top5"),
-                                  .loss = s.number("loss", 0, 1e300)});
+                                  .loss = s.number("loss", 0, kMostLoss)});
   return curves;
 }
 
@@ -197,8 +201,7 @@ PointResult read_point(const ResultReader& r) {
   p.epochs = r.count("epochs");
   p.cost = read_cost(r.inside("cost"));
   const ResultReader ratio = r.inside("ratio");
-  p.ratio = {
-      .linear = ratio.number("linear"), .quadratic = ratio.number("quadratic"), .memory = ratio.number("memory")};
+  p.ratio = {.linear = ratio.ratio("linear"), .quadratic = ratio.ratio("quadratic"), .memory = ratio.ratio("memory")};
   p.served_bytes = r.unsigned_number("served_bytes");
   const ResultReader latency = r.inside("latency");
   p.latency = {.batch1_ms = latency.number("batch1_ms"),
@@ -213,7 +216,7 @@ PointResult read_point(const ResultReader& r) {
             .epoch = best.number("epoch"),
             .top1 = best.percent("top1"),
             .top5 = best.percent("top5"),
-            .loss = best.number("loss", 0, 1e300)};
+            .loss = best.number("loss", 0, kMostLoss)};
   p.train_unaugmented = read_accuracy(r.inside("train_unaugmented"));
   p.curves = read_curves_of(r.inside("curves"));
   for (const ResultReader& layer : r.items("layers")) p.layers.push_back(read_layer(layer));
@@ -229,7 +232,25 @@ PointResult read_point(const ResultReader& r) {
   return p;
 }
 
+bool within(double x, double low, double high) {
+  return x >= low && x <= high;
+}
+
 }  // namespace
+
+bool can_be_kept(const TrainSample& s) {
+  const auto number_or_none = [](double x) { return std::isnan(x) || within(x, -kMostLoss, kMostLoss); };
+  return within(s.epoch, 0, kMostNumber) && number_or_none(s.loss) && number_or_none(s.top1);
+}
+
+bool can_be_kept(const EvalSample& s) {
+  return within(s.epoch, 0, kMostNumber) && within(s.top1, 0, 100) && within(s.top5, 0, 100) &&
+         within(s.loss, 0, kMostLoss);
+}
+
+bool can_be_kept_seconds(double seconds) {
+  return within(seconds, 0, kMostNumber);
+}
 
 std::string to_json(const PointResult& p) {
   Json j;

@@ -73,6 +73,13 @@ struct PointResult {
 /// One JSON object, ended by a newline. Numbers read back equal.
 std::string to_json(const PointResult& point);
 
+/// Whether a result that holds it can be read again: finite, not negative where only that makes sense, shares up to 100
+/// %. (A training loss and share may be missing.)
+bool can_be_kept(const TrainSample& sample);
+bool can_be_kept(const EvalSample& sample);
+/// The same of the seconds of its provenance.
+bool can_be_kept_seconds(double seconds);
+
 /// Throws DataError naming `source` and the key when the text is no such object, or a number is not finite or a share,
 /// count or width out of range. Unknown keys are ignored.
 PointResult point_result_from_json(const std::string& text, const std::string& source);

@@ -190,7 +190,12 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   for (const std::string batch : {"0", "65537", "4611686018427387904"})
     for (const std::string what : {"train --shard 1", "infer"})
       check_refused("bench " + what + " --batch-size " + batch, 2, "--batch-size is " + batch + "; use 1 to 65536");
-  check_refused("cost", 2, "NIBBLE_THREADS", "NIBBLE_THREADS=many");
+  check_refused("doctor", 2, "NIBBLE_THREADS is 'many'", "NIBBLE_THREADS=many");
+  check_refused("doctor", 2, "NIBBLE_THREADS is '-3'", "NIBBLE_THREADS=-3");
+  check_refused("doctor", 2, "NIBBLE_THREADS is '1025'", "NIBBLE_THREADS=1025");
+  // The command line wins, and what needs no threads does not mind.
+  check_refused("train --threads 1", 2, "--data is missing", "NIBBLE_THREADS=many");
+  check_refused("train --nonesuch", 2, "--nonesuch", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
   check_refused("doctor --threads -1", 2, "--threads is -1");
 }

@@ -156,7 +156,9 @@ TEST_CASE("run report: a log that promises more steps than anyone can train has 
 TEST_CASE("run report: only what describes a session is read from machine.json") {
   const TemporaryFolder run("report");
   write_run(run, kMetrics);
-  for (const char* text : {"[]", "{\"sessions\":7}", "{\"sessions\":[]}", "not json", ""}) {
+  const std::string longer_than_any(size_t{2} << 20, ' ');
+  for (const std::string& text : {std::string("[]"), std::string("{\"sessions\":7}"), std::string("{\"sessions\":[]}"),
+                                  std::string("not json"), std::string(), longer_than_any}) {
     run.write("machine.json", text);
     const RunFacts facts = read_run(run / "");
     CHECK(facts.sessions.empty());
@@ -183,6 +185,11 @@ TEST_CASE("machine note: an entry is added to the flat ones of an older file; a 
   CHECK(kept[0].at("cpu") == "a CPU");
   CHECK(kept[1].at("threads") == 2);
   CHECK(kept[2].at("data") == "images");
+  std::string many = "{\"sessions\":[{\"cpu\":\"the oldest\"}";
+  for (int i = 0; i < 1000; ++i) many += ",{\"threads\":" + std::to_string(i) + "}";
+  const nlohmann::json last_ones = sessions_after(many + "]}");
+  REQUIRE(last_ones.size() == 1001);
+  CHECK(last_ones[0].at("threads") == 0);
   const std::string deep = std::string(200000, '[') + std::string(200000, ']');
   for (const std::string& older :
        {"{\"sessions\":[{\"more\":" + deep + ",\"cpu\":\"a CPU\"}]}", deep, std::string("no json"),

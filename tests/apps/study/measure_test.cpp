@@ -113,7 +113,11 @@ TEST_CASE("study measure_point: what an edited log lacks does not get into the r
   run.write_log(
       whole +
       "{\"step\":8,\"eval/top1\":99,\"eval/top5\":99,\"eval/loss\":1}\n{\"step\":9,\"epoch\":2,\"eval/top1\":99}\n"
-      "{\"step\":8,\"train/loss\":1}\n{\"step\":10,\"epoch\":2,\"train/loss\":null}\n");
+      "{\"step\":8,\"train/loss\":1}\n{\"step\":10,\"epoch\":2,\"train/loss\":null}\n"
+      "{\"step\":7,\"epoch\":2,\"eval/top1\":101,\"eval/top5\":101,\"eval/loss\":1}\n"
+      "{\"step\":6,\"epoch\":-2,\"eval/top1\":99,\"eval/top5\":99,\"eval/loss\":1}\n"
+      "{\"step\":4,\"epoch\":2,\"eval/top1\":99,\"eval/top5\":99,\"eval/loss\":-1}\n"
+      "{\"step\":6,\"epoch\":-1,\"train/loss\":1}\n{\"step\":7,\"epoch\":2,\"train/loss\":1e301}\n");
   const PointResult p = run.measure();
   CHECK(p.best.step == 10);
   CHECK(p.best.top1 == 20);
@@ -145,7 +149,7 @@ TEST_CASE("study measure_point: where it comes from is where it was trained, not
   CHECK(run.measure().provenance.threads == threads());
   const std::string begun = R"({"started":"T1","nibble":"0.0.9","cpu":"A","isa":"avx2","threads":5,"seconds":10})",
                     gone_on = R"({"started":"T2","nibble":"0.0.9","cpu":"B","isa":"amx","threads":7,"seconds":2.5})",
-                    odd = R"({"started":"T3","threads":1e300})";
+                    odd = R"({"started":"T3","threads":1e300,"seconds":1e300})";
   run.write_machine_note(begun);
   Provenance from = run.measure().provenance;
   CHECK(from.cpu == "A");

@@ -99,14 +99,27 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
     CHECK_THROWS_WITH_AS(plan_from_json(text, "f"), doctest::Contains("train_images is no whole number from 0"),
                          DataError);
   }
-  for (const std::string& text :
-       {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string(100000, '['),
-        plan("[]", R"("format":1)"), plan("[]", R"("format":"nibble-study-2")"), plan("7"), plan("[7]"), plan("[{}]"),
-        plan(R"([{"precision":"../../x","width":1,"seed":0}])"), plan(R"([{"precision":"","width":1,"seed":0}])"),
-        plan(R"([{"precision":"bf16","width":0,"seed":0}])"), plan(R"([{"precision":"bf16","width":1e99,"seed":0}])"),
-        plan(R"([{"precision":"bf16","width":"1","seed":0}])"), plan(R"([{"precision":"bf16","width":1,"seed":-1}])"),
-        plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"),
-        plan(R"([{"precision":"bf16","width":1,"seed":9223372036854775808}])"), plan("[" + good + "," + good + "]")}) {
+  for (const std::string& text : {std::string(),
+                                  std::string("{"),
+                                  std::string("[]"),
+                                  std::string("null"),
+                                  std::string(100000, '['),
+                                  plan("[]", R"("format":1)"),
+                                  plan("[]", R"("format":"nibble-study-2")"),
+                                  plan("7"),
+                                  plan("[7]"),
+                                  plan("[{}]"),
+                                  plan(R"([{"precision":"../../x","width":1,"seed":0}])"),
+                                  plan(R"([{"precision":"","width":1,"seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":0,"seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":8.5,"seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":0.04,"seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":1e99,"seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":"1","seed":0}])"),
+                                  plan(R"([{"precision":"bf16","width":1,"seed":-1}])"),
+                                  plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"),
+                                  plan(R"([{"precision":"bf16","width":1,"seed":9223372036854775808}])"),
+                                  plan("[" + good + "," + good + "]")}) {
     CAPTURE(text.substr(0, 200));
     CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is no plan"),
                          DataError);

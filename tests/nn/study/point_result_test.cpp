@@ -131,6 +131,7 @@ TEST_CASE("hostile results are refused in one sentence that names file, key and 
     changed[nlohmann::json::json_pointer(pointer)] = value;
     return refusal(changed.dump());
   };
+  CHECK(with("/ratio/linear", 0).find("'ratio.linear'") != std::string::npos);
   for (const char* text : {"", "{", "[]", "null", "\"x\"", "{\"format\":1}", "{\"format\":\"nibble-point-2\"}"})
     CHECK_MESSAGE(refusal(text).starts_with("results/a.json is no result of a training run: "), text);
   CHECK(refusal(std::string(100000, '[')).starts_with("results/a.json is no result"));

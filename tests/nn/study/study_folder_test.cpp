@@ -19,6 +19,7 @@ PointResult point(const std::string& precision, double width, uint64_t seed) {
   p.precision = precision;
   p.width = width;
   p.seed = seed;
+  p.ratio = {.linear = 1, .quadratic = 1, .memory = 1};
   return p;
 }
 
