@@ -35,9 +35,9 @@ void TrainOptions::validate() const {
   require_range<int64_t>("--keep", keep, 1, 1000000);
   require_range<int64_t>("--save-every", save_every, 0, 1000000000);
   require_range<int64_t>("--eval-every", eval_every, 0, 100000);
-  if (!(calibrate_at > 0) || calibrate_at > 1e9)
+  if (!(calibrate_at > 0) || calibrate_at > 1e9 || (calibrate_at > 1 && calibrate_at != std::floor(calibrate_at)))
     throw UsageError(
-        "--calibrate-at is {}; use a fraction of the run below 1 (0.2) or a step of at least 1: before that "
+        "--calibrate-at is {}; use a fraction of the run below 1 (0.2) or a whole step from 1 on: before that "
         "there are no activation statistics",
         calibrate_at);
   if (seed > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))  // TOML's integers end there
@@ -58,7 +58,8 @@ TrainerOptions TrainOptions::trainer(int64_t total, int64_t steps_per_epoch) con
   t.schedule.kind = schedule_kind(schedule);
   t.schedule.peak = lr;
   t.schedule.total_steps = total;
-  t.schedule.warmup_steps = std::min(total, static_cast<int64_t>(warmup_epochs * static_cast<double>(steps_per_epoch)));
+  t.schedule.warmup_steps =
+      std::min(total, static_cast<int64_t>(std::llround(warmup_epochs * static_cast<double>(steps_per_epoch))));
   t.optimizer.kind = optimizer_kind(optimizer);
   t.optimizer.momentum = static_cast<float>(momentum);
   t.optimizer.nesterov = nesterov;

@@ -211,7 +211,7 @@ void add_findings(Page& page, const Groups& groups) {
       "above what Student's t at 95 % asks for. An accuracy's standard error has two "
       "parts: the validation images are a sample (binomial), and so are the seeds. " +
       seeds_error_text(groups) +
-      " All models see the same images, so as far as images go differences are known better than the errors "
+      " All models see the same images, so as far as images go differences are mostly known better than the errors "
       "say.");
   add_arithmetic(page, groups);
 }

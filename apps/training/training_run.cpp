@@ -306,10 +306,12 @@ RunSummary TrainingRun::run() {
     const bool epoch_ends = done % plan_.steps_per_epoch == 0, due = evaluation_due(done);
     show(meter);
     const bool asked = take_save_request();
-    if (done % kLogEvery == 0 || epoch_ends || due || asked) report(meter);
+    const bool saves = due || asked || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends);
+    // Also before a save: a run that goes on from it begins its next line there.
+    if (done % kLogEvery == 0 || epoch_ends || saves) report(meter);
     const Clock::time_point from = Clock::now();
     if (due) trainer_->keep_usage(count_codes(trainer_->model(), data_.validation, o.network.image_size));
-    if (due || asked || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends)) save();
+    if (saves) save();
     if (asked) message(fmt::format("saved at step {} (SIGUSR1)", done));
     const bool go_on = !stop_requested() && (!due || evaluate());
     meter.exclude(from);

@@ -132,6 +132,15 @@ TEST_CASE("options: the defaults are the project's one recipe and are in range")
   CHECK(o.keep == 3);
 }
 
+TEST_CASE("options: fractions of an epoch and of a run become the nearest step") {
+  TrainOptions o;
+  o.warmup_epochs = 0.29;  // times 100 is 28.999... in double
+  o.calibrate_at = 0.57;   // 56.999...
+  const TrainerOptions t = o.trainer(100, 100);
+  CHECK(t.schedule.warmup_steps == 29);
+  CHECK(t.calibrate_step == 57);
+}
+
 template <typename Change>
 std::string refusal(const Change& change) {
   TrainOptions o;
@@ -148,6 +157,8 @@ TEST_CASE("options: each one out of range is refused by the name of its flag") {
   const auto begins = [](const std::string& text, const char* with) { return text.rfind(with, 0) == 0; };
   const double nan = std::nan("");
   CHECK(begins(refusal([](TrainOptions& o) { o.batch_size = 0; }), "--batch-size is 0"));
+  CHECK(begins(refusal([](TrainOptions& o) { o.calibrate_at = 1.7; }), "--calibrate-at is 1.7"));
+  CHECK(refusal([](TrainOptions& o) { o.calibrate_at = 2; }) == "accepted");
   CHECK(begins(refusal([](TrainOptions& o) { o.shard = -1; }), "--shard is -1"));
   CHECK(begins(refusal([](TrainOptions& o) { o.batch_size = 48; }), "--batch-size 48 is not a multiple of --shard 32"));
   CHECK(begins(refusal([](TrainOptions& o) { o.epochs = 0; }), "--epochs is 0"));

@@ -16,10 +16,22 @@ CAUGHT = ("a | head -n 1", "a|grep -q x", "a | grep -F -q x", "a | grep -E -m1 x
 LEFT = ("a || grep -q x f", "a || head -n1 f", "a | grep -c x", "a | sed -n p", "a | awk '{ print }'", "a | grep -vx q")
 
 
+def commands(text):
+    """(number, line), lines that end with a pipe or a backslash with what follows them."""
+    whole, begun = "", 0
+    for number, line in enumerate(text.split("\n"), 1):
+        whole, begun = (whole + " " + line.lstrip(), begun) if whole else (line, number)
+        if re.search(r"(\||\\)\s*$", line) and not line.lstrip().startswith("#"):
+            whole = whole.rstrip().rstrip("\\")
+            continue
+        yield begun, whole
+        whole = ""
+
+
 def problems_of(path, text):
     if "pipefail" not in text:
         return
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in commands(text):
         found = STOPS_EARLY.search(line) if not line.lstrip().startswith("#") else None
         if found:
             yield f"{path}:{number}: `{found.group().strip()}` may stop reading early, and under pipefail that fails: use case, or awk to the end"
@@ -27,6 +39,9 @@ def problems_of(path, text):
 
 def main():
     wrong = [line for line in CAUGHT if not STOPS_EARLY.search(line)] + [line for line in LEFT if STOPS_EARLY.search(line)]
+    for split in ("a |\n  grep -q x", "a \\\n  | head -n 1", "a | sed -n p |\n  grep -q x"):
+        if not list(problems_of("x.sh", "set -o pipefail\n" + split)):
+            wrong.append(split)
     scripts = list(tree.files(".sh"))
     ci = tree.root() / ".ci/run"
     if ci.is_file():

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "tests/worst.hpp"
+
 using namespace nibble;
 
 namespace {
@@ -22,7 +24,7 @@ TEST_CASE("exp_exact is within 3e-7 of e^x wherever the result is a normal numbe
   double worst = 0;
   const auto check = [&](float x) {
     const double exact = std::exp(static_cast<double>(x));
-    worst = std::max(worst, std::abs(static_cast<double>(exp_exact(x)) / exact - 1));
+    worst = testing::worse(worst, std::abs(static_cast<double>(exp_exact(x)) / exact - 1));
   };
   visit(1e-30f, 88.72283f, check);
   visit(1e-30f, 87.33654f, [&](float x) { check(-x); });
@@ -44,7 +46,7 @@ TEST_CASE("log_exact is within 1e-6 of log x, relative to max(1, |log x|), for e
   double worst = 0;
   visit(std::bit_cast<float>(0x00800000u), std::bit_cast<float>(0x7f7fffffu), [&](float x) {
     const double exact = std::log(static_cast<double>(x));
-    worst = std::max(worst, std::abs(static_cast<double>(log_exact(x)) - exact) / std::max(1.0, std::abs(exact)));
+    worst = testing::worse(worst, std::abs(static_cast<double>(log_exact(x)) - exact) / std::max(1.0, std::abs(exact)));
   });
   CHECK(worst < 1e-6);
   CHECK(log_exact(1.0f) == 0.0f);
@@ -55,7 +57,7 @@ TEST_CASE("cos2pi_exact is within 1e-6 of cos(2 pi t) over its whole domain") {
   for (uint32_t i = 0; i < (1u << 24); i += 13) {
     const float t = static_cast<float>(i) * 0x1p-24f;
     const double exact = std::cos(2 * 3.14159265358979323846 * static_cast<double>(t));
-    worst = std::max(worst, std::abs(static_cast<double>(cos2pi_exact(t)) - exact));
+    worst = testing::worse(worst, std::abs(static_cast<double>(cos2pi_exact(t)) - exact));
   }
   CHECK(worst < 1e-6);
   CHECK(cos2pi_exact(0.0f) == 1.0f);
@@ -66,7 +68,7 @@ TEST_CASE("cos_exact is within 2e-6 of cos for angles of a schedule, negative on
   double worst = 0;
   for (int i = -20000; i <= 20000; ++i) {
     const double a = i * 0.00137;
-    worst = std::max(worst, std::abs(static_cast<double>(cos_exact(a)) - std::cos(a)));
+    worst = testing::worse(worst, std::abs(static_cast<double>(cos_exact(a)) - std::cos(a)));
   }
   // cos2pi's 1e-6 and the rounding of the turns to f32, 2 pi * 2^-25 = 1.9e-7.
   CHECK(worst < 1.2e-6);

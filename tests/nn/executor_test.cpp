@@ -353,11 +353,12 @@ TEST_CASE("executor: concurrent calls on one executor do not disturb each other"
     if (by_rows) rows = {.large_map = 0, .strip_points = 20};
     Executor executor(make_served(model), rows);
     REQUIRE((executor.row_units() > 0) == by_rows);
+    const Walk walk = by_rows ? Walk::kByRows : Walk::kWholeMaps;
     int wrong[3] = {};
     std::vector<std::thread> callers;
     for (int& w : wrong)
       callers.emplace_back([&] {
-        for (int round = 0; round < 5; ++round) w += !same_bytes(executor.run(images), expected);
+        for (int round = 0; round < 5; ++round) w += !same_bytes(executor.run(images, walk), expected);
       });
     for (std::thread& t : callers) t.join();
     for (int w : wrong) CHECK(w == 0);
@@ -388,7 +389,8 @@ TEST_CASE("executor: fake mode has no integer form and is refused, calibrated or
   CHECK_THROWS_WITH_AS(make_served(random_model(o)), doctest::Contains("--quant-mode"), ModelError);
 }
 
-TEST_CASE("executor: fake mode multiplies the same numbers as integer mode, up to bf16 rounding") {
+TEST_CASE(
+    "executor: the first layer of fake mode multiplies the same numbers as that of integer mode, up to bf16 rounding") {
   NetworkOptions o = small_options("w4a4-fl8", 0.25);
   o.granularity = Granularity::kPerTensor;
   const Model integer = calibrated_model(o);
@@ -396,6 +398,7 @@ TEST_CASE("executor: fake mode multiplies the same numbers as integer mode, up t
   const Model fake = calibrated_model(o);
   const Tensor images = random_images(2, 32);
   std::vector<double> first;
+  int compared = 0;
   const StepWeights weights = prepare_weights(integer, Passes::kForward);
   evaluate_modules(integer, weights, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor&) {
     if (unit.name != "conv1") return;
@@ -416,7 +419,9 @@ TEST_CASE("executor: fake mode multiplies the same numbers as integer mode, up t
     // Both factors are rounded to bf16: a relative error of at most 2^-8 in each term of the sum, of either sign.
     CHECK(std::sqrt(apart / size) < 2.0 / 256.0);
     CHECK(size > 0);
+    ++compared;
   });
+  CHECK(compared == 1);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "tests/nn/small_model.hpp"
+#include "tests/worst.hpp"
 
 namespace nibble {
 namespace {
@@ -84,8 +85,8 @@ double worst_difference(const OptimizerOptions& options) {
   }
   for (size_t i = 0; i < parameters.size(); ++i)
     for (int64_t k = 0; k < parameters[i].size(); ++k)
-      worst = std::max(worst, std::fabs(static_cast<double>(parameters[i].data<float>()[k]) -
-                                        reference[i].w[static_cast<size_t>(k)]));
+      worst = testing::worse(worst, std::fabs(static_cast<double>(parameters[i].data<float>()[k]) -
+                                              reference[i].w[static_cast<size_t>(k)]));
   return worst;
 }
 

@@ -10,6 +10,7 @@
 
 #include "tests/nn/naive_executor.hpp"
 #include "tests/nn/small_model.hpp"
+#include "tests/worst.hpp"
 
 namespace nibble {
 namespace {
@@ -69,8 +70,7 @@ double worst_distance(const NetworkOptions& options) {
   const NaiveTrace trace = naive_run(served, image.data<uint8_t>());
   double worst = 0;
   for (size_t u = 0; u < model.network.units.size(); ++u) {
-    const double d = distance(model, served, trace, u);
-    if (d > worst) worst = d;
+    worst = testing::worse(worst, distance(model, served, trace, u));
   }
   return worst;
 }
