@@ -25,7 +25,22 @@ std::set<std::string> promised_keys(const std::string& row) {
   return {};
 }
 
+/// The first columns of the table.
+std::set<std::string> promised_rows() {
+  std::istringstream document(read_text((source_root() / "apps/README.md").string()));
+  std::set<std::string> rows;
+  bool inside = false;
+  for (std::string line; std::getline(document, line);) {
+    if (line.starts_with("## ")) inside = line == "## What scripts can rely on";
+    if (inside && line.starts_with("| `")) rows.insert(line.substr(2, line.find(" | ", 2) - 2));
+  }
+  return rows;
+}
+
+std::set<std::string> checked_rows;
+
 void check_keys(const std::string& row, const nlohmann::json& printed) {
+  checked_rows.insert(row);
   std::set<std::string> keys;
   for (const auto& item : printed.items()) keys.insert(item.key());
   INFO("row " << row);
@@ -78,6 +93,7 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   for (const nlohmann::json& line : lines)
     check_keys(line.contains("eval/top1") ? "`metrics.jsonl`, evaluation" : "`metrics.jsonl`, training", line);
   check_keys("`machine.json`, session", nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").front());
+  CHECK(checked_rows == promised_rows());
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ namespace {
 using testing::calibrated_model;
 using testing::random_images;
 using testing::random_model;
+using testing::RestoreExecution;
 using testing::same_bytes;
 using testing::small_options;
 using testing::TempDir;
@@ -149,25 +150,30 @@ TEST_CASE("executor: a layer multiplies with the kernels of its own code ranges"
     const Executor e(make_served(calibrated_model(o)));
     return e.layers()[static_cast<size_t>(e.model().network.unit_index("layer2.0.conv2"))].int_gemm;
   };
-  const kernels::Table& t = kernels::active();
-  CHECK(kernels_of("w4a4-fl8", PerChannelBy::kFold) == &t.u4s4);
-  CHECK(kernels_of("w4a4-fl8", PerChannelBy::kShift) == &t.u8s4);  // codes up to 240
-  CHECK(kernels_of("w4a8", PerChannelBy::kFold) == &t.u8s4);
-  CHECK(kernels_of("w8a4", PerChannelBy::kFold) == &t.u8s8);
+  const RestoreExecution restore;
+  for (const Isa isa : runnable_isas()) {
+    set_active_isa(isa);
+    CAPTURE(std::string(name_of(isa)));
+    const kernels::Table& t = kernels::active();
+    CHECK(kernels_of("w4a4-fl8", PerChannelBy::kFold) == &t.u4s4);
+    CHECK(kernels_of("w4a4-fl8", PerChannelBy::kShift) == &t.u8s4);  // codes up to 240
+    CHECK(kernels_of("w4a8", PerChannelBy::kFold) == &t.u8s4);
+    CHECK(kernels_of("w8a4", PerChannelBy::kFold) == &t.u8s8);
 
-  for (const char* precision : {"w4a4-fl8", "w8a8"}) {
-    const Executor e(make_served(calibrated_model(small_options(precision, 0.1))));
-    for (size_t u = 0; u < e.layers().size(); ++u) {
-      const UnitSpec& unit = e.model().network.units[u];
-      CAPTURE(unit.name);
-      const LayerWeights& layer = e.layers()[u];
-      const bool wide = t.s16s14.run != nullptr && winograd::wide_edge(unit.shape, t.u8s8.kr == 4) > 0;
-      const bool has_product = unit.precision.weight_bits == 4 || wide;
-      const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1;
-      CHECK(layer.fewer_products() == (three_by_three && has_product && !layer.strided()));
-      CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products() && unit.precision.weight_bits == 8));
-      if (unit.name == "layer1.0.conv2" && !layer.strided())  // 8x8
-        CHECK(layer.served_edge == (unit.precision.weight_bits == 8 ? 4 : 2));
+    for (const char* precision : {"w4a4-fl8", "w8a8"}) {
+      const Executor e(make_served(calibrated_model(small_options(precision, 0.1))));
+      for (size_t u = 0; u < e.layers().size(); ++u) {
+        const UnitSpec& unit = e.model().network.units[u];
+        CAPTURE(unit.name);
+        const LayerWeights& layer = e.layers()[u];
+        const bool wide = t.s16s14.run != nullptr && winograd::wide_edge(unit.shape, t.u8s8.kr == 4) > 0;
+        const bool has_product = unit.precision.weight_bits == 4 || wide;
+        const bool three_by_three = unit.shape.kh == 3 && unit.shape.stride == 1;
+        CHECK(layer.fewer_products() == (three_by_three && has_product && !layer.strided()));
+        CHECK((layer.wide_gemm != nullptr) == (layer.fewer_products() && unit.precision.weight_bits == 8));
+        if (unit.name == "layer1.0.conv2" && !layer.strided())  // 8x8
+          CHECK(layer.served_edge == (unit.precision.weight_bits == 8 ? 4 : 2));
+      }
     }
   }
 }

@@ -2,6 +2,7 @@
 #include "ops/gather_gemm.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <set>
@@ -382,11 +383,14 @@ TEST_CASE("a product asks for the part of the right operand that it reads next, 
         const Gather g = forward_gather(s);
         const Panels panels = make_panels(gemm, segments, k, columns);
         const std::vector<uint8_t> zeros(at(s.n * s.h * s.w * s.ic + 64));
+        int64_t tasks = 0;
         const auto source = [&](Scratch&, RowRange range) {
+          ++tasks;  // once a task
           return SourceRows<uint8_t>{zeros.data() + range.begin * g.sw * s.ic, range.begin, s.ic, zeros.data()};
         };
         for (const int64_t at_a_time : {0, 64}) {
           reads = {};
+          tasks = 0;
           const int before = threads();
           set_threads(1);
           serving_gemm<int32_t, uint8_t>(gemm, {.gather = g, .panels = panels, .block_columns = at_a_time}, nullptr,
@@ -402,7 +406,7 @@ TEST_CASE("a product asks for the part of the right operand that it reads next, 
           CHECK(other == 0);
           // The first block of a task asks for all of its panels but the first, the others only for what does not stay.
           const bool stays = panels.count() * panels.panel_bytes <= kKeptPanelBytes;
-          const int64_t tasks = cut_for_serving(g, panels, 1).tasks();
+          CHECK(tasks == cut_for_serving(g, panels, 1).tasks());
           int64_t blocks = 0;
           for (int64_t t = 0; t < tasks; ++t) {
             const int64_t points = (t + 1) * g.points() / tasks - t * g.points() / tasks;
@@ -454,7 +458,9 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
       const Panels panels =
           pack_panels(gemm, PanelSource<int8_t>{.data = w.data(), .tap_stride = s.ic, .k_stride = 1, .n_stride = s.k()},
                       g.taps, s.ic, s.oc);
+      std::atomic<int64_t> tasks = 0;
       const auto source = [&](Scratch&, RowRange range) {
+        ++tasks;
         return SourceRows<uint8_t>{x.data() + range.begin * g.sw * s.ic, range.begin, s.ic, pad.data()};
       };
       std::vector<int32_t> expected(at(g.points() * s.oc)), start(at(panels.padded_columns()));
@@ -468,6 +474,7 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
         for (const int64_t columns : {0, 8, 64})
           for (const bool started : {false, true}) {
             std::vector<int32_t> got(expected.size(), -1);
+            tasks = 0;
             std::mutex mutex;
             std::set<std::pair<int64_t, int64_t>> blocks, announced;  // by first point and column
             serving_gemm<int32_t, uint8_t>(
@@ -486,7 +493,8 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
             // Every block but the first one of each task was announced, and nothing else.
             CHECK(std::includes(blocks.begin(), blocks.end(), announced.begin(), announced.end()));
             const int64_t first_ones = std::ssize(blocks) - std::ssize(announced);
-            CHECK(first_ones == cut_for_serving(g, panels, workers).tasks());
+            CHECK(first_ones == tasks);
+            CHECK(tasks == cut_for_serving(g, panels, workers).tasks());
           }
     }
   });
