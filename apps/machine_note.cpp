@@ -21,8 +21,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kMostSessions = 1000;  // of about 700 bytes: below kLongestNote
-constexpr int kDeepest = 64;            // levels: copying and printing a value recurse
+constexpr size_t kMostKept = kLongestNote / 2;  // bytes of older sessions, each of about 700
+constexpr int kDeepest = 64;                    // levels: copying and printing a value recurse
 
 std::string text_of(const std::filesystem::path& path) {
   try {
@@ -48,8 +48,10 @@ Json sessions_of(const std::filesystem::path& path) {
   if (too_deep || !old.is_object() || !old.contains("sessions") || !old["sessions"].is_array()) return sessions;
   for (const Json& entry : old["sessions"])
     if (is_flat_object(entry)) sessions.push_back(entry);
-  if (sessions.size() > kMostSessions)
-    sessions.erase(sessions.begin(), sessions.end() - static_cast<std::ptrdiff_t>(kMostSessions));
+  size_t bytes = 0, kept = 0;
+  while (kept < sessions.size() && (bytes += json_text(sessions[sessions.size() - 1 - kept], 2).size()) <= kMostKept)
+    ++kept;
+  sessions.erase(sessions.begin(), sessions.end() - static_cast<std::ptrdiff_t>(kept));
   return sessions;
 }
 

@@ -115,27 +115,33 @@ std::set<std::string> given_fields(const CLI::App& app, const std::vector<Option
 }
 
 namespace {
+
 constexpr int64_t kMostThreads = 1024;
-/// What NIBBLE_THREADS became when it is no such number: refused only where no --threads wins over it.
-constexpr int64_t kThreadsOfEnvironmentRefused = INT64_MIN;
+/// Of a NIBBLE_THREADS that is no such number: it is refused only where no --threads wins over it.
+constexpr int64_t kRefusedLater = INT64_MIN;
+
+bool is_thread_count(int64_t threads) {
+  return threads >= 0 && threads <= kMostThreads;
+}
+
+int64_t threads_in(const std::string& text) {
+  int64_t threads = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  return error == std::errc() && end == text.data() + text.size() && is_thread_count(threads) ? threads : kRefusedLater;
+}
+
 }  // namespace
 
 void declare_threads(CLI::App& app, int64_t& threads) {
-  if (const auto text = env(EnvVar::kThreads)) {
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), threads);
-    if (error != std::errc() || end != text->data() + text->size() || threads < 0 || threads > kMostThreads)
-      threads = kThreadsOfEnvironmentRefused;
-  }
+  if (const auto text = env(EnvVar::kThreads)) threads = threads_in(*text);
   DeclaredOption option = add_option(app, "--threads", threads, "threads (0: all cores this process may use)");
-  if (threads != kThreadsOfEnvironmentRefused) option.capture_default_str();
+  if (is_thread_count(threads)) option.capture_default_str();
 }
 
 void apply_threads(int64_t threads) {
-  if (threads == kThreadsOfEnvironmentRefused)
-    throw UsageError("NIBBLE_THREADS is '{}'; use the number of threads, 0 (all cores) to {}", *env(EnvVar::kThreads),
-                     kMostThreads);
-  if (threads < 0 || threads > kMostThreads)
-    throw UsageError("--threads is {}; use 0 (all cores) to {}", threads, kMostThreads);
+  if (const auto text = env(EnvVar::kThreads); text && threads == kRefusedLater && threads_in(*text) == kRefusedLater)
+    throw UsageError("NIBBLE_THREADS is '{}'; use the number of threads, 0 (all cores) to {}", *text, kMostThreads);
+  if (!is_thread_count(threads)) throw UsageError("--threads is {}; use 0 (all cores) to {}", threads, kMostThreads);
   set_threads(static_cast<int>(threads));
   debug(counted(nibble::threads(), "thread"));
 }

@@ -33,7 +33,7 @@ struct Image {
   int width = 0;
   int height = 0;
   std::shared_ptr<const uint8_t[]> pixels;
-  std::string warning;  // not empty: the file was damaged and its pixels are partly made up
+  std::string warning = {};  // not empty: the file was damaged and its pixels are partly made up
   size_t bytes() const { return size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height); }
 };
 

@@ -21,10 +21,12 @@ std::vector<fs::path> folders_up(const fs::path& mount, const std::string& group
   return all;
 }
 
-/// Lines of /proc/self/cgroup are ID:CONTROLLERS:PATH; version 2 has one, with ID 0 and no controllers, version 1 one a
-/// hierarchy, which is mounted under its controllers' names.
+/// The mount itself counts whatever the lines say. Lines of /proc/self/cgroup are ID:CONTROLLERS:PATH; version 2 has
+/// one, with ID 0 and no controllers, version 1 one a hierarchy, which is mounted under its controllers' names.
 template <typename Body>
 void for_each_folder(const ControlGroups& groups, const std::string& controller, const Body& body) {
+  body(groups.mount, /*version=*/2);
+  body(groups.mount / controller, /*version=*/1);
   std::istringstream lines(groups.membership);
   for (std::string line; std::getline(lines, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);

@@ -106,8 +106,7 @@ PointResult measure_point(const MeasureArgs& args) {
   if (facts.curves.evaluations.empty())
     throw ModelError(
         "{}/metrics.jsonl has no evaluation with an epoch, accuracies of 0 to 100 % and a loss, so the point has no "
-        "result; remove "
-        "{} to train it anew",
+        "result; remove {} to train it anew",
         args.run, args.run);
   const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network().options;

@@ -184,24 +184,18 @@ void StudyRun::read_kept() {
   }
 }
 
-/// Each into a folder of its own: beside other results the one file does not count. As many as files may be open are
-/// written before the first gets its name, so that a full disk does not leave some of them alone; a mark says so where
-/// the machine, or the disk behind those, stops between.
+/// Each into a folder of its own: beside other results the one file does not count. All are written before the first
+/// gets its name, so that a full disk does not leave some of them alone; a mark says so where the machine stops
+/// between.
 void StudyRun::unpack_kept() {
-  constexpr size_t kOpenFiles = 256;  // of 1024, the usual limit
   const fs::path mark = fs::path(args_.out) / kUnpacking;
   std::list<AtomicFile> files;
-  const auto commit = [&] {
-    if (!files.empty()) write_file_atomically(mark, "");
-    for (AtomicFile& file : files) file.commit();
-    files.clear();
-  };
   for (const auto& [name, result] : kept_) {
     make_folders(fs::path(args_.out) / name);
     files.emplace_back(result_path(args_.out, name)).append(to_json(result));
-    if (files.size() == kOpenFiles) commit();
   }
-  commit();
+  if (!files.empty()) write_file_atomically(mark, "");
+  for (AtomicFile& file : files) file.commit();
   std::error_code left;  // a mark that stays is of no harm: all its results are there
   if (is_mark(mark)) fs::remove(mark, left);
   kept_.clear();

@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "nibble-point-1";
 // The largest numbers that are read back; the least ratio of costs, far below any network's.
-constexpr double kMostNumber = 1e15, kMostLoss = 1e300, kLeastRatio = 1e-12;
+constexpr double kMostNumber = 1e15, kMostLoss = 1e300, kMostBound = 1e300, kLeastRatio = 1e-12;
 constexpr uint64_t kLongestFile = uint64_t{16} << 20;  // 152 layers with 256 codes each and their curves take 0.5 MiB
 
 Json accuracy_json(const Accuracy& a) {
@@ -158,9 +158,9 @@ PointLayer read_layer(const ResultReader& r) {
   l.weight_bits = static_cast<int>(r.number("weight_bits", 1, 32));
   l.activation_bits = static_cast<int>(r.number("activation_bits", 1, 32));
   if (r.has("bound_max")) {
-    l.bound_min = r.number("bound_min", 0, 1e300);
-    l.bound_median = r.number("bound_median", 0, 1e300);
-    l.bound_max = r.number("bound_max", 0, 1e300);
+    l.bound_min = r.number("bound_min", 0, kMostBound);
+    l.bound_median = r.number("bound_median", 0, kMostBound);
+    l.bound_max = r.number("bound_max", 0, kMostBound);
   }
   if (!r.has("code_counts")) return l;
   l.usage.codes = r.counts("code_counts");
@@ -193,7 +193,7 @@ PointResult read_point(const ResultReader& r) {
   p.name = r.text("name");
   p.arch = r.text("arch");
   p.precision = r.text("precision");
-  p.width = r.number("width", 0.01, 100);
+  p.width = r.number("width", kLeastWidth, kMostWidth);
   p.seed = r.unsigned_number("seed");
   p.image_size = r.count("image_size");
   p.classes = r.count("classes");

@@ -198,6 +198,8 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("train --nonesuch", 2, "--nonesuch", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");
   check_refused("doctor --threads -1", 2, "--threads is -1");
+  check_refused("doctor --threads -9223372036854775808", 2, "--threads is -9223372036854775808");
+  check_refused("doctor --threads -9223372036854775808", 2, "--threads is -9223372036854775808", "NIBBLE_THREADS=2");
 }
 
 TEST_CASE("program: NIBBLE_LOG=debug puts the time before every line of stderr, says more, and changes no result") {

@@ -20,12 +20,17 @@ def commands(text):
     """(number, line), lines that end with a pipe or a backslash with what follows them."""
     whole, begun = "", 0
     for number, line in enumerate(text.split("\n"), 1):
+        if whole and (not line.strip() or line.lstrip().startswith("#")):
+            continue
         whole, begun = (whole + " " + line.lstrip(), begun) if whole else (line, number)
-        if re.search(r"(\||\\)\s*$", line) and not line.lstrip().startswith("#"):
-            whole = whole.rstrip().rstrip("\\")
+        code = re.sub(r"(^|\s)#.*", "", line)
+        if re.search(r"(\||\\)\s*$", code):
+            whole = re.sub(r"\s#.*", "", whole).rstrip().rstrip("\\")
             continue
         yield begun, whole
         whole = ""
+    if whole:
+        yield begun, whole
 
 
 def problems_of(path, text):
@@ -39,7 +44,8 @@ def problems_of(path, text):
 
 def main():
     wrong = [line for line in CAUGHT if not STOPS_EARLY.search(line)] + [line for line in LEFT if STOPS_EARLY.search(line)]
-    for split in ("a |\n  grep -q x", "a \\\n  | head -n 1", "a | sed -n p |\n  grep -q x"):
+    for split in ("a |\n  grep -q x", "a \\\n  | head -n 1", "a | sed -n p |\n  grep -q x", "a |\n  # why\n\n  head",
+                  "a |  # why\n  grep -q x", "a | head |"):
         if not list(problems_of("x.sh", "set -o pipefail\n" + split)):
             wrong.append(split)
     scripts = list(tree.files(".sh"))

@@ -102,6 +102,18 @@ TEST_CASE("an odd remainder of the evaluation crop is halved to the even side, u
   CHECK(eval_resize(37, 39, 32).window == Box{2, 4, 32, 32});
 }
 
+TEST_CASE("a frame that somebody else owns is read where it lies") {
+  const Image owned = formula_image(97, 61);
+  const std::vector<uint8_t> frame(owned.pixels.get(), owned.pixels.get() + owned.bytes());
+  const Image borrowed{.width = 97, .height = 61, .pixels = {std::shared_ptr<const uint8_t[]>(), frame.data()}};
+  CHECK(borrowed.pixels.get() == frame.data());
+  CHECK(borrowed.pixels.use_count() == 0);
+  std::vector<uint8_t> expected(3 * 32 * 32), got(3 * 32 * 32);
+  transform_eval(owned, 32, expected.data());
+  transform_eval(borrowed, 32, got.data());
+  CHECK(got == expected);
+}
+
 TEST_CASE("an image that holds nothing is an error, in evaluation and in training") {
   uint8_t out[3 * 8 * 8];
   CHECK_THROWS_AS(transform_eval(Image{}, 8, out), ShapeError);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <ctime>
 #include <fstream>
+#include <numeric>
 #include <set>
 #include <sstream>
 
@@ -336,6 +337,41 @@ int apart(const Image& a, const Image& b) {
   int worst = 0;
   for (size_t i = 0; i < a.bytes(); ++i) worst = std::max(worst, std::abs(a.pixels[i] - b.pixels[i]));
   return worst;
+}
+
+TEST_CASE("the orientation that EXIF names is ignored") {
+  std::vector<uint8_t> drawn(static_cast<size_t>(20 * 12 * 3));
+  std::iota(drawn.begin(), drawn.end(), uint8_t{0});
+  const std::vector<uint8_t> plain = encode_jpeg(drawn, 20, 12, 90);
+  // APP1 of one little-endian tag: 0x0112, SHORT, one value, 6 (a quarter turn).
+  const std::vector<uint8_t> exif = {0xFF, 0xE1, 0,    34, 'E', 'x', 'i', 'f', 0, 0, 'I', 'I', 42, 0, 8, 0, 0, 0,
+                                     1,    0,    0x12, 1,  3,   0,   1,   0,   0, 0, 6,   0,   0,  0, 0, 0, 0, 0};
+  std::vector<uint8_t> turned(plain.begin(), plain.begin() + 2);
+  turned.insert(turned.end(), exif.begin(), exif.end());
+  turned.insert(turned.end(), plain.begin() + 2, plain.end());
+  for (const Decoder d : decoders()) {
+    const Image a = decode(plain, d, "plain"), b = decode(turned, d, "turned");
+    CHECK(b.width == 20);
+    CHECK(b.height == 12);
+    CHECK(b.warning.empty());
+    CHECK(apart(a, b) == 0);
+  }
+}
+
+TEST_CASE("an image may have the longest side, a file no byte more than the largest") {
+  for (const Decoder d : decoders()) {
+    const Image longest = decode(formula_png(16384, 1, false), d, "long.png");
+    CHECK(longest.width == 16384);
+    CHECK(longest.pixels[3 * 16383] == 16383 % 256);
+    CHECK(error_of(formula_png(16385, 1, false), d).find("over the limit of 16384") != std::string::npos);
+  }
+  const testing::TempDir dir;
+  const fs::path file = dir.path() / "large.jpg";
+  std::ofstream(file) << "x";
+  fs::resize_file(file, static_cast<uintmax_t>(kMaxFileBytes));  // a hole
+  CHECK(read_file(file).size() == static_cast<size_t>(kMaxFileBytes));
+  fs::resize_file(file, static_cast<uintmax_t>(kMaxFileBytes) + 1);
+  CHECK_THROWS_WITH_AS(read_file(file), doctest::Contains("over the limit of 64 MiB"), DataError);
 }
 
 TEST_CASE("both backends agree within three units on drawn pictures of any side and quality") {

@@ -58,6 +58,8 @@ TEST_CASE("control groups: what is not there or no limit is none") {
     CHECK_FALSE(cpu_quota(mount.groups(membership)).has_value());
     CHECK_FALSE(memory_limit(mount.groups(membership)).has_value());
   }
+  mount.write("cpu.max", "150000 100000");
+  CHECK(cpu_quota(mount.groups("")) == 1.5);  // a /proc that shows nothing
   mount.write("cpu.max", "0 0");
   mount.write("memory.max", "-5");
   CHECK_FALSE(cpu_quota(mount.groups("0::/\n")).has_value());

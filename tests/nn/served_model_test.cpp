@@ -69,9 +69,8 @@ double worst_distance(const NetworkOptions& options) {
   const Tensor image = random_images(1, options.image_size);
   const NaiveTrace trace = naive_run(served, image.data<uint8_t>());
   double worst = 0;
-  for (size_t u = 0; u < model.network.units.size(); ++u) {
+  for (size_t u = 0; u < model.network.units.size(); ++u)
     worst = testing::worse(worst, distance(model, served, trace, u));
-  }
   return worst;
 }
 

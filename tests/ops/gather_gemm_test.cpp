@@ -348,72 +348,121 @@ TEST_CASE("a serving cut gives every worker a task and covers points and panels"
     }
 }
 
-/// The right operands of a product in the order in which it reads and asks for them.
-struct Reads {
-  std::vector<const void*> read, asked;
-};
-thread_local Reads reads;
+namespace {
 
-void note_run(int /*k*/, int m_panels, const void* /*a*/, int64_t /*a_panel_bytes*/, const void* b, int32_t* c,
-              int64_t ldc, kernels::Into /*into*/, const void* next_b) {
-  reads.read.push_back(b);
-  reads.asked.push_back(next_b);
+/// The right operands of a product's calls in their order, and where each task begins.
+struct Reads {
+  std::vector<const std::byte*> read, asked;
+  std::vector<size_t> tasks;
+
+  void note(const void* b, const void* next_b) {
+    read.push_back(static_cast<const std::byte*>(b));
+    asked.push_back(static_cast<const std::byte*>(next_b));
+  }
+};
+Reads noted;  // by one thread
+
+void note_packed(int /*k*/, int m_panels, const void* /*a*/, int64_t /*a_panel_bytes*/, const void* b, int32_t* c,
+                 int64_t ldc, kernels::Into /*into*/, const void* next_b) {
+  noted.note(b, next_b);
   std::fill_n(c, m_panels * kernels::active().u8s8.mr * ldc - ldc + kernels::active().u8s8.nr, 0);
 }
 
+void note_gathered(const kernels::GatheredRows& /*a*/, int rows, const void* b, int32_t* c, int64_t ldc,
+                   kernels::Into /*into*/, const void* next_b) {
+  noted.note(b, next_b);
+  std::fill_n(c, round_up(rows, kernels::active().u8s8.mr) * ldc - ldc + kernels::active().u8s8.nr, 0);
+}
+
+/// Calls product(source) with one thread and checks what each of its tasks asked for: in the first pass over its panels
+/// the part that it reads next, later only if its panels do not stay in cache, and nothing behind its end.
+template <typename Product>
+void check_asked(const Gather& g, const Panels& panels, const Product& product) {
+  const int64_t stride = panels.k;
+  const std::vector<uint8_t> zeros(at(g.n * g.sh * g.sw * stride + 64));
+  noted = {};
+  const int before = threads();
+  set_threads(1);
+  product([&](Scratch&, RowRange range) {
+    noted.tasks.push_back(noted.read.size());
+    return SourceRows<uint8_t>{zeros.data() + range.begin * g.sw * stride, range.begin, stride, zeros.data()};
+  });
+  set_threads(before);
+  REQUIRE(!noted.tasks.empty());
+  noted.tasks.push_back(noted.read.size());
+  int64_t wrong = 0, asked = 0;
+  for (size_t t = 0; t + 1 < noted.tasks.size(); ++t) {
+    const size_t begin = noted.tasks[t], end = noted.tasks[t + 1];
+    REQUIRE(begin < end);
+    std::set<int64_t> own;
+    for (size_t i = begin; i < end; ++i) own.insert((noted.read[i] - panels.panel(0)) / panels.panel_bytes);
+    const bool stays = std::ssize(own) * panels.panel_bytes <= kKeptPanelBytes;
+    std::set<const std::byte*> seen = {noted.read[begin]};
+    for (size_t i = begin; i < end; ++i) {
+      const std::byte* const next = i + 1 < end ? noted.read[i + 1] : nullptr;
+      const bool expected = next != nullptr && (seen.insert(next).second || !stays);
+      wrong += noted.asked[i] != (expected ? next : nullptr);
+      asked += expected;
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK((asked > 0 || panels.panel_bytes * panels.count() < kKeptPanelBytes));
+}
+
+}  // namespace
+
 TEST_CASE("a product asks for the part of the right operand that it reads next, and for nothing in cache") {
-  kernels::GemmInt gemm = kernels::active().u8s8;
-  gemm.run = note_run;
-  gemm.run_gathered = nullptr;
-  // Panels of a few KiB to 2 MiB; chunks of several segments, of one, of a part of one.
+  kernels::GemmInt packed = kernels::active().u8s8;
+  packed.run = note_packed;
+  packed.run_gathered = nullptr;
+  kernels::GemmInt gathered = packed;
+  gathered.run_gathered = note_gathered;
+  // Panels of a few KiB to 2 MiB; chunks of several segments, of one, of a part of one; parts of points and of columns.
   for (const DepthSize size : {DepthSize{1, 64}, {1, 1030}, {9, 39}, {9, 256}, {9, 600}})
     for (const int64_t columns : {1, 39, 256, 400})
       for (const int64_t side : {3, 14, 40}) {
         const int64_t segments = size.segments, k = size.k;
         INFO(segments << " x " << k << ", " << columns << " columns, " << side);
-        const ConvShape s{.n = 1,
-                          .h = side,
-                          .w = side,
-                          .ic = k,
-                          .oc = columns,
-                          .kh = segments == 9 ? 3 : 1,
-                          .kw = segments == 9 ? 3 : 1,
-                          .pad_before = segments == 9,
-                          .pad_after = segments == 9};
+        const ConvShape s = segments == 9 ? three(1, side, side, k, columns, 1, 1)
+                                          : ConvShape{.n = 1, .h = side, .w = side, .ic = k, .oc = columns};
         const Gather g = forward_gather(s);
-        const Panels panels = make_panels(gemm, segments, k, columns);
-        const std::vector<uint8_t> zeros(at(s.n * s.h * s.w * s.ic + 64));
-        int64_t tasks = 0;
-        const auto source = [&](Scratch&, RowRange range) {
-          ++tasks;  // once a task
-          return SourceRows<uint8_t>{zeros.data() + range.begin * g.sw * s.ic, range.begin, s.ic, zeros.data()};
-        };
-        for (const int64_t at_a_time : {0, 64}) {
-          reads = {};
-          tasks = 0;
-          const int before = threads();
-          set_threads(1);
-          serving_gemm<int32_t, uint8_t>(gemm, {.gather = g, .panels = panels, .block_columns = at_a_time}, nullptr,
-                                         source, [](auto&&...) {});
-          set_threads(before);
-          const size_t count = reads.read.size();
-          REQUIRE(count > 0);
-          int64_t other = 0, kept = 0;
-          for (size_t i = 0; i < count; ++i) {
-            kept += reads.asked[i] == nullptr;
-            other += reads.asked[i] != nullptr && (i + 1 == count || reads.asked[i] != reads.read[i + 1]);
-          }
-          CHECK(other == 0);
-          // The first block of a task asks for all of its panels but the first, the others only for what does not stay.
-          const bool stays = panels.count() * panels.panel_bytes <= kKeptPanelBytes;
-          CHECK(tasks == cut_for_serving(g, panels, 1).tasks());
-          int64_t blocks = 0;
-          for (int64_t t = 0; t < tasks; ++t) {
-            const int64_t points = (t + 1) * g.points() / tasks - t * g.points() / tasks;
-            blocks += ceil_div(points, serving_block_rows(points, gemm.mr));
-          }
-          CHECK(kept == tasks + (stays ? std::ssize(reads.read) / blocks * (blocks - tasks) : 0));
-        }
+        const Panels panels = make_panels(packed, segments, k, columns);
+        for (const int64_t workers : {1, 2})
+          for (const int64_t block_columns : {0, 64})
+            for (const kernels::GemmInt* gemm : {&packed, &gathered})
+              check_asked(g, panels, [&](const auto& source) {
+                serving_gemm<int32_t, uint8_t>(
+                    *gemm, {.gather = g, .panels = panels, .workers = workers, .block_columns = block_columns}, nullptr,
+                    source, [](auto&&...) {});
+                CHECK(std::ssize(noted.tasks) == cut_for_serving(g, panels, workers).tasks());
+              });
+        check_asked(g, panels, [&](const auto& source) {
+          gather_gemm<int32_t, uint8_t>(packed, g, panels, source, [](auto&&...) {});
+        });
+      }
+}
+
+TEST_CASE("3x3 layers in fewer products ask for what they read next, too") {
+  kernels::GemmInt gemm = kernels::active().u6s7;
+  if (gemm.run == nullptr) {
+    MESSAGE("skipped: this level has no such products");
+    return;
+  }
+  gemm.run = note_packed;
+  for (const int64_t k : {15, 64, 256})
+    for (const int64_t columns : {1, 39, 256})
+      for (const int64_t side : {3, 14, 28}) {
+        INFO(k << " to " << columns << " channels, " << side);
+        const Gather g = forward_gather(three(1, side, side, k, columns, 1, 1));
+        const Panels panels = make_panels(gemm, 16, k, columns);
+        const std::vector<int32_t> start(at(4 * panels.padded_columns()));
+        for (const int64_t workers : {1, 2})
+          for (const int64_t block_columns : {0, 64})
+            check_asked(g, panels, [&](const auto& source) {
+              winograd::serving_gemm(
+                  gemm, 2, {.gather = g, .panels = panels, .workers = workers, .block_columns = block_columns},
+                  start.data(), source, [](auto&&...) {});
+            });
       }
 }
 
@@ -433,7 +482,8 @@ TEST_CASE("a serving cut parts the larger operand of small maps") {
   CHECK(cut(14, 256, 1024, 4) == Parts(1, 4));
   CHECK(cut(14, 1024, 256, 4) == Parts(4, 1));  // two panels a thread
   CHECK(cut(14, 256, 1024, 3) == Parts(3, 1));  // 32 panels do not come out even
-  CHECK(cut(14, 1024, 128, 2) == Parts(2, 1));  // the weights are smaller
+  CHECK(cut(20, 1024, 256, 2) == Parts(2, 1));  // the weights are smaller
+  CHECK(cut(20, 256, 512, 2) == Parts(1, 2));
   CHECK(cut(28, 256, 2048, 2) == Parts(2, 1));  // many points
   CHECK(cut(28, 256, 2048, 4) == Parts(4, 1));
   CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));  // fewer than a block a worker
@@ -447,6 +497,10 @@ TEST_CASE("the serving product is the gathered product, whatever the workers, th
     // Two threads share the columns of these.
     shapes.push_back({"1x1, few points", {.n = 1, .h = 14, .w = 14, .ic = 64, .oc = 256}});
     shapes.push_back({"3x3, few points", three(1, 14, 14, 32, 256, 1, 1)});
+    for (size_t i = shapes.size() - 2; i < shapes.size(); ++i) {
+      const ConvShape& few = shapes[i].shape;
+      CHECK(cut_for_serving(forward_gather(few), make_panels(gemm, few.taps(), few.ic, few.oc), 2).panel_parts == 2);
+    }
     for (const NamedShape& named : shapes) {
       INFO(named.name);
       const ConvShape& s = named.shape;

@@ -5,7 +5,7 @@
 #include <functional>
 #include <limits>
 #include <set>
-#include <string>
+#include <vector>
 
 #include "ops/add.hpp"
 #include "ops/average_pool.hpp"
