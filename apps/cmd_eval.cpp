@@ -24,7 +24,8 @@ class Eval : public Command {
   const char* examples() const override {
     return "  nibble eval runs/a --data imagenette\n"
            "  nibble eval model.safetensors --data imagenette --limit 64 --json\n"
-           "  nibble eval runs/a/latest --data imagenette --limit 64 --by modules";
+           "  nibble eval runs/a/latest --data imagenette --limit 64 --by modules\n"
+           "  nibble eval model.safetensors --data imagenette --per-class       # where 4 bits lose";
   }
 
   void declare(CLI::App& app) override {
@@ -42,6 +43,9 @@ class Eval : public Command {
                "checkpoint the same logits, slowly")
         .capture_default_str();
     add_flag(app, "--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
+    add_flag(
+        app, "--per-class", per_class_,
+        "also the accuracy of each class, the lowest first, and the class that its images are most often taken for");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
@@ -66,7 +70,7 @@ class Eval : public Command {
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
     check_classes(model, *data);
     const EvaluationReport report = evaluate_dataset(model.run, data, model.network().options.image_size, evaluation_);
-    print_report(report, model, std::string(name_of(decoder)));
+    print_report(report, model, std::string(name_of(decoder)), data->class_names());
     if (!std::isfinite(report.result.loss))
       throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
                           model_, data_, split_);
@@ -94,7 +98,47 @@ class Eval : public Command {
         differs, data_, here.size(), name(here), model.path, there.size(), name(there));
   }
 
-  void print_report(const EvaluationReport& report, const LoadedModel& model, const std::string& decoder) const {
+  struct NamedClass {
+    std::string name, taken_for;
+    ClassResult result;
+  };
+
+  /// Of the classes that have images; the names are those of the data.
+  static std::vector<NamedClass> named(const std::vector<ClassResult>& by_class,
+                                       const std::vector<std::string>& names) {
+    const auto name = [&](int64_t index) {
+      return index < 0 ? "" : index < std::ssize(names) ? names[static_cast<size_t>(index)] : std::to_string(index);
+    };
+    std::vector<NamedClass> all;
+    for (size_t i = 0; i < by_class.size(); ++i)
+      if (const ClassResult& c = by_class[i]; c.images > 0)
+        all.push_back({name(static_cast<int64_t>(i)), name(c.taken_for), c});
+    return all;
+  }
+
+  static void print_classes(std::vector<NamedClass> classes) {
+    std::stable_sort(classes.begin(), classes.end(), [](const NamedClass& a, const NamedClass& b) {
+      return a.result.top1_percent() < b.result.top1_percent();
+    });
+    std::vector<std::vector<std::string>> rows = {{"class", "images", "top1", "most often taken for", "times"}};
+    for (const NamedClass& c : classes)
+      rows.push_back({c.name, grouped(c.result.images), fmt::format("{:.1f}", c.result.top1_percent()),
+                      c.taken_for.empty() ? "-" : c.taken_for, c.result.times > 0 ? grouped(c.result.times) : "-"});
+    print(format_table(rows));
+  }
+
+  static nlohmann::ordered_json classes_json(const std::vector<NamedClass>& classes) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const NamedClass& c : classes) {
+      all.push_back({{"name", c.name}, {"images", c.result.images}, {"top1", c.result.top1_percent()}});
+      all.back()["taken_for"] = c.taken_for.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(c.taken_for);
+      all.back()["times"] = c.result.times;
+    }
+    return all;
+  }
+
+  void print_report(const EvaluationReport& report, const LoadedModel& model, const std::string& decoder,
+                    const std::vector<std::string>& class_names) const {
     const bool complete = !model.model().calibration_pending();
     const EvaluationResult& r = report.result;
     const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);
@@ -112,6 +156,7 @@ class Eval : public Command {
       j["decoder"] = decoder;
       j["by"] = model.executor ? "executor" : "modules";
       j["isa"] = std::string(name_of(active_isa()));
+      if (per_class_) j["per_class"] = classes_json(named(report.by_class, class_names));
       print_object(j);
       return;
     }
@@ -120,12 +165,13 @@ class Eval : public Command {
                       name_of(active_isa())));
     print("logits_sha256 " + r.logits_sha256);
     if (!complete) print("the model is not calibrated yet: its activations are bf16");
+    if (per_class_) print_classes(named(report.by_class, class_names));
   }
 
   std::string model_, data_, split_ = "val", decoder_ = "auto", by_ = "executor";
   EvaluationOptions evaluation_;
   int64_t classes_ = 0, threads_ = 0;
-  bool json_ = false;
+  bool per_class_ = false, json_ = false;
 };
 
 }  // namespace

@@ -31,6 +31,7 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   names.name_unreadable("skipped", loader.skipped());
   names.name_damaged(loader.damaged());
   EvaluationReport report{.result = evaluation.result(),
+                          .by_class = evaluation.by_class(),
                           .skipped = static_cast<int64_t>(loader.skipped().size()),
                           .damaged = static_cast<int64_t>(loader.damaged().size()),
                           .stopped = stopped};

@@ -1,6 +1,7 @@
 // A model run over a whole data set: accuracy, loss and hash, and which images had no part in it.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "apps/bad_images.hpp"
 #include "apps/model_input.hpp"
@@ -19,6 +20,7 @@ struct EvaluationOptions {
 };
 struct EvaluationReport {
   EvaluationResult result;
+  std::vector<ClassResult> by_class = {};
   int64_t skipped = 0, damaged = 0;  // left out; used although damaged
   double seconds = 0;
   bool stopped = false;  // by options.stop: the result is that of the images until then

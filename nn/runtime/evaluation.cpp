@@ -1,5 +1,6 @@
 #include "nn/runtime/evaluation.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "engine/error.hpp"
@@ -15,6 +16,7 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
     throw ShapeError("[evaluation] {} rows of logits but {} labels", n, labels.size());
   hash_.update({logits.raw(), logits.bytes()});
   std::vector<float> probabilities(static_cast<size_t>(classes));
+  classes_.resize(std::max(classes_.size(), static_cast<size_t>(classes)));
   for (int64_t i = 0; i < n; ++i) {
     const float* row = logits.row<float>(i);
     const int64_t label = labels[static_cast<size_t>(i)];
@@ -26,8 +28,26 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
     sums_.top1 += rank < 1;
     sums_.top5 += rank < 5 && rank < classes;
     sums_.loss += cross_entropy_row(row, classes, label, 0.0f, probabilities.data());
+    Class& of_label = classes_[static_cast<size_t>(label)];
+    ++of_label.images;
+    of_label.top1 += rank < 1;
+    if (rank >= 1 && rank < classes) ++of_label.taken_for[std::max_element(row, row + classes) - row];
   }
   sums_.images += n;
+}
+
+std::vector<ClassResult> Evaluation::by_class() const {
+  std::vector<ClassResult> all;
+  for (const Class& c : classes_) {
+    ClassResult r{.images = c.images, .top1 = c.top1};
+    for (const auto& [other, times] : c.taken_for)
+      if (times > r.times) {
+        r.taken_for = other;
+        r.times = times;
+      }
+    all.push_back(r);
+  }
+  return all;
 }
 
 EvaluationResult Evaluation::result() const {

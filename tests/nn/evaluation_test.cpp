@@ -56,6 +56,42 @@ TEST_CASE("evaluation: top-1 and top-5 rank like a stable sort, so ties go to th
   CHECK(r.top5_percent() == doctest::Approx(80.0));
 }
 
+TEST_CASE("evaluation: by class, with the class that images were most often taken for, of equals the lowest") {
+  const float nan = std::nanf("");
+  Evaluation e;
+  const auto taken_for = [&](int label, int other) {  // an image of `label` whose largest logit is that of `other`
+    Tensor t(DType::f32, {1, 4});
+    for (int c = 0; c < 4; ++c) t.data<float>()[c] = c == other ? 1.0f : 0.0f;
+    e.add(t, std::vector<int32_t>{label});
+  };
+  for (const int other : {0, 0, 3, 2, 3, 2}) taken_for(0, other);
+  taken_for(1, 1);
+  for (const int other : {0, 1, 1}) taken_for(2, other);
+  e.add(rows({{nan, 0, 0, 0}}), std::vector<int32_t>{1});
+  const std::vector<ClassResult> all = e.by_class();
+  REQUIRE(all.size() == 4);
+  const auto check = [&](size_t at, int64_t images, int64_t top1, int64_t other, int64_t times) {
+    INFO("class " << at);
+    CHECK(all[at].images == images);
+    CHECK(all[at].top1 == top1);
+    CHECK(all[at].taken_for == other);
+    CHECK(all[at].times == times);
+  };
+  check(0, 6, 2, 2, 2);
+  check(1, 2, 1, -1, 0);
+  check(2, 3, 0, 1, 2);
+  check(3, 0, 0, -1, 0);
+  CHECK(all[0].top1_percent() == doctest::Approx(100.0 / 3));
+  CHECK(all[3].top1_percent() == 0);
+  int64_t images = 0, top1 = 0;
+  for (const ClassResult& c : all) {
+    images += c.images;
+    top1 += c.top1;
+  }
+  CHECK(images == e.result().images);
+  CHECK(top1 == e.result().top1);
+}
+
 TEST_CASE("evaluation: logits that are not finite are right about nothing and make the loss no number") {
   const float nan = std::nanf(""), inf = HUGE_VALF;
   const std::vector<std::vector<float>> wrong = {{nan, nan, nan}, {1, nan, 0}, {nan, 1, 0}};
