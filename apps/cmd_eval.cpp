@@ -25,7 +25,7 @@ class Eval : public Command {
     return "  nibble eval runs/a --data imagenette\n"
            "  nibble eval model.safetensors --data imagenette --limit 64 --json\n"
            "  nibble eval runs/a/latest --data imagenette --limit 64 --by modules\n"
-           "  nibble eval model.safetensors --data imagenette --per-class       # where 4 bits lose";
+           "  nibble eval model.safetensors --data imagenette --by-class       # where 4 bits lose";
   }
 
   void declare(CLI::App& app) override {
@@ -43,9 +43,9 @@ class Eval : public Command {
                "checkpoint the same logits, slowly")
         .capture_default_str();
     add_flag(app, "--strict-data", evaluation_.strict_data, "stop at a bad image instead of leaving it out");
-    add_flag(
-        app, "--per-class", per_class_,
-        "also the accuracy of each class, the lowest first, and the class that its images are most often taken for");
+    add_flag(app, "--by-class", by_class_,
+             "also the accuracy of each class, the lowest first (in JSON in the order of the classes), and the class "
+             "that its images are most often taken for");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
@@ -156,7 +156,7 @@ class Eval : public Command {
       j["decoder"] = decoder;
       j["by"] = model.executor ? "executor" : "modules";
       j["isa"] = std::string(name_of(active_isa()));
-      if (per_class_) j["per_class"] = classes_json(named(report.by_class, class_names));
+      if (by_class_) j["by_class"] = classes_json(named(report.by_class, class_names));
       print_object(j);
       return;
     }
@@ -165,13 +165,13 @@ class Eval : public Command {
                       name_of(active_isa())));
     print("logits_sha256 " + r.logits_sha256);
     if (!complete) print("the model is not calibrated yet: its activations are bf16");
-    if (per_class_) print_classes(named(report.by_class, class_names));
+    if (by_class_) print_classes(named(report.by_class, class_names));
   }
 
   std::string model_, data_, split_ = "val", decoder_ = "auto", by_ = "executor";
   EvaluationOptions evaluation_;
   int64_t classes_ = 0, threads_ = 0;
-  bool per_class_ = false, json_ = false;
+  bool by_class_ = false, json_ = false;
 };
 
 }  // namespace

@@ -49,8 +49,11 @@ Json sessions_of(const std::filesystem::path& path) {
   for (const Json& entry : old["sessions"])
     if (is_flat_object(entry)) sessions.push_back(entry);
   size_t bytes = 0, kept = 0;
-  while (kept < sessions.size() && (bytes += json_text(sessions[sessions.size() - 1 - kept], 2).size()) <= kMostKept)
-    ++kept;
+  const auto stored = [](const Json& session) {  // two levels down
+    const std::string text = json_text(session, 2);
+    return text.size() + 4 * static_cast<size_t>(1 + std::count(text.begin(), text.end(), '\n')) + 2;
+  };
+  while (kept < sessions.size() && (bytes += stored(sessions[sessions.size() - 1 - kept])) <= kMostKept) ++kept;
   sessions.erase(sessions.begin(), sessions.end() - static_cast<std::ptrdiff_t>(kept));
   return sessions;
 }

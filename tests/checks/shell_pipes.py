@@ -23,9 +23,9 @@ def commands(text):
         if whole and (not line.strip() or line.lstrip().startswith("#")):
             continue
         whole, begun = (whole + " " + line.lstrip(), begun) if whole else (line, number)
-        code = re.sub(r"(^|\s)#.*", "", line)
+        code = re.sub(r"(^|\s)#[^'\"]*$", "", line)
         if re.search(r"(\||\\)\s*$", code):
-            whole = re.sub(r"\s#.*", "", whole).rstrip().rstrip("\\")
+            whole = re.sub(r"\s#[^'\"]*$", "", whole).rstrip().rstrip("\\")
             continue
         yield begun, whole
         whole = ""

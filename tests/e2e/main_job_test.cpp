@@ -138,19 +138,19 @@ TEST_CASE("predict answers for good images, names bad ones and ends with exit co
   CHECK(lines[1].at("top").size() == 5);
 }
 
-TEST_CASE("eval --per-class: the classes add up to the whole, and without it nothing is said of them") {
+TEST_CASE("eval --by-class: the classes add up to the whole, and without it nothing is said of them") {
   if (no_program()) return;
   const TemporaryFolder folder("classes");
   const std::string data = synthetic_data(folder, kFiveAClass), run = folder / "run";
   run_well(train_arguments(data, run, "w8a8"));
   const nlohmann::json plain = json_of(run_program("eval " + run + " --data " + data + " --json"));
-  CHECK_FALSE(plain.contains("per_class"));
-  nlohmann::json j = json_of(run_program("eval " + run + " --data " + data + " --json --per-class"));
+  CHECK_FALSE(plain.contains("by_class"));
+  nlohmann::json j = json_of(run_program("eval " + run + " --data " + data + " --json --by-class"));
   double right = 0;
   int64_t images = 0;
-  REQUIRE(j.at("per_class").size() == 10);
-  CHECK(j.at("per_class")[0].at("name") == "checked_cross");
-  for (const nlohmann::json& c : j.at("per_class")) {
+  REQUIRE(j.at("by_class").size() == 10);
+  CHECK(j.at("by_class")[0].at("name") == "checked_cross");
+  for (const nlohmann::json& c : j.at("by_class")) {
     images += c.at("images").get<int64_t>();
     right += c.at("images").get<double>() * c.at("top1").get<double>();
     CHECK(c.at("taken_for").is_null() == (c.at("times") == 0));
@@ -159,7 +159,7 @@ TEST_CASE("eval --per-class: the classes add up to the whole, and without it not
   CHECK(images == j.at("images"));
   CHECK(right / static_cast<double>(images) == doctest::Approx(j.at("top1").get<double>()));
   CHECK(j.at("logits_sha256") == plain.at("logits_sha256"));
-  const std::string text = run_well("eval " + run + " --data " + data + " --per-class").out;
+  const std::string text = run_well("eval " + run + " --data " + data + " --by-class").out;
   CHECK(has(text, "most often taken for"));
   CHECK(has(text, "checked_cross"));
 }
