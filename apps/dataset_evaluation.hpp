@@ -20,8 +20,8 @@ struct EvaluationOptions {
 };
 struct EvaluationReport {
   EvaluationResult result;
-  std::vector<ClassResult> by_class = {};
-  int64_t skipped = 0, damaged = 0;  // left out; used although damaged
+  std::vector<ClassResult> by_class = {};  // of every class of the model, in their order
+  int64_t skipped = 0, damaged = 0;        // left out; used although damaged
   double seconds = 0;
   bool stopped = false;  // by options.stop: the result is that of the images until then
 };
