@@ -15,8 +15,8 @@
 #include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
-#include "data/image_folder.hpp"
 #include "data/loader.hpp"
+#include "data/open_images.hpp"
 #include "data/synth.hpp"
 #include "engine/cgroup.hpp"
 #include "engine/cpu.hpp"
@@ -93,12 +93,12 @@ double procedural_decode_rate() {
 }
 
 double folder_decode_rate(const std::string& dir) {
-  const ImageFolder images({.dir = dir, .split = "train", .decoder = Decoder::auto_});
+  const DatasetPtr images = open_images(dir, "train", Decoder::auto_);
   const auto began = Clock::now();
   int64_t done = 0, at = 0;
-  while (std::chrono::duration<double>(Clock::now() - began).count() < 1.0 && at < images.size()) {
+  while (std::chrono::duration<double>(Clock::now() - began).count() < 1.0 && at < images->size()) {
     try {
-      images.read(at);
+      images->read(at);
       ++done;
     } catch (const DataError&) {  // bad images are the run's business, not the probe's
     }
@@ -110,8 +110,7 @@ double folder_decode_rate(const std::string& dir) {
 /// Decoded, cropped, resized and flipped images a second of one loader thread with no training beside it: a step that
 /// is faster than this times --loader-threads waits for its data.
 double loader_rate(const std::string& dir, int size) {
-  const auto images =
-      std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir, .split = "train", .decoder = Decoder::auto_});
+  const DatasetPtr images = open_images(dir, "train", Decoder::auto_);
   const int64_t batch = std::min<int64_t>(16, images->size());
   TrainLoader loader({.dataset = images,
                       .batch_size = batch,
@@ -264,16 +263,16 @@ class Doctor : public Command {
     if (data_.empty()) text += "; with --data also the time of a run";
     text += estimate_inference(n, e);
     if (data_.empty()) return text;
-    const ImageFolder images({.dir = data_, .split = "train", .decoder = Decoder::auto_});
-    if (images.size() < o.batch_size) {
+    const DatasetPtr images = open_images(data_, "train", Decoder::auto_);
+    if (images->size() < o.batch_size) {
       warn(
           fmt::format("no run to estimate: '{}' has {} training images, fewer than one batch of {}; lower --batch-size",
-                      data_, grouped(images.size()), o.batch_size));
+                      data_, grouped(images->size()), o.batch_size));
       return text;
     }
-    const double loading = probe_loading(images, o);
+    const double loading = probe_loading(*images, o);
     const PhaseSeconds loaded = with_loading(image, loading, o);
-    const int64_t steps = o.epochs * (images.size() / o.batch_size);
+    const int64_t steps = o.epochs * (images->size() / o.batch_size);
     const bool quantizes = !build_resnet(n).quantizers.empty();
     const double batch = static_cast<double>(o.batch_size);
     const double seconds = StepPace({.total_steps = steps,

@@ -9,7 +9,7 @@
 #include "apps/dataset_evaluation.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
-#include "data/image_folder.hpp"
+#include "data/open_images.hpp"
 #include "data/subset.hpp"
 #include "engine/cpu.hpp"
 
@@ -30,7 +30,7 @@ class Eval : public Command {
 
   void declare(CLI::App& app) override {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
-    add_option(app, "--data", data_, "image folder: DIR/val/<class>/*").required();
+    add_option(app, "--data", data_, "image folder: DIR/val/<class>/*; Tiny ImageNet or CIFAR as they come").required();
     add_option(app, "--split", split_, "sub-folder of DIR to evaluate").capture_default_str();
     add_option(app, "--limit", evaluation_.limit, "only the first N images in path order (0: all)");
     add_option(app, "--classes", classes_, "only the first N classes, of a model trained with --classes N (0: all)");
@@ -61,10 +61,8 @@ class Eval : public Command {
     if (by_ != "executor" && by_ != "modules") throw UsageError("--by is '{}'; use executor or modules", by_);
     const LoadedModel model = load_model(model_, by_ == "modules" ? RunBy::kModules : RunBy::kExecutor);
     const Decoder decoder = decoder_for(model, decoder_);
-    const auto folder =
-        std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data_, .split = split_, .decoder = decoder});
-    if (const std::string others = folder->left_out(); !others.empty()) warn(others);
-    DatasetPtr data = folder;
+    DatasetPtr data = open_images(data_, split_, decoder);
+    if (const std::string others = data->left_out(); !others.empty()) warn(others);
     if (classes_ > 0)
       data =
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});

@@ -21,7 +21,8 @@ std::vector<OptionField> leave_out(std::vector<OptionField> fields, const std::s
 }  // namespace
 
 TrainArguments::TrainArguments()
-    : data_{{"data", "image folder: DIR/train/<class>/*, DIR/val/<class>/*", &options.data}},
+    : data_{{"data", "image folder: DIR/train/<class>/*, DIR/val/<class>/*; Tiny ImageNet or CIFAR as they come",
+             &options.data}},
       network_(network_fields(options.network, texts_)),
       training_(training_fields(options)) {
   for (const auto* group : {&network_, &training_, &data_}) all_.insert(all_.end(), group->begin(), group->end());

@@ -24,6 +24,9 @@ class Dataset {
   /// Throws DataError when this image cannot be decoded (callers may go on without it), DiskError when the storage
   /// fails (callers stop).
   virtual Image read(int64_t index) const = 0;
+  /// A sentence about what lies among the images and is not taken for one: how many, where and one of them. Empty:
+  /// nothing does.
+  virtual std::string left_out() const { return ""; }
 
   int num_classes() const { return static_cast<int>(class_names().size()); }
 

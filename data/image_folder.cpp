@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string_view>
 #include <system_error>
 
+#include "data/label_list.hpp"
 #include "engine/error.hpp"
 #include "engine/files.hpp"
 #include "engine/utf8.hpp"
@@ -14,14 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_image_name(const std::string& name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string::npos || dot == 0) return false;
-  std::string extension = name.substr(dot + 1);
-  for (char& c : extension)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return extension == "jpg" || extension == "jpeg" || extension == "png";
-}
+constexpr const char* kImages = "images";  // Tiny ImageNet's folder inside a class folder, or instead of them
 
 // Names in `folder` that satisfy `wanted`, in bytewise order; hidden ones are left out.
 template <typename Wanted>
@@ -59,18 +54,51 @@ bool is_image(const fs::directory_entry& entry) {
   return result;
 }
 
-[[noreturn]] void refuse_without_images(const fs::path& folder) {
-  const std::vector<std::string> inner = list(folder, [](const fs::directory_entry& entry) {
-    std::error_code ignored;  // a broken link without an image's name is left out, as it is elsewhere
-    return entry.is_directory(ignored);
-  });
-  if (!inner.empty())  // Tiny ImageNet's images/
-    throw DataError(
-        "class folder {} holds no .jpg, .jpeg or .png file, and its folder {} is not looked into: move its "
-        "images up into the class folder",
-        folder.string(), inner.front());
-  throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
-                  folder.string());
+bool has_folder(const fs::path& folder) {
+  std::error_code ignored;  // a broken link without an image's name is left out, as it is elsewhere
+  return fs::is_directory(folder, ignored);
+}
+
+// What is left out: how many, and the first in bytewise order.
+struct Others {
+  int64_t count = 0;
+  std::string first;
+
+  void add(const std::string& name) {
+    if (count++ == 0 || name < first) first = name;
+  }
+};
+
+// The images of a class folder, or those of its images/: where they lie, and what else lies there.
+struct ClassFolder {
+  fs::path folder;
+  std::vector<std::string> files;
+  std::vector<std::string> others;
+};
+
+ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
+  ClassFolder result{.folder = root / name, .files = {}, .others = {}};
+  const auto look = [&](const std::string& below) {
+    result.files = list(root / below, [&](const fs::directory_entry& entry) {
+      if (is_image(entry)) return true;
+      result.others.push_back(below + "/" + entry.path().filename().string());
+      return false;
+    });
+  };
+  look(name);
+  if (!result.files.empty()) return result;
+  if (has_folder(result.folder / kImages)) {
+    // Beside images/ lie the boxes of its objects, which no one misses.
+    std::erase_if(result.others, [&](const std::string& other) {
+      return other == name + "/" + kImages || other == name + "/" + name + "_boxes.txt";
+    });
+    result.folder /= kImages;
+    look(name + "/" + kImages);
+  }
+  if (result.files.empty())
+    throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
+                    result.folder.string());
+  return result;
 }
 
 }  // namespace
@@ -83,34 +111,95 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
   if (!fs::is_directory(root))
     throw DataError("there is no folder {}: images are expected in {}/<class>/*.JPEG", root_.string(), root_.string());
   classes_ = list(root_, is_folder);
-  if (classes_.empty())
-    throw DataError("{} holds no class folder: images are expected in {}/<class>/*.JPEG", root_.string(),
-                    root_.string());
+  const bool flat = classes_.empty() || classes_ == std::vector<std::string>{kImages};
+  if (const auto labels = flat ? label_list_of(root_) : std::nullopt) {
+    read_list(*labels);
+  } else {
+    if (classes_.empty())
+      throw DataError(
+          "{} holds no class folder: images are expected in {}/<class>/*.JPEG, or in one folder and their classes in "
+          "{}",
+          root_.string(), root_.string(), label_list_names(root_));
+    read_class_folders();
+  }
+  sort();
+}
+
+void ImageFolder::read_class_folders() {
+  Others others;
   for (size_t k = 0; k < classes_.size(); ++k) {
     if (!is_utf8(classes_[k]))  // models keep the names as JSON, which has no other bytes
       throw DataError("the name of the class folder {} is not UTF-8; rename the folder",
                       (root_ / classes_[k]).string());
-    const auto is_image_else_count = [&](const fs::directory_entry& entry) {
-      if (is_image(entry)) return true;
-      const std::string name = classes_[k] + "/" + entry.path().filename().string();
-      if (others_++ == 0 || name < other_) other_ = name;
-      return false;
-    };
-    const std::vector<std::string> files = list(root_ / classes_[k], is_image_else_count);
-    if (files.empty()) refuse_without_images(root_ / classes_[k]);
-    for (const std::string& file : files)
-      images_.push_back({.name = classes_[k] + "/" + file, .label = static_cast<int>(k)});
+    ClassFolder found = read_class_folder(root_, classes_[k]);
+    for (const std::string& other : found.others) others.add(other);
+    folders_.push_back(std::move(found.folder));
+    for (std::string& file : found.files) images_.push_back({.file = std::move(file), .label = static_cast<int>(k)});
   }
-  // Not the order of (class, file): "a-b/x" comes before "a/x", because '-' is below '/'.
-  std::sort(images_.begin(), images_.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+  if (others.count == 0) return;
+  const std::string what = others.count == 1
+                               ? "1 entry that is no .jpg, .jpeg or .png file:"
+                               : fmt::format("{} entries that are no .jpg, .jpeg or .png files, such as", others.count);
+  left_out_ = fmt::format("{}/<class>/: left out {} {}", root_.string(), what, others.first);
 }
 
-std::string ImageFolder::left_out() const {
-  if (others_ == 0) return "";
-  const std::string what = others_ == 1
-                               ? "1 entry that is no .jpg, .jpeg or .png file:"
-                               : fmt::format("{} entries that are no .jpg, .jpeg or .png files, such as", others_);
-  return fmt::format("{}/<class>/: left out {} {}", root_.string(), what, other_);
+void ImageFolder::read_list(const fs::path& source) {
+  const fs::path folder = classes_.empty() ? root_ : root_ / kImages;
+  const std::vector<uint8_t> bytes = read_file(source);
+  std::vector<LabelledFile> labelled =
+      parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string());
+  if (labelled.empty())
+    throw DataError("{} names no image of {}; write a line 'file class' for each", source.string(), folder.string());
+  std::stable_sort(labelled.begin(), labelled.end(),
+                   [](const LabelledFile& a, const LabelledFile& b) { return a.file < b.file; });
+  classes_.clear();
+  for (const LabelledFile& l : labelled) classes_.push_back(l.class_name);
+  std::sort(classes_.begin(), classes_.end());
+  classes_.erase(std::unique(classes_.begin(), classes_.end()), classes_.end());
+  folders_.assign(classes_.size(), folder);
+
+  const std::vector<std::string> files = list(folder, is_image);
+  Others others;
+  auto file = files.begin();
+  for (size_t i = 0; i < labelled.size(); ++i) {
+    LabelledFile& l = labelled[i];
+    if (i > 0 && l.file == images_.back().file)
+      throw DataError("{} line {} names {} a second time; remove one of the two lines", source.string(), l.line,
+                      l.file);
+    for (; file != files.end() && *file < l.file; ++file) others.add(*file);
+    if (file == files.end() || *file != l.file)
+      throw DataError("{} line {} names {}, which is no image in {}; put it there or remove the line", source.string(),
+                      l.line, l.file, folder.string());
+    ++file;
+    const auto name = std::lower_bound(classes_.begin(), classes_.end(), l.class_name);
+    images_.push_back({.file = std::move(l.file), .label = static_cast<int>(name - classes_.begin())});
+  }
+  for (; file != files.end(); ++file) others.add(*file);
+  if (others.count > 0)
+    left_out_ = fmt::format("{}: left out {} that {} does not name{} {}", folder.string(),
+                            others.count == 1 ? "1 image" : fmt::format("{} images", others.count), source.string(),
+                            others.count == 1 ? ":" : ", such as", others.first);
+}
+
+/// Not the order of (class, file): "a-b/x" comes before "a/x", because '-' is below '/'.
+void ImageFolder::sort() {
+  std::vector<std::string> keys;
+  for (const std::string& name : classes_) keys.push_back(name + "/");
+  std::vector<int> rank(classes_.size());
+  std::vector<int> order(classes_.size());
+  for (size_t k = 0; k < order.size(); ++k) order[k] = static_cast<int>(k);
+  std::sort(order.begin(), order.end(),
+            [&](int a, int b) { return keys[static_cast<size_t>(a)] < keys[static_cast<size_t>(b)]; });
+  for (size_t k = 0; k < order.size(); ++k) rank[static_cast<size_t>(order[k])] = static_cast<int>(k);
+  std::sort(images_.begin(), images_.end(), [&](const Entry& a, const Entry& b) {
+    const int x = rank[static_cast<size_t>(a.label)], y = rank[static_cast<size_t>(b.label)];
+    return x != y ? x < y : a.file < b.file;
+  });
+}
+
+fs::path ImageFolder::full_path(int64_t index) const {
+  const Entry& image = images_[static_cast<size_t>(index)];
+  return folders_[static_cast<size_t>(image.label)] / image.file;
 }
 
 }  // namespace nibble

@@ -15,6 +15,7 @@
 
 #include "engine/rng.hpp"
 #include "engine/tape.hpp"
+#include "tests/error_of.hpp"
 
 namespace nibble::testing {
 
@@ -174,17 +175,6 @@ inline GradcheckReport gradcheck(const GradcheckArgs& args) {
   }
   const double largest = *std::max_element(magnitude.begin(), magnitude.end());
   return compare("value", to_doubles(all.value), expected, unit * largest);
-}
-
-/// Message of the error that `call` throws; empty if it throws none of type E.
-template <typename E, typename Call>
-std::string error_of(const Call& call) {
-  try {
-    call();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return {};
 }
 
 }  // namespace nibble::testing

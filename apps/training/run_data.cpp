@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <span>
 
-#include "data/image_folder.hpp"
+#include "data/open_images.hpp"
 #include "data/sampler.hpp"
 #include "data/subset.hpp"
 #include "nn/sha256.hpp"
@@ -18,9 +18,9 @@ namespace {
 std::string digest_of(const Dataset& data) {
   Sha256 hash;
   for (int64_t i = 0; i < data.size(); ++i) {
-    const std::filesystem::path path = data.path(i);
-    const std::string line =
-        fmt::format("{}/{} {}\n", path.parent_path().filename().string(), path.filename().string(), data.label(i));
+    const int label = data.label(i);
+    const std::string line = fmt::format("{}/{} {}\n", data.class_names()[static_cast<size_t>(label)],
+                                         std::filesystem::path(data.path(i)).filename().string(), label);
     hash.update(std::as_bytes(std::span(line)));
   }
   return hash.hex();
@@ -49,10 +49,9 @@ RunData open_run_data(const TrainOptions& o) {
   data.decoder = std::string(name_of(resolve(decoder)));
   const SubsetArgs subset{.classes = static_cast<int>(o.limit_classes), .per_class = o.per_class, .seed = o.seed};
   const auto open = [&](const char* split) {
-    const auto folder =
-        std::make_shared<ImageFolder>(ImageFolderArgs{.dir = o.data, .split = split, .decoder = decoder});
-    if (const std::string others = folder->left_out(); !others.empty()) data.left_out.push_back(others);
-    return folder;
+    DatasetPtr images = open_images(o.data, split, decoder);
+    if (const std::string others = images->left_out(); !others.empty()) data.left_out.push_back(others);
+    return images;
   };
   data.train = open("train");
   data.validation = open("val");

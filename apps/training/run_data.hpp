@@ -12,7 +12,7 @@ namespace nibble::apps {
 struct RunData {
   DatasetPtr train, validation;  // of the same classes; images as they are, without augmentation
   std::string decoder;           // the one in use, never "auto": the pixels of two decoders differ
-  /// SHA-256 in hex over folder and file name of each training image and its label: the same images in another place
+  /// SHA-256 in hex over class, file name and label of each training image: the same images in another place or layout
   /// are the same images.
   std::string digest;
   std::string validation_digest;  // the same of the validation images

@@ -116,5 +116,9 @@ TEST_CASE("damaged results, plans and logs are refused or make whole pages") {
   replay(kStudyTarget);
 }
 
+TEST_CASE("damaged label lists are refused or give names") {
+  replay(kLabelsTarget);
+}
+
 }  // namespace
 }  // namespace nibble::testing

@@ -24,6 +24,7 @@ extern const FuzzTarget kSafetensorsTarget;  // any safetensors file
 extern const FuzzTarget kModelTarget;        // a checkpoint or served file, sealed with new checksums
 extern const FuzzTarget kConfigTarget;       // a training config
 extern const FuzzTarget kStudyTarget;        // study.json, plan.json, metrics.jsonl
+extern const FuzzTarget kLabelsTarget;       // a list of images and their classes
 
 inline FuzzInput bytes_of(const std::string& text) {
   return {text.begin(), text.end()};
