@@ -106,7 +106,7 @@ void Cifar::open(const fs::path& path) {
   const int64_t record = label_bytes_ + kImageBytes, bytes = status.st_size;
   if (!S_ISREG(status.st_mode) || bytes == 0 || bytes % record != 0)
     throw DataError("{} has {} bytes, not a whole number of images of {}; fetch it anew", path.string(), bytes, record);
-  // Records are read in large pieces: 50,000 labels by a call each take longer than the 150 MB they lie in.
+  // A call for 512 records, 1.5 MB: the labels alone would take a call each.
   constexpr int64_t kPiece = 512;
   std::vector<uint8_t> piece;
   for (int64_t at = 0, n = bytes / record; at < n; at += kPiece) {
