@@ -1,5 +1,4 @@
 // nibble study measure
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -76,19 +75,9 @@ class StudyMeasureCommand : public Command {
 
   static void store(const StudySource& source, std::vector<PointResult>& points,
                     const std::vector<TimedNetwork>& networks) {
-    std::map<std::string, Latency> times;
-    for (const TimedNetwork& n : networks)
-      for (const std::string& point : n.points) times[point] = n.latency;
-    const auto set = [&](PointResult& p) {
-      if (const auto found = times.find(p.name); found != times.end()) p.latency = found->second;
-    };
-    for (const fs::path& path : source.results) {
-      PointResult p = read_point_result(path);
-      set(p);
-      write_file_atomically(path, to_json(p));
-    }
+    keep_times(source.results, networks);
     if (source.file.empty()) return;
-    for (PointResult& p : points) set(p);
+    take_times(points, networks);
     write_file_atomically(source.file, study_json(points));
   }
 

@@ -12,6 +12,7 @@
 #include "apps/study/recipe.hpp"
 #include "apps/study/study_run.hpp"
 #include "engine/error.hpp"
+#include "engine/parallel.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/study/study_folder.hpp"
 
@@ -41,7 +42,8 @@ class StudyRunCommand : public Command {
     return "  nibble study run --data imagenette --out studies/a --image-size 64 --dry-run\n"
            "  nibble study run --data imagenette --out studies/a --image-size 64 --epochs 20\n"
            "  nibble study run --out studies/a                      # goes on where it stopped\n"
-           "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1";
+           "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1\n"
+           "  nibble study run --out studies/a --jobs 4             # four points at a time, for many cores";
   }
 
   const char* notes() const override {
@@ -72,6 +74,11 @@ class StudyRunCommand : public Command {
     add_flag(app, "--json", json_, "print one JSON object");
     add_flag(app, "--quiet", quiet_, "no estimate and no progress, only warnings and errors");
     declare_threads(app, threads_);
+    add_option(app, "--jobs", args_.jobs,
+               "points trained at the same time, each by a process with its share of --threads; their models are timed "
+               "at the end, in turn")
+        .capture_default_str();
+    add_option(app, "--worker", args_.worker, "").group("");  // what --jobs starts
     recipe_.declare(app, varied_options());
   }
 
@@ -86,7 +93,12 @@ class StudyRunCommand : public Command {
     if (recipe_.given().contains("preset") && std::filesystem::exists(plan_path(args_.out), unknown))
       throw UsageError("the study '{}' has its recipe already; --preset is for a new one, leave it away", args_.out);
     recipe_.read_preset();
+    args_.threads = threads();
+    args_.quiet = quiet_;
+    if (args_.jobs < 1 || args_.jobs > args_.threads)
+      throw UsageError("--jobs is {}; use 1 to {}, the number of threads", args_.jobs, args_.threads);
     StudyRun study(args_, recipe_);
+    if (!args_.worker.empty()) return static_cast<int>(study.run_worker() ? ExitCode::kFailed : ExitCode::kDone);
     warn_of_mixed_bf16(study.plan());
     std::vector<PointEstimate> estimates;
     if (!quiet_ || args_.dry_run) {
@@ -94,7 +106,7 @@ class StudyRunCommand : public Command {
       if (args_.dry_run && json_)
         print_object(plan_json(estimates));
       else
-        show_plan(estimates);
+        show_plan(estimates, study.seconds_to_go(estimates));
     }
     if (args_.dry_run) return 0;
     const StudyRun::Outcome outcome = study.run(estimates);
@@ -104,21 +116,20 @@ class StudyRunCommand : public Command {
 
  private:
   /// The dry run's result, or what a study says before it starts.
-  void show_plan(const std::vector<PointEstimate>& estimates) const {
+  void show_plan(const std::vector<PointEstimate>& estimates, double seconds_to_go) const {
     std::vector<std::vector<std::string>> rows = {{"point", "linear cost", "state", "time"}};
-    double total = 0;
     for (const PointEstimate& e : estimates) {
       rows.push_back({e.point.name(), fmt::format("{:.3f}", e.linear_ratio), name_of(e.state),
                       e.seconds > 0 ? duration(e.seconds) : "-"});
-      total += e.seconds;
     }
     const std::string text =
-        format_table(rows) + fmt::format("\n{}, about {} to go ({}, by a probe){}",
-                                         counted(static_cast<int64_t>(estimates.size()), "point"), duration(total),
-                                         recipe_.options.network.mode == QuantMode::kFake
-                                             ? "what is still to train; evaluations come on top"
-                                             : "what is still to train and to evaluate",
-                                         layers_text() + preset_text());
+        format_table(rows) +
+        fmt::format("\n{}{}, about {} to go ({}, by a probe){}",
+                    counted(static_cast<int64_t>(estimates.size()), "point"),
+                    args_.jobs > 1 ? fmt::format(", {} at a time", args_.jobs) : "", duration(seconds_to_go),
+                    recipe_.options.network.mode == QuantMode::kFake ? "what is still to train; evaluations come on top"
+                                                                     : "what is still to train and to evaluate",
+                    layers_text() + preset_text());
     args_.dry_run ? print(text) : message(text);
   }
 

@@ -1,6 +1,9 @@
 #include "engine/env.hpp"
 
+#include <unistd.h>
+
 #include <cstdlib>
+#include <string_view>
 
 namespace nibble {
 
@@ -31,6 +34,14 @@ std::optional<std::string> env(EnvVar variable) {
   const char* value = std::getenv(name_of(variable));
   if (value == nullptr || *value == '\0') return std::nullopt;
   return std::string(value);
+}
+
+std::vector<std::string> environment_without(EnvVar variable) {
+  const std::string begins = std::string(name_of(variable)) + "=";
+  std::vector<std::string> all;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry)
+    if (std::string_view(*entry).substr(0, begins.size()) != begins) all.emplace_back(*entry);
+  return all;
 }
 
 }  // namespace nibble

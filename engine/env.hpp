@@ -2,6 +2,7 @@
 #pragma once
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace nibble {
 
@@ -16,5 +17,8 @@ namespace nibble {
 enum class EnvVar { kIsa, kThreads, kLog, kProfile, kTerm, kTestData };
 
 std::optional<std::string> env(EnvVar variable);
+
+/// All of this process's environment but one variable, as "NAME=value", for a process that it starts.
+std::vector<std::string> environment_without(EnvVar variable);
 
 }  // namespace nibble

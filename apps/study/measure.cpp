@@ -132,7 +132,7 @@ PointResult measure_point(const MeasureArgs& args) {
   p.provenance = provenance_of(facts, args);
   if (model.executor == nullptr || network.mode == QuantMode::kFake) return p;
   p.served_bytes = export_served(*model.checkpoint, served_path(args.run)).sizes.file_bytes;
-  p.latency = measure_latency(*model.executor, network.image_size);
+  if (args.time) p.latency = measure_latency(*model.executor, network.image_size);
   return p;
 }
 

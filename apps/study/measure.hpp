@@ -18,6 +18,7 @@ struct MeasureArgs {
   EvaluationResult last;    // of the validation images, after the last step
   DatasetPtr train;         // the images that were trained on
   int64_t train_limit = 0;  // how many of them are evaluated, spread over their order (0: all)
+  bool time = true;         // the served model; else its latency stays 0
 };
 
 /// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which

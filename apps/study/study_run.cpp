@@ -1,22 +1,22 @@
 #include "apps/study/study_run.hpp"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <list>
 #include <map>
 #include <new>
 
-#include "apps/config_file.hpp"
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/loading_probe.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
-#include "apps/study/recipe.hpp"
-#include "data/decode.hpp"
+#include "apps/study/timing.hpp"
 #include "engine/error.hpp"
 #include "engine/files.hpp"
+#include "engine/parallel.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/cost.hpp"
 #include "nn/run_folder.hpp"
@@ -29,222 +29,13 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
-constexpr const char* kUnpacking = "unpacking";  // while results of study.json get folders of their own
+constexpr size_t kLongestSentence = 64 << 10;    // in it
 
-/// Results of study.json are being unpacked: an empty file, so that nobody's own is taken for the mark.
-bool is_mark(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored) && fs::file_size(path, ignored) == 0;
-}
-
-StudyPoint point_of(const PointResult& result) {
-  return {result.precision, result.width, result.seed};
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
-
-StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(args), recipe_(recipe) {
-  if (path_exists(run_config_path(args_.out)))
-    throw UsageError("'{}' is a training run, not a study; choose another folder for --out", args_.out);
-  const std::string& data = recipe.options.data;  // of the command line; a file's is known to describe_data
-  if (!data.empty()) require_outside_images(args_.out, data);
-  const bool begun = path_exists(plan_path(args_.out));
-  if (begun && !args_.dry_run) lock();
-  settle_recipe();
-  settle_plan();
-  read_kept();
-  refuse_other_recipes();
-  const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
-  refuse_foreign_files(text);
-  if (args_.dry_run) return;
-  if (!begun) {  // what is refused leaves no folder behind, and nothing in somebody's
-    make_folders(args_.out);
-    lock();
-    if (path_exists(plan_path(args_.out)))
-      throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
-  }
-  unpack_kept();
-  write_file_atomically(recipe_path(args_.out), text);
-  write_file_atomically(plan_path(args_.out), to_json(plan_));  // last: its presence makes the folder a study
-}
-
-void StudyRun::lock() {
-  lock_ = std::make_unique<FolderLock>(args_.out, "working on the study");
-}
-
-/// A folder without a plan is no study yet: what lies there under its files' names is somebody's. The recipe that this
-/// call would write may be there, from one that was stopped between its two writes.
-void StudyRun::refuse_foreign_files(const std::string& recipe) const {
-  const fs::path file = recipe_path(args_.out), mark = fs::path(args_.out) / kUnpacking;
-  if (path_exists(mark) && !is_mark(mark))
-    throw UsageError("'{}' is in the way of the study, which makes a file of that name; move it away", mark.string());
-  if (path_exists(plan_path(args_.out)) || !path_exists(file) || read_text_file(file, kLongestConfig) == recipe) return;
-  throw UsageError(
-      "'{}' is there already and would be replaced by this study's recipe; move it away (--config takes it from any "
-      "place, also where the study's plan was lost) or choose another folder for --out",
-      file.string());
-}
-
-void StudyRun::settle_recipe() {
-  TrainArguments own;
-  std::vector<PrecisionOverride>& layers = recipe_.options.network.overrides;
-  const bool known = path_exists(plan_path(args_.out));
-  if (known) {
-    own.read(recipe_path(args_.out).string());
-    recipe_.read(recipe_path(args_.out).string());
-    layers.clear();
-  }
-  if (!args_.config.empty()) recipe_.read(args_.config);
-  if (known && layers.empty()) layers = own.options.network.overrides;
-  recipe_.resolve();
-  if (recipe_.options.data.empty())
-    throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
-  settle_decoder(known ? own.options.decoder : "");
-  if (!known) return;
-  const ConfigDifference d = recipe_difference(recipe_.config_text(), own.config_text(), varied_options());
-  if (!d.name.empty())
-    throw UsageError(
-        "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option away or begin another "
-        "study",
-        args_.out, d.name, d.second, d.first);
-}
-
-/// `auto` may be another decoder where the study goes on, so the recipe names the one it began with (`own`; empty: it
-/// begins now). A study of an older version has `auto`, and goes on with it until a decoder is asked for.
-void StudyRun::settle_decoder(const std::string& own) {
-  std::string& decoder = recipe_.options.decoder;
-  const Decoder asked = decoder_from_name(decoder);
-  if (own.empty()) {
-    decoder = name_of(resolve(asked));
-    return;
-  }
-  const Decoder begun = decoder_from_name(own);
-  if (begun == Decoder::auto_) return;
-  if (begun == Decoder::turbo && resolve(Decoder::auto_) != Decoder::turbo)
-    throw UsageError(
-        "the study '{}' was begun with the decoder {}, which this build does not have, and the pixels of {} differ: "
-        "build with libturbojpeg0-dev installed, or begin another study",
-        args_.out, own, name_of(Decoder::stb));
-  if (asked == Decoder::auto_) decoder = name_of(resolve(asked));
-}
-
-void StudyRun::settle_plan() {
-  const bool known = path_exists(plan_path(args_.out));
-  if (known) plan_ = read_plan(args_.out);
-  const StudyData data = describe_data();
-  StudyData begun = plan_.data;
-  if (begun.images.empty()) begun.images = data.images;  // of a version that did not note them
-  if (known && !(data == begun))
-    throw DataError(
-        "{} has {} training and {} validation images of {} classes, the study '{}' was begun with {}, {} and {} (or "
-        "with images or classes of other names): use the same images or begin another study",
-        recipe_.options.data, data.train_images, data.validation_images, data.class_names.size(), args_.out,
-        plan_.data.train_images, plan_.data.validation_images, plan_.data.class_names.size());
-  plan_.data = data;
-  const int64_t limit = args_.train_eval_images.value_or(plan_.train_eval_images);
-  if (known && limit != plan_.train_eval_images)
-    throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option away or begin another study",
-                     args_.out, plan_.train_eval_images, limit);
-  plan_.train_eval_images = limit;
-  if (limit > 0 && !plan_.train_eval_spread)
-    warn(
-        fmt::format("the study '{}' was begun by a version that evaluated its first {} training images, of few "
-                    "classes; now they are spread over all: remove older results to measure them anew",
-                    args_.out, grouped(limit)));
-  if (!known || !args_.grid.empty()) plan_.add(args_.grid);
-  if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
-  for (const StudyPoint& p : plan_.points) {  // what cannot be trained is refused before anything is written
-    set_point(p);
-    recipe_.options.validate();
-    const Network net = build_resnet(recipe_.options.network);
-    if (const int64_t at = recipe_.options.calibrate_step(steps_); !net.quantizers.empty() && at >= steps_)
-      throw UsageError(
-          "--calibrate-at gives step {} of {}: no step would train {} with quantized activations; use a smaller value",
-          at, steps_, p.name());
-  }
-}
-
-/// Results that a repository keeps in one file, as the report writes it, are finished points too.
-void StudyRun::read_kept() {
-  if (path_exists(args_.out)) kept_file_ = source_in(args_.out).file;
-  // Beside results it counts only where the machine stopped while it was unpacked.
-  const fs::path one_file = one_file_path(args_.out);
-  if (kept_file_.empty() && is_mark(fs::path(args_.out) / kUnpacking) && path_exists(one_file)) kept_file_ = one_file;
-  if (kept_file_.empty()) return;
-  for (PointResult& p : read_study(kept_file_)) {
-    try {
-      parse_precision(p.precision);
-    } catch (const UsageError& e) {
-      throw DataError("{} has a point '{}' that no study can have: {}", kept_file_.string(), p.name, e.what());
-    }
-    if (const std::string name = point_of(p).name(); p.name != name)
-      throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", kept_file_.string(),
-                      p.name, name);
-    if (!path_exists(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
-  }
-}
-
-/// Each into a folder of its own: beside other results the one file does not count. All are written before the first
-/// gets its name, so that a full disk does not leave some of them alone; a mark says so where the machine stops
-/// between.
-void StudyRun::unpack_kept() {
-  const fs::path mark = fs::path(args_.out) / kUnpacking;
-  std::list<AtomicFile> files;
-  for (const auto& [name, result] : kept_) {
-    make_folders(fs::path(args_.out) / name);
-    files.emplace_back(result_path(args_.out, name)).append(to_json(result));
-  }
-  if (!files.empty()) write_file_atomically(mark, "");
-  for (AtomicFile& file : files) file.commit();
-  std::error_code left;  // a mark that stays is of no harm: all its results are there
-  if (is_mark(mark)) fs::remove(mark, left);
-  kept_.clear();
-}
-
-/// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe; so do those
-/// beside the plan, which the report shows with the others.
-void StudyRun::refuse_other_recipes() {
-  for (const auto& [name, result] : kept_)
-    refuse_other_recipe(result.provenance.config, point_of(result), kept_file_, kept_file_);
-  if (path_exists(args_.out))
-    for (const fs::path& file : source_in(args_.out).results) {
-      const PointResult result = read_point_result(file);
-      const StudyPoint point = point_of(result);
-      if (file.parent_path().filename() != point.name())
-        throw DataError("{} is the result of {} in a folder of another name; move it out of the study or remove it",
-                        file.string(), point.name());
-      refuse_other_recipe(result.provenance.config, point, file, file.parent_path());
-    }
-  for (const StudyPoint& p : plan_.points)
-    if (state_of(p) != PointState::kDone && path_exists(config_of(p)))
-      refuse_other_recipe(read_text_file(config_of(p), kLongestConfig), p, config_of(p), folder_of(p));
-}
-
-/// Options that the version of `config` did not have yet were at their defaults.
-void StudyRun::refuse_other_recipe(const std::string& config, const StudyPoint& point, const fs::path& source,
-                                   const fs::path& remedy) {
-  if (config.empty()) return;
-  set_point(point);
-  const std::string whole = with_missing_options(config, TrainArguments().config_text());
-  const ConfigDifference d = recipe_difference(recipe_.config_text(), whole, {});
-  if (!d.name.empty())
-    throw UsageError("{} was made with {} = {}, the study has {}: all its points share one recipe; remove {}",
-                     source.string(), d.name, d.second, d.first, remedy.string());
-}
-
-StudyData StudyRun::describe_data() {
-  require_outside_images(args_.out, recipe_.options.data);
-  const TrainingRun run({.options = recipe_.options, .config_text = {}, .out = {}, .weights = {}, .resume = false});
-  const RunPlan p = run.plan();
-  recipe_.options.network.classes = p.classes;
-  steps_ = p.steps;
-  steps_per_epoch_ = p.steps_per_epoch;
-  train_ = run.training_set();
-  return {.class_names = run.training_set()->class_names(),
-          .train_images = p.train_images,
-          .validation_images = p.validation_images,
-          .images = (recipe_.options.per_class > 0 ? "" : run.image_digest() + " ") + run.validation_digest()};
-}
 
 void StudyRun::set_point(const StudyPoint& point) {
   recipe_.options.network.width = point.width;
@@ -322,6 +113,7 @@ std::vector<PointEstimate> StudyRun::estimate() {
     low = std::min(low, p.width);
     high = std::max(high, p.width);
   }
+  if (args_.jobs > 1) set_threads(threads_of(static_cast<int>(args_.jobs) - 1));
   if (!range.empty()) loading_ = probe_loading(*train_, recipe_.options);
   std::map<std::string, std::pair<Sample, Sample>> samples;
   for (const auto& [precision, widths] : range) {
@@ -362,7 +154,8 @@ void StudyRun::work_on(const StudyPoint& point) {
                                             .steps = summary.steps,
                                             .last = summary.evaluation,
                                             .train = run.training_set(),
-                                            .train_limit = plan_.train_eval_images});
+                                            .train_limit = plan_.train_eval_images,
+                                            .time = args_.worker.empty()});
   write_file_atomically(result_path(args_.out, point.name()), to_json(result));
   if (const int64_t all = plan_.data.validation_images; result.last.images < all)
     warn(
@@ -397,37 +190,160 @@ std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
   return sentence;
 }
 
-StudyRun::Outcome StudyRun::run(const std::vector<PointEstimate>& estimates) {
-  using Clock = std::chrono::steady_clock;
-  Outcome outcome;
-  double left = 0, expected = 0, taken = 0;  // seconds; the probe does not know who else computes
-  for (const PointEstimate& e : estimates) left += e.seconds;
+void StudyRun::announce(size_t point, const StudyProgress& progress) const {
+  const double left = progress.seconds_left(seconds_now());
+  message(fmt::format("point {} of {}: {}{}", point + 1, plan_.points.size(), plan_.points[point].name(),
+                      left > 0 ? fmt::format(", about {} left for the study", duration(left)) : ""));
+}
+
+void StudyRun::note_end(size_t point, const std::optional<std::string>& failure, StudyProgress& progress) {
+  progress.ended(point, seconds_now(), !failure);
+  if (!failure) return;
+  const std::string name = plan_.points[point].name();
+  warn(fmt::format("{} failed: {}", name, *failure));
+  failed_[name] = *failure;
+}
+
+void StudyRun::run_in_turn(StudyProgress& progress) {
   for (size_t i = 0; i < plan_.points.size(); ++i) {
     const StudyPoint& point = plan_.points[i];
-    const std::string name = point.name();
-    if (state_of(point) == PointState::kDone) {
-      outcome.done.push_back(name);
+    if (state_of(point) == PointState::kDone) continue;
+    stop_if_asked();
+    announce(i, progress);
+    progress.began(i, seconds_now());
+    note_end(i, failure_of(point), progress);
+  }
+}
+
+int StudyRun::threads_of(int slot) const {
+  return static_cast<int>(args_.threads / args_.jobs + (slot < args_.threads % args_.jobs ? 1 : 0));
+}
+
+std::vector<std::string> StudyRun::worker_arguments(const StudyPoint& point, int slot) const {
+  std::vector<std::string> words = {"study", "run", "--out=" + args_.out, "--worker=" + point.name(),
+                                    "--threads=" + std::to_string(threads_of(slot))};
+  if (args_.quiet) words.push_back("--quiet");
+  return words;
+}
+
+/// The sentence of a process's failure that is its point's own; none: it finished the point. Other ends are thrown.
+std::optional<std::string> StudyRun::failure_of(const EndedProcess& ended, const StudyPoint& point) const {
+  const fs::path note = fs::path(folder_of(point)) / kFailure;
+  constexpr int kSignal = 128;
+  if (ended.code == static_cast<int>(ExitCode::kDone) && state_of(point) == PointState::kDone) {
+    if (!ended.last_line.empty()) warn(ended.point + ": " + ended.last_line);
+    return std::nullopt;
+  }
+  if (ended.code == static_cast<int>(ExitCode::kFailed) && path_exists(note)) {
+    std::string sentence = read_text_file(note, kLongestSentence);
+    while (sentence.ends_with('\n')) sentence.pop_back();
+    return sentence;
+  }
+  if (ended.code > kSignal) {
+    const std::string sentence = fmt::format(
+        "signal {} ended its process{}; run the study again to go on with it", ended.code - kSignal,
+        ended.code == kSignal + SIGKILL ? ", as Linux does when memory is short (then use fewer --jobs)" : "");
+    make_folders(folder_of(point));
+    write_file_atomically(note, sentence + "\n");
+    return sentence;
+  }
+  const std::string_view error = "error: ";
+  std::string sentence = ended.last_line;
+  if (sentence.starts_with(error)) sentence.erase(0, error.size());
+  if (sentence.empty()) sentence = fmt::format("its process ended with code {} and said nothing", ended.code);
+  throw Error(static_cast<ExitCode>(ended.code), point.name() + ": " + sentence);
+}
+
+void StudyRun::run_at_once(StudyProgress& progress) {
+  std::vector<size_t> waiting;
+  for (size_t i = plan_.points.size(); i-- > 0;)
+    if (state_of(plan_.points[i]) != PointState::kDone) waiting.push_back(i);
+  std::vector<int> free;
+  for (int slot = static_cast<int>(args_.jobs); slot-- > 0;) free.push_back(slot);
+  std::vector<std::string> interrupted;
+  PointProcesses processes;
+  while (!waiting.empty() || processes.running() > 0) {
+    while (!waiting.empty() && !free.empty() && !stop_requested() && interrupted.empty()) {
+      const size_t i = waiting.back();
+      announce(i, progress);
+      std::error_code ignored;  // it says so again, or another sentence
+      fs::remove(fs::path(folder_of(plan_.points[i])) / kFailure, ignored);
+      processes.start(plan_.points[i].name(), free.back(), worker_arguments(plan_.points[i], free.back()));
+      progress.began(i, seconds_now());
+      waiting.pop_back();
+      free.pop_back();
+    }
+    if (processes.running() == 0) break;
+    const EndedProcess ended = processes.wait();
+    free.push_back(ended.slot);
+    const auto point = std::find_if(plan_.points.begin(), plan_.points.end(),
+                                    [&](const StudyPoint& p) { return p.name() == ended.point; });
+    if (ended.code == static_cast<int>(ExitCode::kInterrupted)) {
+      interrupted.push_back(ended.point);
+      processes.stop();  // one was told to stop, by whomever: so is the study
       continue;
     }
-    stop_if_asked();
-    const double pace = expected > 0 ? taken / expected : 1;
-    message(fmt::format("point {} of {}: {}{}", i + 1, plan_.points.size(), name,
-                        left > 0 ? fmt::format(", about {} left for the study", duration(pace * left)) : ""));
-    const Clock::time_point began = Clock::now();
-    const std::optional<std::string> failure = failure_of(point);
-    if (failure) {
-      warn(fmt::format("{} failed: {}", name, *failure));
-      outcome.failed.push_back({name, *failure});
-    } else {
+    note_end(static_cast<size_t>(point - plan_.points.begin()), failure_of(ended, *point), progress);
+  }
+  if (!interrupted.empty())
+    throw InterruptedError("interrupted in {} and saved; continue with: nibble study run --out {}",
+                           fmt::join(interrupted, " and "), shell_quoted(args_.out));
+  stop_if_asked();
+}
+
+/// Points that were trained beside others: their times would say more about those.
+void StudyRun::time_what_is_not() const {
+  constexpr int64_t kRounds = 3;  // whoever compares milliseconds calls study measure, which has more
+  std::vector<PointResult> points;
+  std::vector<fs::path> files;
+  for (const StudyPoint& p : plan_.points) {
+    const fs::path file = result_path(args_.out, p.name());
+    if (state_of(p) != PointState::kDone || !path_exists(config_of(p))) continue;
+    PointResult result = read_point_result(file);
+    if (result.latency.batch1_ms > 0) continue;
+    points.push_back(std::move(result));
+    files.push_back(file);
+  }
+  std::vector<TimedNetwork> networks = networks_of(points);
+  if (networks.empty()) return;
+  message(fmt::format("timing {} in turn", counted(std::ssize(networks), "model")));
+  set_threads(static_cast<int>(args_.threads));
+  time_in_turn(networks, kRounds);
+  keep_times(files, networks);
+}
+
+StudyRun::Outcome StudyRun::run(const std::vector<PointEstimate>& estimates) {
+  StudyProgress progress = progress_of(estimates);
+  if (args_.jobs > 1)
+    run_at_once(progress);
+  else
+    run_in_turn(progress);
+  time_what_is_not();
+  Outcome outcome;
+  for (const StudyPoint& p : plan_.points) {
+    const std::string name = p.name();
+    if (const auto failure = failed_.find(name); failure != failed_.end())
+      outcome.failed.push_back({name, failure->second});
+    else if (state_of(p) == PointState::kDone)
       outcome.done.push_back(name);
-    }
-    if (i >= estimates.size()) continue;
-    left -= estimates[i].seconds;
-    if (failure) continue;
-    expected += estimates[i].seconds;
-    taken += std::chrono::duration<double>(Clock::now() - began).count();
   }
   return outcome;
+}
+
+std::optional<std::string> StudyRun::run_worker() {
+  for (const StudyPoint& p : plan_.points)
+    if (p.name() == args_.worker) return failure_of(p);
+  throw UsageError("the study '{}' has no point '{}'", args_.out, args_.worker);
+}
+
+StudyProgress StudyRun::progress_of(const std::vector<PointEstimate>& estimates) const {
+  std::vector<double> seconds;
+  for (const PointEstimate& e : estimates) seconds.push_back(e.seconds);
+  return StudyProgress(seconds, args_.jobs);
+}
+
+double StudyRun::seconds_to_go(const std::vector<PointEstimate>& estimates) const {
+  return progress_of(estimates).seconds_left(0);
 }
 
 }  // namespace nibble::apps

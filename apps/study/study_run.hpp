@@ -1,4 +1,5 @@
-// The sweep: every point of a plan trained, measured and written down, one after the other, resumable at any moment.
+// The sweep: every point of a plan trained, measured and written down, one after the other or some at a time, resumable
+// at any moment.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -9,6 +10,8 @@
 
 #include "apps/step_probe.hpp"
 #include "apps/study/plan.hpp"
+#include "apps/study/point_processes.hpp"
+#include "apps/study/study_progress.hpp"
 #include "apps/train_arguments.hpp"
 #include "apps/training/training_run.hpp"
 #include "nn/folder_lock.hpp"
@@ -22,6 +25,10 @@ struct StudyRunArgs {
   StudyGrid grid;                            // empty: the plan's points, or the default grid for a new study
   std::optional<int64_t> train_eval_images;  // see StudyPlan; none: the plan's, or all for a new study
   bool dry_run = false;                      // nothing is written
+  bool quiet = false;                        // of the processes that --jobs starts
+  int64_t jobs = 1;                          // points trained at the same time, each by a process of its own
+  int64_t threads = 1;                       // of all of them together, at least `jobs`
+  std::string worker;                        // the one point that this process trains, for another that has the lock
 };
 
 /// Where a point stands.
@@ -48,6 +55,8 @@ class StudyRun {
   StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
 
   const StudyPlan& plan() const { return plan_; }
+  /// Seconds until all points are done, as many at a time as the arguments say.
+  double seconds_to_go(const std::vector<PointEstimate>& estimates) const;
   /// Every point with its state and, where it is not done, the time it will take. Cost: some steps of the narrowest and
   /// the widest network of each precision.
   std::vector<PointEstimate> estimate();
@@ -63,6 +72,9 @@ class StudyRun {
     std::vector<Failure> failed;
   };
   Outcome run(const std::vector<PointEstimate>& estimates);
+  /// What run() does for the point that the arguments name as this process's, but for its time: the sentence of its
+  /// failure, if any. UsageError when the plan has no such point.
+  std::optional<std::string> run_worker();
 
  private:
   void lock();
@@ -76,6 +88,15 @@ class StudyRun {
   void refuse_other_recipe(const std::string& config, const StudyPoint& point, const std::filesystem::path& source,
                            const std::filesystem::path& remedy);
   void stop_if_asked() const;
+  StudyProgress progress_of(const std::vector<PointEstimate>& estimates) const;
+  void announce(size_t point, const StudyProgress& progress) const;
+  void note_end(size_t point, const std::optional<std::string>& failure, StudyProgress& progress);
+  void run_in_turn(StudyProgress& progress);
+  void run_at_once(StudyProgress& progress);
+  std::vector<std::string> worker_arguments(const StudyPoint& point, int slot) const;
+  std::optional<std::string> failure_of(const EndedProcess& ended, const StudyPoint& point) const;
+  int threads_of(int slot) const;
+  void time_what_is_not() const;
   void set_point(const StudyPoint& point);
   StudyData describe_data();
   void work_on(const StudyPoint& point);
@@ -96,9 +117,10 @@ class StudyRun {
   TrainArguments& recipe_;
   std::unique_ptr<FolderLock> lock_;
   StudyPlan plan_;
-  std::filesystem::path kept_file_;          // STUDY/study.json where it counts (source_in)
-  std::map<std::string, PointResult> kept_;  // its points by name
-  int64_t steps_ = 0, steps_per_epoch_ = 0;  // of each point's training
+  std::filesystem::path kept_file_;            // STUDY/study.json where it counts (source_in)
+  std::map<std::string, PointResult> kept_;    // its points by name
+  std::map<std::string, std::string> failed_;  // sentences by name
+  int64_t steps_ = 0, steps_per_epoch_ = 0;    // of each point's training
   DatasetPtr train_;
   double loading_ = 0;  // seconds an image and thread, by the probe
 };

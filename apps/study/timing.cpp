@@ -8,6 +8,7 @@
 #include "apps/signals.hpp"
 #include "apps/train_arguments.hpp"
 #include "engine/error.hpp"
+#include "nn/atomic_file.hpp"
 
 namespace nibble::apps {
 
@@ -81,6 +82,20 @@ void time_in_turn(std::vector<TimedNetwork>& networks, int64_t rounds) {
   for (size_t i = 0; i < timed.size(); ++i) {
     networks[i].latency = timed[i].probe.result();
     networks[i].latency.sitting = sitting;
+  }
+}
+
+void take_times(std::vector<PointResult>& points, const std::vector<TimedNetwork>& networks) {
+  for (const TimedNetwork& n : networks)
+    for (PointResult& p : points)
+      if (std::find(n.points.begin(), n.points.end(), p.name) != n.points.end()) p.latency = n.latency;
+}
+
+void keep_times(const std::vector<std::filesystem::path>& results, const std::vector<TimedNetwork>& networks) {
+  for (const std::filesystem::path& path : results) {
+    std::vector<PointResult> point = {read_point_result(path)};
+    take_times(point, networks);
+    write_file_atomically(path, to_json(point.front()));
   }
 }
 

@@ -1,6 +1,7 @@
 // Times of all models of a study on this machine, in one sitting: what each took when its training ended depends on
 // what else the machine did on that day, and on which machine it was.
 #pragma once
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,10 @@ std::vector<TimedNetwork> networks_of(const std::vector<PointResult>& points);
 /// Cost: the memory of all of them at once; for each network and round at least 0.2 s and two calls with one and with
 /// 32 images. InterruptedError when a signal asked to stop.
 void time_in_turn(std::vector<TimedNetwork>& networks, int64_t rounds);
+
+/// Puts the latencies into the points that have such a network.
+void take_times(std::vector<PointResult>& points, const std::vector<TimedNetwork>& networks);
+/// The same for result files, which are replaced one by one. DiskError, DataError.
+void keep_times(const std::vector<std::filesystem::path>& results, const std::vector<TimedNetwork>& networks);
 
 }  // namespace nibble::apps
