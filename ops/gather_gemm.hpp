@@ -15,6 +15,7 @@
 #include "engine/tensor.hpp"
 #include "ops/conv_shape.hpp"
 #include "ops/kernels/table.hpp"
+#include "ops/memory_ahead.hpp"
 
 namespace nibble {
 
@@ -234,21 +235,35 @@ inline constexpr int64_t kKeptPanelBytes = int64_t{256} << 10;
 struct PanelsAhead {
   bool asked = false;               // false: the panels are in cache already
   const std::byte* then = nullptr;  // what is multiplied behind the last part; null: nothing, or it is in cache
+  MemoryAhead* source = nullptr;    // asked for where the panels are in cache; null: nothing (fewer products gain none)
+
+  const std::byte* take_source(int64_t piece_bytes) const {
+    return source != nullptr ? source->take(piece_bytes) : nullptr;
+  }
 };
 
 /// Of a block that multiplies panels up to `last` of a task's [n0, n1): the first block brings all of them into the
 /// second-level cache.
 inline PanelsAhead panels_ahead(const Panels& b, int64_t n0, int64_t n1, int64_t last, bool first_block,
-                                bool last_block) {
+                                bool last_block, MemoryAhead* source = nullptr) {
   const bool kept = (n1 - n0) * b.panel_bytes <= kKeptPanelBytes;
-  if (kept && !first_block) return {};
-  return {true, last < n1 ? b.panel(last) : kept || last_block ? nullptr : b.panel(n0)};
+  if (kept && !first_block) return {.source = source};
+  return {true, last < n1 ? b.panel(last) : kept || last_block ? nullptr : b.panel(n0), source};
+}
+
+/// Where the source knows it: the rows of the task behind grid row g1, which the same thread is likely to get.
+template <typename Source>
+MemoryAhead next_task_rows(const Source& source, const Gather& g, int64_t g1) {
+  if constexpr (requires { source.ahead(RowRange{}); })
+    if (const int64_t g2 = std::min(g.n * g.gh, g1 + grid_rows_per_task(g)); g1 < g2)
+      return source.ahead(source_rows(g, g1, g2));
+  return {};
 }
 
 /// The part that is multiplied behind panel n of this chunk, of panels [first, last).
 inline const std::byte* next_part(const Panels& b, int64_t granule_bytes, const Chunk& chunk, int64_t n, int64_t first,
                                   int64_t last, const PanelsAhead& ahead) {
-  if (!ahead.asked) return nullptr;
+  if (!ahead.asked) return ahead.take_source(chunk.depth() * granule_bytes);
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * granule_bytes;
   if (n + 1 < last) return b.panel(n + 1) + offset;
   if (chunk.k0 + chunk.k < b.segment_k) return b.panel(first) + offset + chunk.k * granule_bytes;
@@ -338,11 +353,13 @@ void gather_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Sourc
     const SourceRows<T> rows_from = source(scratch, source_rows(g, g0, g1));
     C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
+    MemoryAhead next_rows = next_task_rows(source, g, g1);
     for (int64_t first = g0 * g.gw; first < g1 * g.gw; first += block) {
       const int64_t rows = std::min(block, g1 * g.gw - first);
       point_rows(g, rows_from, first, rows, pointers);
-      multiply_rows(gemm, b, pointers, rows, c, ldc, rows_from.zeros(),
-                    panels_ahead(b, 0, b.count(), b.count(), first == g0 * g.gw, first + block >= g1 * g.gw));
+      multiply_rows(
+          gemm, b, pointers, rows, c, ldc, rows_from.zeros(),
+          panels_ahead(b, 0, b.count(), b.count(), first == g0 * g.gw, first + block >= g1 * g.gw, &next_rows));
       epilogue(task, first, rows, c, ldc);
     }
     around.end(task, g0, g1);

@@ -57,10 +57,11 @@ struct WeightChunk {
   const GradientPanels& d_y;
   const WeightSink& sink;
   kernels::Into into;  // the first chunk overwrites
+  const ChunkAhead& next;
 
   /// The products of left panels [m0, m1) and channels from c0 on behind one tap. No sum over all of the weights
   /// exists: a block goes to d_weights while it is in cache.
-  void add_products(int64_t tap, int64_t c0, int64_t m0, int64_t m1) const {
+  void add_products(int64_t tap, int64_t c0, int64_t m0, int64_t m1, ChunkAhead ahead) const {
     const int64_t channels = std::min(kTaskChannels, sink.k - c0), panels = ceil_div(channels, gemm.nr);
     const int64_t depth = round_up(points, gemm.kr), slice = round_up(kSliceDepth, gemm.kr);
     const int64_t panel_bytes = round_up(gemm.nr * depth * gemm.b_bytes, static_cast<int64_t>(kAlignment));
@@ -79,18 +80,23 @@ struct WeightChunk {
           gemm.run(static_cast<int>(std::min(slice, depth - k0)), static_cast<int>(count),
                    d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes,
                    b + n * panel_bytes + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
-                   k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite, nullptr);
+                   k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite, ahead.take(piece_bytes()));
       sink.put(c, ld, tap, c0, channels, o0, o1, into, kernels::Store::kCached);
     }
   }
+
+  /// What a run over a whole slice reads of its right panel, and so may ask for.
+  int64_t piece_bytes() const { return round_up(kSliceDepth, gemm.kr) * gemm.nr * gemm.b_bytes; }
 
   /// All of the chunk, in parallel: every task owns a block of d_weights.
   void add_all() const {
     const int64_t channel_groups = ceil_div(sink.k, kTaskChannels);
     const int64_t per = std::max<int64_t>(1, kTaskOutputs / gemm.mr), output_groups = ceil_div(d_y.count, per);
-    parallel_for(sink.taps * channel_groups * output_groups, [&](int64_t job) {
+    const int64_t jobs = sink.taps * channel_groups * output_groups;
+    parallel_for(jobs, [&](int64_t job) {
       const int64_t m0 = job % output_groups * per, group = job / output_groups;
-      add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, std::min(d_y.count, m0 + per));
+      add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, std::min(d_y.count, m0 + per),
+                   next.part(job, jobs, piece_bytes()));
     });
   }
 };
@@ -155,7 +161,10 @@ void add_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Sou
     point_rows(g, rows_from, first, points, pointers);
     if (sink.taps != taps) pointers = join_taps(scratch, pointers, points, taps, sink.k / taps);
     const kernels::Into into = g0 == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate;
-    WeightChunk<T>{gemm, pack, pointers, points, left, sink, into}.add_all();
+    const int64_t g2 = std::min(all, g1 + per);
+    ChunkAhead next;
+    if (g1 < g2) next = {rows_ahead(d_y, g1 * g.gw, g2 * g.gw), source.ahead(source_rows(g, g1, g2))};
+    WeightChunk<T>{gemm, pack, pointers, points, left, sink, into, next}.add_all();
   }
 }
 

@@ -89,17 +89,22 @@ class WinogradGradient {
     const int64_t per =
         std::max<int64_t>(1, kChunkPositions / tiles_.positions() / std::max<int64_t>(1, tiles_.across()));
     for (int64_t begin = 0; begin < all; begin += per)
-      add_chunk<S>(source, begin, std::min(all, begin + per), begin == 0);
+      add_chunk<S>(source, begin, std::min(all, begin + per), std::min(all, begin + 2 * per));
     finish();
   }
 
  private:
+  RowRange grid_rows(int64_t begin, int64_t end) const {
+    return {tiles_.first_grid_row(begin), tiles_.first_grid_row(end)};
+  }
+
+  /// Rows of tiles [begin, end); the next chunk ends with row `next_end`.
   template <typename S, typename Source>
-  void add_chunk(const Source& source, int64_t begin, int64_t end, bool first) const {
+  void add_chunk(const Source& source, int64_t begin, int64_t end, int64_t next_end) const {
     const int64_t count = (end - begin) * tiles_.across(), positions = tiles_.positions();
     Scratch scratch;
-    const RowRange range = source_rows(tiles_.g, tiles_.first_grid_row(begin), tiles_.first_grid_row(end));
-    const SourceRows<S> rows_from = source(scratch, range);
+    const RowRange here = grid_rows(begin, end);
+    const SourceRows<S> rows_from = source(scratch, source_rows(tiles_.g, here.begin, here.end));
     const S** const pixels = scratch.get<const S*>(static_cast<size_t>(count * positions));
     winograd::point_tiles(tiles_, rows_from, begin, end, pixels);
     const bf16** const outputs = scratch.get<const bf16*>(static_cast<size_t>(count * tiles_.outputs()));
@@ -120,7 +125,13 @@ class WinogradGradient {
         fill_panels(right, pixels, positions, count, sink_.k, job - left_groups, input_transform<S>(),
                     gemm_.pack_b_rows);
     });
-    multiply(left, right, count, first ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
+    ChunkAhead next;
+    if (end < next_end) {
+      const RowRange rows = grid_rows(end, next_end);
+      next = {rows_ahead(d_y_, rows.begin * tiles_.g.gw, rows.end * tiles_.g.gw),
+              source.ahead(source_rows(tiles_.g, rows.begin, rows.end))};
+    }
+    multiply(left, right, count, begin == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate, next);
   }
 
   template <typename S>
@@ -144,16 +155,20 @@ class WinogradGradient {
     }
   }
 
-  void multiply(const TilePanels& left, const TilePanels& right, int64_t tiles, kernels::Into into) const {
+  void multiply(const TilePanels& left, const TilePanels& right, int64_t tiles, kernels::Into into,
+                const ChunkAhead& next) const {
     const int64_t per = std::max<int64_t>(1, kJobOutputs / left.width), parts = ceil_div(left.count, per);
     const int64_t block = std::max<int64_t>(1, kRunOutputs / left.width), rows = sums_.dim(1), ld = sums_.dim(2);
-    parallel_for(tiles_.positions() * parts, [&](int64_t job) {
+    const int64_t jobs = tiles_.positions() * parts, piece_bytes = right.panel_bytes;
+    parallel_for(jobs, [&](int64_t job) {
       const int64_t position = job / parts, m1 = std::min(left.count, (job % parts + 1) * per);
+      ChunkAhead ahead = next.part(job, jobs, piece_bytes);
       for (int64_t m = job % parts * per; m < m1; m += block)
         for (int64_t n = 0; n < right.count; ++n)
           gemm_.run(static_cast<int>(tiles), static_cast<int>(std::min(block, m1 - m)), left.panel(position, m),
                     left.panel_bytes, right.panel(position, n),
-                    sums_.data<float>() + (position * rows + m * left.width) * ld + n * right.width, ld, into, nullptr);
+                    sums_.data<float>() + (position * rows + m * left.width) * ld + n * right.width, ld, into,
+                    ahead.take(piece_bytes));
     });
   }
 

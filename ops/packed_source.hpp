@@ -60,6 +60,9 @@ class CodeSource {
     return rows(to, range);
   }
 
+  /// The memory of these rows.
+  MemoryAhead ahead(RowRange range) const { return rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw); }
+
  private:
   SourceRows<uint8_t> rows(const uint8_t* data, RowRange range) const {
     return {
@@ -84,6 +87,9 @@ class Bf16Source {
             .pad = pad_.data(),
             .pad_is_zero = true};
   }
+
+  /// The memory of these rows.
+  MemoryAhead ahead(RowRange range) const { return rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw); }
 
  private:
   const Tensor& x_;
