@@ -135,7 +135,7 @@ class Doctor : public Command {
   }
 
   void declare(CLI::App& app) override {
-    add_option(app, "--data", data_, "image folder to measure decoding on");
+    add_option(app, "--data", data_, "images to measure decoding on, as of train");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
     app_ = &app;

@@ -14,7 +14,7 @@ namespace {
 
 // Any thread may run the handler, and one signal may interrupt it for another.
 std::atomic<int> requests = 0;
-std::atomic<bool> save_request = false;
+std::atomic<bool> save_request = false, told_to_stop = false;
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
 /// Unless the reader of stderr does not read: a handler that waits for it could not be told to stop.
@@ -41,6 +41,18 @@ void on_save_signal(int) {
   save_request = true;
 }
 
+/// Not counted among the requests: it may come before or behind the SIGTERM that a whole group gets.
+void on_stop_signal(int) {
+  told_to_stop = true;
+}
+
+sigset_t handled_signals() {
+  sigset_t all;
+  sigemptyset(&all);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, kStopSignal}) sigaddset(&all, number);
+  return all;
+}
+
 }  // namespace
 
 void let_large_files_fail() {
@@ -58,15 +70,28 @@ void install_signal_handlers() {
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
   action.sa_handler = on_save_signal;
   sigaction(SIGUSR1, &action, nullptr);
+  action.sa_handler = on_stop_signal;
+  sigaction(kStopSignal, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  const sigset_t handled = handled_signals();  // blocked by SignalsHeld where this process was started
+  pthread_sigmask(SIG_UNBLOCK, &handled, nullptr);
 }
 
 bool stop_requested() {
-  return requests > 0;
+  return requests > 0 || told_to_stop;
 }
 
 bool take_save_request() {
   return save_request.exchange(false);
+}
+
+SignalsHeld::SignalsHeld() {
+  const sigset_t handled = handled_signals();
+  pthread_sigmask(SIG_BLOCK, &handled, &before_);
+}
+
+SignalsHeld::~SignalsHeld() {
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
 }  // namespace nibble::apps

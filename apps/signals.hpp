@@ -1,6 +1,7 @@
 // Ctrl-C, SIGTERM and SIGHUP: the first asks the run to save and stop; a second Ctrl-C or SIGTERM stops at once.
 // SIGUSR1: save and go on.
 #pragma once
+#include <signal.h>
 
 namespace nibble::apps {
 
@@ -13,5 +14,22 @@ void install_signal_handlers();
 bool stop_requested();
 /// True once after each SIGUSR1, or several of them.
 bool take_save_request();
+
+/// Asks a process of this program to save and stop, however often it comes and whatever came before: a second SIGTERM
+/// would stop it at once, and a whole process group may have got one already.
+inline constexpr int kStopSignal = SIGUSR2;
+
+/// While it lives the signals above wait, in this thread and in a process that it starts, until that one installs its
+/// handlers: they would end it before, or be forgotten between fork and exec.
+class SignalsHeld {
+ public:
+  SignalsHeld();
+  ~SignalsHeld();
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 }  // namespace nibble::apps

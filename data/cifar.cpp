@@ -43,6 +43,9 @@ Form form_of(const fs::path& dir) {
 
 /// A line each; the lists end in empty ones.
 std::vector<std::string> names_in(const fs::path& path) {
+  std::error_code ignored;  // other reasons are told by the reading
+  if (!fs::exists(path, ignored) && !ignored)
+    throw DataError("there is no {}, which names the classes; fetch the whole data set", path.string());
   const std::vector<uint8_t> bytes = read_file(path);
   std::vector<std::string> names;
   std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -87,8 +90,8 @@ bool is_cifar(const fs::path& dir) {
 }
 
 Cifar::Cifar(const fs::path& dir, const std::string& split) {
-  if (split != "train" && split != "val")
-    throw UsageError("{} is CIFAR in its binary form, which has the splits train and val (its test images), not '{}'",
+  if (split != "train" && split != "val" && split != "test")
+    throw UsageError("{} is CIFAR in its binary form, which has the splits train and val (or test, the same), not '{}'",
                      dir.string(), split);
   const Form form = form_of(dir);
   label_bytes_ = form.label_bytes;
@@ -134,6 +137,13 @@ std::pair<const Cifar::File*, int64_t> Cifar::find(int64_t index) const {
 std::string Cifar::path(int64_t index) const {
   const auto [file, record] = find(index);
   return fmt::format("{}:{}", file->path.string(), record);
+}
+
+uint64_t Cifar::content_mark(int64_t index) const {
+  const Image image = read(index);
+  uint64_t hash = 0xcbf29ce484222325u;  // 64-bit FNV-1a
+  for (size_t i = 0; i < image.bytes(); ++i) hash = (hash ^ image.pixels[i]) * 0x100000001b3u;
+  return hash;
 }
 
 Image Cifar::read(int64_t index) const {

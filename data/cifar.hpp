@@ -14,9 +14,9 @@ namespace nibble {
 /// test.bin.
 bool is_cifar(const std::filesystem::path& dir);
 
-/// A split, "train" or "val" (their test images), in the order of the files; classes in the order of
-/// batches.meta.txt or fine_label_names.txt.
-/// Errors   UsageError for another split; DataError: a file is missing or has no whole number of records, a label
+/// A split, "train" or "val" (their test images; "test" is the same), in the order of the files; classes in the order
+/// of batches.meta.txt or fine_label_names.txt. Errors   UsageError for another split; DataError: a file is missing or
+/// has no whole number of records, a label
 ///          without a name; DiskError.
 /// Cost     20 ms to read 50,000 labels; an image is one read of 3,072 bytes, 1 to 2 us from the page cache.
 class Cifar : public Dataset {
@@ -29,6 +29,7 @@ class Cifar : public Dataset {
   /// "DIR/data_batch_1.bin:17"
   std::string path(int64_t index) const override;
   Image read(int64_t index) const override;
+  uint64_t content_mark(int64_t index) const override;
 
  private:
   struct File {

@@ -24,6 +24,9 @@ class Dataset {
   /// Throws DataError when this image cannot be decoded (callers may go on without it), DiskError when the storage
   /// fails (callers stop).
   virtual Image read(int64_t index) const = 0;
+  /// A number that other content of this image would hardly have: the bytes of its file. The largest one where it
+  /// cannot be told, which shows when the image is read. Cost: one stat of a file.
+  virtual uint64_t content_mark(int64_t index) const;
   /// A sentence about what lies among the images and is not taken for one: how many, where and one of them. Empty:
   /// nothing does.
   virtual std::string left_out() const { return ""; }

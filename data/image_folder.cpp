@@ -95,10 +95,16 @@ ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
     result.folder /= kImages;
     look(name + "/" + kImages);
   }
-  if (result.files.empty())
-    throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
-                    result.folder.string());
-  return result;
+  if (!result.files.empty()) return result;
+  const std::vector<std::string> inner =
+      list(result.folder, [](const fs::directory_entry& entry) { return has_folder(entry.path()); });
+  if (!inner.empty())
+    throw DataError(
+        "class folder {} holds no .jpg, .jpeg or .png file, and its folder {} is not looked into: move its images up "
+        "into the class folder",
+        result.folder.string(), inner.front());
+  throw DataError("class folder {} holds no .jpg, .jpeg or .png file: add images or remove the folder",
+                  result.folder.string());
 }
 
 }  // namespace
@@ -115,7 +121,10 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
   if (const auto labels = flat ? label_list_of(root_) : std::nullopt) {
     read_list(*labels);
   } else {
-    if (classes_.empty())
+    if (flat && !classes_.empty())
+      throw DataError("{} holds the folder {} alone, and no list of the classes of its images: put one into {}",
+                      root_.string(), kImages, label_list_names(root_));
+    if (flat)
       throw DataError(
           "{} holds no class folder: images are expected in {}/<class>/*.JPEG, or in one folder and their classes in "
           "{}",
@@ -146,8 +155,9 @@ void ImageFolder::read_class_folders() {
 void ImageFolder::read_list(const fs::path& source) {
   const fs::path folder = classes_.empty() ? root_ : root_ / kImages;
   const std::vector<uint8_t> bytes = read_file(source);
+  const std::vector<std::string> files = list(folder, is_image);
   std::vector<LabelledFile> labelled =
-      parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string());
+      parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string(), files.size());
   if (labelled.empty())
     throw DataError("{} names no image of {}; write a line 'file class' for each", source.string(), folder.string());
   std::stable_sort(labelled.begin(), labelled.end(),
@@ -158,7 +168,6 @@ void ImageFolder::read_list(const fs::path& source) {
   classes_.erase(std::unique(classes_.begin(), classes_.end()), classes_.end());
   folders_.assign(classes_.size(), folder);
 
-  const std::vector<std::string> files = list(folder, is_image);
   Others others;
   auto file = files.begin();
   for (size_t i = 0; i < labelled.size(); ++i) {

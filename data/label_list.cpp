@@ -36,19 +36,19 @@ struct Fields {
   std::string_view file, class_name;
 };
 
-Fields fields_of(std::string_view line) {
-  const size_t tab = line.find('\t'), comma = line.find(',');
-  const size_t end = tab != std::string_view::npos     ? tab
-                     : comma != std::string_view::npos ? comma
-                                                       : line.find_first_of(kBlanks);
-  if (end == std::string_view::npos) return {line, ""};
+/// `boxes`: the competition's lists have a class and its boxes, with blanks between, as their second field.
+Fields fields_of(std::string_view line, bool boxes) {
+  constexpr size_t kNone = std::string_view::npos;
+  const char separator = line.find('\t') != kNone ? '\t' : line.find(',') != kNone ? ',' : ' ';
+  const size_t end = separator == ' ' ? line.find_first_of(kBlanks) : line.find(separator);
+  if (end == kNone) return {line, ""};
   const std::string_view rest = trimmed(line.substr(end + 1));
-  const size_t class_end = tab != std::string_view::npos ? rest.find('\t') : rest.find_first_of(" \t,");
-  return {trimmed(line.substr(0, end)), trimmed(rest.substr(0, class_end))};
+  if (separator == ' ' && rest.find_first_of(kBlanks) != kNone) return {line, ""};  // two names, but where is the cut?
+  return {trimmed(line.substr(0, end)), trimmed(rest.substr(0, boxes ? rest.find(' ') : rest.find(separator)))};
 }
 
 bool is_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." &&
+  return !name.empty() && name != "." && name != ".." && name.front() != '"' &&
          name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 
@@ -67,17 +67,27 @@ std::string label_list_names(const fs::path& root) {
   return fmt::format("{}, {} or {}", all[1].string(), all[0].string(), all[2].string());
 }
 
-std::vector<LabelledFile> parse_label_list(std::string_view text, const std::string& source) {
+std::vector<LabelledFile> parse_label_list(std::string_view text, const std::string& source, size_t most) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf", kHeader = "ImageId,PredictionString";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  bool boxes = false;
   std::vector<LabelledFile> all;
   for (int64_t number = 1; !text.empty(); ++number) {
     const size_t end = text.find('\n');
     const std::string_view line = trimmed(text.substr(0, end));
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    if (line.empty() || (number == 1 && line == "ImageId,PredictionString")) continue;
-    const auto [file, class_name] = fields_of(line);
+    if (number == 1 && line == kHeader) boxes = true;
+    if (line.empty() || (number == 1 && boxes)) continue;
+    const auto [file, class_name] = fields_of(line, boxes);
     if (!is_name(file) || !is_name(class_name) || !is_utf8(class_name))
-      throw DataError("{} line {} is '{}', not a file's name and its class; correct it or remove the line", source,
-                      number, shortened(line, 80));
+      throw DataError(
+          "{} line {} is '{}', not a file's name and its class with a tab, a comma or (where neither has blanks) a "
+          "blank "
+          "between, and no quotes; correct it or remove the line",
+          source, number, shortened(line, 80));
+    if (all.size() == most)
+      throw DataError("{} line {} is one more than the {} images that are there; remove what is not there or twice",
+                      source, number, most);
     all.push_back({.file = std::string(file) + (is_image_name(file) ? "" : ".JPEG"),
                    .class_name = std::string(class_name),
                    .line = number});

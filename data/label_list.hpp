@@ -22,11 +22,12 @@ std::optional<std::filesystem::path> label_list_of(const std::filesystem::path& 
 /// The three names, for messages that ask for one of them.
 std::string label_list_names(const std::filesystem::path& root);
 
-/// A line is "file class", between them a tab, a comma or, in a line that has neither, blanks; what follows the class
-/// behind another one of them or a blank is not read. Empty lines count for nothing, nor does a first line
-/// "ImageId,PredictionString". A file without the ending of an image has .JPEG.
-/// DataError naming the line: no class, a name with '/' or a zero byte, "." or "..", a class that is not UTF-8.
-std::vector<LabelledFile> parse_label_list(std::string_view text, const std::string& source);
+/// A line is "file class", between them a tab or a comma, behind which more fields may follow, or, in a line that has
+/// neither, blanks. Behind a first line "ImageId,PredictionString" a blank ends the class (its boxes follow). Empty
+/// lines count for nothing. A file without the ending of an image has .JPEG.
+/// DataError naming the line: no class, a name with '/' or a zero byte, "." or "..", in quotes, a class that is not
+/// UTF-8, more than `most` lines.
+std::vector<LabelledFile> parse_label_list(std::string_view text, const std::string& source, size_t most);
 
 /// Whether the name ends in .jpg, .jpeg or .png, in any case, behind at least one other character.
 bool is_image_name(std::string_view name);

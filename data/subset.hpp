@@ -24,6 +24,7 @@ class Subset : public Dataset {
   int label(int64_t index) const override { return whole_->label(at(index)); }
   std::string path(int64_t index) const override { return whole_->path(at(index)); }
   Image read(int64_t index) const override { return whole_->read(at(index)); }
+  uint64_t content_mark(int64_t index) const override { return whole_->content_mark(at(index)); }
 
  private:
   int64_t at(int64_t index) const { return kept_[static_cast<size_t>(index)]; }

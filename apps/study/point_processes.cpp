@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <string_view>
+#include <system_error>
 
 #include "apps/console.hpp"
 #include "apps/signals.hpp"
@@ -29,9 +31,13 @@ std::vector<char*> pointers_to(std::vector<std::string>& words) {
   return all;
 }
 
+[[noreturn]] void refuse_to_start(const std::string& point, int error_number) {
+  throw Error(ExitCode::kFailed, fmt::format("cannot start a process for {}: {}; use fewer --jobs", point,
+                                             std::generic_category().message(error_number)));
+}
+
 /// Between fork and exec: other threads of this process may hold any lock, so only what is async-signal-safe.
 [[noreturn]] void become(char* const* words, char* const* environment, int said, pid_t parent) {
-  setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(static_cast<int>(ExitCode::kInterrupted));  // it died before we asked
   const int nothing = open("/dev/null", O_RDWR);
@@ -53,15 +59,25 @@ void PointProcesses::start(const std::string& point, int slot, const std::vector
   std::vector<std::string> environment = environment_without(EnvVar::kProfile);  // the trace is this process's own
   const std::vector<char*> word_pointers = pointers_to(words), environment_pointers = pointers_to(environment);
   std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) throw_disk_error("make a pipe for the process of", point, errno);
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) refuse_to_start(point, errno);
   FileDescriptor reading(ends[0]), writing(ends[1]);
   signal(SIGCHLD, SIG_DFL);  // who ignores it, as this process may have been told to, never learns how they end
+  const SignalsHeld held;
   const pid_t parent = getpid(), id = fork();
   if (id == 0) become(word_pointers.data(), environment_pointers.data(), writing.get(), parent);
-  if (id < 0) throw_disk_error("start a process for", point, errno);
-  setpgid(id, id);  // whoever of the two comes first; a signal to our group must not reach it
+  if (id < 0) refuse_to_start(point, errno);
   fcntl(reading.get(), F_SETFL, O_NONBLOCK);
-  all_.push_back({.point = point, .slot = slot, .id = id, .said = std::move(reading), .rest = {}, .last_line = {}});
+  all_.push_back({.point = point, .slot = slot, .id = id, .said = std::move(reading), .rest = {}, .error = {}});
+}
+
+void PointProcesses::show(Process& p, std::string line) {
+  constexpr std::string_view kError = "error: ", kMoment = "2026-11-27T14:30:05Z ";
+  if (verbosity() == Verbosity::kDebug && line.size() >= kMoment.size() && line[kMoment.find('Z')] == 'Z')
+    line.erase(0, kMoment.size());  // the line gets one here
+  if (line.starts_with(kError))
+    p.error = line.substr(kError.size());
+  else if (!line.empty())
+    warn(p.point + ": " + line);
 }
 
 bool PointProcesses::listen(Process& p) {
@@ -76,8 +92,7 @@ bool PointProcesses::listen(Process& p) {
     }
     p.rest.append(piece.data(), static_cast<size_t>(std::max<ssize_t>(n, 0)));
     for (size_t end = p.rest.find('\n'); end != std::string::npos; end = p.rest.find('\n')) {
-      if (!p.last_line.empty()) warn(p.point + ": " + p.last_line);
-      p.last_line = p.rest.substr(0, end);
+      show(p, p.rest.substr(0, end));
       p.rest.erase(0, end + 1);
     }
     if (n == 0) return false;
@@ -89,7 +104,7 @@ void PointProcesses::send(int signal_number) const {
 }
 
 void PointProcesses::stop() {
-  if (!stopped_) send(SIGTERM);
+  if (!stopped_) send(kStopSignal);
   stopped_ = true;
 }
 
@@ -110,7 +125,7 @@ EndedProcess PointProcesses::wait() {
       return {.point = std::move(ended.point),
               .slot = ended.slot,
               .code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
-              .last_line = std::move(ended.last_line)};
+              .error = std::move(ended.error)};
     }
   }
 }

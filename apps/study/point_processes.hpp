@@ -12,12 +12,12 @@ namespace nibble::apps {
 struct EndedProcess {
   std::string point;
   int slot = 0;
-  int code = 0;           // its exit code, or 128 + the number of the signal that ended it
-  std::string last_line;  // of what it said on stderr, not shown yet
+  int code = 0;       // its exit code, or 128 + the number of the signal that ended it
+  std::string error;  // the sentence behind the last "error: " that it said
 };
 
-/// Every process is the leader of a group of its own, so that Ctrl-C reaches this one alone, which hands it on: two
-/// signals would stop a run at once. They save and stop where this process dies, however that happens.
+/// Their lines are shown with the point's name before them, but for their errors. They are of this process's group, so
+/// that Ctrl-C and Ctrl-Z reach them; they save and stop where this process dies, however that happens.
 class PointProcesses {
  public:
   PointProcesses() = default;
@@ -27,11 +27,11 @@ class PointProcesses {
   PointProcesses& operator=(const PointProcesses&) = delete;
 
   /// Runs this program with `arguments`. `slot` comes back with its end. To be called by the main thread: they stop
-  /// when the thread that started them ends. DiskError when the system has no process or pipe left.
+  /// when the thread that started them ends. Error when the system has no process or pipe left.
   void start(const std::string& point, int slot, const std::vector<std::string>& arguments);
   size_t running() const { return all_.size(); }
-  /// Shows their lines, the point's name before each, hands on a request to save (SIGUSR1) and the first one to stop,
-  /// and returns when one has ended. At least one must be running.
+  /// Shows what they say, hands on a request to save (SIGUSR1) and the first one to stop, and returns when one has
+  /// ended. At least one must be running.
   EndedProcess wait();
   /// Asks all to save and stop, once.
   void stop();
@@ -41,10 +41,11 @@ class PointProcesses {
     std::string point;
     int slot = 0;
     pid_t id = 0;
-    FileDescriptor said;  // the reading end of its stderr
-    std::string rest, last_line;
+    FileDescriptor said;      // the reading end of its stderr
+    std::string rest, error;  // rest: of a line that has not ended
   };
   void send(int signal_number) const;
+  static void show(Process& process, std::string line);
   /// Takes what it said; false when it has closed its stderr: it has ended, or is about to.
   static bool listen(Process& process);
 

@@ -41,6 +41,8 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   if (!data.empty()) require_outside_images(args_.out, data);
   const bool begun = path_exists(plan_path(args_.out));
   const bool worker = !args_.worker.empty();
+  if (worker && !begun)
+    throw UsageError("'{}' is no study yet; --worker is for those that study run starts", args_.out);
   if (begun && !args_.dry_run && !worker) lock();
   settle_recipe();
   settle_plan();

@@ -30,6 +30,7 @@ namespace {
 
 constexpr const char* kFailure = "failure.txt";  // in a point's folder: why it failed
 constexpr size_t kLongestSentence = 64 << 10;    // in it
+constexpr int kBySignal = 128;                   // and the signal's number: how a process's end is told
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -228,30 +229,35 @@ std::vector<std::string> StudyRun::worker_arguments(const StudyPoint& point, int
 
 /// The sentence of a process's failure that is its point's own; none: it finished the point. Other ends are thrown.
 std::optional<std::string> StudyRun::failure_of(const EndedProcess& ended, const StudyPoint& point) const {
+  const auto is = [&](ExitCode code) { return ended.code == static_cast<int>(code); };
+  if (is(ExitCode::kDone) && state_of(point) == PointState::kDone) return std::nullopt;
   const fs::path note = fs::path(folder_of(point)) / kFailure;
-  constexpr int kSignal = 128;
-  if (ended.code == static_cast<int>(ExitCode::kDone) && state_of(point) == PointState::kDone) {
-    if (!ended.last_line.empty()) warn(ended.point + ": " + ended.last_line);
-    return std::nullopt;
-  }
-  if (ended.code == static_cast<int>(ExitCode::kFailed) && path_exists(note)) {
+  if (is(ExitCode::kFailed) && path_exists(note)) {
     std::string sentence = read_text_file(note, kLongestSentence);
     while (sentence.ends_with('\n')) sentence.pop_back();
     return sentence;
   }
-  if (ended.code > kSignal) {
+  if (ended.code > kBySignal) {
     const std::string sentence = fmt::format(
-        "signal {} ended its process{}; run the study again to go on with it", ended.code - kSignal,
-        ended.code == kSignal + SIGKILL ? ", as Linux does when memory is short (then use fewer --jobs)" : "");
+        "signal {} ended its process{}; run the study again to go on with it", ended.code - kBySignal,
+        ended.code == kBySignal + SIGKILL ? ", as Linux does when memory is short (then use fewer --jobs)" : "");
     make_folders(folder_of(point));
     write_file_atomically(note, sentence + "\n");
     return sentence;
   }
-  const std::string_view error = "error: ";
-  std::string sentence = ended.last_line;
-  if (sentence.starts_with(error)) sentence.erase(0, error.size());
-  if (sentence.empty()) sentence = fmt::format("its process ended with code {} and said nothing", ended.code);
-  throw Error(static_cast<ExitCode>(ended.code), point.name() + ": " + sentence);
+  const bool known = ended.code > 0 && ended.code <= static_cast<int>(ExitCode::kDisk);
+  throw Error(known ? static_cast<ExitCode>(ended.code) : ExitCode::kFailed,
+              fmt::format("{}: {}", point.name(),
+                          !ended.error.empty() ? ended.error
+                                               : fmt::format("its process ended with code {} and no result; run the "
+                                                             "study again, with --jobs 1 to see more",
+                                                             ended.code)));
+}
+
+/// Told to stop, and saved; or told twice, so that what its last checkpoint does not have is lost.
+bool was_stopped(const EndedProcess& ended) {
+  return ended.code == static_cast<int>(ExitCode::kInterrupted) || ended.code == kBySignal + SIGINT ||
+         ended.code == kBySignal + SIGTERM || ended.code == kBySignal + SIGHUP;
 }
 
 void StudyRun::run_at_once(StudyProgress& progress) {
@@ -261,6 +267,7 @@ void StudyRun::run_at_once(StudyProgress& progress) {
   std::vector<int> free;
   for (int slot = static_cast<int>(args_.jobs); slot-- > 0;) free.push_back(slot);
   std::vector<std::string> interrupted;
+  bool all_saved = true;
   PointProcesses processes;
   while (!waiting.empty() || processes.running() > 0) {
     while (!waiting.empty() && !free.empty() && !stop_requested() && interrupted.empty()) {
@@ -278,7 +285,8 @@ void StudyRun::run_at_once(StudyProgress& progress) {
     free.push_back(ended.slot);
     const auto point = std::find_if(plan_.points.begin(), plan_.points.end(),
                                     [&](const StudyPoint& p) { return p.name() == ended.point; });
-    if (ended.code == static_cast<int>(ExitCode::kInterrupted)) {
+    if (was_stopped(ended)) {
+      all_saved = all_saved && ended.code == static_cast<int>(ExitCode::kInterrupted);
       interrupted.push_back(ended.point);
       processes.stop();  // one was told to stop, by whomever: so is the study
       continue;
@@ -286,8 +294,9 @@ void StudyRun::run_at_once(StudyProgress& progress) {
     note_end(static_cast<size_t>(point - plan_.points.begin()), failure_of(ended, *point), progress);
   }
   if (!interrupted.empty())
-    throw InterruptedError("interrupted in {} and saved; continue with: nibble study run --out {}",
-                           fmt::join(interrupted, " and "), shell_quoted(args_.out));
+    throw InterruptedError(
+        "interrupted in {}{}; continue with: nibble study run --out {}", fmt::join(interrupted, " and "),
+        all_saved ? " and saved" : "; what is newer than a checkpoint is lost", shell_quoted(args_.out));
   stop_if_asked();
 }
 
@@ -304,11 +313,23 @@ void StudyRun::time_what_is_not() const {
     points.push_back(std::move(result));
     files.push_back(file);
   }
-  std::vector<TimedNetwork> networks = networks_of(points);
+  std::vector<TimedNetwork> networks;
+  try {
+    networks = networks_of(points);
+  } catch (const DataError& e) {  // the points are done; the report says what has no time
+    warn(fmt::format("nothing is timed: {}", e.what()));
+    return;
+  }
   if (networks.empty()) return;
   message(fmt::format("timing {} in turn", counted(std::ssize(networks), "model")));
   set_threads(static_cast<int>(args_.threads));
-  time_in_turn(networks, kRounds);
+  try {
+    time_in_turn(networks, kRounds);
+  } catch (const InterruptedError&) {
+    throw InterruptedError(
+        "interrupted while models were timed, all points are done; continue with: nibble study run --out {}",
+        shell_quoted(args_.out));
+  }
   keep_times(files, networks);
 }
 

@@ -98,6 +98,8 @@ TEST_CASE("missing and empty folders are data errors that name the folder") {
   CHECK(error_of(open).find("class folder " + train + "/dog holds no .jpg") == 0);
   fs::create_directories(dir / "train" / "dog" / "images");  // as Tiny ImageNet comes
   CHECK(error_of(open).find("class folder " + train + "/dog/images holds no .jpg") == 0);
+  put(dir / "train" / "dog" / "images" / "set1" / "1.jpg", jpeg());
+  CHECK(error_of(open).find("its folder set1 is not looked into: move its images up") != std::string::npos);
   put(dir / "train" / "dog" / "images" / "1.jpg", jpeg());
   CHECK(error_of(open).empty());
 }
@@ -110,9 +112,9 @@ TEST_CASE("different class folders in two splits are reported by name") {
   const ImageFolder train({.dir = dir.path(), .split = "train"}), val({.dir = dir.path(), .split = "val"});
   const ImageFolder same({.dir = dir.path(), .split = "same"});
   CHECK(error_of([&] { require_same_classes(train, val, "train", "val"); }) ==
-        "class 'b' is in train but not in val: both need the same class folders");
+        "class 'b' is in train but not in val: both need the same classes");
   CHECK(error_of([&] { require_same_classes(val, train, "val", "train"); }) ==
-        "class 'b' is in train but not in val: both need the same class folders");
+        "class 'b' is in train but not in val: both need the same classes");
   require_same_classes(train, same, "train", "same");
 }
 

@@ -42,7 +42,7 @@ std::vector<std::string> listing(const Dataset& set) {
 
 std::vector<std::string> parsed(const std::string& text) {
   std::vector<std::string> all;
-  for (const LabelledFile& l : parse_label_list(text, "list"))
+  for (const LabelledFile& l : parse_label_list(text, "list", 100))
     all.push_back(std::to_string(l.line) + " [" + l.file + "] [" + l.class_name + "]");
   return all;
 }
@@ -52,17 +52,20 @@ TEST_CASE("label lists are read as Tiny ImageNet, ImageNet's competition and peo
         std::vector<std::string>{"1 [val_0.JPEG] [n03444034]", "2 [val_1.JPEG] [n04067472]"});
   CHECK(parsed("ImageId,PredictionString\r\nILSVRC2012_val_00048981,n03995372 85 1 499 272 \r\n") ==
         std::vector<std::string>{"2 [ILSVRC2012_val_00048981.JPEG] [n03995372]"});
-  CHECK(parsed("\n  a.jpg   cat\n\nb.png,dog,1\nmy cat.jpeg\tbig cat\tx\nc c.JPG,dog\nlast.jpg cat 7") ==
-        std::vector<std::string>{"2 [a.jpg] [cat]", "4 [b.png] [dog]", "5 [my cat.jpeg] [big cat]", "6 [c c.JPG] [dog]",
-                                 "7 [last.jpg] [cat]"});
+  CHECK(parsed("\xef\xbb\xbf\n  a.jpg   cat\n\nb.png,big dog,1\nmy cat.jpeg\tbig cat\tx\nc c.JPG,dog\nlast.jpg cat") ==
+        std::vector<std::string>{"2 [a.jpg] [cat]", "4 [b.png] [big dog]", "5 [my cat.jpeg] [big cat]",
+                                 "6 [c c.JPG] [dog]", "7 [last.jpg] [cat]"});
   CHECK(parsed("").empty());
-  for (const std::string bad : {"a.jpg", "a.jpg\t", "\tcat", ",cat", "a.jpg,", "x/a.jpg cat", "../a.jpg cat", ".. cat",
-                                ". cat", "a.jpg c/d", "a.jpg ..", "a.jpg \xff"}) {
+  for (const std::string bad :
+       {"a.jpg", "a.jpg\t", "\tcat", ",cat", "a.jpg,", "x/a.jpg cat", "../a.jpg cat", ".. cat", ". cat", "a.jpg c/d",
+        "a.jpg ..", "a.jpg \xff", "a.jpg big cat", "a b.jpg cat", "\"a.jpg\",cat", "a.jpg,\"cat\""}) {
     CAPTURE(bad);
     CHECK_THROWS_AS(parsed("ok.jpg cat\n" + bad + "\n"), DataError);
     CHECK(error_of([&] { parsed("ok.jpg cat\n" + bad + "\n"); }).find("list line 2 is '") == 0);
   }
   CHECK_THROWS_AS(parsed(std::string("a\0.jpg cat", 10)), DataError);
+  const auto three = [] { parse_label_list("a.jpg x\nb.jpg x\nc.jpg x", "list", 2); };
+  CHECK(error_of(three).find("list line 3 is one more than the 2 images that are there") == 0);
 }
 
 TEST_CASE("the same images are the same data set in class folders, in Tiny ImageNet's layout and with a list") {
@@ -128,8 +131,8 @@ TEST_CASE("lists that do not fit their folder are refused with the line, folders
   write_file(list, "1.jpg a\n3.jpg b\n");
   CHECK(error_of(open) == list + " line 2 names 3.jpg, which is no image in " + (dir / "val").string() +
                               "; put it there or remove the line");
-  write_file(list, "2.jpg a\n1.jpg b\n2.jpg a\n");
-  CHECK(error_of(open) == list + " line 3 names 2.jpg a second time; remove one of the two lines");
+  write_file(list, "2.jpg a\n2.jpg b\n");
+  CHECK(error_of(open) == list + " line 2 names 2.jpg a second time; remove one of the two lines");
   write_file(list, "\n\n");
   CHECK(error_of(open).find(list + " names no image of ") == 0);
   CHECK_THROWS_AS(open(), DataError);
@@ -137,9 +140,12 @@ TEST_CASE("lists that do not fit their folder are refused with the line, folders
   CHECK(error_of(open).empty());
   write_file(dir / "val" / "val_annotations.txt", "1.jpg\tc\n");  // the first that is there counts
   CHECK(open_images(dir.path(), "val", Decoder::auto_)->class_names() == std::vector<std::string>{"c"});
-  // A class folder of that name is one where no list speaks of it.
-  write_file(dir / "train" / "images" / "1.jpg", jpeg_text());
-  CHECK(open_images(dir.path(), "train", Decoder::auto_)->class_names() == std::vector<std::string>{"images"});
+  write_file(dir / "train" / "images" / "1.jpg", jpeg_text());  // Tiny ImageNet's without its list
+  const auto without = [&] { open_images(dir.path(), "train", Decoder::auto_); };
+  CHECK(error_of(without).find((dir / "train").string() + " holds the folder images alone, and no list") == 0);
+  CHECK(error_of(without).find((dir / "train/train_annotations.txt").string()) != std::string::npos);
+  write_file(dir / "train" / "other" / "1.jpg", jpeg_text());  // beside another one it is a class
+  CHECK(open_images(dir.path(), "train", Decoder::auto_)->class_names() == std::vector<std::string>{"images", "other"});
 }
 
 /// A record whose pixel (x, y) is {x + first, y + first, x ^ y}.
@@ -189,7 +195,11 @@ TEST_CASE("CIFAR's records become images of their classes, in the order of the f
   REQUIRE(val->size() == 2);
   CHECK(val->label(0) == 2);
   CHECK(val->read(1).pixels[0] == 8);
-  CHECK_THROWS_AS(open_images(dir / "ten", "test", Decoder::auto_), UsageError);
+  CHECK(listing(*open_images(dir / "ten", "test", Decoder::auto_)) == listing(*val));
+  CHECK_THROWS_AS(open_images(dir / "ten", "extra", Decoder::auto_), UsageError);
+  // Other pixels of the same name and label are told apart; of files their sizes do that.
+  CHECK(val->content_mark(0) != val->content_mark(1));
+  CHECK(val->content_mark(0) == open_images(dir / "ten", "val", Decoder::auto_)->content_mark(0));
 
   write_file(dir / "hundred" / "train.bin", record({7, 1}, 3) + record({9, 0}, 4));
   write_file(dir / "hundred" / "test.bin", record({9, 1}, 5));
@@ -229,6 +239,9 @@ TEST_CASE("CIFAR's files that are cut, mislabelled or missing are refused by nam
     CHECK_THROWS_AS(open(), DataError);
     CHECK(error_of(open).find(names + " names ") == 0);
   }
+  fs::remove(names);
+  CHECK(error_of(open) == "there is no " + names + ", which names the classes; fetch the whole data set");
+  CHECK_THROWS_AS(open(), DataError);
   std::string many;
   for (int i = 0; i < 257; ++i) many += std::to_string(i) + "\n";
   write_file(names, many);

@@ -13,9 +13,9 @@ namespace fs = std::filesystem;
 
 const std::vector<std::string> kThree = {"bf16-x0.1-s0", "w4a4-x0.1-s0", "w8a8-x0.1-s0"};
 
-std::string recipe(const std::string& data, const std::string& steps) {
+std::string recipe(const std::string& data, const std::string& steps, const std::string& save_every = "2") {
   return " --data " + data + " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --calibrate-at 1 --widths 0.1" +
-         " --eval-every 0 --save-every 10 --steps " + steps;
+         " --eval-every 0 --save-every " + save_every + " --steps " + steps;
 }
 
 nlohmann::json result_of(const std::string& point) {
@@ -123,11 +123,55 @@ TEST_CASE("study run --jobs: a point that fails, or whose process is killed, sto
   CHECK(run_program("study run --quiet --jobs 2 --threads 2 --out " + long_study).code == 0);
 }
 
+TEST_CASE(
+    "study run --jobs: Ctrl-C, which all processes get, stops once; a request to save is handed on; so are exit "
+    "codes") {
+  if (no_program()) return;
+  const TemporaryFolder folder("jobs-group");
+  const std::string data = synthetic_data(folder), study = folder / "study", err = folder / "err";
+  const std::vector<std::string> points = {"bf16-x0.1-s0", "w8a8-x0.1-s0"};
+  const auto all = [&](const auto& holds) { return std::all_of(points.begin(), points.end(), holds); };
+  // Of a session of its own, so that a signal to the group leaves this test alone. NIBBLE_LOG=debug: lines with times.
+  Child child("NIBBLE_LOG=debug exec setsid '" + program().value() + "' study run --jobs 2 --threads 2" +
+              recipe(data, "100000", "100000") + " --precisions bf16,w8a8 --out " + study +
+              " </dev/null >/dev/null 2>'" + err + "'");
+  REQUIRE(child.reaches(
+      [&] { return all([&](const std::string& p) { return has(text_if_there(err), p + ": epoch "); }); }));
+  child.send(SIGUSR1);
+  REQUIRE(child.reaches([&] { return all([&](const std::string& p) { return newest_step(study + "/" + p) > 0; }); }));
+  pid_t leader = 0;
+  for (const std::string& p : points) leader = getpgid(workers_on(study, p).at(0));
+  REQUIRE(leader != getpgid(0));
+  kill(-leader, SIGTERM);
+  const int status = child.wait();
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  const std::string text = read_text(err);
+  CAPTURE(text);
+  CHECK(has(text, " and saved; continue with: nibble study run --out " + study));
+  CHECK_FALSE(has(text, "at once; the newest"));
+  CHECK_FALSE(has(text, "failed"));
+  // One time a line.
+  const size_t line = text.find("Z " + points[0] + ": ");
+  REQUIRE(line != std::string::npos);
+  CHECK(text.substr(line + points[0].size() + 4, 2) != "20");
+
+  // What is nobody's own failure ends the study with its code and one sentence.
+  const std::string blocked = folder / "blocked";
+  fs::create_directories(blocked);
+  write_text(blocked + "/" + points[0], "somebody's");
+  const Result r = run_program("study run --quiet --jobs 2 --threads 2" + recipe(data, "2") +
+                               " --precisions bf16,w8a8 --out " + blocked);
+  CAPTURE(r.err);
+  CHECK(r.code == 7);
+  CHECK(has(r.err, "\nerror: " + points[0] + ": cannot make the folder '" + blocked + "/" + points[0] + "'"));
+}
+
 TEST_CASE("study run --jobs: SIGTERM saves all points; when the process is killed, those it started save and stop") {
   if (no_program()) return;
   const TemporaryFolder folder("jobs-stop");
   const std::string data = synthetic_data(folder), whole = folder / "whole";
-  const std::string steps = kAddressSanitizer ? "60" : "150";
+  const std::string steps = "150";
   const std::string two = " --precisions bf16,w8a8 --threads 2 --out ";
   run_well("study run --quiet" + recipe(data, steps) + two + whole);
   const std::vector<std::string> points = {"bf16-x0.1-s0", "w8a8-x0.1-s0"};
