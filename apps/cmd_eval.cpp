@@ -32,7 +32,8 @@ class Eval : public Command {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
     add_option(app, "--data", data_, "image folder: DIR/val/<class>/*; Tiny ImageNet or CIFAR as they come").required();
     add_option(app, "--split", split_, "split of DIR to evaluate").capture_default_str();
-    add_option(app, "--limit", evaluation_.limit, "only the first N images in the order of the data set, that of its paths (0: all)");
+    add_option(app, "--limit", evaluation_.limit,
+               "only the first N images in the order of the data set, that of its paths (0: all)");
     add_option(app, "--classes", classes_, "only the first N classes, of a model trained with --classes N (0: all)");
     add_option(app, "--batch-size", evaluation_.batch_size, "images per call; changes nothing but the speed")
         .capture_default_str();
