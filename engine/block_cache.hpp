@@ -15,14 +15,14 @@ struct Block {
 /// From here on Storage takes blocks; smaller memory comes from the heap, which keeps it by itself.
 inline constexpr size_t kSmallestBlock = size_t{64} << 10;
 
-/// A block of at least `bytes` (uninitialised; what an earlier user wrote may still be there), aligned to a page, from
-/// 2 MiB on to 2 MiB with huge pages advised. At most a 64th and a page larger than asked. Throws std::bad_alloc.
-/// Thread-safe.
+/// A block of at least `bytes` (uninitialised; what an earlier user wrote may still be there), aligned to a page; a new
+/// one from 2 MiB on to 2 MiB, with huge pages advised. At most a 64th and a page larger than asked. Throws
+/// std::bad_alloc. Thread-safe.  Cost: a look at every run of kept memory, some hundred.
 Block take_block(size_t bytes);
 
-/// Gives a block back. It is kept as long as blocks in use and kept stay below 17/16 of the most that was ever in use
-/// at once plus another sixteenth, at most 32 MiB; beyond that the blocks unused for longest go back to the system.
-/// Thread-safe.
+/// Gives a block back, whole. It is kept, one with the kept memory that it touches, as long as what is in use and kept
+/// stays below 17/16 of the most that was ever in use at once plus another sixteenth, at most 32 MiB; beyond that
+/// memory unused for longest goes back to the system. Thread-safe.
 void give_block(Block block) noexcept;
 
 /// Gives all kept blocks back to the system and forgets how much was in use. Thread-safe.
@@ -30,7 +30,7 @@ void release_kept_blocks() noexcept;
 
 struct BlockCacheStats {
   size_t used_bytes = 0, kept_bytes = 0, most_used_bytes = 0;
-  size_t mapped = 0, reused = 0;  // blocks taken from the system and from the cache
+  size_t mapped = 0, reused = 0;  // blocks taken from the system and from what is kept
 };
 BlockCacheStats block_cache_stats();
 

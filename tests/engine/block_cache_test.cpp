@@ -37,6 +37,7 @@ TEST_CASE("a block that was given back is taken again by the next request of its
 }
 
 TEST_CASE("a block is writable to its last byte and at most a 64th or a page larger than asked") {
+  release_kept_blocks();  // new ones are aligned to huge pages
   for (size_t bytes : {kSmallestBlock, kSmallestBlock + 1, size_t{1'000'000}, 2 * kMiB - 1, 2 * kMiB, 33 * kMiB + 5}) {
     const Block b = take_block(bytes);
     CHECK(b.bytes >= bytes);
@@ -44,7 +45,42 @@ TEST_CASE("a block is writable to its last byte and at most a 64th or a page lar
     CHECK(reinterpret_cast<uintptr_t>(b.data) % (b.bytes >= 2 * kMiB ? 2 * kMiB : 4096) == 0);
     std::memset(b.data, 0x5a, b.bytes);
     give_block(b);
+    release_kept_blocks();
   }
+}
+
+TEST_CASE("requests share what a larger block left, and it is whole again when they are given back") {
+  if (!kKeeps) return;
+  release_kept_blocks();
+  const Block whole = take_block(8 * kMiB);
+  give_block(whole);
+  const size_t mapped = block_cache_stats().mapped;
+  for (const bool first_goes_first : {true, false}) {
+    const Block a = take_block(4 * kMiB), b = take_block(2 * kMiB), c = take_block(2 * kMiB);
+    CHECK(a.data == whole.data);
+    CHECK(b.data == whole.data + 4 * kMiB);
+    CHECK(c.data == whole.data + 6 * kMiB);
+    CHECK(block_cache_stats().kept_bytes == 0);
+    give_block(first_goes_first ? a : c);
+    give_block(first_goes_first ? c : a);
+    give_block(b);
+    CHECK(block_cache_stats().kept_bytes == 8 * kMiB);
+    const Block again = take_block(8 * kMiB);
+    CHECK(again.data == whole.data);
+    give_block(again);
+  }
+  CHECK(block_cache_stats().mapped == mapped);
+  // The smallest run that is large enough.
+  const Block large = take_block(8 * kMiB), apart = take_block(kMiB), small = take_block(3 * kMiB);
+  give_block(large);
+  give_block(small);
+  if (small.data + small.bytes != large.data && large.data + large.bytes != small.data) {
+    const Block fits = take_block(3 * kMiB);
+    CHECK(fits.data == small.data);
+    give_block(fits);
+  }
+  give_block(apart);
+  release_kept_blocks();
 }
 
 TEST_CASE(
@@ -57,20 +93,22 @@ TEST_CASE(
   for (int i = 0; i < 8; ++i) blocks.push_back(take_block(4 * kMiB));
   for (const Block& b : blocks) give_block(b);
   CHECK(block_cache_stats().kept_bytes == 32 * kMiB);
-  const Block large = take_block(16 * kMiB);  // 16 in use: 36 - 16 = 20, so five blocks of 4
-  CHECK(block_cache_stats().used_bytes == base + 16 * kMiB);
-  CHECK(block_cache_stats().kept_bytes == 20 * kMiB);
-  CHECK(block_cache_stats().most_used_bytes == base + 32 * kMiB);
+  const Block large = take_block(35 * kMiB);  // a new one: 36 - 35
+  CHECK(block_cache_stats().used_bytes == base + 35 * kMiB);
+  CHECK(block_cache_stats().kept_bytes <= kMiB);
+  CHECK(block_cache_stats().most_used_bytes == base + 35 * kMiB);
   give_block(large);
   release_kept_blocks();
-  // Nobody touches these, so they take addresses alone. The limit is 1,024 + 64 + 32.
-  give_block(take_block(1024 * kMiB));
-  const Block beside = take_block(90 * kMiB);
-  CHECK(block_cache_stats().kept_bytes == 1024 * kMiB);
-  give_block(beside);
-  const Block third = take_block(20 * kMiB);  // 1,114 + 20 are more, without the 32 they would be less
-  CHECK(block_cache_stats().kept_bytes == 90 * kMiB);
-  give_block(third);
+  // Nobody touches these, so they take addresses alone. The limit is 1,088 + 68 + 32.
+  const Block most = take_block(1024 * kMiB), first = take_block(64 * kMiB);
+  give_block(first);
+  const Block second = take_block(90 * kMiB);
+  CHECK(block_cache_stats().kept_bytes == 64 * kMiB);
+  const Block third = take_block(70 * kMiB);  // 1,184 + 64 are 32.4 more than 1,114 + 69.6 + 32: whole huge pages go
+  CHECK(block_cache_stats().kept_bytes == 30 * kMiB);
+  const Block rest = take_block(30 * kMiB);
+  CHECK(rest.data == first.data);  // they went from its end
+  for (const Block& b : {most, second, third, rest}) give_block(b);
   release_kept_blocks();
   CHECK(block_cache_stats().kept_bytes == 0);
 }
