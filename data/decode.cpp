@@ -12,6 +12,15 @@
 
 namespace nibble {
 
+namespace {
+
+std::string over_the_limit(int64_t bytes, int64_t limit) {
+  constexpr int64_t kMiB = int64_t{1} << 20;  // rounded up: a byte too many is not "64 MiB, over the limit of 64 MiB"
+  return fmt::format("{} MiB, over the limit of {} MiB", (bytes + kMiB - 1) / kMiB, limit / kMiB);
+}
+
+}  // namespace
+
 namespace data_detail {
 
 void reject(const std::string& path, const std::string& why) {
@@ -26,9 +35,7 @@ void check_limits(const std::string& path, int64_t width, int64_t height) {
 }
 
 void check_memory(const std::string& path, int64_t peak_bytes) {
-  if (peak_bytes > kMaxDecodeBytes)
-    reject(path, fmt::format("decoding would take {} MiB, over the limit of {} MiB", peak_bytes >> 20,
-                             kMaxDecodeBytes >> 20));
+  if (peak_bytes > kMaxDecodeBytes) reject(path, "decoding would take " + over_the_limit(peak_bytes, kMaxDecodeBytes));
 }
 
 }  // namespace data_detail
@@ -93,7 +100,7 @@ Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& 
   constexpr uint8_t kJpegSignature[3] = {0xFF, 0xD8, 0xFF};
   if (file.empty()) reject(path, "the file is empty");
   if (static_cast<int64_t>(file.size()) > kMaxFileBytes)
-    reject(path, fmt::format("the file has {} MiB, over the limit of {} MiB", file.size() >> 20, kMaxFileBytes >> 20));
+    reject(path, "the file has " + over_the_limit(static_cast<int64_t>(file.size()), kMaxFileBytes));
   if (starts_with(file, kJpegSignature)) return decode_jpeg(file, decoder, path);
   if (starts_with(file, kPngSignature)) {
     const data_detail::PngStream stream = data_detail::check_png(file, path);
@@ -113,8 +120,7 @@ std::vector<uint8_t> read_file(const std::filesystem::path& path) {
     throw DataError("{} is a pipe or a device: save the image to a file first", path.string());
   if (!S_ISREG(status.st_mode)) reject(path.string(), "it is not a regular file");
   if (status.st_size > kMaxFileBytes)
-    reject(path.string(),
-           fmt::format("the file has {} MiB, over the limit of {} MiB", status.st_size >> 20, kMaxFileBytes >> 20));
+    reject(path.string(), "the file has " + over_the_limit(status.st_size, kMaxFileBytes));
   std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
   const ReadResult got = read_all(file.get(), std::as_writable_bytes(std::span(bytes)));
   if (got.error_number != 0) throw_disk_error("read", path, got.error_number);

@@ -9,7 +9,7 @@ import sys
 
 FORBIDDEN = re.compile(
     r"^(std::(__1::)?(cout|cerr|clog|wcout|wcerr|wclog|exit|abort|quick_exit)|std(out|err)"
-    r"|(__)?v?printf(_chk)?|putchar|puts|perror|_?exit|_Exit|quick_exit|abort"
+    r"|(__)?v?[fd]?printf(_chk)?|putchar|f?puts|f?putc|fwrite|perror|syslog|_?exit|_Exit|quick_exit|abort"
     r"|fmt::v\d+::v?print\(.*)(@.*)?$")
 
 

@@ -371,7 +371,7 @@ TEST_CASE("an image may have the longest side, a file no byte more than the larg
   fs::resize_file(file, static_cast<uintmax_t>(kMaxFileBytes));  // a hole
   CHECK(read_file(file).size() == static_cast<size_t>(kMaxFileBytes));
   fs::resize_file(file, static_cast<uintmax_t>(kMaxFileBytes) + 1);
-  CHECK_THROWS_WITH_AS(read_file(file), doctest::Contains("over the limit of 64 MiB"), DataError);
+  CHECK_THROWS_WITH_AS(read_file(file), doctest::Contains("has 65 MiB, over the limit of 64 MiB"), DataError);
 }
 
 TEST_CASE("both backends agree within three units on drawn pictures of any side and quality") {
