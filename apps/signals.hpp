@@ -1,5 +1,5 @@
 // Ctrl-C, SIGTERM and SIGHUP: the first asks the run to save and stop; a second Ctrl-C or SIGTERM stops at once.
-// SIGUSR1: save and go on.
+// SIGUSR1: save and go on. SIGUSR2: save and stop, however often it comes.
 #pragma once
 #include <signal.h>
 

@@ -140,10 +140,14 @@ std::string Cifar::path(int64_t index) const {
 }
 
 uint64_t Cifar::content_mark(int64_t index) const {
-  const Image image = read(index);
-  uint64_t hash = 0xcbf29ce484222325u;  // 64-bit FNV-1a
-  for (size_t i = 0; i < image.bytes(); ++i) hash = (hash ^ image.pixels[i]) * 0x100000001b3u;
-  return hash;
+  try {
+    const Image image = read(index);
+    uint64_t hash = 0xcbf29ce484222325u;  // 64-bit FNV-1a
+    for (size_t i = 0; i < image.bytes(); ++i) hash = (hash ^ image.pixels[i]) * 0x100000001b3u;
+    return hash;
+  } catch (const DataError&) {
+    return UINT64_MAX;
+  }
 }
 
 Image Cifar::read(int64_t index) const {

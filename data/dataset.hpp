@@ -25,7 +25,8 @@ class Dataset {
   /// fails (callers stop).
   virtual Image read(int64_t index) const = 0;
   /// A number that other content of this image would hardly have: the bytes of its file. The largest one where it
-  /// cannot be told, which shows when the image is read. Cost: one stat of a file.
+  /// cannot be told, which shows when the image is read. Cost: one stat of a file, or a read of as many bytes as CIFAR
+  /// has.
   virtual uint64_t content_mark(int64_t index) const;
   /// A sentence about what lies among the images and is not taken for one: how many, where and one of them. Empty:
   /// nothing does.

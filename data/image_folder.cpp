@@ -157,7 +157,8 @@ void ImageFolder::read_list(const fs::path& source) {
   const std::vector<uint8_t> bytes = read_file(source);
   const std::vector<std::string> files = list(folder, is_image);
   std::vector<LabelledFile> labelled =
-      parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string(), files.size());
+      parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string(),
+                       2 * files.size() + 1000);  // so that a list of other images is refused by the name of one
   if (labelled.empty())
     throw DataError("{} names no image of {}; write a line 'file class' for each", source.string(), folder.string());
   std::stable_sort(labelled.begin(), labelled.end(),

@@ -9,6 +9,8 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <set>
+#include <utility>
 
 #include "engine/integers.hpp"
 #include "engine/sanitizer.hpp"
@@ -41,7 +43,8 @@ std::byte* map(size_t bytes) {
   const size_t skip = (alignment - reinterpret_cast<uintptr_t>(begin) % alignment) % alignment;
   if (skip > 0) munmap(begin, skip);
   if (slack > skip) munmap(begin + skip + bytes, slack - skip);
-  if (alignment == kHugePage) madvise(begin + skip, bytes, MADV_HUGEPAGE);  // advice only: failure changes nothing
+  // Smaller ones, too: what they are joined to serves larger requests. Advice only: failure changes nothing.
+  madvise(begin + skip, bytes, MADV_HUGEPAGE);
   return begin + skip;
 }
 
@@ -105,40 +108,58 @@ class BlockCache {
 
  private:
   using Extents = std::map<std::byte*, Extent>;  // no two touch
+  using Sizes = std::set<std::pair<size_t, std::byte*>>;
 
-  /// The smallest extent that may serve.
+  /// The smallest extent that is large enough, of several the first in memory.
   Extents::iterator best_fit(size_t bytes) {
-    auto best = kept_.end();
-    for (auto e = kept_.begin(); e != kept_.end(); ++e)
-      if (e->second.bytes >= bytes && (best == kept_.end() || e->second.bytes < best->second.bytes)) best = e;
-    return best;
+    const auto size = sizes_.lower_bound({bytes, nullptr});
+    return size == sizes_.end() ? kept_.end() : kept_.find(size->second);
   }
 
-  void take_front(Extents::iterator extent, size_t bytes) {
+  /// Its new place and size. Allocates nothing; the place stays between those of its neighbours.
+  Extents::iterator change(Extents::iterator extent, std::byte* begin, size_t bytes) noexcept {
+    auto size = sizes_.extract({extent->second.bytes, extent->first});
+    size.value() = {bytes, begin};
+    sizes_.insert(std::move(size));
+    auto node = kept_.extract(extent);
+    node.key() = begin;
+    node.mapped().bytes = bytes;
+    return kept_.insert(std::move(node)).position;
+  }
+  void forget(Extents::iterator extent) noexcept {
+    sizes_.erase({extent->second.bytes, extent->first});
+    kept_.erase(extent);
+  }
+
+  void take_front(Extents::iterator extent, size_t bytes) noexcept {
     stats_.kept_bytes -= bytes;
-    if (extent->second.bytes == bytes) {
-      kept_.erase(extent);
-      return;
-    }
-    auto rest = kept_.extract(extent);  // allocates nothing
-    rest.key() += bytes;
-    rest.mapped().bytes -= bytes;
-    kept_.insert(std::move(rest));
+    if (extent->second.bytes == bytes)
+      forget(extent);
+    else
+      change(extent, extent->first + bytes, extent->second.bytes - bytes);
   }
 
   void keep(const Block& block) {
-    auto here = kept_.emplace(block.data, Extent{block.bytes, 0}).first;
+    const auto size = sizes_.emplace(block.bytes, block.data).first;
+    Extents::iterator here;
+    try {
+      here = kept_.emplace(block.data, Extent{block.bytes, 0}).first;
+    } catch (const std::bad_alloc&) {
+      sizes_.erase(size);
+      throw;
+    }
     stats_.kept_bytes += block.bytes;
     if (here != kept_.begin())
       if (const auto before = std::prev(here); before->first + before->second.bytes == here->first) {
-        before->second.bytes += here->second.bytes;
-        kept_.erase(here);
-        here = before;
+        const size_t bytes = before->second.bytes + here->second.bytes;
+        forget(here);
+        here = change(before, before->first, bytes);
       }
     if (const auto behind = std::next(here);
         behind != kept_.end() && here->first + here->second.bytes == behind->first) {
-      here->second.bytes += behind->second.bytes;
-      kept_.erase(behind);
+      const size_t bytes = here->second.bytes + behind->second.bytes;
+      forget(behind);
+      here = change(here, here->first, bytes);
     }
     here->second.given = ++gives_;
   }
@@ -149,23 +170,29 @@ class BlockCache {
     const size_t limit = stats_.most_used_bytes + part + std::min(part, kMoreKept);
     release(limit > used ? limit - used : 0);
   }
-  /// From the end of what was given longest ago: whole extents may be most of what is kept.
+  /// From the end of what was given longest ago (whole extents may be most of what is kept), in whole huge pages where
+  /// it has some.
   void release(size_t keep) noexcept {
     while (stats_.kept_bytes > keep) {
       const auto oldest = std::min_element(
           kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second.given < b.second.given; });
-      size_t& bytes = oldest->second.bytes;
-      const size_t surplus = round_up(stats_.kept_bytes - keep, bytes >= kHugePage ? kHugePage : kPage);
-      const size_t part = surplus + kSmallestBlock < bytes ? surplus : bytes;
-      munmap(oldest->first + bytes - part, part);
-      stats_.kept_bytes -= part;
-      bytes -= part;
-      if (bytes == 0) kept_.erase(oldest);
+      std::byte* const begin = oldest->first;
+      const size_t bytes = oldest->second.bytes, surplus = stats_.kept_bytes - keep;
+      size_t left = surplus < bytes ? bytes - surplus : 0;  // down to a boundary of pages
+      const size_t over = (reinterpret_cast<uintptr_t>(begin) + left) % (bytes >= kHugePage ? kHugePage : kPage);
+      left = left > over + kSmallestBlock ? left - over : 0;
+      munmap(begin + left, bytes - left);
+      stats_.kept_bytes -= bytes - left;
+      if (left == 0)
+        forget(oldest);
+      else
+        change(oldest, begin, left);
     }
   }
 
   std::mutex mutex_;
   Extents kept_;
+  Sizes sizes_;  // of the same
   uint64_t gives_ = 0;
   BlockCacheStats stats_;
 };

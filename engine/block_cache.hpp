@@ -16,8 +16,8 @@ struct Block {
 inline constexpr size_t kSmallestBlock = size_t{64} << 10;
 
 /// A block of at least `bytes` (uninitialised; what an earlier user wrote may still be there), aligned to a page; a new
-/// one from 2 MiB on to 2 MiB, with huge pages advised. At most a 64th and a page larger than asked. Throws
-/// std::bad_alloc. Thread-safe.  Cost: a look at every run of kept memory, some hundred.
+/// one from 2 MiB on to 2 MiB. Huge pages are advised. At most a 64th and a page larger than asked. Throws
+/// std::bad_alloc. Thread-safe.  Cost: logarithmic in the number of runs of kept memory, some hundred.
 Block take_block(size_t bytes);
 
 /// Gives a block back, whole. It is kept, one with the kept memory that it touches, as long as what is in use and kept

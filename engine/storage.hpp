@@ -10,8 +10,8 @@ inline constexpr size_t kAlignment = 64;  // one cache line, one AVX-512 registe
 
 class Storage {
  public:
-  /// Allocates `bytes` (uninitialised), aligned to 64; large ones from the block cache, from 2 MiB on aligned to 2 MiB
-  /// with huge pages advised. Throws std::bad_alloc.
+  /// Allocates `bytes` (uninitialised), aligned to 64; large ones from the block cache, on huge pages where the system
+  /// has them. Throws std::bad_alloc.
   explicit Storage(size_t bytes);
   ~Storage();
   Storage(const Storage&) = delete;

@@ -34,6 +34,8 @@ struct Gather {
   int64_t rows_together = 1;  // grid rows that tasks of a training step never part: those of a tile (ops/winograd.hpp)
 
   int64_t points() const { return n * gh * gw; }
+  /// Whether its rows of the source are read whole: a 1x1 kernel of stride 2 reads every fourth pixel.
+  bool reads_all() const { return static_cast<int64_t>(taps.size()) >= step * step; }
 };
 
 /// Grid = output pixels, source = input pixels.
@@ -251,9 +253,16 @@ inline PanelsAhead panels_ahead(const Panels& b, int64_t n0, int64_t n1, int64_t
   return {true, last < n1 ? b.panel(last) : kept || last_block ? nullptr : b.panel(n0), source};
 }
 
-/// Where the source knows it: the rows of the task behind grid row g1, which the same thread is likely to get.
+inline int64_t task_count(const Gather& g) {
+  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
+  return ceil_div(all, per);
+}
+
+/// Where the source knows it: the rows of the task behind grid row g1. Nothing where threads are so many that another
+/// one is likely to get that task (measured with two threads alone).
 template <typename Source>
 MemoryAhead next_task_rows(const Source& source, const Gather& g, int64_t g1) {
+  if (task_count(g) < 2 * threads()) return {};
   if constexpr (requires { source.ahead(RowRange{}); })
     if (const int64_t g2 = std::min(g.n * g.gh, g1 + grid_rows_per_task(g)); g1 < g2)
       return source.ahead(source_rows(g, g1, g2));
@@ -324,11 +333,6 @@ void multiply_rows(const Gemm& gemm, const Panels& b, const T* const* pointers, 
     multiply_chunk(gemm, b, chunk, a, rows, 0, b.count(), c, ldc, into, ahead);
     into = kernels::Into::kAccumulate;
   });
-}
-
-inline int64_t task_count(const Gather& g) {
-  const int64_t per = grid_rows_per_task(g), all = g.n * g.gh;
-  return ceil_div(all, per);
 }
 
 /// What a product's task does around its blocks: before the first one, with memory until the task ends, and once its

@@ -92,11 +92,18 @@ struct WeightChunk {
   void add_all() const {
     const int64_t channel_groups = ceil_div(sink.k, kTaskChannels);
     const int64_t per = std::max<int64_t>(1, kTaskOutputs / gemm.mr), output_groups = ceil_div(d_y.count, per);
-    const int64_t jobs = sink.taps * channel_groups * output_groups;
-    parallel_for(jobs, [&](int64_t job) {
+    const int64_t units = sink.taps * channel_groups * d_y.count;  // of about equal work
+    const auto ahead_of = [&](int64_t first, int64_t last) {
+      ChunkAhead ahead = next.part(first, units, piece_bytes());
+      const ChunkAhead end = next.part(last - 1, units, piece_bytes());
+      ahead.d_y.end = end.d_y.end;
+      ahead.x.end = end.x.end;
+      return ahead;
+    };
+    parallel_for(sink.taps * channel_groups * output_groups, [&](int64_t job) {
       const int64_t m0 = job % output_groups * per, group = job / output_groups;
       add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, std::min(d_y.count, m0 + per),
-                   next.part(job, jobs, piece_bytes()));
+                   ahead_of(group * d_y.count + m0, group * d_y.count + std::min(d_y.count, m0 + per)));
     });
   }
 };

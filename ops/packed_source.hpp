@@ -60,8 +60,11 @@ class CodeSource {
     return rows(to, range);
   }
 
-  /// The memory of these rows.
-  MemoryAhead ahead(RowRange range) const { return rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw); }
+  /// The memory of these rows, if all of it is read: packed nibbles are expanded whole.
+  MemoryAhead ahead(RowRange range) const {
+    if (!g_.reads_all() && bits_of(x_.dtype()) != 4) return {};
+    return rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw);
+  }
 
  private:
   SourceRows<uint8_t> rows(const uint8_t* data, RowRange range) const {
@@ -88,8 +91,10 @@ class Bf16Source {
             .pad_is_zero = true};
   }
 
-  /// The memory of these rows.
-  MemoryAhead ahead(RowRange range) const { return rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw); }
+  /// The memory of these rows, if all of it is read.
+  MemoryAhead ahead(RowRange range) const {
+    return g_.reads_all() ? rows_ahead(x_, range.begin * g_.sw, range.end * g_.sw) : MemoryAhead{};
+  }
 
  private:
   const Tensor& x_;

@@ -38,7 +38,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& words) {
 
 /// Between fork and exec: other threads of this process may hold any lock, so only what is async-signal-safe.
 [[noreturn]] void become(char* const* words, char* const* environment, int said, pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  prctl(PR_SET_PDEATHSIG, kStopSignal);                                      // a SIGTERM might be the second one
   if (getppid() != parent) _exit(static_cast<int>(ExitCode::kInterrupted));  // it died before we asked
   const int nothing = open("/dev/null", O_RDWR);
   const bool ready = nothing >= 0 && dup2(nothing, 0) == 0 && dup2(nothing, 1) == 1 && dup2(said, 2) == 2;
@@ -50,7 +50,8 @@ std::vector<char*> pointers_to(std::vector<std::string>& words) {
 
 PointProcesses::~PointProcesses() {
   stop();
-  while (!all_.empty()) wait();
+  while (!all_.empty())
+    if (const EndedProcess ended = wait(); !ended.error.empty()) warn(ended.point + ": " + ended.error);
 }
 
 void PointProcesses::start(const std::string& point, int slot, const std::vector<std::string>& arguments) {
