@@ -473,27 +473,27 @@ TEST_CASE("arguments that cannot be differentiated or do not fit are refused in 
   Problem p(kSetups[4], {1, 2, 3, 5});
   NormActivateArgs args = p.args();
   args.shortcut = Variable(random_bf16({1, 2, 3, 6}, 1));
-  CHECK(message_of<ShapeError>([&] { norm_activate(nullptr, args); }) ==
+  CHECK(error_of<ShapeError>([&] { norm_activate(nullptr, args); }) ==
         "[norm_activate] shortcut [1,2,3,6] does not match [1,2,3,5]");
   args = p.args();
   args.store_z = false;
   Tape tape;
-  CHECK(message_of<UsageError>([&] { norm_activate(&tape, args); }) ==
+  CHECK(error_of<UsageError>([&] { norm_activate(&tape, args); }) ==
         "[norm_activate] a unit with a shortcut must store z for its backward pass; set store_z");
   args.shortcut = Variable();
   args.keep_classes = true;
-  CHECK(message_of<UsageError>([&] { norm_activate(&tape, args); }) ==
+  CHECK(error_of<UsageError>([&] { norm_activate(&tape, args); }) ==
         "[norm_activate] keeps the classes of a stored z only; set store_z");
   args = p.args();
   args.main.gamma = random_f32({4}, 1);
-  CHECK(message_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("gamma 4") != std::string::npos);
+  CHECK(error_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("gamma 4") != std::string::npos);
   const auto four = make_activation_quantizer(std::vector<float>(4, 1.0f), 8, false, FactorForm::kFold);
   args = p.args();
   args.quantizer = &four;
-  CHECK(message_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("its quantizer 4") != std::string::npos);
+  CHECK(error_of<ShapeError>([&] { norm_activate(nullptr, args); }).find("its quantizer 4") != std::string::npos);
   const auto q = make_activation_quantizer(std::vector<float>(5, 1.0f), 8, true, FactorForm::kFold);
   args = p.args();
   args.quantizer = &q;
-  CHECK(message_of<UsageError>([&] { norm_activate(nullptr, args); }) ==
+  CHECK(error_of<UsageError>([&] { norm_activate(nullptr, args); }) ==
         "[norm_activate] writes unsigned codes only; store z and call quantize_tensor for a signed quantizer");
 }

@@ -176,7 +176,7 @@ TEST_CASE("what was there before is added, and the rows of the sum are handed ov
         Collected collected(x_shape);
         if (!hands_over_rows(layer)) {
           CHECK(s.stride > 1);
-          CHECK(message_of<UsageError>([&] { packed_conv_backward_input(layer, d_y, x_shape, before, &collected); }) ==
+          CHECK(error_of<UsageError>([&] { packed_conv_backward_input(layer, d_y, x_shape, before, &collected); }) ==
                 "[conv] layer makes its input's gradient in several passes; only the whole of it can be taken");
           return;
         }
@@ -496,19 +496,19 @@ TEST_CASE("gradients that do not fit a layer are refused in words") {
   const Operands op = make_operands({"any", s}, code_precisions()[0]);
   const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
   const Tensor d_w = Tensor::zeros(DType::f32, {5, 3, 3, 3});
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_weights(layer, op.x, random_bf16({1, 4, 3, 5}, 1), d_w);
         }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,3,5]");
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_input(layer, random_bf16({1, 4, 4, 6}, 1), {1, 4, 4, 3});
         }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,4,6]");
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_input(layer, random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 4});
         }) == "[conv] layer reads [n,4,4,3], but the gradient of [1,4,4,4] is wanted");
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_input(op.layer(Passes::kForward), random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 3});
         }) == "[conv] layer has no panels for the gradient of its input; prepare it with kForwardAndBackward");
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_input(layer, random_bf16({1, 4, 4, 5}, 1), {1, 4, 4, 3}, random_bf16({1, 4, 3, 3}, 1));
         }) == "[conv] gradient [1,4,4,3] does not add to bf16 [1,4,3,3]");
 }

@@ -217,14 +217,14 @@ TEST_CASE("the logits of a linear layer are acc * rescale + bias in fp32") {
 TEST_CASE("operands that do not fit a layer are refused in words") {
   const Operands op = make_operands(shape_named("3x3"), code_precisions()[0]);
   const LayerWeights layer = op.layer(Passes::kForward);
-  CHECK(message_of<ShapeError>([&] {
+  CHECK(error_of<ShapeError>([&] {
           conv_accumulators(layer, Tensor(DType::u8, {1, 5, 4, 16}, 64));
         }) == "[conv] layer reads [n,5,4,17], got [1,5,4,16]");
-  CHECK(!message_of<DTypeError>([&] { conv_accumulators(layer, random_bf16({1, 5, 4, 17}, 1)); }).empty());
+  CHECK(!error_of<DTypeError>([&] { conv_accumulators(layer, random_bf16({1, 5, 4, 17}, 1)); }).empty());
   const Operands stem = make_operands(shape_named("stem, odd sides"), signed_precisions()[0]);
   const LayerWeights folded = stem.layer(Passes::kForward);
-  CHECK(!message_of<ShapeError>([&] { conv_accumulators(folded, Tensor(DType::u8, {1, 17, 19, 3}, 64)); }).empty());
-  CHECK(message_of<DTypeError>([&] {
+  CHECK(!error_of<ShapeError>([&] { conv_accumulators(folded, Tensor(DType::u8, {1, 17, 19, 3}, 64)); }).empty());
+  CHECK(error_of<DTypeError>([&] {
           prepare_layer({.name = "conv1", .shape = op.shape, .weights = op.masters, .quantizer = &op.quantizer});
         }) == "[conv] conv1 multiplies codes by bf16 weights; quantize the weights");
 }

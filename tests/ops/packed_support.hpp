@@ -15,6 +15,7 @@
 #include "ops/activation_codes.hpp"
 #include "ops/norm_activate.hpp"
 #include "ops/packed_conv.hpp"
+#include "tests/error_of.hpp"
 #include "tests/kernels/levels_under_test.hpp"
 #include "tests/ops/naive_conv.hpp"
 #include "tests/threads_guard.hpp"
@@ -148,17 +149,6 @@ inline double relative_distance(const Doubles& got, const Doubles& expected) {
   }
   REQUIRE(norm > 0);
   return std::sqrt(error / norm);
-}
-
-/// Message of the error that `call` throws; empty if it throws none of type E.
-template <typename E, typename Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return {};
 }
 
 }  // namespace nibble::testing

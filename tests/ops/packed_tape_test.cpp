@@ -314,6 +314,5 @@ TEST_CASE("layers whose outputs nothing uses get zero gradients, and one of anot
 
   Layer wrong = net.linear;
   wrong.masters = random_f32({kClasses, 1, 1, kOuter - 1}, 4);
-  CHECK(message_of<ShapeError>([&] { wrong.prepare(false); }) ==
-        "[conv] layer has 630 weights, its shape asks for 640");
+  CHECK(error_of<ShapeError>([&] { wrong.prepare(false); }) == "[conv] layer has 630 weights, its shape asks for 640");
 }

@@ -272,10 +272,10 @@ TEST_CASE("pools do not depend on the number of threads") {
 }
 
 TEST_CASE("a window that a pool cannot fill is refused in words") {
-  CHECK(message_of<ShapeError>([] {
+  CHECK(error_of<ShapeError>([] {
           max_pool_activate(nullptr, Variable(random_bf16({1, 1, 5, 3}, 1)), {.pad_before = 0});
         }) == "[max_pool] the 3x3 window does not fit the padded 1x5 image");
-  CHECK(message_of<UnsupportedError>([] {
+  CHECK(error_of<UnsupportedError>([] {
           max_pool_activate(nullptr, Variable(random_bf16({1, 9, 9, 3}, 1)), {.window = 4});
         }) == "[max_pool] a window of 4x4 is larger than the 3x3 that this pool has; use max_pool");
 }

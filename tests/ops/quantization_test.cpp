@@ -313,15 +313,13 @@ TEST_CASE("one scale for the whole tensor is that of the largest bound") {
 }
 
 TEST_CASE("quantizers that cannot exist are refused in words") {
-  CHECK(message_of<UsageError>([] { make_activation_quantizer({1.0f}, 8, false, FactorForm::kShift); }) ==
+  CHECK(error_of<UsageError>([] { make_activation_quantizer({1.0f}, 8, false, FactorForm::kShift); }) ==
         "[quantizer] shift forms are for unsigned 4-bit activations, got unsigned 8 bits; use fold");
-  CHECK(message_of<UsageError>([] { make_activation_quantizer({1.0f}, 4, true, FactorForm::kShiftFold); }) ==
+  CHECK(error_of<UsageError>([] { make_activation_quantizer({1.0f}, 4, true, FactorForm::kShiftFold); }) ==
         "[quantizer] shift forms are for unsigned 4-bit activations, got signed 4 bits; use fold");
   for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
-    CHECK(!message_of<ModelError>([&] {
-             make_activation_quantizer({1.0f, bad}, 4, false, FactorForm::kFold);
-           }).empty());
-  CHECK(!message_of<ModelError>([] { make_activation_quantizer({}, 4, false, FactorForm::kNone); }).empty());
+    CHECK(!error_of<ModelError>([&] { make_activation_quantizer({1.0f, bad}, 4, false, FactorForm::kFold); }).empty());
+  CHECK(!error_of<ModelError>([] { make_activation_quantizer({}, 4, false, FactorForm::kNone); }).empty());
 }
 
 TEST_CASE("weights take the full range of their codes per output channel, whatever the tap") {
@@ -368,14 +366,14 @@ TEST_CASE("weights that are not finite are refused with the layer's name and cha
       for (const int64_t position : {0, 7, 16, 38}) {
         const Tensor w = random_f32({3, 2, 1, 39}, 1);
         w.row<float>(4)[position] = bad;  // tap 0 of output channel 2
-        CHECK(message_of<DivergedError>([&] { quantize_weights(w, {}, {4}, "layer2.0.conv1"); }) ==
+        CHECK(error_of<DivergedError>([&] { quantize_weights(w, {}, {4}, "layer2.0.conv1"); }) ==
               "weights of layer2.0.conv1, output channel 2, are not finite; lower --lr or set --clip-grad-norm");
       }
   });
 }
 
 TEST_CASE("a fold of another length than the input channels is refused") {
-  CHECK(message_of<ShapeError>([] {
+  CHECK(error_of<ShapeError>([] {
           quantize_weights(random_f32({2, 1, 1, 3}, 1), {1.0f, 1.0f}, {4}, "fc");
         }) == "[quantize_weights] fc has 3 input channels, the quantizer 2");
 }
@@ -383,10 +381,10 @@ TEST_CASE("a fold of another length than the input channels is refused") {
 TEST_CASE("sums that may overflow 32 bits are refused, those that just fit are not") {
   check_accumulator("fits", 0x7fffffff / (255 * 128), 255, 8);
   check_accumulator("fits", 0, 255, 8);
-  CHECK(message_of<ModelError>([] { check_accumulator("layer4", 0x7fffffff / (255 * 128) + 1, 255, 8); }) ==
+  CHECK(error_of<ModelError>([] { check_accumulator("layer4", 0x7fffffff / (255 * 128) + 1, 255, 8); }) ==
         "layer4: 65794 products of up to 255 x 128 may overflow the 32-bit sum; use fewer bits or a smaller width");
   check_accumulator("fits", 0x7fffffff / (240 * 8), 240, 4);
-  CHECK(!message_of<ModelError>([] { check_accumulator("layer4", 0x7fffffff / (240 * 8) + 1, 240, 4); }).empty());
+  CHECK(!error_of<ModelError>([] { check_accumulator("layer4", 0x7fffffff / (240 * 8) + 1, 240, 4); }).empty());
 }
 
 TEST_CASE("the image table is the signed quantizer of the normalised byte, plus 128") {
