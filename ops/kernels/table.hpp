@@ -73,8 +73,8 @@ struct GemmCodes {
   /// Packs element (k, n) = src[k * k_stride + n * n_stride], n < columns <= nr; missing columns become zero.
   void (*pack_b)(const B* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
   /// Multiplies `m_panels` A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep, and
-  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart. next_b: what is read soon (the B panel of
-  /// a later call, rows of the next task), or null; kernels may ask the memory for as much of it as they read of b.
+  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart. next_b: what is read soon (the B panel
+  /// of a later call, rows of the next task), or null; kernels may ask the memory for as much of it as they read of b.
   void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into, const void* next_b) = nullptr;
   /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written (those
