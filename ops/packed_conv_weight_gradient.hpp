@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/gather_gemm.hpp"
 #include "ops/packed_conv.hpp"
 #include "ops/winograd.hpp"
 
@@ -14,6 +15,9 @@ struct WeightSink {
   int64_t oc, taps, k;
   const std::vector<float>& column;
   std::vector<float> row;
+
+  /// The same for a part of the points, summed by itself.
+  WeightSink part(const Tensor& sum) const { return {sum, oc, taps, k, column, row}; }
 
   float* at(int64_t o, int64_t tap, int64_t c) const { return d_weights.data<float>() + (o * taps + tap) * k + c; }
 
@@ -37,6 +41,14 @@ struct WeightSink {
 /// The sink of a layer's gradient with `taps` taps of k elements.
 WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64_t taps, int64_t k);
 
+/// Parts of a gradient's points that are summed by themselves, at once, and then one to the other: chunks go one behind
+/// the other, so that threads find only the `jobs` of one chunk to share. Cut by shape.
+int64_t gradient_parts(int64_t jobs, int64_t chunks);
+
+/// Calls body(rows, sink) for every part of [0, rows), whole chunks of `rows_per_chunk`, in parallel.
+void sum_parts(int64_t parts, int64_t rows, int64_t rows_per_chunk, const WeightSink& sink,
+               FunctionRef<void(RowRange, const WeightSink&)> body);
+
 /// The gradient on tiles (kernels::WeightGradient), for levels that have them. The sink has the layer's own taps:
 /// kernel rows of kw * ic elements when the layer is row-folded, else kh * kw taps of ic channels. Threads: cut by
 /// shape.  Cost: each operand is packed once or a few times, see TiledPlan; scratch of a few MiB.
@@ -45,8 +57,9 @@ void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWei
 
 /// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. tiles.g: its forward
 /// grid, of at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 or 36 products a tile,
-/// one transform of x and d_y; as many floats a pair of channels until it returns, and as scratch 16 KiB for every
-/// channel of x and d_y, more where a row of tiles is longer than a chunk (maps 450 wide).
+/// one transform of x and d_y; as many floats a pair of channels until it returns, for every part that runs at
+/// once, and as scratch 16 KiB for every channel of x and d_y, more where a row of tiles is longer than a chunk (maps
+/// 450 wide).
 void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const winograd::Tiles& tiles, const Tensor& x,
                               const Tensor& d_y, const WeightSink& sink);
 

@@ -82,15 +82,25 @@ class WinogradGradient {
         zero_(static_cast<size_t>(d_y.stride())),
         sums_(DType::f32, {tiles.positions(), round_up(sink.oc, gemm.mr), round_up(sink.k, gemm.nr)}) {}
 
-  /// All chunks, one behind the other, so that the sums do not depend on the number of threads.
+  /// The chunks of some rows of tiles, one behind the other, so that the sums do not depend on the number of threads.
   template <typename S, typename Source>
-  void run(const Source& source) {
-    const int64_t all = tiles_.g.n * tiles_.down();
-    const int64_t per =
-        std::max<int64_t>(1, kChunkPositions / tiles_.positions() / std::max<int64_t>(1, tiles_.across()));
-    for (int64_t begin = 0; begin < all; begin += per)
-      add_chunk<S>(source, begin, std::min(all, begin + per), std::min(all, begin + 2 * per));
+  void run(const Source& source, RowRange rows) const {
+    const int64_t per = rows_per_chunk(tiles_);
+    for (int64_t begin = rows.begin; begin < rows.end; begin += per)
+      add_chunk<S>(source, begin, std::min(rows.end, begin + per), std::min(rows.end, begin + 2 * per),
+                   begin == rows.begin ? kernels::Into::kOverwrite : kernels::Into::kAccumulate);
     finish();
+  }
+
+  static int64_t rows_per_chunk(const Tiles& tiles) {
+    return std::max<int64_t>(1, kChunkPositions / tiles.positions() / std::max<int64_t>(1, tiles.across()));
+  }
+  /// In which threads share the work of a chunk where they share least: the transforms.
+  static int64_t jobs(const Gemm& gemm, const WeightSink& sink) {
+    const auto groups = [](int64_t elements, int64_t width) {
+      return ceil_div(elements, std::max<int64_t>(1, kTransformChannels / width) * width);
+    };
+    return groups(sink.oc, gemm.mr) + groups(sink.k, gemm.nr);
   }
 
  private:
@@ -100,7 +110,7 @@ class WinogradGradient {
 
   /// Rows of tiles [begin, end); the next chunk ends with row `next_end`.
   template <typename S, typename Source>
-  void add_chunk(const Source& source, int64_t begin, int64_t end, int64_t next_end) const {
+  void add_chunk(const Source& source, int64_t begin, int64_t end, int64_t next_end, kernels::Into into) const {
     const int64_t count = (end - begin) * tiles_.across(), positions = tiles_.positions();
     Scratch scratch;
     const RowRange here = grid_rows(begin, end);
@@ -131,7 +141,7 @@ class WinogradGradient {
       next = {rows_ahead(d_y_, rows.begin * tiles_.g.gw, rows.end * tiles_.g.gw),
               source.ahead(source_rows(tiles_.g, rows.begin, rows.end))};
     }
-    multiply(left, right, count, begin == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate, next);
+    multiply(left, right, count, into, next);
   }
 
   template <typename S>
@@ -200,11 +210,15 @@ class WinogradGradient {
 
 void weight_gradient_winograd(const Gemm& gemm, const Tiles& tiles, const Tensor& x, const Tensor& d_y,
                               const WeightSink& sink) {
-  WinogradGradient gradient(gemm, tiles, d_y, sink);
-  if (x.dtype() == DType::bf16)
-    gradient.run<bf16>(Bf16Source(x, tiles.g));
-  else
-    gradient.run<uint8_t>(CodeSource(x, nullptr, tiles.g));
+  const int64_t rows = tiles.g.n * tiles.down(), per = WinogradGradient::rows_per_chunk(tiles);
+  sum_parts(gradient_parts(WinogradGradient::jobs(gemm, sink), ceil_div(rows, per)), rows, per, sink,
+            [&](RowRange part, const WeightSink& sum) {
+              const WinogradGradient gradient(gemm, tiles, d_y, sum);
+              if (x.dtype() == DType::bf16)
+                gradient.run<bf16>(Bf16Source(x, tiles.g), part);
+              else
+                gradient.run<uint8_t>(CodeSource(x, nullptr, tiles.g), part);
+            });
 }
 
 }  // namespace nibble

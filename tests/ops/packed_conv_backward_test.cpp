@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 
+#include "ops/packed_conv_weight_gradient.hpp"
 #include "ops/winograd.hpp"
 #include "tests/ops/packed_gradients.hpp"
 
@@ -117,6 +118,34 @@ TEST_CASE("the gradient that y must carry is one over the weight scale, or nothi
       const bool bare = p.weight_bits == 16 || p.mode == Precision::Mode::kDequantized;
       REQUIRE(scale.size() == (bare ? 0u : 5u));
       for (size_t o = 0; o < scale.size(); ++o) CHECK(scale[o] == 1.0f / op.weights.scale[o]);
+    }
+}
+
+TEST_CASE("weight gradients of so many points that they are summed in parts match their definition on any thread") {
+  CHECK(gradient_parts(1, 40) == 5);
+  CHECK(gradient_parts(4, 40) == 2);
+  CHECK(gradient_parts(1, 15) == 1);
+  CHECK(gradient_parts(9, 400) == 1);
+  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others.
+  const ConvShape s{.n = 3, .h = 79, .w = 80, .ic = 17, .oc = 15};
+  ConvShape padded = s;
+  padded.kh = padded.kw = 3;
+  padded.pad_before = padded.pad_after = 1;
+  for (const NamedShape& named : {NamedShape{"1x1", s}, NamedShape{"3x3", padded}})
+    for (const Precision& p : {code_precisions()[6], float_precisions()[2]}) {
+      const Operands op = make_operands(named, p);
+      INFO(named.name << "; " << p.name);
+      check_weights(op);
+      const Tensor d_y = output_gradient(op).carried;
+      on_every_level([&] {
+        const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
+        std::vector<Tensor> d_w;
+        with_thread_counts([&] {
+          d_w.emplace_back(DType::f32, Shape{s.oc, named.shape.kh, named.shape.kw, s.ic});
+          packed_conv_backward_weights(layer, op.x, d_y, d_w.back());
+        });
+        for (const Tensor& other : d_w) CHECK(same_bytes(d_w.front(), other));
+      });
     }
 }
 
