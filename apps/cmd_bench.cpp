@@ -88,6 +88,7 @@ class Bench : public Command {
     add_option(app, "WHAT", what_, "train or infer").required();
     add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
     add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
+    add_flag(app, "--low-memory", options_.low_memory, "shards one behind the other, on all threads each (train)");
     add_option(app, "--repeats", repeats_, "measured repeats of each phase").capture_default_str();
     add_flag(app, "--profile", profile_,
              "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
@@ -104,6 +105,8 @@ class Bench : public Command {
     options_.network = network_.options;
     if (what_ == "infer" && has_option(*app_, "--shard"))
       throw UsageError("--shard is of training: inference has none; leave it away");
+    if (what_ == "infer" && options_.low_memory)
+      throw UsageError("--low-memory is of training: inference keeps no more; leave it away");
     if (what_ != "train" && what_ != "infer") throw UsageError("nibble bench measures train or infer, not '{}'", what_);
     if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
     if (what_ == "train") options_.validate();
@@ -180,6 +183,7 @@ class Bench : public Command {
       j["precision"] = options_.network.precision;
       j["classes"] = options_.network.classes;
       if (what_ == "train") j["shard"] = options_.shard;
+      if (options_.low_memory) j["low_memory"] = true;
       j["granularity"] = name_of(options_.network.granularity);
       j["per_channel_by"] = name_of(options_.network.per_channel_by);
       j["quant_mode"] = name_of(options_.network.mode);

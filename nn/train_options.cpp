@@ -54,6 +54,7 @@ int64_t TrainOptions::calibrate_step(int64_t total) const {
 TrainerOptions TrainOptions::trainer(int64_t total, int64_t steps_per_epoch) const {
   TrainerOptions t;
   t.shard = shard;
+  t.low_memory = low_memory;
   t.label_smoothing = static_cast<float>(label_smoothing);
   t.schedule.kind = schedule_kind(schedule);
   t.schedule.peak = lr;

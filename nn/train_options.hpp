@@ -23,6 +23,7 @@ struct TrainOptions {
 
   int64_t batch_size = 64;
   int64_t shard = 32;
+  bool low_memory = false;  // shards one behind the other: no other results
   int64_t epochs = 10;
   int64_t steps = 0;  // > 0: overrides epochs
   double lr = 0.05;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/block_cache.hpp"
 #include "engine/parallel.hpp"
 #include "nn/first_layer_input.hpp"
 #include "ops/softmax_cross_entropy.hpp"
@@ -110,13 +111,18 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
   return result;
 }
 
+void Trainer::calibrate() {
+  nibble::calibrate(model_);
+  release_kept_blocks();  // activations were twice to four times as large so far, and never will be again
+}
+
 /// The shards' gradients are summed in a fixed binary tree over the shard index: these are the sums of the two halves
 /// of [first, last). Halves run together (`inside`: within such a half) where there are no more shards than threads, or
-/// four, and one behind the other above. So at most threads + log2(shards) sums are alive: 9 for the published 128
-/// shards on two threads, where halves together would keep 14 of 102 MB each.
+/// four, and one behind the other above, or always with low_memory. So at most threads + log2(shards) sums are alive: 9
+/// for the published 128 shards on two threads, where halves together would keep 14 of 102 MB each.
 std::array<Gradients, 2> Trainer::run_halves(const Shards& all, int64_t first, int64_t last, bool inside) {
   const int64_t middle = first + (last - first + 1) / 2;
-  const bool together = inside || last - first <= std::max(4, threads());
+  const bool together = !options_.low_memory && (inside || last - first <= std::max(4, threads()));
   std::array<Gradients, 2> halves;
   const auto run_half = [&](int64_t half) {
     halves[static_cast<size_t>(half)] =

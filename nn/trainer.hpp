@@ -21,6 +21,7 @@ struct TrainerOptions {
   Schedule schedule;
   OptimizerOptions optimizer;
   int64_t calibrate_step = 0;  // first quantized step; ignored for bf16 networks
+  bool low_memory = false;     // shards one behind the other, on all threads each; the results are the same
 };
 
 struct StepResult {
@@ -50,7 +51,7 @@ class Trainer {
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 
   /// Writes the bounds now, ahead of options.calibrate_step. DivergedError naming a layer that never fired.
-  void calibrate() { nibble::calibrate(model_); }
+  void calibrate();
   /// Keeps with the model how its codes are used (measure_usage); steps do not read it.
   void keep_usage(std::vector<QuantizerUsage> usage) { model_.usage = std::move(usage); }
 
@@ -58,7 +59,8 @@ class Trainer {
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }
   const TrainerOptions& options() const { return options_; }
-  /// Sums of gradients that are kept for the next step: as many as were alive at once, at most threads + log2(shards).
+  /// Sums of gradients that are kept for the next step: as many as were alive at once, at most threads + log2(shards),
+  /// with low_memory 1 + log2(shards).
   size_t gradient_buffers() const { return buffers_.size(); }
 
  private:

@@ -11,7 +11,7 @@
 namespace nibble::apps {
 
 const std::set<std::string>& changeable_on_resume() {
-  static const std::set<std::string> names = {"data", "loader-threads", "keep", "save-every", "decoder"};
+  static const std::set<std::string> names = {"data", "loader-threads", "low-memory", "keep", "save-every", "decoder"};
   return names;
 }
 

@@ -65,40 +65,13 @@ TEST_CASE("options: every field is declared under its name and writes to its pla
     CHECK_FALSE(f.help.empty());
   }
   // The options that scripts rely on.
-  for (const char* name : {"arch",
-                           "width",
-                           "precision",
-                           "granularity",
-                           "per-channel-by",
-                           "image-size",
-                           "batch-size",
-                           "shard",
-                           "epochs",
-                           "steps",
-                           "lr",
-                           "warmup-epochs",
-                           "schedule",
-                           "optimizer",
-                           "nesterov",
-                           "weight-decay",
-                           "label-smoothing",
-                           "calibrate-at",
-                           "seed",
-                           "classes",
-                           "per-class",
-                           "min-crop",
-                           "momentum",
-                           "clip-grad-norm",
-                           "strict-data",
-                           "decoder",
-                           "loader-threads",
-                           "keep",
-                           "save-every",
-                           "eval-every",
-                           "quant-mode",
-                           "zero-gamma",
-                           "same-padding",
-                           "signed-block-input"})
+  for (const char* name : {"arch",         "width",           "precision",    "granularity",    "per-channel-by",
+                           "image-size",   "batch-size",      "shard",        "epochs",         "steps",
+                           "lr",           "warmup-epochs",   "schedule",     "optimizer",      "nesterov",
+                           "weight-decay", "label-smoothing", "calibrate-at", "seed",           "classes",
+                           "per-class",    "min-crop",        "momentum",     "clip-grad-norm", "strict-data",
+                           "decoder",      "loader-threads",  "low-memory",   "keep",           "save-every",
+                           "eval-every",   "quant-mode",      "zero-gamma",   "same-padding",   "signed-block-input"})
     CHECK_MESSAGE(names.contains(name), name);
   app.parse("--lr 0.25 --seed 7 --width=0.5 --no-nesterov --same-padding --precision w8a8 --batch-size 128");
   CHECK(o.lr == 0.25);

@@ -15,7 +15,7 @@ constexpr const char* kLine =
     "--data images --arch resnet101 --width 0.75 --precision w4a8 --granularity per_tensor --per-channel-by shift"
     " --quant-mode fake --image-size 96 --same-padding --signed-block-input --quant-scheme nearest --bf16-weights"
     " --classes 7 --per-class 13 --min-crop 0.375 --decoder stb --strict-data --loader-threads 5 --batch-size 48 "
-    "--shard 6 --epochs 17 --steps 2000 --lr 1.75"
+    "--shard 6 --low-memory --epochs 17 --steps 2000 --lr 1.75"
     " --warmup-epochs 2.5 --schedule paper --optimizer lars --momentum 0.625 --no-nesterov --weight-decay 0.03125"
     " --clip-grad-norm 4.5 --label-smoothing 0.25 --calibrate-at 0.125 --no-zero-gamma --seed 42 --save-every 11"
     " --eval-every 3 --keep 9";
@@ -24,7 +24,8 @@ constexpr const char* kFile =
     "per-channel-by = \"shift\"\nquant-mode = \"fake\"\nimage-size = 96\nsame-padding = true\n"
     "signed-block-input = true\nquant-scheme = \"nearest\"\nbf16-weights = true\nclasses = 7\nper-class = 13\nmin-crop "
     "= 0.375\ndecoder = \"stb\"\nstrict-data = true\n"
-    "loader-threads = 5\nbatch-size = 48\nshard = 6\nepochs = 17\nsteps = 2000\nlr = 1.75\nwarmup-epochs = 2.5\n"
+    "loader-threads = 5\nbatch-size = 48\nshard = 6\nlow-memory = true\nepochs = 17\nsteps = 2000\nlr = "
+    "1.75\nwarmup-epochs = 2.5\n"
     "schedule = \"paper\"\noptimizer = \"lars\"\nmomentum = 0.625\nnesterov = false\nweight-decay = 0.03125\n"
     "clip-grad-norm = 4.5\nlabel-smoothing = 0.25\ncalibrate-at = 0.125\nzero-gamma = false\nseed = 42\n"
     "save-every = 11\neval-every = 3\nkeep = 9\n";
@@ -47,8 +48,8 @@ auto fields_of(const Schedule& s) {
   return std::make_tuple(kind, peak, warmup_steps, total_steps);
 }
 auto fields_of(const TrainerOptions& t) {
-  const auto& [shard, label_smoothing, schedule, optimizer, calibrate_step] = t;
-  return std::tuple_cat(std::make_tuple(shard, label_smoothing, calibrate_step), fields_of(schedule),
+  const auto& [shard, label_smoothing, schedule, optimizer, calibrate_step, low_memory] = t;
+  return std::tuple_cat(std::make_tuple(shard, label_smoothing, calibrate_step, low_memory), fields_of(schedule),
                         fields_of(optimizer));
 }
 
@@ -160,7 +161,8 @@ TEST_CASE("train arguments: the trainer is told every option of training, each i
                                               .weight_decay = 0.03125f,
                                               .clip_norm = 4.5f,
                                               .lars_coefficient = OptimizerOptions().lars_coefficient},  // no option
-                                .calibrate_step = 125};  // an eighth of 1,000
+                                .calibrate_step = 125,  // an eighth of 1,000
+                                .low_memory = true};
   CHECK(fields_of(a.options.trainer(1000, 20)) == fields_of(expected));
 }
 

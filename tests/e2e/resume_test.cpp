@@ -111,7 +111,10 @@ TEST_CASE("a dry run of a run to resume prints its plan and changes nothing, and
 TEST_CASE("a run is not resumed with other options than those that cannot change its result") {
   if (no_program()) return;
   const TemporaryFolder folder("changed");
-  const std::string run = begun_run(folder, synthetic_data(folder)), config = read_text(run + "/config.resolved.toml");
+  const std::string run = folder / "run";
+  train_run(synthetic_data(folder), run, std::string(kThreeSteps) + " --shard 4");
+  const std::string config = read_text(run + "/config.resolved.toml"), whole = read_text(run + kLast);
+  std::filesystem::remove(run + kLast);
   for (const std::string option : {"lr 0.1", "epochs 9", "steps 9", "weight-decay 0.1", "eval-every 3",
                                    "precision w8a8", "image-size 64", "seed 1", "calibrate-at 0.5", "per-class 1"}) {
     CAPTURE(option);
@@ -121,7 +124,9 @@ TEST_CASE("a run is not resumed with other options than those that cannot change
     CHECK(has(r.err, "--" + option.substr(0, option.find(' ')) + " cannot change when a run is resumed"));
   }
   CHECK(read_text(run + "/config.resolved.toml") == config);
-  CHECK(run_program("train --resume " + run + " --keep 9 --save-every 7 --loader-threads 2 --quiet").code == 0);
+  const std::string same = " --keep 9 --save-every 7 --loader-threads 2 --low-memory --quiet";
+  CHECK(run_program("train --resume " + run + same).code == 0);
+  CHECK(read_text(run + kLast) == whole);
 }
 
 TEST_CASE("a run is not resumed on other images or other classes, and is on the same ones in another place") {

@@ -110,7 +110,8 @@ TEST_CASE("trainer: six steps with 1, 2 and 3 threads give byte-identical checkp
 }
 
 TEST_CASE(
-    "trainer: batches of three and more shards give the same bytes with any number of threads and after a resume") {
+    "trainer: batches of several shards give the same bytes with any number of threads, after a resume, in low "
+    "memory") {
   const TempDir dir;
   const testing::ThreadsGuard restore;
   for (int64_t shards : {3, 5, 8}) {  // a tree with leaves at two depths, a deep one, a whole one
@@ -124,7 +125,9 @@ TEST_CASE(
       for (int i = 0; i < 2; ++i) train_step(trainer, images);
       checkpoint_bytes(trainer, dir);
       Checkpoint c = load_checkpoint(dir / "c.safetensors");
-      Trainer second(std::move(c.model), trainer_options(2), c.momentum, c.steps_done);
+      TrainerOptions low_memory = trainer_options(2);
+      low_memory.low_memory = true;
+      Trainer second(std::move(c.model), low_memory, c.momentum, c.steps_done);
       for (Trainer* t : {&trainer, &second})
         for (int i = 2; i < 4; ++i) train_step(*t, images);
       const std::vector<char> bytes = checkpoint_bytes(trainer, dir);
@@ -408,18 +411,23 @@ ShardOnItsOwn run_shard(const Model& model, const StepWeights& weights, const Ba
   return s;
 }
 
-TEST_CASE("trainer: at most threads + log2(shards) sums of gradients are alive at once") {
+TEST_CASE(
+    "trainer: at most threads + log2(shards) sums of gradients are alive at once, 1 + log2(shards) in low memory") {
   const testing::ThreadsGuard restore;
   for (const int count : {1, 2, 3, 5}) {
     set_threads(count);
-    for (const int64_t shards : {1, 2, 3, 4, 8, 17, 32}) {
-      CAPTURE(count);
-      CAPTURE(shards);
-      Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
-      train_step(trainer, shards * kShard);
-      CHECK(static_cast<int64_t>(trainer.gradient_buffers()) <=
-            count + static_cast<int64_t>(std::ceil(std::log2(static_cast<double>(shards)))));
-    }
+    for (const int64_t shards : {1, 2, 3, 4, 8, 17, 32})
+      for (const bool low_memory : {false, true}) {
+        CAPTURE(count);
+        CAPTURE(shards);
+        CAPTURE(low_memory);
+        TrainerOptions options = trainer_options(3);
+        options.low_memory = low_memory;
+        Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), options);
+        train_step(trainer, shards * kShard);
+        const auto depth = static_cast<int64_t>(std::ceil(std::log2(static_cast<double>(shards))));
+        CHECK(static_cast<int64_t>(trainer.gradient_buffers()) <= (low_memory ? 1 : count) + depth);
+      }
   }
 }
 
