@@ -72,7 +72,9 @@ std::optional<int64_t> memory_limit(const ControlGroups& groups) {
   for_each_folder(groups, "memory", [&](const fs::path& folder, int version) {
     int64_t bytes = 0;
     std::ifstream(folder / (version == 2 ? "memory.max" : "memory.limit_in_bytes")) >> bytes;
-    if (bytes > 0) lower(limit, bytes);
+    // Version 1 writes the largest whole number of pages where version 2 has "max".
+    constexpr int64_t kNoLimit = int64_t{1} << 62;
+    if (bytes > 0 && bytes < kNoLimit) lower(limit, bytes);
   });
   return limit;
 }

@@ -106,10 +106,11 @@ CpuFeatures detect() {
   return f;
 }
 
-/// Why a level is not runnable; empty when the CPU simply lacks it.
+/// Why a level is not runnable; empty when the CPU simply lacks it, or some of it.
 std::string reason_against(Isa isa) {
   if (!built(isa)) return fmt::format("this build has no {} kernels", name_of(isa));
-  return refusals.of(isa);
+  if (std::string refused = refusals.of(isa); !refused.empty()) return refused;
+  return isa == Isa::amx ? cpu_features().amx_refusal : "";
 }
 
 /// The features that keep a CPU with tiles from the amx level; a hypervisor may hide any of them. Empty: none, or there
@@ -211,7 +212,9 @@ Isa active_isa() {
     require_runnable(isa);
   }
   chosen.store(static_cast<int>(isa));
-  return isa;
+  if (runnable(isa)) return isa;
+  mark_not_runnable(isa, refusals.of(isa));  // found out meanwhile
+  return active_isa();
 }
 
 void set_active_isa(Isa isa) {

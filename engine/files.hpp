@@ -12,7 +12,7 @@
 
 namespace nibble {
 
-/// Closes what it holds. Moved from, it holds nothing.
+/// Closes what it holds. Constructed from another one it leaves that with nothing; assigned, they trade.
 class FileDescriptor {
  public:
   FileDescriptor() = default;

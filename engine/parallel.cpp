@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <utility>
 
 #include "engine/cgroup.hpp"
+#include "engine/error.hpp"
 #include "engine/profiler.hpp"
 
 #if defined(__x86_64__)
@@ -113,6 +115,22 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
   // Isolated: a thread of the arena that waits here runs only tasks of this loop, never an unrelated outer one. (A
   // host's thread beyond the arena's slots waits outside and may be given any task: correct, but later back.)
   arena->execute([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
+}
+
+void parallel_for_refusing(int64_t count, FunctionRef<void(int64_t)> body) {
+  std::mutex mutex;
+  int64_t refused = count;
+  std::exception_ptr error;
+  parallel_for(count, [&](int64_t i) {
+    try {
+      body(i);
+    } catch (const Error&) {
+      const std::lock_guard lock(mutex);
+      if (i < refused) error = std::current_exception();
+      refused = std::min(refused, i);
+    }
+  });
+  if (error != nullptr) std::rethrow_exception(error);
 }
 
 void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body) {

@@ -21,8 +21,13 @@ int available_cores();
 /// to zero and round-to-nearest (MXCSR), so that float results do not depend on the caller's mode, which it gets back.
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body);
 
-/// The same for the outermost loop of a few long bodies: a thread that finds none left helps with the loops inside the
-/// others. So the caller must hold nothing that belongs to its thread (Scratch), and may not be inside another loop.
+/// parallel_for of bodies that may refuse their work with an Error: all are run, and of several errors that of the
+/// smallest i is rethrown, whoever was first.
+void parallel_for_refusing(int64_t count, FunctionRef<void(int64_t)> body);
+
+/// parallel_for as the outermost loop of a few long bodies: a thread that finds none left helps with the loops inside
+/// the others. So the caller must hold nothing that belongs to its thread (Scratch), and may not be inside another
+/// loop.
 void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// Sets this thread's MXCSR as parallel_for does; for code that runs outside it.

@@ -20,7 +20,8 @@ class GradientRows {
 };
 
 /// A value with room for its gradient. Copies share both. One tape, its variables and their gradients belong to one
-/// shard and are used by one thread at a time, so gradients need no locks.
+/// shard, whose steps run one behind the other, so gradients need no locks: the threads that share a step read them,
+/// and what it sets is set when they are done.
 class Variable {
  public:
   Variable() = default;

@@ -1,8 +1,5 @@
 #include "nn/step_weights.hpp"
 
-#include <exception>
-
-#include "engine/error.hpp"
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
 #include "ops/tensor_memory.hpp"
@@ -14,8 +11,7 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
   StepWeights w;
   const size_t count = model.network.units.size();
   w.layers.resize(count);
-  std::vector<std::exception_ptr> refused(count);  // of several the first layer is named, whoever is done first
-  parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
+  parallel_for_refusing(static_cast<int64_t>(count), [&](int64_t i) {
     const size_t u = static_cast<size_t>(i);
     const UnitSpec& unit = model.network.units[u];
     LayerWeightsArgs args;
@@ -28,14 +24,8 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     args.dequantize = model.fake();
     args.passes = passes;
     args.first_layer = u == 0;
-    try {
-      w.layers[u] = prepare_layer(args);
-    } catch (const Error&) {
-      refused[u] = std::current_exception();
-    }
+    w.layers[u] = prepare_layer(args);
   });
-  for (const std::exception_ptr& e : refused)
-    if (e != nullptr) std::rethrow_exception(e);
   zone.count([&] {
     int64_t bytes = 0;
     for (const UnitParameters& p : model.units) bytes += stored_bytes(p.weights);

@@ -74,10 +74,12 @@ Tensor dequantize_tensor(const Tensor& codes, const ActivationQuantizer& q) {
   const int64_t c = codes.shape().back();
   const Tensor out = bf16_like(codes);
   if (q.is_signed) {
-    for (int64_t r = 0; r < codes.rows(); ++r)
-      for (int64_t i = 0; i < c; ++i)
-        out.row<bf16>(r)[i] =
-            to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
+    row_blocks(codes.rows(), [&](int64_t, int64_t first, int64_t rows) {
+      for (int64_t r = first; r < first + rows; ++r)
+        for (int64_t i = 0; i < c; ++i)
+          out.row<bf16>(r)[i] =
+              to_bf16(static_cast<float>(codes.row<uint8_t>(r)[i] - kSignedOffset) / q.scale[static_cast<size_t>(i)]);
+    });
     return out;
   }
   const auto& ew = kernels::active().ew;

@@ -26,8 +26,11 @@ struct ConvShape {
   void check() const {
     if (n < 0 || h < 1 || w < 1 || ic < 1 || oc < 1 || kh < 1 || kw < 1 || stride < 1 || pad_before < 0 ||
         pad_after < 0)
-      throw ShapeError("[conv] sizes must be positive: image {}x{}x{}, kernel {}x{}, {} outputs, stride {}", h, w, ic,
-                       kh, kw, oc, stride);
+      throw ShapeError(
+          "[conv] sizes must be positive, the number of images and pads at least 0: {} images of {}x{}x{}, kernel "
+          "{}x{}, "
+          "{} outputs, stride {}, pads {} and {}",
+          n, h, w, ic, kh, kw, oc, stride, pad_before, pad_after);
     if (padded_h() < kh || padded_w() < kw)
       throw ShapeError("[conv] the {}x{} kernel does not fit the padded {}x{} image", kh, kw, h, w);
   }

@@ -70,7 +70,7 @@ class LayerPacking {
 
   LayerWeights run() {
     const int64_t oc = layer_.shape.oc, step = slice_outputs();
-    parallel_for(ceil_div(oc, step), [&](int64_t i) {
+    parallel_for_refusing(ceil_div(oc, step), [&](int64_t i) {
       Scratch scratch;
       pack(slice(scratch, i * step, std::min(step, oc - i * step)));
     });

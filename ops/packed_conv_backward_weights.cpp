@@ -236,6 +236,9 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
                     .bytes = stored_bytes(x) + stored_bytes(d_y) + stored_bytes(d_weights)};
   });
   check_gradient(layer, s, d_y);
+  if (d_weights.dtype() != DType::f32 || d_weights.size() != s.oc * s.k() || !d_weights.dense())
+    throw ShapeError("[conv] {} has {} weights, but their gradient is {} {}; pass a dense f32 tensor of as many",
+                     layer.name, s.oc * s.k(), name_of(d_weights.dtype()), d_weights.shape().str());
   if (d_y.rows() == 0) {
     d_weights.zero();
     return;

@@ -5,12 +5,16 @@
 
 namespace nibble {
 
-/// The layer's geometry for this input; throws ShapeError when the input does not fit the layer, or the layer is packed
-/// for the executor.
+/// The layer's geometry for this input; throws DTypeError and ShapeError when the input does not fit the layer, or the
+/// layer is packed for the executor.
 inline ConvShape shape_with_batch(const LayerWeights& layer, const Tensor& x) {
   if (layer.fewer_products())
     throw ShapeError("[conv] {} was packed for serving; prepare it with Passes::kForward to compute it here",
                      layer.name);
+  const bool codes = x.dtype() == DType::u8 || x.dtype() == DType::u4;
+  if (layer.integer() ? !codes : x.dtype() != DType::bf16)
+    throw DTypeError("[conv] {} reads {}, got {}", layer.name, layer.integer() ? "u8 or u4 codes" : "bf16",
+                     name_of(x.dtype()));
   ConvShape s = layer.shape;
   s.n = x.dim(0);
   const Shape expected = layer.input_shape(s.n);

@@ -11,6 +11,12 @@ struct PoolShape {
   int64_t stride = 2;
   int64_t pad_before = 1, pad_after = 1;
 
+  /// Largest window of the pools of training and serving (max_pool has any).
+  static constexpr int64_t kLargestWindow = 3;
+  static constexpr int64_t kMostTaps = kLargestWindow * kLargestWindow;
+
+  /// Whether every window holds a pixel wherever it stands.
+  bool pads_below_window() const { return pad_before < window && pad_after < window; }
   /// Whether a side of `size` pixels has room for a window.
   bool fits(int64_t size) const { return size + pad_before + pad_after >= window; }
   /// Windows along a side that they fit.

@@ -134,7 +134,7 @@ WeightCodes quantize_weights(const Tensor& weights, const std::vector<float>& fo
   const int64_t oc = weights.dim(0), k = weights.size() / std::max<int64_t>(1, oc);
   WeightCodes out{.bits = quantizer.bits, .codes = Tensor(DType::s8, weights.shape()), .scale = {}};
   out.scale.resize(static_cast<size_t>(oc));
-  parallel_for(oc, [&](int64_t o) {
+  parallel_for_refusing(oc, [&](int64_t o) {
     quantize_weight_rows(weights, fold, quantizer, layer, o, o + 1, out.codes.data<int8_t>() + o * k,
                          out.scale.data() + o);
   });
@@ -150,8 +150,8 @@ void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier,
 
 std::vector<uint8_t> image_code_table(const ActivationQuantizer& q) {
   if (q.channels() != 3 || !q.is_signed)
-    throw ShapeError("[image_code_table] the image has 3 channels and signed codes, its quantizer {} channels",
-                     q.channels());
+    throw ShapeError("[image_code_table] the image has 3 channels and signed codes, its quantizer {} channels and {}",
+                     q.channels(), q.is_signed ? "signed codes" : "unsigned ones");
   std::vector<uint8_t> table(3 * 256);
   for (int c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {

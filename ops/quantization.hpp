@@ -79,7 +79,8 @@ void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold,
 void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);
 
 /// Image codes: table[c*256 + byte] = signed code + 128 of the normalised byte ((byte/255 - mean)/std), so that a
-/// decoded image becomes multiplier codes by look-up. Mean and std are ImageNet's. ShapeError unless q has 3 channels.
+/// decoded image becomes multiplier codes by look-up. Mean and std are ImageNet's. ShapeError unless q is signed and
+/// has 3 channels.
 std::vector<uint8_t> image_code_table(const ActivationQuantizer& q);
 inline constexpr uint8_t kSignedOffset = 128;
 inline constexpr float kImageMean[3] = {0.485f, 0.456f, 0.406f};

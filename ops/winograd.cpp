@@ -42,6 +42,8 @@ constexpr int64_t kMostSumBytes = int64_t{16} << 20;
 /// long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; of 128 channels 0.66 and
 /// 0.78, of 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long on a Zen 4.
 constexpr int64_t kMostSumBytesOfPairs = int64_t{4} << 20;
+/// The same of tiles of 2x2: of 1,024 channels, twice as many as layers were timed with; of 4,096 a set would be a GiB.
+constexpr int64_t kMostSumBytesOfSmall = int64_t{64} << 20;
 
 /// The tap of the first row and column that a grid point reads.
 Tap top_left(const Gather& g) {
@@ -134,7 +136,8 @@ int64_t gradient_edge(const ConvShape& s, int kr) {
       both([](int64_t h, int64_t w) { return h * w >= kLargeMap && products(4, h, w) < products(2, h, w); });
   const int64_t sum_bytes = 36 * s.ic * s.oc * int64_t{sizeof(float)};
   if (kr > 1) return large && at_most(4, 1, 3) && sum_bytes <= kMostSumBytesOfPairs ? 4 : 0;
-  if (!at_most(2, 3, 4)) return 0;  // maps of 1x1 and 3x3, and lines
+  if (!at_most(2, 3, 4) || 16 * s.ic * s.oc * int64_t{sizeof(float)} > kMostSumBytesOfSmall)
+    return 0;  // maps of 1x1 and 3x3, and lines
   return large && sum_bytes <= kMostSumBytes ? 4 : 2;
 }
 

@@ -14,6 +14,7 @@
 #include "apps/signals.hpp"
 #include "apps/study/measure.hpp"
 #include "apps/study/timing.hpp"
+#include "engine/block_cache.hpp"
 #include "engine/error.hpp"
 #include "engine/files.hpp"
 #include "engine/parallel.hpp"
@@ -213,6 +214,7 @@ void StudyRun::run_in_turn(StudyProgress& progress) {
     announce(i, progress);
     progress.began(i, seconds_now());
     note_end(i, failure_of(point), progress);
+    release_kept_blocks();  // the next point may be a smaller network
   }
 }
 

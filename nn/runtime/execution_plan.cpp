@@ -201,6 +201,9 @@ class Planner {
     const int64_t h = unit.shape.oh(), w = unit.shape.ow(), plain_row = plain_bytes(w, c);
     int64_t out_rows = h, out_width = w;
     if (unit.max_pool) {
+      if (unit.max_pool->window > PoolShape::kLargestWindow)
+        throw UnsupportedError("{0} is pooled over windows of {1}x{1}, but this executor has them up to {2}x{2}",
+                               unit.name, unit.max_pool->window, PoolShape::kLargestWindow);
       const std::vector<int> quantizers = quantizers_of(net_, value);
       const bool codes_alone = model_.calibrated() && !plain_read && quantizers.size() == 1 &&
                                !model_.quantizers[static_cast<size_t>(quantizers[0])].is_signed;

@@ -20,8 +20,6 @@ constexpr int64_t kGroup = 8;
 // lost.
 /// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.
 constexpr int64_t kBlockColumns = 64;
-/// Of the stem's pool.
-constexpr int64_t kMostTaps = 9;
 }  // namespace
 
 /// What a step computes: all rows of all images of the group, or rows [begin, end) of one image.
@@ -102,7 +100,7 @@ Executor::~Executor() = default;
 std::unique_ptr<Executor::Context> Executor::take(int64_t images, bool by_rows) {
   const ExecutionPlan& plan = by_rows ? row_plan_ : plan_;
   // The smallest that suffices: a larger one is for a larger group. If none does, the new one takes the place of a
-  // smaller one, so that there are never more than groups that ran at once.
+  // smaller one, so that there are never more, by rows and of whole maps each, than groups that ran at once.
   std::unique_ptr<Context> found;
   {
     const std::lock_guard lock(mutex_);
@@ -339,7 +337,7 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
     const int64_t whole_end = std::max(whole_begin, (w - pool.window + pool.pad_before) / pool.stride + 1);
     for (int64_t ox = 0, pixels = 0; ox < side; ox += pixels) {
       pixels = ox == whole_begin ? std::max<int64_t>(1, std::min(side, whole_end) - whole_begin) : 1;
-      T* taps[kMostTaps];
+      T* taps[PoolShape::kMostTaps];
       int count = 0;
       for (int64_t y = std::max<int64_t>(0, pool.begin(oy)); y < std::min(h, pool.begin(oy) + pool.window); ++y)
         for (int64_t x = std::max<int64_t>(0, pool.begin(ox)); x < std::min(w, pool.begin(ox) + pool.window); ++x)
@@ -360,7 +358,7 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
     }
     windows(row, z, [&](const bf16* const* first, int count, int64_t pixel, int64_t pixels) {
       for (int64_t p = 0; p < pixels; ++p) {
-        const bf16* taps[kMostTaps];
+        const bf16* taps[PoolShape::kMostTaps];
         std::transform(first, first + count, taps, [&](const bf16* tap) { return tap + pool.stride * p * stride; });
         ew.max_rows_bf16(taps, count, c, pooled.at(pixel + p), nullptr);
       }

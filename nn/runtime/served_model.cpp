@@ -39,7 +39,7 @@ ServedModel make_served(const Model& model) {
   static_cast<QuantizedNetwork&>(served) = model;
   served.layers.resize(model.units.size());
   static const std::vector<float> kNoFold;
-  parallel_for(static_cast<int64_t>(model.units.size()), [&](int64_t i) {
+  parallel_for_refusing(static_cast<int64_t>(model.units.size()), [&](int64_t i) {
     const size_t u = static_cast<size_t>(i);
     const UnitSpec& unit = model.network.units[u];
     ServedLayer& layer = served.layers[u];

@@ -48,7 +48,9 @@ TEST_CASE("control groups: version 1 has a hierarchy for each controller, in whi
   CHECK(cpu_quota(mount.groups(outside)) == 2.5);
   CHECK(memory_limit(mount.groups(outside)) == 123456789);
   mount.write("cpu/cpu.cfs_quota_us", "-1");
+  mount.write("memory/memory.limit_in_bytes", "9223372036854771712");  // its way to say none
   CHECK_FALSE(cpu_quota(mount.groups(outside)).has_value());
+  CHECK_FALSE(memory_limit(mount.groups(outside)).has_value());
 }
 
 TEST_CASE("control groups: what is not there or no limit is none") {

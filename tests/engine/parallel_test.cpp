@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/error.hpp"
 #include "engine/scratch.hpp"
 #include "tests/threads_guard.hpp"
 
@@ -152,6 +153,32 @@ TEST_CASE("available cores are at least one, and 0 threads means all of them") {
   CHECK(available_cores() >= 1);
   set_threads(0);
   CHECK(threads() == available_cores());
+}
+
+TEST_CASE("of several bodies that refuse, the first by number is named, and all are run") {
+  const ThreadsGuard guard;
+  for (int count : {1, 3, 8}) {
+    set_threads(count);
+    for (int round = 0; round < 20; ++round) {
+      std::atomic<int> run{0};
+      std::string named;
+      try {
+        parallel_for_refusing(64, [&](int64_t i) {
+          ++run;
+          if (i % 8 == 5) {
+            if (i < 16) std::this_thread::yield();  // the first ones are late
+            throw UsageError("body {}", i);
+          }
+        });
+      } catch (const UsageError& e) {
+        named = e.what();
+      }
+      CHECK(run.load() == 64);
+      CHECK(named == "body 5");
+    }
+    CHECK_THROWS_AS(parallel_for_refusing(4, [](int64_t) { throw std::runtime_error("no refusal"); }),
+                    std::runtime_error);
+  }
 }
 
 #if defined(__x86_64__)

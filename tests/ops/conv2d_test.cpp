@@ -145,5 +145,7 @@ TEST_CASE("conv2d names operands that do not fit") {
           conv2d_forward(x, random_tensor({3, 5, 5, 2}, 1), {});
         }) == "[conv] the 5x5 kernel does not fit the padded 4x4 image");
   CHECK(error_of<ShapeError>([&] { conv2d_forward(x, w, {.stride = 0}); }) ==
-        "[conv] sizes must be positive: image 4x4x2, kernel 3x3, 3 outputs, stride 0");
+        "[conv] sizes must be positive, the number of images and pads at least 0: 1 images of 4x4x2, kernel 3x3, 3 "
+        "outputs, "
+        "stride 0, pads 0 and 0");
 }

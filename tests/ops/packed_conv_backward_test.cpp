@@ -528,6 +528,13 @@ TEST_CASE("gradients that do not fit a layer are refused in words") {
   CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_weights(layer, op.x, random_bf16({1, 4, 3, 5}, 1), d_w);
         }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,3,5]");
+  for (const Tensor& wrong : {Tensor::zeros(DType::f32, {4, 3, 3, 3}), Tensor::zeros(DType::bf16, {5, 3, 3, 3}),
+                              Tensor::zeros(DType::f32, {5, 3, 3, 3}, 4)})
+    CHECK(error_of<ShapeError>([&] {
+            packed_conv_backward_weights(layer, op.x, random_bf16({1, 4, 4, 5}, 1), wrong);
+          }) ==
+          fmt::format("[conv] layer has 135 weights, but their gradient is {} {}; pass a dense f32 tensor of as many",
+                      name_of(wrong.dtype()), wrong.shape().str()));
   CHECK(error_of<ShapeError>([&] {
           packed_conv_backward_input(layer, random_bf16({1, 4, 4, 6}, 1), {1, 4, 4, 3});
         }) == "[conv] layer makes [1,4,4,5], but its gradient is [1,4,4,6]");

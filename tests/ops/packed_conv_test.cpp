@@ -220,7 +220,14 @@ TEST_CASE("operands that do not fit a layer are refused in words") {
   CHECK(error_of<ShapeError>([&] {
           conv_accumulators(layer, Tensor(DType::u8, {1, 5, 4, 16}, 64));
         }) == "[conv] layer reads [n,5,4,17], got [1,5,4,16]");
-  CHECK(!error_of<DTypeError>([&] { conv_accumulators(layer, random_bf16({1, 5, 4, 17}, 1)); }).empty());
+  CHECK(error_of<DTypeError>([&] {
+          conv_accumulators(layer, random_bf16({1, 5, 4, 17}, 1));
+        }) == "[conv] layer reads u8 or u4 codes, got bf16");
+  const Operands plain = make_operands(shape_named("3x3"), float_precisions()[0]);
+  for (const DType other : {DType::u8, DType::f32})
+    CHECK(error_of<DTypeError>([&] {
+            conv_accumulators(plain.layer(Passes::kForward), Tensor(other, {1, 5, 4, 17}));
+          }) == fmt::format("[conv] layer reads bf16, got {}", name_of(other)));
   const Operands stem = make_operands(shape_named("stem, odd sides"), signed_precisions()[0]);
   const LayerWeights folded = stem.layer(Passes::kForward);
   CHECK(!error_of<ShapeError>([&] { conv_accumulators(folded, Tensor(DType::u8, {1, 17, 19, 3}, 64)); }).empty());

@@ -5,7 +5,7 @@
 namespace nibble::testing {
 
 struct NamedShape {
-  const char* name;
+  std::string name;
   ConvShape shape;
   bool first_layer = false;
 };
@@ -102,7 +102,7 @@ inline std::vector<NamedShape> first_layer_shapes() {
 }
 
 struct Precision {
-  const char* name;
+  std::string name;
   int bits = 8;
   bool is_signed = false;
   FactorForm form = FactorForm::kFold;

@@ -275,6 +275,9 @@ TEST_CASE("a window that a pool cannot fill is refused in words") {
   CHECK(error_of<ShapeError>([] {
           max_pool_activate(nullptr, Variable(random_bf16({1, 1, 5, 3}, 1)), {.pad_before = 0});
         }) == "[max_pool] the 3x3 window does not fit the padded 1x5 image");
+  CHECK(error_of<ShapeError>([] {
+          max_pool_activate(nullptr, Variable(random_bf16({1, 5, 5, 3}, 1)), {.pad_before = 3});
+        }) == "[max_pool] padding 3 and 1 reach the window size 3, so a window could hold no pixel; use less");
   CHECK(error_of<UnsupportedError>([] {
           max_pool_activate(nullptr, Variable(random_bf16({1, 9, 9, 3}, 1)), {.window = 4});
         }) == "[max_pool] a window of 4x4 is larger than the 3x3 that this pool has; use max_pool");
