@@ -118,14 +118,15 @@ through=()
 run_tests() {
   local stage=$1 dir=$root/build/test-$2 log=$out/$1-tests.log
   shift 2
-  local begin=$SECONDS
+  local begin=$SECONDS listed
+  listed=$(meson test -C "$dir" --no-rebuild --list "$@" 2>/dev/null | wc -l)
   rm -f "$dir"/meson-logs/testlog*.json
   ${through[@]+"${through[@]}"} meson test -C "$dir" --no-rebuild --num-processes "$jobs" "$@" >"$log" 2>&1
   local code=$?
   grep -E '^ *[0-9]+/[0-9]+ ' "$log" | sed 's/ *$//'
-  python3 -B "$root/tests/tally.py" add "$stage" "$out/tally.tsv" "$dir"/meson-logs/testlog*.json
+  python3 -B "$root/tests/tally.py" add "$stage" "$out/tally.tsv" "$listed" "$dir"/meson-logs/testlog*.json
   local counted=$?
-  if [ $counted -ne 0 ]; then  # meson could not even start the tests
+  if [ $counted -ne 0 ] || [ "$listed" -eq 0 ]; then  # meson could not even start the tests
     tail -n 60 "$log"
     result "$stage" "test run" 0 1 0
   elif [ $code -ne 0 ]; then

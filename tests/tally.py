@@ -1,8 +1,9 @@
 """Counts test cases honestly, for tests/run.sh.
 
-tally.py add STAGE TALLY LOG...   adds the programs of meson's JSON test logs: their own last line says how many test
+tally.py add STAGE TALLY LISTED LOG...
+                                  adds the programs of meson's JSON test logs: their own last line says how many test
                                   cases passed and failed; a program without that line counts as one failure, a check
-                                  (which has none) as one case
+                                  (which has none) as one case; so do all of the LISTED programs that no log has
 tally.py sum TALLY                prints a table per stage and suite and, last, `N passed, N failed`; exit 1 on failures
 """
 
@@ -52,7 +53,7 @@ def show(record):
     print("\n".join(text.rstrip().split("\n")[-60:]))
 
 
-def add(stage, tally, logs):
+def add(stage, tally, listed, logs):
     records = 0
     with open(tally, "a", encoding="utf-8") as out:
         for log in logs:
@@ -64,6 +65,9 @@ def add(stage, tally, logs):
                     print(stage, suite_of(record), *counts, sep="\t", file=out)
                     if counts[1]:
                         show(record)
+        if records < listed:  # meson was killed, or has not started them
+            print(f"FAIL  {stage}: {listed - records} of {listed} programs did not run")
+            print(stage, "not run", 0, listed - records, 0, sep="\t", file=out)
     return 0 if records else 1
 
 

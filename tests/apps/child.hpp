@@ -34,16 +34,18 @@ class Child {
     send(SIGKILL);
     wait();
   }
-  /// Waits until it is `due`; false when the command ended before.
+  /// Waits until it is `due`; false when the command has ended and it is not.
   bool reaches(const std::function<bool()>& due) {
     while (!due()) {
       ended_ = waitpid(id_, &status_, WNOHANG) == id_;
-      if (ended_) return false;
+      if (ended_) return due();  // its last word may be the one
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return true;
   }
-  void send(int signal_number) const { kill(id_, signal_number); }
+  void send(int signal_number) const {
+    if (!ended_) kill(id_, signal_number);
+  }
   /// Waits for its end; returns the wait status.
   int wait() {
     if (!ended_) waitpid(id_, &status_, 0);

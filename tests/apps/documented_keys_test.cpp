@@ -1,6 +1,7 @@
 // The keys that apps/README.md promises to scripts are those that are printed, no more and no fewer.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -87,11 +88,23 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   check_keys("`study run` and `report`, point", swept.at("points").front());
   check_keys("`study measure`", json_of(run_program("study measure --json " + study)));
   check_keys("`study report`", json_of(run_program("study report --json " + study)));
+  const nlohmann::json report = nlohmann::json::parse(read_text(study + "/report/study.json"));
+  check_keys("`study.json`", report);
+  check_keys("`study.json`, group", report.at("groups").front());
+  check_keys("`study.json`, point", report.at("points").front());
+  std::istringstream header(read_text(study + "/report/points.csv"));
+  std::string line;
+  std::getline(header, line);
+  std::replace(line.begin(), line.end(), ',', '\n');
+  std::istringstream columns(line);
+  nlohmann::json csv;
+  for (std::string column; columns >> column;) csv[column] = nullptr;
+  check_keys("`points.csv`", csv);
   check_keys("`study pick`", json_of(run_program("study pick --max-linear 1 --json " + study)));
   const std::vector<nlohmann::json> lines = metrics_of(run);
   REQUIRE(lines.size() >= 2);
-  for (const nlohmann::json& line : lines)
-    check_keys(line.contains("eval/top1") ? "`metrics.jsonl`, evaluation" : "`metrics.jsonl`, training", line);
+  for (const nlohmann::json& entry : lines)
+    check_keys(entry.contains("eval/top1") ? "`metrics.jsonl`, evaluation" : "`metrics.jsonl`, training", entry);
   check_keys("`machine.json`, session", nlohmann::json::parse(read_text(run + "/machine.json")).at("sessions").front());
   CHECK(checked_rows == promised_rows());
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/apps/whole_run.hpp"
+#include "tests/near.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -44,6 +45,23 @@ void check_shares(const json& profile) {
   CHECK(shares == doctest::Approx(1.0).epsilon(0.02));  // zones of pool threads may end just after the clock is read
 }
 
+/// Of the convolutions' passes every zone has a layer's name, so what its layers took is what the pass took.
+void check_layers_add_up(const json& profile) {
+  int passes = 0;
+  for (const json& pass : profile.at("passes")) {
+    const std::string name = pass.at("name");
+    if (!name.starts_with("conv ")) continue;
+    double layers = 0;
+    for (const json& layer : profile.at("layers"))
+      if (const json& rows = layer.at("passes"); rows.contains(name))
+        layers += rows.at(name).at("self_ms_per_step").get<double>();
+    INFO(name);
+    CHECK(layers == testing::relative(pass.at("self_ms_per_step").get<double>(), 1e-9));
+    ++passes;
+  }
+  CHECK(passes == 3);
+}
+
 /// The multipliers that a pass may have used, by the one thing that tells: with their peak, its time is its share of
 /// it.
 std::set<std::string> multipliers_of(const json& pass, const json& profile) {
@@ -73,6 +91,7 @@ TEST_CASE("bench --profile --json: a training step counts each layer's products 
     CHECK(profile.at("threads") == 2);
     CHECK(profile.at("memory_gb_per_second").at("triad") > 0);
     check_shares(profile);
+    check_layers_add_up(profile);
     REQUIRE(profile.at("layers").size() == macs.size());
     for (const json& layer : profile.at("layers")) {
       const std::string name = layer.at("name");

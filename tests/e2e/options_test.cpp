@@ -143,7 +143,11 @@ TEST_CASE("a run is not resumed with another decoder, which is named, and is wit
 }
 
 TEST_CASE("eval and predict decode as the model's training did, or as they are told, with a warning") {
-  if (no_program() || resolve(Decoder::auto_) != Decoder::turbo) return;  // else stb is the only one of this build
+  if (no_program()) return;
+  if (resolve(Decoder::auto_) != Decoder::turbo) {
+    MESSAGE("skipped: stb is the only decoder of this build");
+    return;
+  }
   const TemporaryFolder folder("eval-decoder");
   const std::string data = folder / "data", run = folder / "run";
   REQUIRE(run_program("synth --out " + data + " --train 2 --val 4 --size 72").code == 0);
@@ -179,4 +183,26 @@ TEST_CASE("eval and predict decode as the model's training did, or as they are t
   for (std::string line; std::getline(log, line);) own_loss = nlohmann::json::parse(line).value("eval/loss", own_loss);
   CHECK(own_loss == stb.at("loss"));
   CHECK(own_loss != turbo.at("loss"));
+}
+
+TEST_CASE("NIBBLE_THREADS is --threads, which wins over it; NIBBLE_LOG=quiet is --quiet") {
+  if (no_program()) return;
+  const auto threads_of = [](const std::string& options, const std::string& environment) {
+    return json_of(run_program("doctor --json" + options, environment)).at("threads").get<int>();
+  };
+  CHECK(threads_of("", "NIBBLE_THREADS=3") == 3);
+  CHECK(threads_of(" --threads 2", "NIBBLE_THREADS=3") == 2);
+  const TemporaryFolder folder("quiet");
+  const std::string command = "train --data " + synthetic_data(folder) + " --out " + (folder / "run") +
+                              " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 200";
+  const Result loud = run_well(command);
+  CHECK(has(loud.err, "epoch "));
+  std::filesystem::remove_all(folder / "run");
+  for (const auto& [options, environment] : {std::pair{" --quiet", ""}, {"", "NIBBLE_LOG=quiet"}}) {
+    const Result quiet = run_program(command + options, environment);
+    CHECK(quiet.code == 0);
+    CHECK(quiet.err == "");
+    CHECK(quiet.out.starts_with("done: "));
+    std::filesystem::remove_all(folder / "run");
+  }
 }

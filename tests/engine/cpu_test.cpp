@@ -6,6 +6,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <fstream>
+#include <initializer_list>
+#include <iterator>
+#include <set>
+#include <sstream>
+#include <string>
 
 #include "engine/env.hpp"
 #include "tests/gradcheck.hpp"
@@ -36,6 +42,35 @@ TEST_CASE("scalar always runs, and a level runs only if what it builds on does")
     CHECK(cpu_features().amx_permitted == cpu_features().amx_refusal.empty());
   CHECK_FALSE(cpu_features().brand.empty());
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+/// One direction: old kernels lack names of features.
+TEST_CASE("what the system says of the CPU is found on it") {
+  std::ifstream in("/proc/cpuinfo");
+  std::set<std::string> flags;
+  for (std::string line; flags.empty() && std::getline(in, line);) {
+    if (!line.starts_with("flags")) continue;
+    std::istringstream words(line.substr(line.find(':') + 1));
+    flags = {std::istream_iterator<std::string>(words), {}};
+  }
+  if (flags.empty()) {
+    MESSAGE("skipped: /proc/cpuinfo names no flags");
+    return;
+  }
+  const auto all = [&](std::initializer_list<const char*> names) {
+    return std::all_of(names.begin(), names.end(), [&](const char* name) { return flags.contains(name); });
+  };
+  const CpuFeatures& f = cpu_features();
+  if (all({"avx2", "fma"})) CHECK(f.avx2_fma);
+  if (all({"avx2", "fma", "avx_vnni"})) CHECK(f.avx_vnni);
+  if (!all({"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"})) return;
+  CHECK(f.avx512);
+  if (all({"avx512_vnni"})) CHECK(f.avx512_vnni);
+  if (all({"avx512_bf16"})) CHECK(f.avx512_bf16);
+  if (all({"amx_tile", "amx_int8"})) CHECK(f.amx_int8);
+  if (all({"amx_tile", "amx_bf16"})) CHECK(f.amx_bf16);
+}
+#endif
 
 TEST_CASE("the level in use is the one NIBBLE_ISA asks for") {
   const auto forced = env(EnvVar::kIsa);

@@ -8,7 +8,7 @@
 namespace nibble::testing {
 namespace {
 
-void check_config(std::span<const uint8_t> input) {
+bool check_config(std::span<const uint8_t> input) {
   std::string written;
   try {
     apps::TrainArguments arguments;
@@ -19,12 +19,13 @@ void check_config(std::span<const uint8_t> input) {
     if (network.classes == 0) network.classes = 10;  // as many as the data set has
     (void)build_resnet(network);
   } catch (const UsageError&) {
-    return;
+    return false;
   }
   apps::TrainArguments again;
   again.read_text(written, "written.toml");
   again.resolve();
   if (again.config_text() != written) throw std::logic_error("a config is not read back as it was written");
+  return true;
 }
 
 std::vector<FuzzInput> config_seeds() {

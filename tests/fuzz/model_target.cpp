@@ -40,9 +40,9 @@ void run(ServedModel model) {
   (void)Executor(std::move(model)).run(random_images(1, size));
 }
 
-void check_model(std::span<const uint8_t> input) {
+bool check_model(std::span<const uint8_t> input) {
   const std::optional<SafetensorsFile> file = sealed(input);
-  if (!file) return;
+  if (!file) return false;
   try {
     switch (kind_of(*file)) {
       case ModelFileKind::kServed:
@@ -54,10 +54,12 @@ void check_model(std::span<const uint8_t> input) {
         break;
       }
       case ModelFileKind::kForeign:
-        break;
+        return false;
     }
   } catch (const ModelError&) {
+    return false;
   }
+  return true;
 }
 
 /// A valid file that carries no checksums: flips in it reach the readers behind them.

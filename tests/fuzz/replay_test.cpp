@@ -82,18 +82,24 @@ void replay(const FuzzTarget& target) {
   std::vector<FuzzInput> inputs = target.seeds();
   for (FuzzInput& kept : kept_inputs(target.name)) inputs.push_back(std::move(kept));
   REQUIRE_FALSE(inputs.empty());
+  const size_t seeds = target.seeds().size();
   for (size_t i = 0; i < inputs.size(); ++i) {
     CAPTURE(i);
-    CHECK_NOTHROW(target.check(inputs[i]));
+    bool accepted = false;
+    CHECK_NOTHROW(accepted = target.check(inputs[i]));
+    if (i < seeds) CHECK(accepted);
   }
+  uint32_t accepted = 0;
   for (uint32_t round = 0; round < kRounds; ++round) {
     CAPTURE(round);
     Rng rng(1, rng_purpose::kTest, round);
     const auto any = [&]() -> const FuzzInput& { return inputs[rng.below(static_cast<uint32_t>(inputs.size()))]; };
     FuzzInput input = any();
     for (uint32_t changes = 1 + rng.below(3); changes > 0; --changes) damage(input, any(), rng);
-    CHECK_NOTHROW(target.check(input));
+    CHECK_NOTHROW(accepted += target.check(input));
   }
+  CHECK(accepted > 0);
+  CHECK(accepted < kRounds);
 }
 
 TEST_CASE("damaged images are refused or decoded") {

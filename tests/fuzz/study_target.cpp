@@ -51,8 +51,8 @@ void check_metrics(const std::string& text) {
     if (s.step > 3) throw std::logic_error("a line behind the step stayed in the log");
 }
 
-void check_study(std::span<const uint8_t> input) {
-  if (input.empty()) return;
+bool check_study(std::span<const uint8_t> input) {
+  if (input.empty()) return false;
   const std::string text = text_of(input.subspan(1));
   try {
     if (input[0] == kPoints) check_points(text);
@@ -62,7 +62,9 @@ void check_study(std::span<const uint8_t> input) {
         throw std::logic_error("a plan is not read back as it was written");
     }
     if (input[0] == kMetrics) check_metrics(text);
+    return input[0] == kPoints || input[0] == kPlan || input[0] == kMetrics;
   } catch (const DataError&) {
+    return false;
   }
 }
 

@@ -12,10 +12,10 @@ using FuzzInput = std::vector<uint8_t>;
 
 struct FuzzTarget {
   const char* name;
-  /// Reads the input as the program does. Returns when it was accepted or refused with an Error of the documented kind;
-  /// whatever else happens (another exception, a signal, a sanitizer's report) is a defect. Throws std::logic_error
-  /// when an accepted input breaks a promise.
-  void (*check)(std::span<const uint8_t>);
+  /// Reads the input as the program does. Returns whether it was accepted, or refused with an Error of the documented
+  /// kind; whatever else happens (another exception, a signal, a sanitizer's report) is a defect. Throws
+  /// std::logic_error when an accepted input breaks a promise.
+  bool (*check)(std::span<const uint8_t>);
   std::vector<FuzzInput> (*seeds)();
 };
 

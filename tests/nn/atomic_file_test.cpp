@@ -357,9 +357,14 @@ TEST_CASE("remove_temporary_files leaves alone what is being written") {
 TEST_CASE("remove_temporary_files takes nothing away between its creation and its lock") {
   testing::TempDir dir;
   std::atomic<bool> done{false};
+  std::atomic<int> cleaned{0};
   std::thread cleaner([&] {
-    while (!done) remove_temporary_files(dir.path());
+    while (!done) {
+      remove_temporary_files(dir.path());
+      ++cleaned;
+    }
   });
+  while (cleaned == 0) std::this_thread::yield();
   const DiskCalls real = disk_calls();
   disk_calls().fsync = [](int) { return 0; };
   int lost = 0;

@@ -20,8 +20,10 @@ namespace {
 using testing::calibrated_model;
 using testing::Edited;
 using testing::has;
+using testing::random_images;
 using testing::random_model;
 using testing::same_bytes;
+using testing::same_usage;
 using testing::small_options;
 using testing::TempDir;
 using testing::vector_of;
@@ -62,8 +64,9 @@ NetworkOptions unusual_options() {
   return o;
 }
 
-void check_checkpoint_round_trip(const Model& model) {
+void check_checkpoint_round_trip(Model model) {
   const TempDir dir;
+  if (model.calibrated()) model.usage = measure_usage(model, random_images(2, model.network.options.image_size));
   const Gradients momentum = random_momentum(model);
   std::vector<std::string> names = {"dog", "a \"quoted\" name", "K\xC3\xA4se", "", "e"};
   names.resize(static_cast<size_t>(model.network.options.classes));
@@ -88,6 +91,7 @@ void check_checkpoint_round_trip(const Model& model) {
     CHECK(c.model.calibration[q].bound == model.calibration[q].bound);
   }
   CHECK(c.model.calibrated() == model.calibrated());
+  CHECK(same_usage(c.model.usage, model.usage));
   for (size_t q = 0; q < model.quantizers.size(); ++q) {
     CHECK(c.model.quantizers[q].scale == model.quantizers[q].scale);
     CHECK(c.model.quantizers[q].fold == model.quantizers[q].fold);
@@ -165,7 +169,10 @@ TEST_CASE("checkpoint: what a file names itself is quoted and cut where a messag
 }
 
 TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
-  const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  model.usage = measure_usage(model, random_images(2, 32));
+  REQUIRE(error_loading_after([](Edited&) {}, model) == "accepted");
+  CHECK(error_loading_after([](Edited& e) { e.metadata["nibble.later"] = "of a later version"; }, model) == "accepted");
   struct Case {
     const char* what;
     std::function<void(Edited&)> edit;
@@ -183,6 +190,12 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
       {"missing ema", [](Edited& e) { e.tensors.erase("conv1.input.mean_of_max"); }, "conv1.input.mean_of_max"},
       {"one bound missing", [](Edited& e) { e.tensors.erase("layer2.1.conv2.input.bound"); },
        "layer2.1.conv2.input.bound"},
+      {"one usage missing", [](Edited& e) { e.tensors.erase("layer2.1.conv2.input.usage"); }, "of some quantizers"},
+      {"negative usage", [](Edited& e) { e.tensors["fc.input.usage"].data<int32_t>()[3] = -1; }, "fc.input.usage"},
+      {"short usage", [](Edited& e) { e.tensors["fc.input.usage"] = Tensor::zeros(DType::s32, {256}); },
+       "fc.input.usage"},
+      {"usage of floats", [](Edited& e) { e.tensors["fc.input.usage"] = Tensor::zeros(DType::f32, {257}); },
+       "fc.input.usage"},
       {"surplus", [](Edited& e) { e.tensors["layer9.weight"] = vector_of({1}); }, "layer9.weight"},
       {"wrong shape",
        [](Edited& e) {

@@ -11,15 +11,18 @@
 #include "engine/cpu.hpp"
 #include "engine/rng.hpp"
 #include "nn/evaluate_modules.hpp"
+#include "tests/nn/one_shard.hpp"
 #include "tests/nn/small_model.hpp"
 
 namespace nibble {
 namespace {
 
+using testing::forward_and_backward;
 using testing::random_images;
 using testing::random_model;
 using testing::RestoreExecution;
 using testing::same_bytes;
+using testing::Shard;
 using testing::small_options;
 
 constexpr double kExact = 16777216;  // 2^24: whole numbers up to here are exact in fp32
@@ -136,6 +139,38 @@ void check_same(const NetworkOptions& options, Bounds bounds) {
     }
     CHECK(same_bytes(fake.logits, integer.logits));
   }
+}
+
+/// Gradients, too: a scale that is a power of two moves through every product, sum and rounding of backward.
+void check_same_gradients(const NetworkOptions& options, Bounds bounds) {
+  const Tensor images = random_images(6, options.image_size);
+  const RestoreExecution restore;
+  for (const Isa isa : runnable_isas()) {
+    set_active_isa(isa);
+    CAPTURE(std::string(name_of(isa)));
+    const Shard integer = forward_and_backward(exact_model(options, QuantMode::kInteger, bounds), images);
+    const Shard fake = forward_and_backward(exact_model(options, QuantMode::kFake, bounds), images);
+    CHECK(same_bytes(fake.logits, integer.logits));
+    const Network network = build_resnet(options);
+    for (size_t u = 0; u < network.units.size(); ++u) {
+      CAPTURE(network.units[u].name);
+      const Tensor& d_w = integer.gradients.units[u].weights;
+      CHECK(same_bytes(fake.gradients.units[u].weights, d_w));
+      CHECK(std::any_of(d_w.data<float>(), d_w.data<float>() + d_w.size(), [](float g) { return g != 0; }));
+      if (integer.gradients.units[u].gamma.defined()) {
+        CHECK(same_bytes(fake.gradients.units[u].gamma, integer.gradients.units[u].gamma));
+        CHECK(same_bytes(fake.gradients.units[u].beta, integer.gradients.units[u].beta));
+      }
+    }
+  }
+}
+
+TEST_CASE("fake mode: where nothing is rounded, a training step has the gradients of integer mode, bit for bit") {
+  check_same_gradients(options_of("w4a4-fl8", Granularity::kPerTensor, PerChannelBy::kFold), Bounds::kUneven);
+  check_same_gradients(options_of("w8a8", Granularity::kPerChannel, PerChannelBy::kFold), Bounds::kEqual);
+  NetworkOptions quirks = options_of("w4a4-fl8", Granularity::kPerChannel, PerChannelBy::kShift);
+  quirks.same_padding = quirks.signed_block_input = true;
+  check_same_gradients(quirks, Bounds::kWide);
 }
 
 TEST_CASE("fake mode: with one scale a tensor it gives the sums and logits of integer mode in every layer") {

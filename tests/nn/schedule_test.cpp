@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "engine/error.hpp"
+#include "tests/near.hpp"
 #include "tests/worst.hpp"
 
 namespace nibble {
@@ -14,13 +15,13 @@ namespace {
 TEST_CASE("schedule: the paper's schedule has the seven published learning rates") {
   const Schedule s{.kind = ScheduleKind::kPaper, .peak = 3.2, .warmup_steps = 780, .total_steps = 39000};
   CHECK(s.rate(0) == 0.0f);
-  CHECK(s.rate(390) == doctest::Approx(1.6).epsilon(1e-6));
-  CHECK(s.rate(780) == doctest::Approx(3.2).epsilon(1e-6));
-  CHECK(s.rate(7500) == doctest::Approx(2.83028).epsilon(2e-6));
-  CHECK(s.rate(31200) == doctest::Approx(0.0032).epsilon(1e-6));
-  CHECK(s.rate(31355) == doctest::Approx(0.00313641).epsilon(2e-6));
-  CHECK(s.rate(35100) == doctest::Approx(0.0016).epsilon(1e-6));
-  CHECK(s.rate(38999) == doctest::Approx(4.10e-7).epsilon(2e-3));
+  CHECK(s.rate(390) == testing::relative(1.6, 1e-6));
+  CHECK(s.rate(780) == testing::relative(3.2, 1e-6));
+  CHECK(s.rate(7500) == testing::relative(2.83028, 2e-6));
+  CHECK(s.rate(31200) == testing::relative(0.0032, 1e-6));
+  CHECK(s.rate(31355) == testing::relative(0.00313641, 2e-6));
+  CHECK(s.rate(35100) == testing::relative(0.0016, 1e-6));
+  CHECK(s.rate(38999) == testing::relative(4.10256e-7, 2e-6));
 }
 
 TEST_CASE("schedule: the paper's schedule equals its formula in double at every step") {
@@ -41,10 +42,10 @@ TEST_CASE("schedule: the paper's cosine ends where its cooldown begins, whatever
     CAPTURE(warmup);
     const Schedule s{.kind = ScheduleKind::kPaper, .peak = 2, .warmup_steps = warmup, .total_steps = 1000};
     CHECK(s.rate(799) > 0.002f);
-    CHECK(s.rate(800) == doctest::Approx(0.002).epsilon(1e-4));
-    CHECK(s.rate(900) == doctest::Approx(0.001).epsilon(1e-4));
+    CHECK(s.rate(800) == testing::relative(0.002, 1e-4));
+    CHECK(s.rate(900) == testing::relative(0.001, 1e-4));
     const int64_t middle = (800 + warmup) / 2;
-    CHECK(s.rate(middle) == doctest::Approx(2 * 0.5005).epsilon(1e-4));
+    CHECK(s.rate(middle) == testing::relative(2 * 0.5005, 1e-4));
   }
 }
 
@@ -57,7 +58,7 @@ TEST_CASE("schedule: cosine rises linearly to the peak at the end of the warm-up
   CHECK(s.rate(60) == doctest::Approx(0.2));
   CHECK(s.rate(85) == doctest::Approx(0.4 * 0.5 * (1 + std::cos(0.75 * 3.14159265358979))));
   CHECK(s.rate(109) < 1e-3f);
-  CHECK(s.rate(110) == doctest::Approx(0.0).epsilon(1e-7));
+  CHECK(s.rate(110) == testing::relative(0.0, 1e-7));
   for (int64_t step = 11; step < 110; ++step) CHECK(s.rate(step) < s.rate(step - 1));
 }
 

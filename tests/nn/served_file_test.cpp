@@ -26,12 +26,14 @@ using testing::Edited;
 using testing::random_images;
 using testing::random_model;
 using testing::same_bytes;
+using testing::same_usage;
 using testing::small_options;
 using testing::TempDir;
 using testing::vector_of;
 
-void check_served_round_trip(const Model& model) {
+void check_served_round_trip(Model model) {
   const TempDir dir;
+  if (model.calibrated()) model.usage = measure_usage(model, random_images(2, model.network.options.image_size));
   ServedModel served = make_served(model);
   served.class_names = {"ant", "bee", "cat", "dog", "eel"};
   served.notes = {{"steps", "12"}, {"decoder", "turbo"}};
@@ -44,6 +46,7 @@ void check_served_round_trip(const Model& model) {
   CHECK(back.class_names == served.class_names);
   CHECK(back.notes == served.notes);
   CHECK(back.calibrated() == served.calibrated());
+  CHECK(same_usage(back.usage, model.usage));
   REQUIRE(back.layers.size() == served.layers.size());
   for (size_t u = 0; u < served.layers.size(); ++u) {
     CAPTURE(model.network.units[u].name);
@@ -161,7 +164,10 @@ TEST_CASE("served file: an unchanged copy is accepted, so the refusals below are
 }
 
 TEST_CASE("served file: each kind of wrong content is refused by name") {
-  const Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  Model model = calibrated_model(small_options("w4a4-fl8", 0.1));
+  model.usage = measure_usage(model, random_images(2, 32));
+  REQUIRE(error_serving_after([](Edited&) {}, model) == "accepted");
+  CHECK(error_serving_after([](Edited& e) { e.metadata["nibble.later"] = "of a later version"; }, model) == "accepted");
   struct Case {
     const char* what;
     std::function<void(Edited&)> edit;
@@ -183,6 +189,10 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
          note.replace(note.find("OHWI"), 4, "OIHW");
        },
        "layer1.0.conv2.weight"},
+      {"one usage missing", [](Edited& e) { e.tensors.erase("layer2.1.conv2.input.usage"); }, "of some quantizers"},
+      {"negative usage", [](Edited& e) { e.tensors["fc.input.usage"].data<int32_t>()[3] = -1; }, "fc.input.usage"},
+      {"long usage", [](Edited& e) { e.tensors["fc.input.usage"] = Tensor::zeros(DType::s32, {258}); },
+       "fc.input.usage"},
       {"surplus", [](Edited& e) { e.tensors["extra.m"] = vector_of({1}); }, "extra.m"},
       {"wrong shape",
        [](Edited& e) {

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "tests/near.hpp"
 #include "tests/nn/naive_executor.hpp"
 #include "tests/nn/small_model.hpp"
 #include "tests/worst.hpp"
@@ -117,8 +118,9 @@ TEST_CASE("served model: m and a are batch norm folded into one multiply and one
       const bool norm = !unit.norm_name.empty();
       const double slope = norm ? at(p.gamma) / std::sqrt(at(p.running_variance) + 1e-5) : 1.0;
       const double shift = norm ? at(p.beta) - at(p.running_mean) * slope : at(p.bias);
-      // Three roundings of 2^-24 each; the difference in `shift` may cancel, hence its absolute part.
-      REQUIRE(static_cast<double>(layer.m[c]) == doctest::Approx(slope * rescale).epsilon(1e-6));
+      // Three roundings of 2^-24 each, and one of the square root; the difference in `shift` may cancel, hence its
+      // absolute part.
+      REQUIRE(static_cast<double>(layer.m[c]) == testing::relative(slope * rescale, 4 * 0x1p-24));
       REQUIRE(std::fabs(static_cast<double>(layer.a[c]) - shift) < 1e-6 * (1.0 + std::fabs(slope)));
     }
   }

@@ -1,5 +1,6 @@
 // Small models for the tests of this room: real networks, parameters that no layer can hide behind.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -8,6 +9,7 @@
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
+#include "nn/activation_usage.hpp"
 #include "nn/model.hpp"
 
 namespace nibble::testing {
@@ -51,6 +53,12 @@ inline Tensor random_images(int64_t n, int64_t size, uint64_t seed = 1) {
     }
   }
   return images;
+}
+
+inline bool same_usage(const std::vector<QuantizerUsage>& a, const std::vector<QuantizerUsage>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const QuantizerUsage& x, const QuantizerUsage& y) {
+    return x.codes == y.codes && x.clipped == y.clipped && x.total == y.total;
+  });
 }
 
 /// Parameters and running statistics with random, uneven values, as training leaves them behind; scaled so that

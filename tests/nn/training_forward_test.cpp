@@ -4,54 +4,35 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "nn/evaluate_modules.hpp"
-#include "nn/training_forward.hpp"
-#include "ops/softmax_cross_entropy.hpp"
+#include "tests/nn/one_shard.hpp"
 #include "tests/nn/small_model.hpp"
 
 namespace nibble {
 namespace {
 
+using testing::forward_and_backward;
 using testing::random_images;
+using testing::Shard;
 using testing::small_options;
 
 constexpr int64_t kImages = 8;
-const std::vector<int32_t> kLabels{0, 1, 2, 3, 4, 0, 1, 2};
 
-/// A network as training starts it, but with branches that count and offsets that keep most of ReLU's inputs positive:
-/// what rounding moves grows little from layer to layer (random gammas and offsets decorrelate the gradients).
-Model calm_model(const NetworkOptions& options) {
+/// A network as training starts it, but with branches that count and offsets that keep most of ReLU's inputs positive
+/// (of standard deviation 1): what rounding moves grows little from layer to layer (random gammas and offsets
+/// decorrelate the gradients).
+Model calm_model(const NetworkOptions& options, float offset = 1.0f) {
   Model model = make_model(build_resnet(options), {.seed = 7, .zero_last_gamma = true});
   for (UnitParameters& p : model.units) {
     if (!p.gamma.defined()) continue;
     float* gamma = p.gamma.data<float>();
     std::replace(gamma, gamma + p.gamma.size(), 0.0f, 1.0f);
-    std::fill_n(p.beta.data<float>(), p.beta.size(), 1.0f);
+    std::fill_n(p.beta.data<float>(), p.beta.size(), offset);
   }
   return model;
-}
-
-/// One shard forward and backward, through the public pass.
-struct Shard {
-  Tensor logits;
-  Gradients gradients;
-  ShardStatistics statistics;
-};
-
-Shard forward_and_backward(const Model& model, const Tensor& images) {
-  Shard s{.logits = {}, .gradients = make_gradients(model), .statistics = {}};
-  const StepWeights weights = prepare_weights(model, Passes::kForwardAndBackward);
-  Tape tape;
-  const Variable logits = training_forward(tape, model, weights, images, s.gradients, s.statistics);
-  s.logits = logits.value();
-  const TapedLoss loss =
-      softmax_cross_entropy(&tape, logits, std::span<const int32_t>(kLabels), {.label_smoothing = 0.1f});
-  tape.backward(loss.loss);
-  return s;
 }
 
 /// Bounds that clip nothing of these images: a hundredth above the largest value of each channel.
@@ -129,39 +110,22 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
     CAPTURE(options.overrides.size());
     CAPTURE(static_cast<int>(options.mode));
     const Tensor images = random_images(kImages, 64);
-    Model model = calm_model(options);
+    Model model = calm_model(options, 2.0f);
     const Shard plain = forward_and_backward(model, images);
     calibrate_without_clipping(model, plain.statistics);
     const Shard quantized = forward_and_backward(model, images);
-    // Codes move values across ReLU's corner, and so gradients far from the loss. Seen: at most 0.60, with the 4-bit
-    // overrides 0.78; without what the second quantizer of a value hands back 0.96 and more in conv1.
+    // Codes move values across ReLU's corner, and so gradients far from the loss; with offsets of 6 none would cross
+    // it, but the pads of 3x3 layers would then drown what tells images apart. Seen: 0.003 to 0.004 in fc, elsewhere at
+    // most 0.39, with the 4-bit overrides 0.51; without what the second quantizer of a value hands back 0.96 and more
+    // in conv1. A halved gradient is 0.5 away.
     for (size_t u = 0; u < model.units.size(); ++u) {
       CAPTURE(model.network.units[u].name);
+      const bool last = u + 1 == model.units.size();
       CHECK(relative_distance(quantized.gradients.units[u].weights, plain.gradients.units[u].weights) <
-            (options.overrides.empty() ? 0.75 : 0.9));
+            (last                        ? 0.01
+             : options.overrides.empty() ? 0.45
+                                         : 0.6));
     }
-  }
-}
-
-TEST_CASE("training forward: with one scale a tensor, fake mode has the logits and gradients of integer mode") {
-  NetworkOptions options = small_options("w8a8");
-  options.granularity = Granularity::kPerTensor;
-  options.image_size = 64;
-  const Tensor images = random_images(kImages, 64);
-  Shard of_mode[2];
-  for (const QuantMode mode : {QuantMode::kInteger, QuantMode::kFake}) {
-    options.mode = mode;
-    Model model = calm_model(options);
-    calibrate_without_clipping(model, forward_and_backward(model, images).statistics);
-    of_mode[mode == QuantMode::kFake] = forward_and_backward(model, images);
-  }
-  const auto& [integer, fake] = of_mode;
-  // The same products of numbers that fake mode rounds to bf16: what that moves to another code grows towards the
-  // images. Seen: 0.01 in the logits, 0.007 in fc to 0.31 in the first stage; with 4 bits 0.12 and 1.06.
-  CHECK(relative_distance(fake.logits, integer.logits) < 0.05);
-  for (size_t u = 0; u < fake.gradients.units.size(); ++u) {
-    CAPTURE(u);
-    CHECK(relative_distance(fake.gradients.units[u].weights, integer.gradients.units[u].weights) < 0.5);
   }
 }
 
