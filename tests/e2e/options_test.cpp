@@ -24,6 +24,7 @@ using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
 using nibble::testing::run_well;
+using nibble::testing::synthetic_data;
 using nibble::testing::same_bytes;
 using nibble::testing::TemporaryFolder;
 

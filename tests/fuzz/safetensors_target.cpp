@@ -58,8 +58,9 @@ std::vector<FuzzInput> safetensors_seeds() {
   writer.set_metadata("made", "by hand");
   const std::vector<std::byte> sealed = writer.serialize();
   const auto* bytes = reinterpret_cast<const uint8_t*>(sealed.data());
-  std::string foreign = R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F64","shape":[1,200],"data_offsets":[0,1600]},)"
-                        R"("v":{"dtype":"BOOL","shape":[3],"data_offsets":[1600,1603]}})";
+  std::string foreign =
+      R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F64","shape":[1,200],"data_offsets":[0,1600]},)"
+      R"("v":{"dtype":"BOOL","shape":[3],"data_offsets":[1600,1603]}})";
   foreign.resize((foreign.size() + 7) / 8 * 8, ' ');
   FuzzInput plain(8, 0);
   plain[0] = static_cast<uint8_t>(foreign.size());
