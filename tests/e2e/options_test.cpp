@@ -24,8 +24,8 @@ using nibble::testing::read_text;
 using nibble::testing::Result;
 using nibble::testing::run_program;
 using nibble::testing::run_well;
-using nibble::testing::synthetic_data;
 using nibble::testing::same_bytes;
+using nibble::testing::synthetic_data;
 using nibble::testing::TemporaryFolder;
 
 /// No option that changes a result has its default, but --quant-mode and (of no meaning per tensor) --per-channel-by.
