@@ -107,10 +107,10 @@ CpuFeatures detect() {
 }
 
 /// Why a level is not runnable; empty when the CPU simply lacks it, or some of it.
-std::string reason_against(Isa isa) {
+std::string reason_against(const CpuFeatures& f, Isa isa) {
   if (!built(isa)) return fmt::format("this build has no {} kernels", name_of(isa));
   if (std::string refused = refusals.of(isa); !refused.empty()) return refused;
-  return isa == Isa::amx ? cpu_features().amx_refusal : "";
+  return isa == Isa::amx ? f.amx_refusal : "";
 }
 
 /// The features that keep a CPU with tiles from the amx level; a hypervisor may hide any of them. Empty: none, or there
@@ -132,7 +132,7 @@ void require_runnable(Isa isa) {
   if (runnable(isa)) return;
   std::string have;
   for (Isa i : runnable_isas()) have += fmt::format("{}{}", have.empty() ? "" : ", ", name_of(i));
-  const std::string reason = reason_against(isa);
+  const std::string reason = reason_against(cpu_features(), isa);
   throw UnsupportedError("kernel level {} cannot run on this machine ({}); choose one of: {}", name_of(isa),
                          reason.empty() ? cpu_features().brand : reason, have);
 }
@@ -237,7 +237,7 @@ std::string isa_explanation(const CpuFeatures& f) {
   if (env(EnvVar::kIsa)) return why + " (forced by NIBBLE_ISA)";
   for (int i = static_cast<int>(active_isa()) + 1; i < kIsaCount; ++i) {
     const Isa better = static_cast<Isa>(i);
-    if (promised(f, better) && !runnable(better)) return why + " (" + reason_against(better) + ")";
+    if (promised(f, better) && !runnable(better)) return why + " (" + reason_against(f, better) + ")";
   }
   if (!f.amx_refusal.empty()) return why + " (" + f.amx_refusal + ")";
   if (const std::string missing = missing_beside_tiles(f); !missing.empty())

@@ -113,7 +113,7 @@ StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) 
 
 void Trainer::calibrate() {
   nibble::calibrate(model_);
-  release_kept_blocks();  // activations were twice to four times as large so far, and never will be again
+  release_kept_blocks();  // for values in bf16; codes take less (but in fake mode)
 }
 
 /// The shards' gradients are summed in a fixed binary tree over the shard index: these are the sums of the two halves

@@ -41,11 +41,7 @@ ConvShape max_pool_shape(const Shape& x, const PoolShape& pool) {
                     .pad_before = pool.pad_before,
                     .pad_after = pool.pad_after};
   s.check();
-  if (s.pad_before >= s.kh || s.pad_after >= s.kh)
-    throw ShapeError(
-        "[max_pool] padding {} and {} reach the window size {}, so a window could hold no pixel; "
-        "use less padding",
-        s.pad_before, s.pad_after, s.kh);
+  pool.require_pads_below_window();
   if (s.h * s.w > std::numeric_limits<int32_t>::max())
     throw ShapeError("[max_pool] a {}x{} image has more pixels than 2^31 - 1; cut it into parts", s.h, s.w);
   return s;

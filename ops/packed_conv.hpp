@@ -28,7 +28,7 @@ struct ChannelSums {
 /// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense
 ///          x of other layers: u8 or u4 codes [n, h, w, ic], rows code_stride(ic) elements apart, or bf16
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
-/// Errors: ShapeError for an x of other sizes than layer.input_shape().
+/// Errors: ShapeError for an x of other sizes than layer.input_shape(), DTypeError for one of another type.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 
 /// What a gradient of a convolution's input goes through next, row by row while the rows are in the cache.
@@ -58,8 +58,9 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 
 /// Writes d_weights f32 [oc, kh, kw, ic] = scale[o] / s_c * sum over pixels of code * d_y. The order of the sums is
-/// fixed by the shape.
-/// Threads: cut by shape.  Cost: as packed_conv_backward_input.  Errors: ShapeError for an x or d_y of other shapes.
+/// fixed by the shape and the kernel level.
+/// Threads: cut by shape.  Cost: as packed_conv_backward_input.  Errors: ShapeError for an x or d_y of other shapes and
+/// a d_weights that is not f32, dense and of the weights' size; DTypeError for an x of another type.
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 

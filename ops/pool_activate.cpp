@@ -117,9 +117,7 @@ Activated max_pool_activate(Tape* tape, const Variable& z, const PoolShape& pool
   if (pool.window > kLargestWindow)
     throw UnsupportedError("[max_pool] a window of {}x{} is larger than the {}x{} that this pool has; use max_pool",
                            pool.window, pool.window, kLargestWindow, kLargestWindow);
-  if (!pool.pads_below_window())
-    throw ShapeError("[max_pool] padding {} and {} reach the window size {}, so a window could hold no pixel; use less",
-                     pool.pad_before, pool.pad_after, pool.window);
+  pool.require_pads_below_window();
   if (!pool.fits(h) || !pool.fits(w))
     throw ShapeError("[max_pool] the {}x{} window does not fit the padded {}x{} image", pool.window, pool.window, h, w);
   const int64_t oh = pool.out(h), ow = pool.out(w);

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "engine/error.hpp"
+
 namespace nibble {
 
 /// Windows of `window` x `window` pixels, `stride` apart, over an image with padding around it. The defaults are those
@@ -15,8 +17,13 @@ struct PoolShape {
   static constexpr int64_t kLargestWindow = 3;
   static constexpr int64_t kMostTaps = kLargestWindow * kLargestWindow;
 
-  /// Whether every window holds a pixel wherever it stands.
-  bool pads_below_window() const { return pad_before < window && pad_after < window; }
+  /// Throws ShapeError unless every window holds a pixel wherever it stands.
+  void require_pads_below_window() const {
+    if (pad_before >= window || pad_after >= window)
+      throw ShapeError(
+          "[max_pool] padding {} and {} reach the window size {}, so a window could hold no pixel; use less",
+          pad_before, pad_after, window);
+  }
   /// Whether a side of `size` pixels has room for a window.
   bool fits(int64_t size) const { return size + pad_before + pad_after >= window; }
   /// Windows along a side that they fit.

@@ -119,7 +119,7 @@ run_tests() {
   local stage=$1 dir=$root/build/test-$2 log=$out/$1-tests.log
   shift 2
   local begin=$SECONDS listed
-  listed=$(meson test -C "$dir" --no-rebuild --list "$@" 2>/dev/null | wc -l)
+  listed=$(meson test -C "$dir" --no-rebuild --list "$@" 2>/dev/null | grep -c nibble)
   rm -f "$dir"/meson-logs/testlog*.json
   ${through[@]+"${through[@]}"} meson test -C "$dir" --no-rebuild --num-processes "$jobs" "$@" >"$log" 2>&1
   local code=$?

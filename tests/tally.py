@@ -93,7 +93,7 @@ def total(tally):
 
 def main():
     if sys.argv[1] == "add":
-        return add(sys.argv[2], sys.argv[3], sys.argv[4:])
+        return add(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:])
     return total(sys.argv[2])
 
 

@@ -204,6 +204,7 @@ class Planner {
       if (unit.max_pool->window > PoolShape::kLargestWindow)
         throw UnsupportedError("{0} is pooled over windows of {1}x{1}, but this executor has them up to {2}x{2}",
                                unit.name, unit.max_pool->window, PoolShape::kLargestWindow);
+      unit.max_pool->require_pads_below_window();
       const std::vector<int> quantizers = quantizers_of(net_, value);
       const bool codes_alone = model_.calibrated() && !plain_read && quantizers.size() == 1 &&
                                !model_.quantizers[static_cast<size_t>(quantizers[0])].is_signed;

@@ -60,7 +60,7 @@ ServedModel make_served(const Model& model) {
 
 std::vector<LayerWeights> pack_served(const ServedModel& model) {
   std::vector<LayerWeights> packed(model.layers.size());
-  parallel_for(static_cast<int64_t>(packed.size()), [&](int64_t u) {
+  parallel_for_refusing(static_cast<int64_t>(packed.size()), [&](int64_t u) {
     packed[static_cast<size_t>(u)] = pack_layer(model, static_cast<size_t>(u), Passes::kServing);
   });
   return packed;

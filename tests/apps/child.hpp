@@ -43,8 +43,11 @@ class Child {
     }
     return true;
   }
-  void send(int signal_number) const {
+  /// Whether it was still there to get it.
+  bool send(int signal_number) {
+    if (!ended_) ended_ = waitpid(id_, &status_, WNOHANG) == id_;
     if (!ended_) kill(id_, signal_number);
+    return !ended_;
   }
   /// Waits for its end; returns the wait status.
   int wait() {

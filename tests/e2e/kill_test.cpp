@@ -63,7 +63,8 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments (6 where not thorough)
   const double length = std::chrono::duration<double>(Clock::now() - began).count();
 
   nibble::Rng rng(1, nibble::rng_purpose::kTest);
-  for (int64_t kills = 0; kills < attempts; ++kills) {
+  bool to_its_end = false;
+  for (int64_t kills = 0; kills < attempts && !to_its_end; ++kills) {
     // An unborn run is started, a born one resumed: config.resolved.toml is what makes a folder a run.
     const bool born = std::filesystem::exists(killed + "/config.resolved.toml");
     const std::string command =
@@ -82,12 +83,13 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments (6 where not thorough)
     if (WIFSIGNALED(status)) continue;
     REQUIRE(WEXITSTATUS(status) == 0);
     REQUIRE(2 * kills >= attempts);  // the test was held up while the run went on to its end
-    break;
+    to_its_end = true;
   }
   run_well("train --resume " + killed + " --quiet");
   const std::set<int64_t> resumed = resumed_steps(killed);
   MESSAGE("went on from ", resumed.size(), " different steps");
-  CHECK_MESSAGE(resumed.size() >= 2, "nearly every attempt began at step 0: nothing was shown about resuming");
+  CHECK_MESSAGE(resumed.size() >= (to_its_end ? 1 : 2),
+                "nearly every attempt began at step 0: nothing was shown about resuming");
   const std::string expected = read_text(whole + "/" + checkpoint_of(steps));
   REQUIRE(expected.size() > 1000);
   CHECK(read_text(killed + "/" + checkpoint_of(steps)) == expected);
@@ -150,13 +152,18 @@ TEST_CASE("under nohup a lost terminal changes nothing") {
   if (no_program()) return;
   const TemporaryFolder folder("nohup");
   const std::string data = synthetic_data(folder), run = folder / "run";
-  Child child("trap '' HUP; " + train("--data " + data + " --out " + run + kSmall + " --steps 60 --eval-every 0"));
-  REQUIRE(child.reaches([&] { return !text_if_there(run + "/metrics.jsonl").empty(); }));
-  child.send(SIGHUP);
-  const int status = child.wait();
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
-  CHECK(newest_step(run) == 60);
+  bool sent = false;
+  for (int attempt = 0; attempt < 10 && !sent; ++attempt) {  // not sent: the run was over before the signal came
+    std::filesystem::remove_all(run);
+    Child child("trap '' HUP; " + train("--data " + data + " --out " + run + kSmall + " --steps 100 --eval-every 0"));
+    REQUIRE(child.reaches([&] { return !text_if_there(run + "/metrics.jsonl").empty(); }));
+    sent = newest_step(run) < 90 && child.send(SIGHUP);
+    const int status = child.wait();
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+    CHECK(newest_step(run) == 100);
+  }
+  CHECK(sent);
 }
 
 TEST_CASE("a disk that is full ends a training with its own exit code, and the run goes on where there is room again") {

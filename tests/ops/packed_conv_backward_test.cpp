@@ -126,9 +126,12 @@ TEST_CASE("weight gradients of so many points that they are summed in parts matc
   CHECK(gradient_parts(4, 40) == 2);
   CHECK(gradient_parts(1, 15) == 1);
   CHECK(gradient_parts(9, 400) == 1);
-  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others.
+  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others; in fewer
+  // products of 5 rows of 20 tiles, 21 an image: 17 of four images and a row less, in two parts.
   const ConvShape s{.n = 3, .h = 79, .w = 80, .ic = 17, .oc = 15};
   ConvShape padded = s;
+  padded.n = 4;
+  padded.h = 83;
   padded.kh = padded.kw = 3;
   padded.pad_before = padded.pad_after = 1;
   for (const NamedShape& named : {NamedShape{"1x1", s}, NamedShape{"3x3", padded}})
@@ -439,6 +442,8 @@ TEST_CASE("the errors of gradients in fewer products are as small as measured, f
 
 TEST_CASE("tiles of 4x4 outputs are for large maps, of 2x2 for others, and none for maps that they do not suit") {
   const auto edge = [](ConvShape s, int kr = 1) { return winograd::gradient_edge(s, kr); };
+  CHECK(edge(three(1, 7, 7, 1024, 1024, 1, 1)) == 2);
+  CHECK(edge(three(1, 7, 7, 1025, 1024, 1, 1)) == 0);  // sums above 64 MiB
   CHECK(edge(three(1, 7, 7, 3, 5, 1, 1)) == 2);
   CHECK(edge(three(1, 2, 2, 3, 5, 1, 1)) == 2);
   CHECK(edge(three(1, 8, 8, 3, 5, 1, 1)) == 4);
