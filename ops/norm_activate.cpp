@@ -17,12 +17,6 @@ kernels::Rows<T> bytes_of(const Tensor& t, int64_t first) {
   return {t.row<uint8_t>(first), t.stride()};
 }
 
-/// Raises out[c] to the tasks' maxima.
-void merge_maxima(const Tensor& partial, int64_t tasks, int64_t c, float* out) {
-  for (int64_t t = 0; t < tasks; ++t)
-    for (int64_t i = 0; i < c; ++i) out[i] = std::max(out[i], partial.data<float>()[t * c + i]);
-}
-
 struct Sums {
   std::vector<double> g, g_xhat;
 };
@@ -30,13 +24,7 @@ struct Sums {
 /// The tasks' sums of g and of g*(y - mean), added up; the second then gets its inv_std.
 Sums total(const Tensor& partial, int64_t tasks, int64_t c, const NormStatistics& statistics) {
   Sums s{std::vector<double>(static_cast<size_t>(c)), std::vector<double>(static_cast<size_t>(c))};
-  for (int64_t t = 0; t < tasks; ++t) {
-    const float* p = partial.data<float>() + t * 2 * c;
-    for (int64_t i = 0; i < c; ++i) {
-      s.g[static_cast<size_t>(i)] += static_cast<double>(p[i]);
-      s.g_xhat[static_cast<size_t>(i)] += static_cast<double>(p[c + i]);
-    }
-  }
+  add_partial_sums(partial, tasks, c, s.g.data(), s.g_xhat.data());
   for (size_t i = 0; i < s.g_xhat.size(); ++i) s.g_xhat[i] *= static_cast<double>(statistics.inv_std[i]);
   return s;
 }

@@ -5,6 +5,7 @@
 #include "ops/image_gemm.hpp"
 #include "ops/packed_source.hpp"
 #include "ops/plane_gemm.hpp"
+#include "ops/row_blocks.hpp"
 
 namespace nibble {
 
@@ -147,13 +148,7 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
   sums.sum.assign(static_cast<size_t>(s.oc), 0.0);
   sums.sum_sq.assign(static_cast<size_t>(s.oc), 0.0);
   sums.count = s.out_pixels();
-  for (int64_t t = 0; t < tasks; ++t) {
-    const float* p = partial.row<float>(2 * t);
-    for (int64_t o = 0; o < s.oc; ++o) {
-      sums.sum[static_cast<size_t>(o)] += static_cast<double>(p[o]);
-      sums.sum_sq[static_cast<size_t>(o)] += static_cast<double>(p[s.oc + o]);
-    }
-  }
+  add_partial_sums(partial, tasks, s.oc, sums.sum.data(), sums.sum_sq.data());
   return y;
 }
 

@@ -28,38 +28,48 @@ constexpr int64_t kBlockOutputs = 48;
 /// avx2 on a Zen 5), others 0.97 to 1.01.
 constexpr int64_t kLineOutputs = 32, kPackPoints = 64;
 
-/// The left operand: d_y of one chunk, transposed, in panels of mr outputs.
-struct GradientPanels {
-  Tensor storage;
-  int64_t count = 0, panel_bytes = 0;
+/// The left operand: d_y of one chunk, transposed, in panels of mr outputs, packed by jobs.
+class GradientPanels {
+ public:
+  GradientPanels(Scratch& scratch, const kernels::GemmFloat<bf16>& gemm, const Tensor& d_y, int64_t first,
+                 int64_t points, int64_t outputs)
+      : gemm_(gemm),
+        d_y_(d_y),
+        first_(first),
+        points_(points),
+        outputs_(outputs),
+        panel_bytes_(round_up(gemm.mr * round_up(points, gemm.kr) * gemm.a_bytes, static_cast<int64_t>(kAlignment))),
+        data_(scratch.get<std::byte>(static_cast<size_t>(count() * panel_bytes_))) {}
 
-  const std::byte* panel(int64_t p) const { return storage.raw() + p * panel_bytes; }
-};
+  int64_t count() const { return ceil_div(outputs_, gemm_.mr); }
+  int64_t panel_bytes() const { return panel_bytes_; }
+  const std::byte* panel(int64_t p) const { return data_ + p * panel_bytes_; }
 
-GradientPanels pack_gradient(const kernels::GemmFloat<bf16>& gemm, const Tensor& d_y, int64_t first, int64_t points,
-                             int64_t outputs) {
-  GradientPanels g;
-  g.count = ceil_div(outputs, gemm.mr);
-  g.panel_bytes = round_up(gemm.mr * round_up(points, gemm.kr) * gemm.a_bytes, static_cast<int64_t>(kAlignment));
-  g.storage = Tensor(DType::u8, {g.count, g.panel_bytes});
-  const int64_t together = std::max<int64_t>(1, kLineOutputs / gemm.mr);
-  parallel_for(ceil_div(g.count, together), [&](int64_t group) {
-    const int64_t p0 = group * together, p1 = std::min(g.count, p0 + together);
+  int64_t jobs() const { return ceil_div(count(), together()); }
+  void pack(int64_t job) const {
+    const int64_t p0 = job * together(), p1 = std::min(count(), p0 + together());
     std::array<const bf16*, static_cast<size_t>(kPackPoints)> rows{};
-    for (int64_t i0 = 0; i0 < points; i0 += kPackPoints) {
-      const int64_t count = std::min(kPackPoints, points - i0);
+    for (int64_t i0 = 0; i0 < points_; i0 += kPackPoints) {
+      const int64_t points = std::min(kPackPoints, points_ - i0);
       for (int64_t p = p0; p < p1; ++p) {
-        const int64_t m = p * gemm.mr;
-        const bf16* from = d_y.row<bf16>(first + i0) + m;
-        for (int64_t i = 0; i < count; ++i, from += d_y.stride()) rows[static_cast<size_t>(i)] = from;
-        gemm.pack_a_transposed(rows.data(), static_cast<int>(count),
-                               static_cast<int>(std::min<int64_t>(gemm.mr, outputs - m)),
-                               g.storage.raw() + p * g.panel_bytes + i0 * gemm.mr * gemm.a_bytes);
+        const int64_t m = p * gemm_.mr;
+        const bf16* from = d_y_.row<bf16>(first_ + i0) + m;
+        for (int64_t i = 0; i < points; ++i, from += d_y_.stride()) rows[static_cast<size_t>(i)] = from;
+        gemm_.pack_a_transposed(rows.data(), static_cast<int>(points),
+                                static_cast<int>(std::min<int64_t>(gemm_.mr, outputs_ - m)),
+                                data_ + p * panel_bytes_ + i0 * gemm_.mr * gemm_.a_bytes);
       }
     }
-  });
-  return g;
-}
+  }
+
+ private:
+  int64_t together() const { return std::max<int64_t>(1, kLineOutputs / gemm_.mr); }
+
+  const kernels::GemmFloat<bf16>& gemm_;
+  const Tensor& d_y_;
+  int64_t first_, points_, outputs_, panel_bytes_;
+  std::byte* data_;
+};
 
 /// One chunk of a weight gradient: d_y transposed times source rows, by tap and channel.
 template <typename T>
@@ -92,7 +102,7 @@ struct WeightChunk {
       for (int64_t k0 = 0; k0 < depth; k0 += slice)
         for (int64_t n = 0; n < panels; ++n)
           gemm.run(static_cast<int>(std::min(slice, depth - k0)), static_cast<int>(count),
-                   d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes,
+                   d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes(),
                    b + n * panel_bytes + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
                    k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite, ahead.take(piece_bytes()));
       sink.put(c, ld, tap, c0, channels, o0, o1, into, kernels::Store::kCached);
@@ -105,8 +115,8 @@ struct WeightChunk {
   /// All of the chunk, in parallel: every task owns a block of d_weights.
   void add_all() const {
     const int64_t channel_groups = ceil_div(sink.k, kTaskChannels);
-    const int64_t per = std::max<int64_t>(1, kTaskOutputs / gemm.mr), output_groups = ceil_div(d_y.count, per);
-    const int64_t units = sink.taps * channel_groups * d_y.count;  // of about equal work
+    const int64_t panels = d_y.count(), per = ceil_div(panels, ceil_div(sink.oc, kTaskOutputs));
+    const int64_t output_groups = ceil_div(panels, per), units = sink.taps * channel_groups * panels;  // of equal work
     const auto ahead_of = [&](int64_t first, int64_t last) {
       ChunkAhead ahead = next.part(first, units, piece_bytes());
       const ChunkAhead end = next.part(last - 1, units, piece_bytes());
@@ -116,8 +126,9 @@ struct WeightChunk {
     };
     parallel_for(sink.taps * channel_groups * output_groups, [&](int64_t job) {
       const int64_t m0 = job % output_groups * per, group = job / output_groups;
-      add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, std::min(d_y.count, m0 + per),
-                   ahead_of(group * d_y.count + m0, group * d_y.count + std::min(d_y.count, m0 + per)));
+      const int64_t m1 = std::min(panels, m0 + per);
+      add_products(group / channel_groups, group % channel_groups * kTaskChannels, m0, m1,
+                   ahead_of(group * panels + m0, group * panels + m1));
     });
   }
 };
@@ -176,11 +187,13 @@ void add_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Sou
   const int64_t per = grid_rows_per_task(g), all = part.end, taps = static_cast<int64_t>(g.taps.size());
   for (int64_t g0 = part.begin; g0 < all; g0 += per) {
     const int64_t g1 = std::min(all, g0 + per), first = g0 * g.gw, points = (g1 - g0) * g.gw;
-    const GradientPanels left = pack_gradient(gemm, d_y, first, points, sink.oc);
     Scratch scratch;
-    const SourceRows<T> rows_from = source(scratch, source_rows(g, g0, g1));
+    const GradientPanels left(scratch, gemm, d_y, first, points, sink.oc);
+    const auto codes = source.expansion(scratch, source_rows(g, g0, g1));
+    parallel_for(left.jobs() + codes.jobs,
+                 [&](int64_t job) { job < left.jobs() ? left.pack(job) : codes.run(job - left.jobs()); });
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(points * taps));
-    point_rows(g, rows_from, first, points, pointers);
+    point_rows(g, codes.rows, first, points, pointers);
     if (sink.taps != taps) pointers = join_taps(scratch, pointers, points, taps, sink.k / taps);
     const kernels::Into into = g0 == part.begin ? kernels::Into::kOverwrite : kernels::Into::kAccumulate;
     const int64_t g2 = std::min(all, g1 + per);
@@ -202,7 +215,7 @@ void add_all_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const
 }  // namespace
 
 int64_t gradient_parts(int64_t jobs, int64_t chunks) {
-  constexpr int64_t kEnoughJobs = 8;   // 1x1 64 to 256 has one, 256 to 64 four, 3x3 eighteen
+  constexpr int64_t kEnoughJobs = 16;  // 1x1 64 to 256 has one, 256 to 64 four, 3x3 eighteen
   constexpr int64_t kLeastChunks = 8;  // of a part: adding its sums is then below a hundredth of making them
   return std::max<int64_t>(1, std::min(kEnoughJobs / jobs, chunks / kLeastChunks));
 }

@@ -114,9 +114,10 @@ class WinogradGradient {
     const int64_t count = (end - begin) * tiles_.across(), positions = tiles_.positions();
     Scratch scratch;
     const RowRange here = grid_rows(begin, end);
-    const SourceRows<S> rows_from = source(scratch, source_rows(tiles_.g, here.begin, here.end));
+    const auto codes = source.expansion(scratch, source_rows(tiles_.g, here.begin, here.end));
+    parallel_for(codes.jobs, codes.run);
     const S** const pixels = scratch.get<const S*>(static_cast<size_t>(count * positions));
-    winograd::point_tiles(tiles_, rows_from, begin, end, pixels);
+    winograd::point_tiles(tiles_, codes.rows, begin, end, pixels);
     const bf16** const outputs = scratch.get<const bf16*>(static_cast<size_t>(count * tiles_.outputs()));
     point_outputs(begin, end, outputs);
     const TilePanels left(scratch, positions, gemm_.mr, sink_.oc, count),
@@ -167,7 +168,8 @@ class WinogradGradient {
 
   void multiply(const TilePanels& left, const TilePanels& right, int64_t tiles, kernels::Into into,
                 const ChunkAhead& next) const {
-    const int64_t per = std::max<int64_t>(1, kJobOutputs / left.width), parts = ceil_div(left.count, per);
+    const int64_t per = ceil_div(left.count, ceil_div(left.count * left.width, kJobOutputs));
+    const int64_t parts = ceil_div(left.count, per);
     const int64_t block = std::max<int64_t>(1, kRunOutputs / left.width), rows = sums_.dim(1), ld = sums_.dim(2);
     const int64_t jobs = tiles_.positions() * parts, piece_bytes = right.panel_bytes;
     parallel_for(jobs, [&](int64_t job) {

@@ -34,6 +34,19 @@ inline void check_gradient(const LayerWeights& layer, const ConvShape& s, const 
                      d_y.shape().str());
 }
 
+/// Rows of a source whose codes are still to be expanded: by jobs that threads may share, all of which have run before
+/// the rows are read.
+template <typename T, typename Run>
+struct Expansion {
+  SourceRows<T> rows;
+  int64_t jobs = 0;
+  Run run;  // run(job)
+
+  void run_all() const {
+    for (int64_t job = 0; job < jobs; ++job) run(job);
+  }
+};
+
 /// Codes as the multiplier sees them. Bytes without a shift are read in place; packed nibbles and shifted channels are
 /// expanded once per task into scratch (each code then feeds all taps and output channels).
 class CodeSource {
@@ -48,20 +61,34 @@ class CodeSource {
     }
   }
 
-  SourceRows<uint8_t> operator()(Scratch& scratch, RowRange range) const {
+  /// By jobs of some pixels.
+  auto expansion(Scratch& scratch, RowRange range) const {
     const int64_t pixels = (range.end - range.begin) * g_.sw, stride = x_.stride();
-    const bool packed = bits_of(x_.dtype()) == 4;
-    const uint8_t* from = x_.row<uint8_t>(range.begin * g_.sw);
-    if (!packed && factor_.empty()) return rows(from, range);
-    const auto& ew = kernels::active().ew;
-    uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
-    if (packed) {
-      ew.unpack_u4(from, pixels * stride, to);
-      from = to;
-    }
-    if (!factor_.empty())
-      for (int64_t p = 0; p < pixels; ++p) ew.multiply_u8(from + p * stride, factor_.data(), stride, to + p * stride);
-    return rows(to, range);
+    const bool packed = bits_of(x_.dtype()) == 4, as_they_lie = !packed && factor_.empty();
+    const uint8_t* const from = x_.row<uint8_t>(range.begin * g_.sw);
+    uint8_t* const to = as_they_lie ? nullptr : scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
+    const auto run = [this, pixels, stride, packed, from, to](int64_t job) {
+      const auto& ew = kernels::active().ew;
+      const int64_t first = job * kJobPixels, count = std::min(kJobPixels, pixels - first);
+      const uint8_t* codes = from + first * static_cast<int64_t>(x_.row_bytes());
+      uint8_t* const expanded = to + first * stride;
+      if (packed) {
+        ew.unpack_u4(codes, count * stride, expanded);
+        codes = expanded;
+      }
+      if (factor_.empty()) return;
+      for (int64_t p = 0; p < count; ++p)
+        ew.multiply_u8(codes + p * stride, factor_.data(), stride, expanded + p * stride);
+    };
+    return Expansion<uint8_t, decltype(run)>{.rows = rows(as_they_lie ? from : to, range),
+                                             .jobs = as_they_lie ? 0 : ceil_div(pixels, kJobPixels),
+                                             .run = run};
+  }
+
+  SourceRows<uint8_t> operator()(Scratch& scratch, RowRange range) const {
+    const auto all = expansion(scratch, range);
+    all.run_all();
+    return all.rows;
   }
 
   /// The memory of these rows, if all of it is read: packed nibbles are expanded whole.
@@ -71,6 +98,8 @@ class CodeSource {
   }
 
  private:
+  static constexpr int64_t kJobPixels = 128;
+
   SourceRows<uint8_t> rows(const uint8_t* data, RowRange range) const {
     return {
         .data = data, .first_row = range.begin, .stride = x_.stride(), .pad = pad_.data(), .pad_is_zero = pad_[0] == 0};
@@ -93,6 +122,10 @@ class Bf16Source {
             .stride = x_.stride(),
             .pad = pad_.data(),
             .pad_is_zero = true};
+  }
+  auto expansion(Scratch& scratch, RowRange range) const {
+    const auto nothing = [](int64_t) {};
+    return Expansion<bf16, decltype(nothing)>{.rows = (*this)(scratch, range), .jobs = 0, .run = nothing};
   }
 
   /// The memory of these rows, if all of it is read.

@@ -12,10 +12,16 @@ constexpr int64_t kLargestWindow = PoolShape::kLargestWindow, kMostTaps = PoolSh
 /// Packs, quantizes or measures what a pool produced.
 Activated finish(Tape* tape, const Tensor& pooled, const PoolActivateArgs& args) {
   const int64_t c = pooled.shape().back();
-  if (args.channel_max != nullptr)
-    for (int64_t r = 0; r < pooled.rows(); ++r)
-      for (int64_t i = 0; i < c; ++i)
-        args.channel_max[i] = std::max(args.channel_max[i], to_float(pooled.row<bf16>(r)[i]));
+  if (args.channel_max != nullptr) {
+    const int64_t tasks = row_tasks(pooled.rows());
+    const Tensor maxima = Tensor::zeros(DType::f32, {tasks, c});  // of what ReLU leaves
+    row_blocks(pooled.rows(), [&](int64_t task, int64_t first, int64_t rows) {
+      float* const largest = maxima.row<float>(task);
+      for (int64_t r = first; r < first + rows; ++r)
+        for (int64_t i = 0; i < c; ++i) largest[i] = std::max(largest[i], to_float(pooled.row<bf16>(r)[i]));
+    });
+    merge_maxima(maxima, tasks, c, args.channel_max);
+  }
   const Grad grad = tape != nullptr ? Grad::kWanted : Grad::kNone;
   Activated out;
   out.z = Variable(pooled, grad);

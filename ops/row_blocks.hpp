@@ -32,6 +32,28 @@ void row_blocks(int64_t rows, const Body& body) {
   });
 }
 
+/// Adds the tasks' two sums of every channel, partial[task][2][channels], in the order of the tasks.
+inline void add_partial_sums(const Tensor& partial, int64_t tasks, int64_t channels, double* first, double* second) {
+  constexpr int64_t kWorthATask = int64_t{1} << 14, kLeastChannels = 64;
+  const int64_t blocks = std::clamp<int64_t>(tasks * channels / kWorthATask, 1, ceil_div(channels, kLeastChannels));
+  parallel_for(blocks, [&](int64_t block) {
+    const int64_t begin = block * channels / blocks, end = (block + 1) * channels / blocks;
+    for (int64_t t = 0; t < tasks; ++t) {
+      const float* const p = partial.data<float>() + t * 2 * channels;
+      for (int64_t c = begin; c < end; ++c) {
+        first[c] += static_cast<double>(p[c]);
+        second[c] += static_cast<double>(p[channels + c]);
+      }
+    }
+  });
+}
+
+/// Raises out[c] to the tasks' maxima.
+inline void merge_maxima(const Tensor& partial, int64_t tasks, int64_t c, float* out) {
+  for (int64_t t = 0; t < tasks; ++t)
+    for (int64_t i = 0; i < c; ++i) out[i] = std::max(out[i], partial.data<float>()[t * c + i]);
+}
+
 /// An unwritten bf16 tensor of the shape of `t`.
 inline Tensor bf16_like(const Tensor& t) {
   return Tensor(DType::bf16, t.shape(), Tensor::round_stride(DType::bf16, t.shape().back()));

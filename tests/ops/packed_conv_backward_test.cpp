@@ -123,7 +123,8 @@ TEST_CASE("the gradient that y must carry is one over the weight scale, or nothi
 
 TEST_CASE("weight gradients of so many points that they are summed in parts match their definition on any thread") {
   CHECK(gradient_parts(1, 40) == 5);
-  CHECK(gradient_parts(4, 40) == 2);
+  CHECK(gradient_parts(4, 40) == 4);
+  CHECK(gradient_parts(1, 400) == 16);
   CHECK(gradient_parts(1, 15) == 1);
   CHECK(gradient_parts(9, 400) == 1);
   // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others; in fewer
