@@ -1,6 +1,9 @@
 #include "nn/optimizer.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "engine/parallel.hpp"
 #include "engine/profiler.hpp"
@@ -17,30 +20,51 @@ struct ParameterSlot {
   double square = 0;  // sum of squared gradients
 };
 
-/// Of t, to which `plus` is added first, if it is defined.
-double square_sum(const Tensor& t, const Tensor& plus = {}) {
-  constexpr int64_t kBlock = 1 << 14;
-  const int64_t n = t.size(), blocks = ceil_div(n, kBlock);
-  std::vector<double> partial(static_cast<size_t>(blocks));
-  float* const p = t.data<float>();
-  parallel_for(blocks, [&](int64_t b) {
-    if (plus.defined())
-      kernels::active().ew.add_f32(plus.data<float>() + b * kBlock, std::min(kBlock, n - b * kBlock), p + b * kBlock);
-    // Sixteen running sums, which the compiler keeps in vectors: it may not reorder one.
-    constexpr int64_t kLanes = 16;
-    double sums[kLanes] = {};
-    const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
-    int64_t i = b * kBlock;
-    const int64_t end = std::min(n, i + kBlock);
-    for (; i + kLanes <= end; i += kLanes)
-      for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += square(p[i + lane]);
-    double& sum = partial[static_cast<size_t>(b)];
-    for (double s : sums) sum += s;
-    for (; i < end; ++i) sum += square(p[i]);
-  });
+/// A part of one of several tensors.
+struct Block {
+  size_t of = 0;
+  int64_t first = 0, count = 0;
+};
+
+/// Blocks of at most `most` elements of tensors of these sizes, in order: one loop over all of them instead of one a
+/// tensor, most of which have fewer blocks than a machine threads.
+std::vector<Block> blocks_of(const std::vector<int64_t>& sizes, int64_t most) {
+  std::vector<Block> blocks;
+  for (size_t t = 0; t < sizes.size(); ++t)
+    for (int64_t first = 0; first < sizes[t]; first += most)
+      blocks.push_back({t, first, std::min(most, sizes[t] - first)});
+  return blocks;
+}
+
+double square_sum(const float* p, int64_t count) {
+  // Sixteen running sums, which the compiler keeps in vectors: it may not reorder one.
+  constexpr int64_t kLanes = 16;
+  double sums[kLanes] = {};
+  const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += square(p[i + lane]);
   double sum = 0;
-  for (double v : partial) sum += v;
+  for (double s : sums) sum += s;
+  for (; i < count; ++i) sum += square(p[i]);
   return sum;
+}
+
+/// The sums of squares of some tensors, each in the order of its blocks; before(tensor, block) runs ahead of each.
+template <typename Before>
+std::vector<double> square_sums(const std::vector<Tensor>& tensors, const Before& before) {
+  constexpr int64_t kBlock = 1 << 14;
+  std::vector<int64_t> sizes;
+  for (const Tensor& t : tensors) sizes.push_back(t.size());
+  const std::vector<Block> blocks = blocks_of(sizes, kBlock);
+  std::vector<double> partial(blocks.size()), sums(tensors.size());
+  parallel_for(std::ssize(blocks), [&](int64_t i) {
+    const Block& block = blocks[static_cast<size_t>(i)];
+    before(block);
+    partial[static_cast<size_t>(i)] = square_sum(tensors[block.of].data<float>() + block.first, block.count);
+  });
+  for (size_t i = 0; i < blocks.size(); ++i) sums[blocks[i].of] += partial[i];
+  return sums;
 }
 
 std::vector<ParameterSlot> slots_of(const UnitParameters& p, const UnitParameters& g, const UnitParameters& half,
@@ -58,12 +82,20 @@ std::vector<ParameterSlot> slots_of(const UnitParameters& p, const UnitParameter
 
 /// What LARS multiplies the step of a kernel with: the norm of its weights over that of what they change by. 1 for
 /// other parameters, and without LARS.
-float trust_in(const ParameterSlot& s, float decay, float clip, const OptimizerOptions& options) {
-  if (options.kind != OptimizerKind::kLars || !s.kernel) return 1.0f;
-  const double w = std::sqrt(square_sum(s.parameter)), g = std::sqrt(s.square) * static_cast<double>(clip);
-  const double denominator = g + static_cast<double>(decay) * w;
-  if (!(w > 0 && denominator > 0)) return 1.0f;
-  return static_cast<float>(static_cast<double>(options.lars_coefficient) * w / denominator);
+std::vector<float> trusts_in(const std::vector<ParameterSlot>& slots, float clip, const OptimizerOptions& options) {
+  std::vector<float> trusts(slots.size(), 1.0f);
+  if (options.kind != OptimizerKind::kLars) return trusts;
+  std::vector<Tensor> parameters;
+  for (const ParameterSlot& s : slots) parameters.push_back(s.parameter);
+  const std::vector<double> squares = square_sums(parameters, [](const Block&) {});
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (!slots[i].kernel) continue;
+    const double w = std::sqrt(squares[i]), g = std::sqrt(slots[i].square) * static_cast<double>(clip);
+    const double denominator = g + static_cast<double>(options.weight_decay) * w;
+    if (w > 0 && denominator > 0)
+      trusts[i] = static_cast<float>(static_cast<double>(options.lars_coefficient) * w / denominator);
+  }
+  return trusts;
 }
 
 }  // namespace
@@ -79,17 +111,29 @@ double optimizer_step(Model& model, Gradients& gradients, const Gradients& secon
   Zone zone("optimizer");
   const FloatModeScope mode;
   std::vector<ParameterSlot> slots;
-  double total = 0;
-  // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
-  std::pair<const std::string*, const char*> broken{nullptr, ""};
+  std::vector<const std::string*> names;
   for (size_t u = 0; u < model.units.size(); ++u) {
     const UnitParameters half = second_half.units.empty() ? UnitParameters() : second_half.units[u];
     for (ParameterSlot& slot : slots_of(model.units[u], gradients.units[u], half, momentum.units[u])) {
-      slot.square = square_sum(slot.gradient, slot.second_half);
-      if (!std::isfinite(slot.square)) broken = {&model.network.units[u].name, slot.what};
-      total += slot.square;
-      slots.push_back(slot);
+      slots.push_back(std::move(slot));
+      names.push_back(&model.network.units[u].name);
     }
+  }
+  std::vector<Tensor> sums;
+  for (const ParameterSlot& s : slots) sums.push_back(s.gradient);
+  const std::vector<double> squares = square_sums(sums, [&](const Block& block) {
+    const ParameterSlot& s = slots[block.of];
+    if (s.second_half.defined())
+      kernels::active().ew.add_f32(s.second_half.data<float>() + block.first, block.count,
+                                   s.gradient.data<float>() + block.first);
+  });
+  double total = 0;
+  // Backward runs from the last layer to the first and carries a NaN along, so the last one found is where it began.
+  std::pair<const std::string*, const char*> broken{nullptr, ""};
+  for (size_t i = 0; i < slots.size(); ++i) {
+    slots[i].square = squares[i];
+    if (!std::isfinite(squares[i])) broken = {names[i], slots[i].what};
+    total += squares[i];
   }
   if (broken.first != nullptr)
     throw DivergedError(
@@ -106,20 +150,21 @@ double optimizer_step(Model& model, Gradients& gradients, const Gradients& secon
   const float clip = options.clip_norm > 0 && norm > static_cast<double>(options.clip_norm)
                          ? static_cast<float>(static_cast<double>(options.clip_norm) / norm)
                          : 1.0f;
+  const std::vector<float> trusts = trusts_in(slots, clip, options);
   constexpr int64_t kBlock = 1 << 16;
-  for (const ParameterSlot& s : slots) {
-    const float full_decay = s.kernel ? options.weight_decay : 0.0f, trust = trust_in(s, full_decay, clip, options);
-    const float decay = full_decay * trust, scale = clip * trust;
-    const int64_t n = s.parameter.size();
-    parallel_for(ceil_div(n, kBlock), [&](int64_t b) {
-      const int64_t first = b * kBlock, count = std::min(kBlock, n - first);
-      float* g = s.gradient.data<float>() + first;
-      if (scale != 1.0f)
-        for (int64_t i = 0; i < count; ++i) g[i] *= scale;
-      kernels::active().ew.sgd_step(s.parameter.data<float>() + first, s.momentum.data<float>() + first, g, count, rate,
-                                    options.momentum, decay, options.nesterov);
-    });
-  }
+  std::vector<int64_t> sizes;
+  for (const ParameterSlot& s : slots) sizes.push_back(s.parameter.size());
+  const std::vector<Block> blocks = blocks_of(sizes, kBlock);
+  parallel_for(std::ssize(blocks), [&](int64_t b) {
+    const auto [of, first, count] = blocks[static_cast<size_t>(b)];
+    const ParameterSlot& s = slots[of];
+    const float trust = trusts[of], decay = (s.kernel ? options.weight_decay : 0.0f) * trust, scale = clip * trust;
+    float* const g = s.gradient.data<float>() + first;
+    if (scale != 1.0f)
+      for (int64_t i = 0; i < count; ++i) g[i] *= scale;
+    kernels::active().ew.sgd_step(s.parameter.data<float>() + first, s.momentum.data<float>() + first, g, count, rate,
+                                  options.momentum, decay, options.nesterov);
+  });
   return norm;
 }
 
