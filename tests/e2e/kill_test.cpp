@@ -166,6 +166,19 @@ TEST_CASE("under nohup a lost terminal changes nothing") {
   CHECK(sent);
 }
 
+TEST_CASE("SIGUSR2 saves and stops however often it comes") {
+  if (no_program()) return;
+  const TemporaryFolder folder("usr2");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  Child child(train("--data " + data + " --out " + run + kSmall + " --steps 100000 --eval-every 0"));
+  REQUIRE(child.reaches([&] { return !text_if_there(run + "/metrics.jsonl").empty(); }));
+  for (int i = 0; i < 3; ++i) child.send(SIGUSR2);
+  const int status = child.wait();
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(newest_step(run) >= 10);
+}
+
 TEST_CASE("a disk that is full ends a training with its own exit code, and the run goes on where there is room again") {
   if (no_program()) return;
   const TemporaryFolder folder("full");

@@ -103,5 +103,25 @@ TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished po
   CHECK(nlohmann::json::parse(run_well("study report --json " + killed).out).at("points").size() == 2);
 }
 
+TEST_CASE("study measure: the first SIGTERM ends it with 75, and no time is written") {
+  if (no_program()) return;
+  const TemporaryFolder folder("measure-stop");
+  const std::string study = folder / "study", err = folder / "err";
+  run_well("study run --quiet --data " + synthetic_data(folder) + " --out " + study +
+           " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --threads 1"
+           " --widths 0.1 --precisions w4a4");
+  const std::string result = study + "/w4a4-x0.1-s0/result.json", before = read_text(result);
+  Child child("exec '" + program().value() + "' study measure --rounds 10000 --threads 1 " + study +
+              " </dev/null >/dev/null 2>'" + err + "'");
+  REQUIRE(child.reaches([&] { return has(text_if_there(err), "round 2 of "); }));
+  REQUIRE(child.send(SIGTERM));
+  const int status = child.wait();
+  CAPTURE(text_if_there(err));
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(has(text_if_there(err), "no time was written"));
+  CHECK(read_text(result) == before);
+}
+
 }  // namespace
 }  // namespace nibble::testing
