@@ -98,7 +98,7 @@ class Operands {
     packed_conv_forward(layer_, x_, sums);
   }
   void backward_data() { packed_conv_backward_input(layer_, d_y_, {shape_.n, shape_.h, shape_.w, shape_.ic}); }
-  /// As a step does: of the first layer nobody asks for the input's gradient.
+  /// Of the first layer nobody asks for the input's gradient; a step makes the others' beside each other.
   void backward() {
     if (takes_gradient_rows(layer_)) {
       packed_conv_backward(layer_, x_, RowsInMemory(d_y_), d_weights_);
