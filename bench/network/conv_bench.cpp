@@ -1,7 +1,8 @@
 // Every distinct convolution of ResNet-50 (width 1, 224 px) through the ops, in each direction and operand type, and
 // their sums over the network. Rows: forward/u4s4/layer2.0.conv2, backward-data/bf16/..., backward-weights/u4/...;
-// sums: forward/w4a4-fl8/network. backward/... are both gradients: at once where the layer takes rows, elsewhere one behind
-// the other (a step makes those beside each other); the rows of one gradient alone are there to be compared with other libraries.
+// sums: forward/w4a4-fl8/network. backward/... are both gradients: at once where the layer takes rows, elsewhere one
+// behind the other (a step makes those beside each other); the rows of one gradient alone are there to be compared with
+// other libraries.
 //
 // A shard of 32 images a thread, as training's default batch has on two: the drivers depend on the shard (images side
 // by side in tiles, streamed stores of large results). A peer gets all images in one call. Shards of two on the scalar
