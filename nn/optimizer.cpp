@@ -21,15 +21,15 @@ struct ParameterSlot {
 };
 
 /// A part of one of several tensors.
-struct Block {
+struct ParameterBlock {
   size_t of = 0;
   int64_t first = 0, count = 0;
 };
 
 /// Blocks of at most `most` elements of tensors of these sizes, in order: one loop over all of them instead of one a
 /// tensor, most of which have fewer blocks than a machine threads.
-std::vector<Block> blocks_of(const std::vector<int64_t>& sizes, int64_t most) {
-  std::vector<Block> blocks;
+std::vector<ParameterBlock> blocks_of(const std::vector<int64_t>& sizes, int64_t most) {
+  std::vector<ParameterBlock> blocks;
   for (size_t t = 0; t < sizes.size(); ++t)
     for (int64_t first = 0; first < sizes[t]; first += most)
       blocks.push_back({t, first, std::min(most, sizes[t] - first)});
@@ -56,10 +56,10 @@ std::vector<double> square_sums(const std::vector<Tensor>& tensors, const Before
   constexpr int64_t kBlock = 1 << 14;
   std::vector<int64_t> sizes;
   for (const Tensor& t : tensors) sizes.push_back(t.size());
-  const std::vector<Block> blocks = blocks_of(sizes, kBlock);
+  const std::vector<ParameterBlock> blocks = blocks_of(sizes, kBlock);
   std::vector<double> partial(blocks.size()), sums(tensors.size());
   parallel_for(std::ssize(blocks), [&](int64_t i) {
-    const Block& block = blocks[static_cast<size_t>(i)];
+    const ParameterBlock& block = blocks[static_cast<size_t>(i)];
     before(block);
     partial[static_cast<size_t>(i)] = square_sum(tensors[block.of].data<float>() + block.first, block.count);
   });
@@ -87,7 +87,7 @@ std::vector<float> trusts_in(const std::vector<ParameterSlot>& slots, float clip
   if (options.kind != OptimizerKind::kLars) return trusts;
   std::vector<Tensor> parameters;
   for (const ParameterSlot& s : slots) parameters.push_back(s.parameter);
-  const std::vector<double> squares = square_sums(parameters, [](const Block&) {});
+  const std::vector<double> squares = square_sums(parameters, [](const ParameterBlock&) {});
   for (size_t i = 0; i < slots.size(); ++i) {
     if (!slots[i].kernel) continue;
     const double w = std::sqrt(squares[i]), g = std::sqrt(slots[i].square) * static_cast<double>(clip);
@@ -121,7 +121,7 @@ double optimizer_step(Model& model, Gradients& gradients, const Gradients& secon
   }
   std::vector<Tensor> sums;
   for (const ParameterSlot& s : slots) sums.push_back(s.gradient);
-  const std::vector<double> squares = square_sums(sums, [&](const Block& block) {
+  const std::vector<double> squares = square_sums(sums, [&](const ParameterBlock& block) {
     const ParameterSlot& s = slots[block.of];
     if (s.second_half.defined())
       kernels::active().ew.add_f32(s.second_half.data<float>() + block.first, block.count,
@@ -154,7 +154,7 @@ double optimizer_step(Model& model, Gradients& gradients, const Gradients& secon
   constexpr int64_t kBlock = 1 << 16;
   std::vector<int64_t> sizes;
   for (const ParameterSlot& s : slots) sizes.push_back(s.parameter.size());
-  const std::vector<Block> blocks = blocks_of(sizes, kBlock);
+  const std::vector<ParameterBlock> blocks = blocks_of(sizes, kBlock);
   parallel_for(std::ssize(blocks), [&](int64_t b) {
     const auto [of, first, count] = blocks[static_cast<size_t>(b)];
     const ParameterSlot& s = slots[of];

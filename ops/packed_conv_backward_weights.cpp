@@ -26,7 +26,7 @@ constexpr int64_t kBlockOutputs = 48;
 /// Outputs whose panels are packed together, those of a line of d_y, and points at a time, a multiple of every kr: the
 /// second panel finds the lines in L1. Layers of 256 outputs at 56 px take 0.96 and 0.97 of their time (avx512bf16 and
 /// avx2 on a Zen 5), others 0.97 to 1.01.
-constexpr int64_t kLineOutputs = 32, kPackPoints = 64;
+constexpr int64_t kLineOutputs = 32, kPackedPoints = 64;
 
 /// The left operand: d_y of one chunk, transposed, in panels of mr outputs, packed by jobs.
 class GradientPanels {
@@ -48,9 +48,9 @@ class GradientPanels {
   int64_t jobs() const { return ceil_div(count(), together()); }
   void pack(int64_t job) const {
     const int64_t p0 = job * together(), p1 = std::min(count(), p0 + together());
-    std::array<const bf16*, static_cast<size_t>(kPackPoints)> rows{};
-    for (int64_t i0 = 0; i0 < points_; i0 += kPackPoints) {
-      const int64_t points = std::min(kPackPoints, points_ - i0);
+    std::array<const bf16*, static_cast<size_t>(kPackedPoints)> rows{};
+    for (int64_t i0 = 0; i0 < points_; i0 += kPackedPoints) {
+      const int64_t points = std::min(kPackedPoints, points_ - i0);
       for (int64_t p = p0; p < p1; ++p) {
         const int64_t m = p * gemm_.mr;
         const bf16* from = d_y_.row<bf16>(first_ + i0) + m;
