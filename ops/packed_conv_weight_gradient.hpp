@@ -45,7 +45,8 @@ WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64
 /// the other, so that threads find only the `jobs` of one chunk to share. Cut by shape.
 int64_t gradient_parts(int64_t jobs, int64_t chunks);
 
-/// Calls body(rows, sink) for every part of [0, rows), whole chunks of `rows_per_chunk`, in parallel.
+/// Calls body(rows, sink) for every part of [0, rows), whole chunks of `rows_per_chunk`, in parallel; then adds the
+/// parts' sums, in order, in sink.d_weights.
 void sum_parts(int64_t parts, int64_t rows, int64_t rows_per_chunk, const WeightSink& sink,
                FunctionRef<void(RowRange, const WeightSink&)> body);
 
