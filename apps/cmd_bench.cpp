@@ -88,7 +88,8 @@ class Bench : public Command {
     add_option(app, "WHAT", what_, "train or infer").required();
     add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
     add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
-    add_flag(app, "--low-memory", options_.low_memory, "shards one behind the other, on all threads each (train)");
+    add_flag(app, "--low-memory", options_.low_memory,
+             "shards one after another, their widest outputs made twice (train)");
     add_option(app, "--repeats", repeats_, "measured repeats of each phase").capture_default_str();
     add_flag(app, "--profile", profile_,
              "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");

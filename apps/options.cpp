@@ -46,7 +46,9 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
       {"loader-threads", "threads that decode and augment", &o.loader_threads},
       {"batch-size", "images per step, a multiple of --shard", &o.batch_size},
       {"shard", "images per shard: batch norm statistics and parallel work", &o.shard},
-      {"low-memory", "shards one behind the other, on all threads each: less memory, slower, the same results",
+      {"low-memory",
+       "shards one after another and their widest outputs made twice: less than half the memory, slower, the same "
+       "results",
        &o.low_memory},
       {"epochs", "passes over the training images", &o.epochs},
       {"steps", "number of steps instead of epochs (0: use --epochs)", &o.steps},

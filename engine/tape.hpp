@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/tensor.hpp"
@@ -44,6 +45,7 @@ class Variable {
     state_->value = Tensor();
     state_->grad = Tensor();
     state_->rows = nullptr;
+    state_->again = nullptr;
   }
   void set_grad(Tensor g) const { state_->grad = std::move(g); }
   /// Set by the op that made the value, if its backward step can read the gradient as rows (grad_rows). The value's
@@ -52,14 +54,25 @@ class Variable {
   bool takes_grad_rows() const { return state_->takes_rows; }
   void set_grad_rows(std::shared_ptr<const GradientRows> rows) const { state_->rows = std::move(rows); }
   const std::shared_ptr<const GradientRows>& grad_rows() const { return state_->rows; }
-  /// Replaces the value: an empty tensor drops one that is cheaper to compute again than to keep until backward.
-  void set_value(Tensor v) const { state_->value = std::move(v); }
+  /// Drops the value's memory; no later step of the tape may read it.
+  void drop() const { state_->value = Tensor(); }
+  /// Drops a value that is cheaper to make again than to keep until backward: remake() then calls `again`, once.
+  void drop(std::function<Tensor()> again) const {
+    state_->value = Tensor();
+    state_->again = std::move(again);
+  }
+  /// Makes the value again if it was dropped so. Whoever may read such a value in backward calls this first, from one
+  /// thread.
+  void remake() const {
+    if (const auto again = std::exchange(state_->again, nullptr)) state_->value = again();
+  }
 
  private:
   struct State {
     Tensor value;
     Tensor grad;
     std::shared_ptr<const GradientRows> rows;
+    std::function<Tensor()> again;
     bool wanted = false, takes_rows = false;
   };
   std::shared_ptr<State> state_;

@@ -153,8 +153,9 @@ Gradients Trainer::run_shard(const Shards& all, int64_t shard) {
   const int64_t first = shard * options_.shard;
   Gradients gradients = take_buffer();
   Tape tape;
-  const Variable logits = training_forward(tape, model_, all.weights, copy_images(all.images, first, options_.shard),
-                                           gradients, outcome.statistics);
+  const Variable logits =
+      training_forward(tape, model_, all.weights, copy_images(all.images, first, options_.shard), gradients,
+                       outcome.statistics, options_.low_memory ? KeptOutputs::kNarrow : KeptOutputs::kAll);
   const TapedLoss result = softmax_cross_entropy(
       &tape, logits, all.labels.subspan(static_cast<size_t>(first), static_cast<size_t>(options_.shard)),
       {.label_smoothing = options_.label_smoothing});

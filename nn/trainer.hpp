@@ -21,7 +21,9 @@ struct TrainerOptions {
   Schedule schedule;
   OptimizerOptions optimizer;
   int64_t calibrate_step = 0;  // first quantized step; ignored for bf16 networks
-  bool low_memory = false;     // shards one behind the other, on all threads each; the results are the same
+  /// Shards one after another, on all threads each, and their widest outputs made again in backward
+  /// (KeptOutputs::kNarrow); the results are the same.
+  bool low_memory = false;
 };
 
 struct StepResult {

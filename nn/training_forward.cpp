@@ -75,8 +75,14 @@ class TrainingPass {
 
  public:
   TrainingPass(Tape& tape, const Model& model, const StepWeights& weights, const Gradients& gradients,
-               ShardStatistics& statistics)
-      : tape_(tape), model_(model), net_(model.network), weights_(weights), gradients_(gradients), stats_(statistics) {
+               ShardStatistics& statistics, KeptOutputs kept)
+      : tape_(tape),
+        model_(model),
+        net_(model.network),
+        weights_(weights),
+        gradients_(gradients),
+        stats_(statistics),
+        kept_(kept) {
     flow_.plain.resize(net_.units.size() + 1);
     flow_.codes.resize(net_.quantizers.size());
     backward_.resize(net_.units.size() + 1);
@@ -154,15 +160,25 @@ class TrainingPass {
     const UnitSpec& from = net_.units[producer];
     if (from.shortcut != kNoValue || from.max_pool || readers_of(net_, unit.input) != 1) return;
     const Variable& z = flow_.plain[static_cast<size_t>(unit.input)];
-    z.set_value(Tensor());
-    tape_.record([z, branch = branches_[producer]] { z.set_value(normalised_activation(branch)); });
+    z.drop([branch = branches_[producer]] { return normalised_activation(branch); });
+    tape_.record([z] { z.remake(); });
+  }
+
+  /// The output of unit u, whose norm has read it.
+  void drop_convolved(size_t u) {
+    const Variable x = input_of(net_.units[u]);
+    branches_[u].y.drop([x, &layer = weights_.layers[u]] {
+      x.remake();
+      ChannelSums known;
+      return packed_conv_forward(layer, x.value(), known);
+    });
   }
 
   /// Block outputs that nobody reads as bf16 after unit u: backward goes by their clip classes, an eighth of the bytes.
   void drop_outputs(size_t u) {
     std::erase_if(awaiting_, [u](const Awaiting& a) {
       if (a.last_reader > u) return false;
-      a.z.set_value(Tensor());
+      a.z.drop();
       return true;
     });
   }
@@ -203,6 +219,10 @@ class TrainingPass {
     // The pool in front of the others is the only reader of the stem's output.
     args.keep_classes = args.store_z && (unit.max_pool || forward_only(model_, value));
     Activated out = norm_activate(&tape_, args);
+    if (kept_ == KeptOutputs::kNarrow && unit.shortcut != kNoValue) {
+      drop_convolved(u);
+      if (args.projection != nullptr) drop_convolved(static_cast<size_t>(unit.shortcut - 1));
+    }
     if (args.keep_classes) awaiting_.push_back({out.z, unit.max_pool ? u : last_reader});
     if (unit.max_pool) out = max_pool(u, out, quantizers);
     flow_.plain[static_cast<size_t>(value)] = out.z;
@@ -257,6 +277,7 @@ class TrainingPass {
   const StepWeights& weights_;
   const Gradients& gradients_;
   ShardStatistics& stats_;
+  KeptOutputs kept_;
   Flow flow_;
   std::vector<NormBranch> branches_;
   std::vector<Reader> backward_;  // per value
@@ -266,9 +287,9 @@ class TrainingPass {
 }  // namespace
 
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
-                          const Gradients& gradients, ShardStatistics& statistics) {
+                          const Gradients& gradients, ShardStatistics& statistics, KeptOutputs kept) {
   const FloatModeScope mode;
-  return TrainingPass(tape, model, weights, gradients, statistics).run(images);
+  return TrainingPass(tape, model, weights, gradients, statistics, kept).run(images);
 }
 
 }  // namespace nibble

@@ -16,8 +16,17 @@ struct ShardStatistics {
   std::vector<std::vector<float>> channel_max;  // per quantizer; empty once calibrated
 };
 
+/// What waits for backward in memory. The gradients are the same bits.
+enum class KeptOutputs {
+  kAll,
+  /// Outputs of expansions and projections (the convolutions in front of a block's output, 7 of the 20 million numbers
+  /// an image at width 1 and 224 px) are made again from their input's codes: a quarter of the forward products twice.
+  kNarrow
+};
+
 /// Logits f32 [n, classes] on the tape; saves what backward needs, which overwrites every tensor of `gradients`.
 Variable training_forward(Tape& tape, const Model& model, const StepWeights& weights, const Tensor& images,
-                          const Gradients& gradients, ShardStatistics& statistics);
+                          const Gradients& gradients, ShardStatistics& statistics,
+                          KeptOutputs kept = KeptOutputs::kAll);
 
 }  // namespace nibble

@@ -103,6 +103,7 @@ class ActivationBackward final : public GradientStage {
         quantizer_(args.quantizer != nullptr ? args.quantizer->kernel() : kernels::UnsignedQuantizer{}) {}
 
   void begin(int64_t tasks) override {
+    branch_.y.remake();
     tasks_ = tasks;
     partial_ = Tensor::zeros(DType::f32, {tasks, 2 * channels()});
     g_ = bf16_like(y());
@@ -143,6 +144,7 @@ class ActivationBackward final : public GradientStage {
   void whole() {
     Zone zone("norm backward, sums", branch_.name);
     const Tensor through = codes_.defined() ? codes_.grad() : Tensor(), direct = z_.defined() ? z_.grad() : Tensor();
+    branch_.y.remake();
     begin(row_tasks(y().rows()));
     zone.count([&] { return ZoneWork{.bytes = y().rows() * bytes_of_row(direct) + stored_bytes(through)}; });
     row_blocks(y().rows(), [&](int64_t task, int64_t first, int64_t rows) {
@@ -180,6 +182,7 @@ class ActivationBackward final : public GradientStage {
 };
 
 void projection_backward(const NormBranch& b, const Tensor& g) {
+  b.y.remake();
   const Tensor& y = b.y.value();
   const int64_t c = y.shape().back(), tasks = row_tasks(y.rows());
   const Tensor partial = Tensor::zeros(DType::f32, {tasks, 2 * c});

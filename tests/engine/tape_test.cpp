@@ -111,6 +111,29 @@ TEST_CASE("copies of a variable share value and gradient; release drops both") {
   CHECK_FALSE(Variable().wants_grad());
 }
 
+TEST_CASE("a value dropped with a way to make it is made once, for all copies; one released is not made again") {
+  const Variable a(number(4), Grad::kWanted);
+  const Variable b = a;
+  int made = 0;
+  const auto again = [&made] {
+    ++made;
+    return number(5);
+  };
+  a.drop(again);
+  CHECK_FALSE(b.value().defined());
+  b.remake();
+  a.remake();
+  CHECK(made == 1);
+  CHECK(*a.value().data<float>() == 5.0f);
+  a.drop(again);
+  a.release();
+  a.remake();
+  CHECK_FALSE(a.value().defined());
+  b.drop();
+  b.remake();
+  CHECK(made == 1);
+}
+
 TEST_CASE("recording needs a tape and an input that wants a gradient") {
   const Variable wanted(number(1), Grad::kWanted), not_wanted(number(1));
   Tape tape;

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/block_cache.hpp"
 #include "nn/training_forward.hpp"
 #include "ops/softmax_cross_entropy.hpp"
 
@@ -12,14 +13,17 @@ struct Shard {
   Tensor logits;
   Gradients gradients;
   ShardStatistics statistics;
+  size_t kept_bytes = 0;  // in blocks, by what waits for backward
 };
 
 /// Image i has the label i % 5.
-inline Shard forward_and_backward(const Model& model, const Tensor& images) {
+inline Shard forward_and_backward(const Model& model, const Tensor& images, KeptOutputs kept = KeptOutputs::kAll) {
   Shard s{.logits = {}, .gradients = make_gradients(model), .statistics = {}};
   const StepWeights weights = prepare_weights(model, Passes::kForwardAndBackward);
   Tape tape;
-  const Variable logits = training_forward(tape, model, weights, images, s.gradients, s.statistics);
+  const size_t before = block_cache_stats().used_bytes;
+  const Variable logits = training_forward(tape, model, weights, images, s.gradients, s.statistics, kept);
+  s.kept_bytes = block_cache_stats().used_bytes - before;
   s.logits = logits.value();
   std::vector<int32_t> labels;
   for (int64_t i = 0; i < images.dim(0); ++i) labels.push_back(static_cast<int32_t>(i % 5));

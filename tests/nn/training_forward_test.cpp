@@ -1,5 +1,5 @@
-// The training pass beside others that must agree with it: evaluation with the batch's own statistics, and the
-// gradients of the same network without quantized activations.
+// The training pass beside others that must agree with it: evaluation with the batch's own statistics, the gradients
+// of the same network without quantized activations, and those with fewer outputs kept.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -127,6 +127,55 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
                                          : 0.6));
     }
   }
+}
+
+/// Blocks of the outputs that KeptOutputs::kNarrow does not keep.
+size_t dropped_bytes(const Network& net, int64_t images) {
+  size_t bytes = 0;
+  for (const UnitSpec& unit : net.units) {
+    const bool projection = unit.kind != UnitKind::kLinear && !unit.relu;
+    if (unit.shortcut == kNoValue && !projection) continue;
+    const ConvShape& s = unit.shape;
+    const Tensor y(DType::bf16, {images, s.oh(), s.ow(), s.oc}, Tensor::round_stride(DType::bf16, s.oc));
+    if (y.bytes() >= kSmallestBlock) bytes += y.bytes();
+  }
+  return bytes;
+}
+
+TEST_CASE("training forward: outputs that are made again give the same gradients, bit for bit, and less to keep") {
+  const testing::RestoreExecution restore;
+  set_threads(3);
+  for (const char* precision : {"bf16", "w8a8", "w4a4-fl8"})
+    for (NetworkOptions options : kinds_of(precision)) {
+      if (options.precision == "bf16" && options.mode == QuantMode::kFake) continue;
+      if (options.precision == "bf16") options.signed_block_input = false, options.overrides.clear();
+      // An expansion whose input is dropped, too: it is bf16 and has this one reader.
+      if (!options.overrides.empty()) options.overrides.push_back({"layer1.1.conv3", {16, 16}});
+      const Tensor images = random_images(kImages, 64);
+      Model model = testing::random_model(options);
+      for (const bool calibrated : {false, true}) {
+        if (calibrated && options.precision == "bf16") continue;
+        CAPTURE(options.precision);
+        CAPTURE(options.signed_block_input);
+        CAPTURE(options.overrides.size());
+        CAPTURE(static_cast<int>(options.mode));
+        CAPTURE(calibrated);
+        const Shard all = forward_and_backward(model, images);
+        const Shard narrow = forward_and_backward(model, images, KeptOutputs::kNarrow);
+        const size_t dropped = dropped_bytes(model.network, kImages);
+        CHECK(dropped > size_t{1} << 20);
+        CHECK(narrow.kept_bytes + dropped <= all.kept_bytes);
+        CHECK(testing::same_bytes(narrow.logits, all.logits));
+        for (size_t u = 0; u < model.units.size(); ++u) {
+          CAPTURE(model.network.units[u].name);
+          const auto &got = narrow.gradients.units[u], &expected = all.gradients.units[u];
+          CHECK(testing::same_bytes(got.weights, expected.weights));
+          if (expected.gamma.defined()) CHECK(testing::same_bytes(got.gamma, expected.gamma));
+          if (expected.beta.defined()) CHECK(testing::same_bytes(got.beta, expected.beta));
+        }
+        if (!calibrated && options.precision != "bf16") calibrate_without_clipping(model, all.statistics);
+      }
+    }
 }
 
 }  // namespace

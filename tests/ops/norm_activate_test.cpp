@@ -290,7 +290,10 @@ void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last
     NormActivateArgs args = p.args();
     args.keep_classes = keep == Keep::kClasses;
     const Activated out = norm_activate(&tape, args);
-    if (keep == Keep::kClasses) out.z.set_value(Tensor());
+    if (keep == Keep::kClasses) out.z.drop();
+    if (keep == Keep::kClasses)  // and y, or both
+      for (const NormBranch* branch : {&p.main, &p.projection})
+        if (branch->y.defined()) branch->y.drop([y = branch->y.value()] { return y; });
     const bool rows = last == Last::kRows;
     if (setup.through && !rows) out.codes.accumulate(through);
     if (setup.direct && !(rows && !setup.through)) out.z.accumulate(direct);
