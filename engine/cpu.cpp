@@ -93,7 +93,7 @@ CpuFeatures detect() {
   const bool ymm = (state & 0x6) == 0x6, zmm = (state & 0xe6) == 0xe6;
   f.avx2_fma = ymm && bit(l1.c, 28) && bit(l1.c, 12) && bit(l7.b, 5);
   f.avx_vnni = f.avx2_fma && bit(l71.a, 4);
-  f.avx512 = zmm && f.avx2_fma && bit(l7.b, 16) && bit(l7.b, 17) && bit(l7.b, 30) && bit(l7.b, 31);
+  f.avx512 = zmm && f.avx2_fma && bit(l7.b, 16) && bit(l7.b, 17) && bit(l7.b, 28) && bit(l7.b, 30) && bit(l7.b, 31);
   f.avx512_vnni = f.avx512 && bit(l7.c, 11);
   f.avx512_bf16 = f.avx512 && bit(l71.a, 5);
   const bool tile = bit(l7.d, 24);

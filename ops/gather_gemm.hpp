@@ -306,10 +306,10 @@ void multiply_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const
                     int64_t first, int64_t last, C* c, int64_t ldc, kernels::Into into, const PanelsAhead& ahead) {
   const int64_t granule_bytes = int64_t{b.nr} * gemm.b_bytes;
   const int64_t offset = (chunk.tap * b.segment_k + chunk.k0) * granule_bytes;
-  const int m_panels = static_cast<int>(ceil_div(rows, gemm.mr));
   for (int64_t n = first; n < last; ++n)
-    gemm.run(static_cast<int>(chunk.depth()), m_panels, a, chunk_panel_bytes(gemm, chunk), b.panel(n) + offset,
-             c + (n - first) * b.nr, ldc, into, next_part(b, granule_bytes, chunk, n, first, last, ahead));
+    gemm.run(static_cast<int>(chunk.depth()), static_cast<int>(rows), a, chunk_panel_bytes(gemm, chunk),
+             b.panel(n) + offset, c + (n - first) * b.nr, ldc, into,
+             next_part(b, granule_bytes, chunk, n, first, last, ahead));
 }
 
 /// Multiplies `rows` gathered rows (pointers[t*rows + r], segments of b.k elements; `zeros` stands for a row of zeros)

@@ -29,7 +29,7 @@ void multiply_block(const PackLeft& left, const Panels& right, int64_t m0, int64
       left(m0 + p * gemm.mr, m, k0, static_cast<int>(valid), a + p * panel_bytes);
     }
     for (int64_t n = 0; n < right.count(); ++n)
-      gemm.run(static_cast<int>(padded), static_cast<int>(m_panels), a, panel_bytes,
+      gemm.run(static_cast<int>(padded), static_cast<int>(rows), a, panel_bytes,
                right.panel(n) + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ldc,
                k0 == 0 ? kernels::Into::kOverwrite : kernels::Into::kAccumulate, nullptr);
   }

@@ -62,9 +62,10 @@ struct Activated {
 /// Forward: two outputs of one pass. Backward: gradient through the quantizer (clip rule of METHOD.md section 2,
 /// recomputed from the stored y, or from z for block outputs) plus the direct gradient of z, times ReLU's, then batch
 /// norm's.
-/// Saves y and z, or y and two bits an element (keep_classes); a y that the caller drops meanwhile is remade. Gradients: y, gamma, beta, shortcut or the projection's.
-/// Throws UsageError for a signed quantizer (store z and use quantize_tensor of activation_codes.hpp) and for a taped
-/// shortcut or keep_classes without store_z, ShapeError for operands of other shapes than y's.
+/// Saves y and z, or y and two bits an element (keep_classes); a y that the caller drops meanwhile is remade.
+/// Gradients: y, gamma, beta, shortcut or the projection's. Throws UsageError for a signed quantizer (store z and use
+/// quantize_tensor of activation_codes.hpp) and for a taped shortcut or keep_classes without store_z, ShapeError for
+/// operands of other shapes than y's.
 Activated norm_activate(Tape* tape, const NormActivateArgs& args);
 
 /// z = bf16(max(y*m + a, 0)) of a branch without shortcut: bit for bit the z of norm_activate. Cost: one pass over y.

@@ -101,7 +101,7 @@ struct WeightChunk {
       sink.prefetch(tap, c0, channels, o0, o1);
       for (int64_t k0 = 0; k0 < depth; k0 += slice)
         for (int64_t n = 0; n < panels; ++n)
-          gemm.run(static_cast<int>(std::min(slice, depth - k0)), static_cast<int>(count),
+          gemm.run(static_cast<int>(std::min(slice, depth - k0)), static_cast<int>(o1 - o0),
                    d_y.panel(m) + k0 * gemm.mr * gemm.a_bytes, d_y.panel_bytes(),
                    b + n * panel_bytes + k0 * gemm.nr * gemm.b_bytes, c + n * gemm.nr, ld,
                    k0 > 0 ? kernels::Into::kAccumulate : kernels::Into::kOverwrite, ahead.take(piece_bytes()));

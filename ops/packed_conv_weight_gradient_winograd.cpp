@@ -177,8 +177,8 @@ class WinogradGradient {
       ChunkAhead ahead = next.part(job, jobs, piece_bytes);
       for (int64_t m = job % parts * per; m < m1; m += block)
         for (int64_t n = 0; n < right.count; ++n)
-          gemm_.run(static_cast<int>(tiles), static_cast<int>(std::min(block, m1 - m)), left.panel(position, m),
-                    left.panel_bytes, right.panel(position, n),
+          gemm_.run(static_cast<int>(tiles), static_cast<int>(std::min(block, m1 - m) * left.width),
+                    left.panel(position, m), left.panel_bytes, right.panel(position, n),
                     sums_.data<float>() + (position * rows + m * left.width) * ld + n * right.width, ld, into,
                     ahead.take(piece_bytes));
     });

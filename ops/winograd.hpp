@@ -183,7 +183,7 @@ class Blocks {
 
   /// Outputs of the packed block and panels [n0, last) to c().
   void multiply(int64_t n0, int64_t last, const int32_t* start, const PanelsAhead& ahead) {
-    const int here = static_cast<int>(ceil_div<int64_t>((end_ - begin_) * tiles_.across(), gemm_.mr));
+    const int here = static_cast<int>((end_ - begin_) * tiles_.across());
     const int64_t k = b_.segment_k, nr = b_.nr, positions = tiles_.positions(), bytes = k * nr * gemm_.b_bytes;
     for (int64_t n = n0; n < last; ++n) {
       const std::byte* const next_panel = n + 1 < last ? b_.panel(n + 1) : ahead.then;

@@ -72,13 +72,13 @@ struct GemmCodes {
   void (*pack_a)(const A* const* rows, int m, int k, void* panel) = nullptr;
   /// Packs element (k, n) = src[k * k_stride + n * n_stride], n < columns <= nr; missing columns become zero.
   void (*pack_b)(const B* src, int64_t k_stride, int64_t n_stride, int k, int columns, void* panel) = nullptr;
-  /// Multiplies `m_panels` A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep, and
-  /// writes full tiles: m_panels * mr rows of nr columns at c, rows ldc apart. next_b: what is read soon (the B panel
-  /// of a later call, rows of the next task), or null; kernels may ask the memory for as much of it as they read of b.
-  void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
+  /// Multiplies `rows` rows of A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep:
+  /// c[r][n] for r < rows and all nr columns, rows ldc apart. Rows of c from there to round_up(rows, mr) must exist and
+  /// may be written. next_b: what is read soon (the B panel of a later call, rows of the next task), or null; kernels
+  /// may ask the memory for as much of it as they read of b.
+  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
               Into into, const void* next_b) = nullptr;
-  /// The same without packing, the sums in the same order: `rows` rows, round_up(rows, mr) of which are written (those
-  /// behind are copies of the last one). Null where panels hold other elements than memory, or packing is as fast.
+  /// The same without packing, the sums in the same order. Null where panels hold other elements than memory, or packing is as fast.
   void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into,
                        const void* next_b) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
@@ -117,7 +117,7 @@ struct GemmFloat {
   void (*pack_b_rows)(const T* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   /// The same from unsigned 8-bit codes, which are exact in bf16. Null for T = float.
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
-  void (*run)(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
+  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               Into into, const void* next_b) = nullptr;
   /// As in GemmInt.
   void (*run_gathered)(const GatheredRows& a, int rows, const void* b, float* c, int64_t ldc, Into into,

@@ -32,10 +32,10 @@ int64_t differences(const GemmFloat<T>& g, const Matrix<T>& a, const Matrix<T>& 
                     double before, bool exact) {
   int64_t wrong = 0;
   const double u = std::ldexp(1.0, -24), k = static_cast<double>(a.columns);
-  for (int64_t r = 0; r + 1 < c.rows; ++r) {
+  for (int64_t r = 0; r < a.rows; ++r) {
     for (int64_t n = 0; n < g.nr; ++n) {
       double sum = before, size = std::abs(before);
-      for (int64_t i = 0; r < a.rows && n < b.columns && i < a.columns; ++i) {
+      for (int64_t i = 0; n < b.columns && i < a.columns; ++i) {
         const double product = value_of(a(r, i)) * value_of(b(i, n));
         sum += product;
         size += std::abs(product);

@@ -8,8 +8,8 @@
 
 namespace nibble::testing {
 
-/// Which rows are the row of zeros: none; some of every tile; in the first segment all, whose memory is then something
-/// else, because nobody needs to read it.
+/// Which rows are the row of zeros: none, and there is none; some of every tile; in the first segment all, whose memory
+/// is then something else, because nobody needs to read it.
 enum class Zeros { kNone, kSome, kWholeSegment };
 
 /// Rows in a random order at addresses of no alignment; behind the elements of each segment, up to the end of its last
@@ -56,7 +56,7 @@ void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segmen
                                        .segments = count,
                                        .first_byte = kBefore * static_cast<int64_t>(sizeof(A)),
                                        .groups = padded / g.kr,
-                                       .zeros = zero_row.data()};
+                                       .zeros = zeros == Zeros::kNone ? nullptr : zero_row.data()};
   for (const Into into : {Into::kOverwrite, Into::kAccumulate}) {
     const Matrix<C> expected = run(g, packed, C{7}, into);
     for (const void* const next : {static_cast<const void*>(nullptr), kOnlyAskedFor}) {

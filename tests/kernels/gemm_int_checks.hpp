@@ -65,16 +65,13 @@ void fill_codes(Codes codes, CodeRange range, Matrix<A>& a, Matrix<B>& b, uint32
 template <typename A, typename B>
 int64_t differences(const kernels::GemmCodes<A, B>& g, const Matrix<A>& a, const Matrix<B>& b, const Matrix<int32_t>& c,
                     int64_t before) {
-  const int64_t rows = c.rows - 1;
   int64_t wrong = 0;
   std::vector<int64_t> sum(static_cast<size_t>(g.nr));
-  for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < a.rows; ++r) {
     std::fill(sum.begin(), sum.end(), before);
-    if (r < a.rows) {
-      for (int64_t i = 0; i < a.columns; ++i)
-        for (int64_t n = 0; n < b.columns; ++n)
-          sum[static_cast<size_t>(n)] += int64_t{a(r, i)} * b.cells[static_cast<size_t>(i * b.columns + n)];
-    }
+    for (int64_t i = 0; i < a.columns; ++i)
+      for (int64_t n = 0; n < b.columns; ++n)
+        sum[static_cast<size_t>(n)] += int64_t{a(r, i)} * b.cells[static_cast<size_t>(i * b.columns + n)];
     for (int64_t n = 0; n < g.nr; ++n) {
       int64_t want = sum[static_cast<size_t>(n)];
       if constexpr (sizeof(A) == 2) want = static_cast<int32_t>(static_cast<uint32_t>(want));

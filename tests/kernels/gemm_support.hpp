@@ -114,7 +114,7 @@ struct Packed {
   using A = typename Operands<Gemm>::A;
   using B = typename Operands<Gemm>::B;
   int k = 0;  // padded depth over all segments
-  int panels = 0;
+  int rows = 0, panels = 0;
   int64_t a_panel_bytes = 0;
   PanelBuffer a{0}, b{0};
   bool guards_intact() { return a.guard_intact() && b.guard_intact(); }
@@ -147,7 +147,8 @@ Packed<Gemm> pack(const Gemm& g, const Matrix<typename Operands<Gemm>::A>& a,
                   Layout layout = Layout::kContiguousK) {
   Packed<Gemm> p;
   for (int s : segments) p.k += round_up_to(s, g.kr);
-  p.panels = static_cast<int>((a.rows + g.mr - 1) / g.mr);
+  p.rows = static_cast<int>(a.rows);
+  p.panels = (p.rows + g.mr - 1) / g.mr;
   // A gap between panels, as callers that align them have it.
   p.a_panel_bytes = (int64_t{g.mr} * p.k * g.a_bytes + 63) / 64 * 64 + 64;
   p.a = PanelBuffer(p.panels * p.a_panel_bytes);
@@ -178,8 +179,8 @@ Matrix<typename Operands<Gemm>::C> run(const Gemm& g, Packed<Gemm>& p, typename 
   Matrix<C> c(int64_t{p.panels} * g.mr + 1, g.nr + 3);
   std::fill(c.cells.begin(), c.cells.end(), before);
   Matrix<C> fetching = c;
-  g.run(p.k, p.panels, p.a.data(), p.a_panel_bytes, p.b.data(), c.cells.data(), c.columns, into, nullptr);
-  g.run(p.k, p.panels, p.a.data(), p.a_panel_bytes, p.b.data(), fetching.cells.data(), c.columns, into, kOnlyAskedFor);
+  g.run(p.k, p.rows, p.a.data(), p.a_panel_bytes, p.b.data(), c.cells.data(), c.columns, into, nullptr);
+  g.run(p.k, p.rows, p.a.data(), p.a_panel_bytes, p.b.data(), fetching.cells.data(), c.columns, into, kOnlyAskedFor);
   // With and without a panel to fetch: the same bits.
   REQUIRE(std::memcmp(c.cells.data(), fetching.cells.data(), c.cells.size() * sizeof(C)) == 0);
   return c;

@@ -367,10 +367,10 @@ void clear(int64_t rows, int32_t* c, int64_t ldc) {
   for (int64_t r = 0; r < rows; ++r) std::fill_n(c + r * ldc, kernels::active().u8s8.nr, 0);
 }
 
-void note_packed(int /*k*/, int m_panels, const void* /*a*/, int64_t /*a_panel_bytes*/, const void* b, int32_t* c,
+void note_packed(int /*k*/, int rows, const void* /*a*/, int64_t /*a_panel_bytes*/, const void* b, int32_t* c,
                  int64_t ldc, kernels::Into /*into*/, const void* next_b) {
   noted.note(b, next_b);
-  clear(m_panels * kernels::active().u8s8.mr, c, ldc);
+  clear(rows, c, ldc);
 }
 
 void note_gathered(const kernels::GatheredRows& /*a*/, int rows, const void* b, int32_t* c, int64_t ldc,

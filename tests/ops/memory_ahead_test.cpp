@@ -47,7 +47,7 @@ std::vector<Asked> asked;  // by one thread
 
 /// The level's kernel, which also notes what it may ask for.
 template <typename T>
-void note_run(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
+void note_run(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               kernels::Into into, const void* next_b) {
   const kernels::GemmFloat<T>* gemm = nullptr;
   if constexpr (sizeof(T) == 2)
@@ -56,7 +56,7 @@ void note_run(int k, int m_panels, const void* a, int64_t a_panel_bytes, const v
     gemm = &kernels::active().f32_gemm;
   if (next_b != nullptr)
     asked.push_back({static_cast<const std::byte*>(next_b), int64_t{k} * gemm->nr * gemm->b_bytes});
-  gemm->run(k, m_panels, a, a_panel_bytes, b, c, ldc, into, next_b);
+  gemm->run(k, rows, a, a_panel_bytes, b, c, ldc, into, next_b);
 }
 
 /// Bytes of `t` from row `first` on that were asked for; -1 when some were asked for twice.

@@ -15,9 +15,12 @@
 // The tile height is the largest that leaves registers for the B vectors and one broadcast: 6 x 2 vectors of 16
 // registers (AVX2), 14 x 2 of 32 (AVX-512).
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "ops/kernels/table.hpp"
 
@@ -69,11 +72,12 @@ NIBBLE_INLINE bool fetches(int tile, int tiles) {
   return tile == (tiles > 1 ? 1 : 0);
 }
 
-/// One tile of kMr rows by kNv vectors: acc = (C or 0) + sum over groups. kFetch: and the B panel at `next` is fetched.
-template <typename W, int kMr, int kNv, bool kFetch>
+/// One tile of kMr rows, of an A panel of kPanelRows, by kNv vectors: acc = (C or 0) + sum over groups. kFetch: and the
+/// B panel at `next` is fetched.
+template <typename W, int kMr, int kNv, bool kFetch, int kPanelRows = kMr>
 NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, typename W::C* c, int64_t ldc,
                         Into into, const std::byte* next) {
-  constexpr int kBytesA = kMr * W::kGroupBytesA, kBytesB = kNv * W::kLanes * W::kGroupBytesB;
+  constexpr int kBytesA = kPanelRows * W::kGroupBytesA, kBytesB = kNv * W::kLanes * W::kGroupBytesB;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
@@ -97,23 +101,38 @@ NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, 
   }
 }
 
+/// Kernels of 1 to sizeof...(kLess) rows, at [rows - 1]: of_rows(integral_constant<int, rows>) makes each.
+template <typename Make, int... kLess>
+constexpr auto by_rows(const Make& of_rows, std::integer_sequence<int, kLess...> /*each is one less*/) {
+  return std::array{of_rows(std::integral_constant<int, kLess + 1>{})...};
+}
+
+/// A whole tile, or the one of a panel that is not full. A short tile always fetches (its own panel, if no other: half
+/// the code for a prefetch or two a group).
 template <typename W, int kMr, int kNv>
-void run_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
+void run_tiles(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
                Into into, const void* next_b) {
+  using Tile = void (*)(int64_t, const std::byte*, const std::byte*, typename W::C*, int64_t, Into, const std::byte*);
+  static constexpr auto kShort =
+      by_rows([](auto m) -> Tile { return &tile<W, m, kNv, true, kMr>; }, std::make_integer_sequence<int, kMr - 1>{});
   const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
-  for (int p = 0; p < m_panels; ++p) {
-    const std::byte* const rows = static_cast<const std::byte*>(a) + p * a_panel_bytes;
-    if (next != nullptr && fetches(p, m_panels))
-      tile<W, kMr, kNv, true>(k / W::kKr, rows, panel, c + p * kMr * ldc, ldc, into, next);
+  const auto* of_panel = static_cast<const std::byte*>(a);
+  const int panels = (rows + kMr - 1) / kMr;
+  for (int p = 0; p < panels; ++p, of_panel += a_panel_bytes, rows -= kMr, c += kMr * ldc) {
+    const bool fetching = next != nullptr && fetches(p, panels);
+    if (rows < kMr)
+      kShort[static_cast<size_t>(rows - 1)](k / W::kKr, of_panel, panel, c, ldc, into, fetching ? next : panel);
+    else if (fetching)
+      tile<W, kMr, kNv, true>(k / W::kKr, of_panel, panel, c, ldc, into, next);
     else
-      tile<W, kMr, kNv, false>(k / W::kKr, rows, panel, c + p * kMr * ldc, ldc, into, nullptr);
+      tile<W, kMr, kNv, false>(k / W::kKr, of_panel, panel, c, ldc, into, nullptr);
   }
 }
 
 template <int kMr>
 NIBBLE_INLINE bool all_zeros(const GatheredRows& a, const void* const* rows) {
   if (rows[0] != a.zeros || rows[kMr - 1] != a.zeros) return false;
-  for (int r = 1; r + 1 < kMr; ++r)
+  for (int r = 1; r < kMr - 1; ++r)
     if (rows[r] != a.zeros) return false;
   return a.zeros != nullptr;
 }
@@ -158,30 +177,27 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first
   }
 }
 
+/// Rows are parted evenly among as few tiles as hold them: 49 are 13, 12, 12 and 12, because a tile of few rows waits
+/// for its own sums (16 as 14 and 2 would take 18 steps for 16).
 template <typename W, int kMr, int kNv>
 void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into,
                   const void* next_b) {
+  using Tile = void (*)(const GatheredRows&, const void* const*, const std::byte*, typename W::C*, int64_t, Into,
+                        const std::byte*);
+  static constexpr auto kShort = by_rows([](auto m) -> Tile { return &tile_gathered<W, m, kNv, true>; },
+                                         std::make_integer_sequence<int, kMr - 1>{});
   const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   const int tiles = (rows + kMr - 1) / kMr;
-  int r = 0;
-  for (; r + kMr <= rows; r += kMr)
-    if (next != nullptr && fetches(r / kMr, tiles))
+  for (int t = 0, r = 0; t < tiles; ++t) {
+    const int m = (rows - r + tiles - t - 1) / (tiles - t);
+    const bool fetching = next != nullptr && fetches(t, tiles);
+    if (m < kMr)
+      kShort[static_cast<size_t>(m - 1)](a, a.rows + r, panel, c + r * ldc, ldc, into, fetching ? next : panel);
+    else if (fetching)
       tile_gathered<W, kMr, kNv, true>(a, a.rows + r, panel, c + r * ldc, ldc, into, next);
     else
       tile_gathered<W, kMr, kNv, false>(a, a.rows + r, panel, c + r * ldc, ldc, into, nullptr);
-  if (r == rows) return;
-  // The rows of the last tile that are missing are its last one again. Segment by segment: the sums go on in C.
-  const void* last[kMr];
-  GatheredRows one = a;
-  one.segments = 1;
-  const int64_t segment_bytes = int64_t{a.groups} * kNv * W::kLanes * W::kGroupBytesB;
-  for (int s = 0; s < a.segments; ++s, into = Into::kAccumulate) {
-    for (int i = 0; i < kMr; ++i) last[i] = a.rows[s * a.segment_stride + (r + i < rows ? r + i : rows - 1)];
-    if (next != nullptr && fetches(r / kMr, tiles))
-      tile_gathered<W, kMr, kNv, true>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into,
-                                       next + s * segment_bytes);
-    else
-      tile_gathered<W, kMr, kNv, false>(one, last, panel + s * segment_bytes, c + r * ldc, ldc, into, nullptr);
+    r += m;
   }
 }
 

@@ -22,11 +22,11 @@ NIBBLE_INLINE void byte_step(typename W::Half (&half)[kMr][kNv], const std::byte
   }
 }
 
-/// kFetch: and the B panel at `next` is fetched.
-template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
+/// One tile of kMr rows, of an A panel of kPanelRows. kFetch: and the B panel at `next` is fetched.
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch, int kPanelRows>
 NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc, Into into,
                              const std::byte* next) {
-  constexpr int kBytesA = kMr * 4, kBytesB = kNv * W::kLanes * 4, kUnroll = 8;
+  constexpr int kBytesA = kPanelRows * 4, kBytesB = kNv * W::kLanes * 4, kUnroll = 8;
   static_assert(kSteps % kUnroll == 0);  // only the last round has a remainder, so `next` keeps up with b
   bool first = into == Into::kOverwrite;
   do {
@@ -59,10 +59,10 @@ NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte
 
 /// So few steps that the sums of 32 bits stay in registers, beside the 16-bit sum of one vector at a time: 103 GMAC/s
 /// where sums in memory take 92 (Zen 3, depth 576).
-template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch, int kPanelRows>
 NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
                                Into into, const std::byte* next) {
-  constexpr int kBytesA = kMr * 4, kBytesB = kNv * W::kLanes * 4;
+  constexpr int kBytesA = kPanelRows * 4, kBytesB = kNv * W::kLanes * 4;
   typename W::Acc acc[kMr][kNv];
   NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
     NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) {
@@ -91,25 +91,34 @@ NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::by
   }
 }
 
-template <typename W, int kMr, int kNv, int kSteps, bool kFetch>
+template <typename W, int kMr, int kNv, int kSteps, bool kFetch, int kPanelRows = kMr>
 NIBBLE_INLINE void byte_or_bundle_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,
                                        Into into, const std::byte* next) {
   if constexpr (kSteps < 8)
-    bundle_tile<W, kMr, kNv, kSteps, kFetch>(groups, a, b, c, ldc, into, next);
+    bundle_tile<W, kMr, kNv, kSteps, kFetch, kPanelRows>(groups, a, b, c, ldc, into, next);
   else
-    byte_tile<W, kMr, kNv, kSteps, kFetch>(groups, a, b, c, ldc, into, next);
+    byte_tile<W, kMr, kNv, kSteps, kFetch, kPanelRows>(groups, a, b, c, ldc, into, next);
 }
 
+/// As run_tiles.
 template <typename W, int kMr, int kNv, int kSteps>
-void run_byte_tiles(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
+void run_byte_tiles(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
                     Into into, const void* next_b) {
-  const auto *const columns = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
-  for (int p = 0; p < m_panels; ++p) {
-    const std::byte* const rows = static_cast<const std::byte*>(a) + p * a_panel_bytes;
-    if (next != nullptr && fetches(p, m_panels))
-      byte_or_bundle_tile<W, kMr, kNv, kSteps, true>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into, next);
+  using Tile = void (*)(int64_t, const std::byte*, const std::byte*, int32_t*, int64_t, Into, const std::byte*);
+  static constexpr auto kShort =
+      by_rows([](auto m) -> Tile { return &byte_or_bundle_tile<W, m, kNv, kSteps, true, kMr>; },
+              std::make_integer_sequence<int, kMr - 1>{});
+  const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
+  const auto* of_panel = static_cast<const std::byte*>(a);
+  const int panels = (rows + kMr - 1) / kMr;
+  for (int p = 0; p < panels; ++p, of_panel += a_panel_bytes, rows -= kMr, c += kMr * ldc) {
+    const bool fetching = next != nullptr && fetches(p, panels);
+    if (rows < kMr)
+      kShort[static_cast<size_t>(rows - 1)](k / 4, of_panel, panel, c, ldc, into, fetching ? next : panel);
+    else if (fetching)
+      byte_or_bundle_tile<W, kMr, kNv, kSteps, true>(k / 4, of_panel, panel, c, ldc, into, next);
     else
-      byte_or_bundle_tile<W, kMr, kNv, kSteps, false>(k / 4, rows, columns, c + p * kMr * ldc, ldc, into, nullptr);
+      byte_or_bundle_tile<W, kMr, kNv, kSteps, false>(k / 4, of_panel, panel, c, ldc, into, nullptr);
   }
 }
 

@@ -1,5 +1,5 @@
-// The vocabulary over xsimd batches (see vocab.hpp). What xsimd 8.1 lacks, width conversions and work on packed bytes,
-// comes from the level family's convert.hpp.
+// The vocabulary over xsimd batches (see vocab.hpp). What xsimd 8.1 lacks (width conversions, work on packed bytes) or
+// later versions do otherwise (casts of bits, maxima of what is no number) comes from the level family's convert.hpp.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -120,16 +120,17 @@ struct Wide : Convert {
     Convert::store_s8(p, to_s32(v));
   }
   static NIBBLE_INLINE U bits(F v) {
-    return xsimd::bitwise_cast<U>(v);
+    return Convert::bits(v);
   }
   static NIBBLE_INLINE F from_bits(U v) {
-    return xsimd::bitwise_cast<F>(v);
+    return Convert::from_bits(v);
   }
+  // The instructions themselves: xsimd's give b for a NaN up to version 13, and a from 14 on.
   static NIBBLE_INLINE F max(F a, F b) {
-    return xsimd::max(a, b);
+    return Convert::max(a, b);
   }
   static NIBBLE_INLINE F min(F a, F b) {
-    return xsimd::min(a, b);
+    return Convert::min(a, b);
   }
   static NIBBLE_INLINE F less(F a, F b, F x, F y) {
     return xsimd::select(a < b, x, y);

@@ -40,14 +40,14 @@ NIBBLE_INLINE void multiply_tiles(int groups, const std::byte* a, const std::byt
 }
 
 template <Product kProduct, typename C>
-__attribute__((noinline)) void run_amx(int k, int m_panels, const void* a, int64_t a_panel_bytes, const void* b, C* c,
+__attribute__((noinline)) void run_amx(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, C* c,
                                        int64_t ldc, Into into, const void* /*next_b*/) {
   constexpr int kKr = kProduct == Product::kCodes ? 64 : 32;
   // GCC 12's tile loads do not say that they read memory: pending stores to the panels have to be done before them.
   __asm__ volatile("" ::: "memory");
   _tile_loadconfig(&kTileConfig);
   const int64_t c_stride = ldc * 4;
-  for (int p = 0; p < m_panels; ++p) {
+  for (int p = 0; p * kPanelRows < rows; ++p) {
     C* const top = c + p * kPanelRows * ldc;
     C* const low = top + kTileRows * ldc;
     if (into == Into::kAccumulate) {

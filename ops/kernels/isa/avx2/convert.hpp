@@ -11,6 +11,10 @@ struct Convert {
   static constexpr bool kRoundsPairs = false;
   static NIBBLE_INLINE __m256 from_s32(__m256i v) { return _mm256_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m256i to_s32(__m256 v) { return _mm256_cvttps_epi32(v); }
+  static NIBBLE_INLINE __m256i bits(__m256 v) { return _mm256_castps_si256(v); }
+  static NIBBLE_INLINE __m256 from_bits(__m256i v) { return _mm256_castsi256_ps(v); }
+  static NIBBLE_INLINE __m256 max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+  static NIBBLE_INLINE __m256 min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
   /// A value whose upper half is the bf16 of x and whose lower half is anything.
   template <Domain kDomain>
   static NIBBLE_INLINE __m256 round_upper(__m256 x) {

@@ -12,6 +12,10 @@ namespace {
 struct Convert {
   static NIBBLE_INLINE __m512 from_s32(__m512i v) { return _mm512_cvtepi32_ps(v); }
   static NIBBLE_INLINE __m512i to_s32(__m512 v) { return _mm512_cvttps_epi32(v); }
+  static NIBBLE_INLINE __m512i bits(__m512 v) { return _mm512_castps_si512(v); }
+  static NIBBLE_INLINE __m512 from_bits(__m512i v) { return _mm512_castsi512_ps(v); }
+  static NIBBLE_INLINE __m512 max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+  static NIBBLE_INLINE __m512 min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
   /// A value whose upper half is the bf16 of x and whose lower half is anything.
   template <Domain kDomain>
   static NIBBLE_INLINE __m512 round_upper(__m512 x) {

@@ -56,7 +56,7 @@ bool probe_dot() {
     b[2 * n + 1] = half_of(-3 * n);
   }
   for (float& s : sums) s = 0.5f;
-  run_tiles<DotOfBf16, kMr, kNv>(DotOfBf16::kKr, 1, a, sizeof a, b, sums, kNr, Into::kAccumulate, nullptr);
+  run_tiles<DotOfBf16, kMr, kNv>(DotOfBf16::kKr, kMr, a, sizeof a, b, sums, kNr, Into::kAccumulate, nullptr);
   for (int r = 0; r < kMr; ++r)
     for (int n = 0; n < kNr; ++n)
       if (sums[r * kNr + n] != 0.5f + static_cast<float>((r + 1) * (n + 1) - 2 * 3 * n)) return false;
