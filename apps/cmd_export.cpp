@@ -9,6 +9,7 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "apps/served_export.hpp"
+#include "nn/atomic_file.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/runtime/served_file.hpp"
 
@@ -36,6 +37,7 @@ class Export : public Command {
     refuse_other_formats();
     const fs::path path = resolve_model_path(model_);
     const Checkpoint checkpoint = load_checkpoint(path);
+    refuse_earlier_than_calibrated(path, checkpoint);
     std::error_code ignored;
     if (fs::equivalent(path, out_, ignored))
       throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
@@ -58,6 +60,17 @@ class Export : public Command {
             "--out {} asks for a format that nibble does not write; export makes safetensors files for nibble predict "
             "and eval (nn/FORMAT.md says what is in them), so give a name like model.safetensors",
             out_);
+  }
+
+  /// Of a run that has been calibrated, but was not evaluated since: its best is of before.
+  void refuse_earlier_than_calibrated(const fs::path& path, const Checkpoint& checkpoint) const {
+    const fs::path latest = fs::path(model_) / "latest";
+    if (!checkpoint.model.calibration_pending() || path == latest || !path_exists(latest)) return;
+    if (load_checkpoint(latest).model.calibration_pending()) return;
+    throw ModelError(
+        "{} is from before calibration, with bf16 activations, and {} has not been evaluated since; export {}, or go "
+        "on training",
+        path.string(), model_, latest.string());
   }
 
   /// Only a served model gives way to a served model: the folder of a run is full of other files.

@@ -121,7 +121,7 @@ class StudyPickCommand : public Command {
   void print_text(const Pick& pick) const {
     const StudyGroup &best = *pick.best, &all = *pick.best_of_all;
     print(line(best));
-    const bool smoothed = has_neighbours(best.first().curves.evaluations, best.first().best.epoch);
+    const bool smoothed = is_smoothed(best.first().curves.evaluations, best.first().best);
     print(fmt::format("top1 of {} after its last step{}: {:.2f} (above: the best {}{})", best.first().name,
                       best.first().served_bytes > 0 ? ", as its file has it" : "", best.first().last.top1,
                       smoothed ? "epoch, smoothed" : "evaluation",

@@ -84,6 +84,7 @@ class StudyRunCommand : public Command {
 
   int run() override {
     if (quiet_) set_quiet();
+    quiet_ = verbosity() == Verbosity::kQuiet;  // NIBBLE_LOG may say it, too
     apply_threads(threads_);
     install_signal_handlers();
     if (args_.train_eval_images.value_or(0) < 0)

@@ -2,6 +2,7 @@
 // predictors and coefficients wrap round in signed arithmetic.
 #include "data/stb_image.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -16,7 +17,7 @@ thread_local bool machine_lacks_memory = false;  // an allocation within the bud
 constexpr size_t kHeader = 16;
 
 void* stb_malloc(size_t size) {
-  if (static_cast<int64_t>(size) > bytes_left) return nullptr;
+  if (size > static_cast<size_t>(std::max<int64_t>(0, bytes_left))) return nullptr;
   auto* block = static_cast<unsigned char*>(std::calloc(1, size + kHeader));
   if (block == nullptr) machine_lacks_memory = true;
   if (block == nullptr) return nullptr;

@@ -36,6 +36,14 @@ void lecun_normal(const Tensor& w, uint64_t seed, uint32_t unit) {
 
 }  // namespace
 
+Model Model::clone() const {
+  Model copy = *this;
+  for (UnitParameters& p : copy.units)
+    for (Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.running_mean, &p.running_variance, &p.bias})
+      if (t->defined()) *t = t->clone();
+  return copy;
+}
+
 Model make_model(const Network& network, const InitOptions& options) {
   const FloatModeScope mode;
   Model model;

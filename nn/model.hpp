@@ -1,4 +1,4 @@
-// The model: parameters, running statistics and calibration of every unit of a network. Plain data, no behaviour.
+// The model: parameters, running statistics and calibration of every unit of a network. Plain data.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -26,9 +26,14 @@ struct Calibration {
   std::vector<float> bound;        // [channels]; empty until calibrated
 };
 
+/// A copy shares the parameters of the original (tensors are handles), which training updates in place: to keep a model
+/// as it is, take clone().
 struct Model : QuantizedNetwork {
   std::vector<UnitParameters> units;     // as network.units
   std::vector<Calibration> calibration;  // as network.quantizers
+
+  /// The same model with parameters of its own.
+  Model clone() const;
 };
 
 struct InitOptions {

@@ -148,7 +148,8 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
         "program or version",
         source, shortened(e.what()));
   } catch (const UsageError& e) {
-    throw ModelError("{}: {}", source, shortened(e.what()));
+    const std::string_view why = e.what();  // of a file, not of a command line: without its dashes
+    throw ModelError("{}: {}", source, shortened(why.starts_with("--") ? why.substr(2) : why));
   }
 }
 

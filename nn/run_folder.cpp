@@ -83,6 +83,25 @@ void CheckpointStore::mark_best(int64_t step) const {
   replace_symlink(fs::path(kCheckpoints) / path_for(step).filename(), run_ / kBest);
 }
 
+bool CheckpointStore::keeps_best(int64_t noted, int64_t from) const {
+  if (const std::optional<int64_t> best = best_step(); best && *best <= from) return true;
+  const auto readable = [](const fs::path& file) {
+    try {
+      verify(file);
+      return true;
+    } catch (const ModelError&) {
+      return false;
+    }
+  };
+  if (path_exists(path_for(noted)) && readable(path_for(noted))) {
+    mark_best(noted);
+    return true;
+  }
+  const fs::path link = run_ / kBest;
+  if (::unlink(link.c_str()) != 0 && errno != ENOENT) throw_disk_error("remove the link", link, errno);
+  return false;
+}
+
 void CheckpointStore::prune(int64_t newest) const {
   const std::vector<int64_t> all = steps();
   const std::optional<int64_t> best = best_step();
@@ -173,12 +192,14 @@ void require_free(const fs::path& path) {
                     path.string());
   if (path_exists(run_config_path(path)))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
-  const bool checkpoints = !CheckpointStore(path, 1).steps().empty();
+  // One of step 0 alone is what a disk that filled up left of a run from given weights, which it did not begin.
+  const std::vector<int64_t> steps = CheckpointStore(path, 1).steps();
+  const bool checkpoints = !steps.empty() && steps != std::vector<int64_t>{0};
   if (checkpoints || path_exists(run_metrics_path(path)))  // a new run would take the old log's evaluations for its own
     throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can go on from {}; choose another folder",
                      path.string(), checkpoints ? "checkpoints" : "a metrics.jsonl", checkpoints ? "them" : "it");
   for (const fs::path& file : {path / kLatest, path / kBest, run_machine_path(path)})
-    if (path_exists(file))
+    if (path_exists(file) && (steps.empty() || file != path / kLatest))
       throw UsageError("'{}' exists, and a run would replace it; choose another folder", file.string());
 }
 

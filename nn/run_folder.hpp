@@ -47,6 +47,10 @@ class CheckpointStore {
   void publish(int64_t step) const;
   /// Points `best` to the checkpoint of `step`; before publish(step), so that the older best may go.
   void mark_best(int64_t step) const;
+  /// Of a run that goes on from the checkpoint of step `from`, before publish(from): `best` leads to that step or an
+  /// earlier one, or to `noted` again, the best that the checkpoint of `from` knew. False: it cannot be read, and the
+  /// link is gone.  Cost: reads that file where the link leads elsewhere. DiskError.
+  bool keeps_best(int64_t noted, int64_t from) const;
 
   /// The newest checkpoint that `check` accepts, whatever `latest` says: the process may have been killed between
   /// writing a checkpoint and moving the link. `check` throws a ModelError to refuse; other errors pass through, as a

@@ -13,7 +13,7 @@ struct Schedule {
   ScheduleKind kind = ScheduleKind::kCosine;
   double peak = 0.05;
   int64_t warmup_steps = 0;
-  int64_t total_steps = 1;
+  int64_t total_steps = 0;  // of the run, warm-up included; must be set
 
   /// cosine: linear warm-up to `peak`, then half a cosine to 0.
   /// step: warm-up, then a tenth at each third of the run (torchvision's 30/60/90 rule).

@@ -70,6 +70,9 @@ Trainer::Trainer(Model model, const TrainerOptions& options, Gradients momentum,
         "a larger fraction",
         options_.calibrate_step);
   check_shard(model_.network, options_.shard);
+  if (options_.schedule.total_steps < 1)
+    throw UsageError("the learning rate's schedule has {} steps; set Schedule::total_steps to those of the run",
+                     options_.schedule.total_steps);
 }
 
 StepResult Trainer::step(const Tensor& images, std::span<const int32_t> labels) {

@@ -40,7 +40,8 @@ void check_shard(const Network& network, int64_t shard);
 /// Owns the model, the momentum and the step counter: everything a checkpoint holds.
 class Trainer {
  public:
-  /// UsageError for options that fit no run of the model: a shard below 1, a calibration before the first step.
+  /// Trains the parameters of `model` in place, those of copies of it included. UsageError for options that fit no run
+  /// of the model: a shard below 1, a calibration before the first step, a schedule without steps.
   Trainer(Model model, const TrainerOptions& options);
   /// Continues from a checkpoint's state.
   Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done);
@@ -57,6 +58,7 @@ class Trainer {
   /// Keeps with the model how its codes are used (measure_usage); steps do not read it.
   void keep_usage(std::vector<QuantizerUsage> usage) { model_.usage = std::move(usage); }
 
+  /// As it is now, and as the next steps make it: Model::clone() keeps one.
   const Model& model() const { return model_; }
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }

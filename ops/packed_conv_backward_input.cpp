@@ -22,7 +22,8 @@ std::vector<float> y_gradient_scale(const LayerWeights& layer) {
 bool hands_over_rows(const LayerWeights& layer) {
   const ConvShape& s = layer.shape;
   const bool single = s.kh == 1 && s.kw == 1 && s.pad_before == 0 && s.pad_after == 0;
-  return layer.gradient_classes.size() == 1 || single;
+  // One of 1x1 pixels, with pads and a stride, may have none with taps.
+  return single || (layer.gradient_classes.size() == 1 && !layer.gradient_classes.front().gather.taps.empty());
 }
 
 namespace {

@@ -129,15 +129,22 @@ std::string summary(const RunFacts& f) {
   if (f.curves.evaluations.empty()) return text + "It has not been evaluated yet.";
   const EvalSample& last = f.curves.evaluations.back();
   const int64_t first_step = quantized_from(f).value_or(0);
+  const bool quantized = last.step >= first_step;
   const EvalSample best = best_evaluation(f.curves.evaluations, first_step);
-  text += fmt::format("The last evaluation, after step {}, named {} % of the validation images right",
-                      grouped(last.step), decimal(last.top1, 1));
+  text +=
+      fmt::format("The last evaluation, after step {}{}, named {} % of the validation images right", grouped(last.step),
+                  quantized ? "" : ", of the model with bf16 activations", decimal(last.top1, 1));
   if (last.images > 0)
     text += fmt::format(" (standard error {} for {} images)", decimal(binomial_error(last.top1, last.images), 1),
                         grouped(last.images));
   text += std::isfinite(last.top5)
               ? fmt::format("; the right class was among its first five for {} %. ", decimal(last.top5, 1))
               : ". ";
+  if (!quantized)
+    return text + fmt::format(
+                      "Activations are quantized from step {} on, and no evaluation is of such a model: there is no "
+                      "accuracy of {} yet.",
+                      grouped(first_step), f.options.network.precision);
   if (best.step != last.step)
     text += fmt::format("The best evaluation was {} % after step {}. ", decimal(best.top1, 1), grouped(best.step));
   const SmoothedEpoch smooth = best_smoothed(f.curves.evaluations, first_step);

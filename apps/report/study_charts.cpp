@@ -59,10 +59,11 @@ std::vector<double> widths_of(const std::vector<StudyGroup>& groups) {
 }
 
 std::string describe(const StudyGroup& g) {
-  std::string text =
-      fmt::format("{}: top-1 {} % (standard error {}, {} seed{}), linear cost {}, {} MB", g.name(),
-                  decimal(g.top1.value, 2), decimal(g.top1.error, 2), g.points.size(), g.points.size() == 1 ? "" : "s",
-                  decimal(g.first().ratio.linear, 3), decimal(static_cast<double>(g.first().served_bytes) * 1e-6, 2));
+  std::string text = fmt::format("{}: top-1 {} % (standard error {}, {} seed{}), linear cost {}", g.name(),
+                                 decimal(g.top1.value, 2), decimal(g.top1.error, 2), g.points.size(),
+                                 g.points.size() == 1 ? "" : "s", decimal(g.first().ratio.linear, 3));
+  if (g.first().served_bytes > 0)
+    text += fmt::format(", {} MB", decimal(static_cast<double>(g.first().served_bytes) * 1e-6, 2));
   if (g.latency_ms > 0) text += fmt::format(", {} ms", decimal(g.latency_ms, 2));
   return text;
 }

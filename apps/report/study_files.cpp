@@ -107,7 +107,12 @@ std::string study_csv(const std::vector<PointResult>& points) {
 }
 
 StudyReportFiles write_study_report(const std::vector<PointResult>& points, const std::string& name,
-                                    const std::vector<std::string>& missing, const std::filesystem::path& out) {
+                                    const std::vector<std::string>& missing, const std::filesystem::path& out,
+                                    OtherStudy other) {
+  std::error_code none;
+  if (out.filename().empty() || std::filesystem::is_directory(out, none))
+    throw UsageError("--out is '{}', a folder; name the page in it, such as {}", out.string(),
+                     (out / "index.html").string());
   for (const char* companion : {kJson, kCsv, kPicture})
     if (out.filename() == companion)
       throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
@@ -119,7 +124,7 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
   refuse_to_replace(files.page, "<!DOCTYPE html", "HTML page");
   refuse_to_replace(files.csv, "name,arch,precision,", "table of a study");
   refuse_to_replace(files.svg, "<svg ", "picture");
-  refuse_other_study(files.json, points);
+  if (other == OtherStudy::kRefused) refuse_other_study(files.json, points);
   make_folders_above(out);
   write_file_atomically(files.json, study_json(points));
   write_file_atomically(files.csv, study_csv(points));

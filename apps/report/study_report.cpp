@@ -406,9 +406,8 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
 
 /// What the caption says of points whose best evaluation stands alone; empty: there are none.
 std::string unsmoothed_text(const std::vector<PointResult>& points) {
-  const int64_t alone = std::count_if(points.begin(), points.end(), [](const PointResult& p) {
-    return !has_neighbours(p.curves.evaluations, p.best.epoch);
-  });
+  const int64_t alone = std::count_if(points.begin(), points.end(),
+                                      [](const PointResult& p) { return !is_smoothed(p.curves.evaluations, p.best); });
   if (alone == 0) return "";
   return fmt::format(" (of {}, it is the best evaluation itself: no other is within two and a half epochs)",
                      alone == static_cast<int64_t>(points.size()) ? "all points" : counted(alone, "point"));
@@ -438,7 +437,7 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
         markup_cell(share_bar(p.ratio.linear / std::max(widest, 1e-12), look_of(p.precision).colour)),
         {decimal(p.ratio.quadratic, 4)},
         {decimal(p.ratio.memory, 4)},
-        {decimal(static_cast<double>(p.served_bytes) * 1e-6, 2)},
+        {measured(static_cast<double>(p.served_bytes) * 1e-6, 2)},
         {measured(p.latency.batch1_ms, 2)},
         {measured(p.latency.batch32_ms_per_image, 2)},
     });

@@ -28,9 +28,15 @@ struct StudyReportFiles {
   uint64_t bytes = 0;  // of the page
 };
 
+/// What becomes of a study.json beside the page that is of other trainings, maybe the only data of its study. In the
+/// study's own folder it is an older report, before points were begun anew.
+enum class OtherStudy { kRefused, kReplaced };
+
 /// Writes the page to `out` and beside it study.json, points.csv and pareto.svg; each is complete or as it was before.
-/// UsageError when `out` has the name of one of them; DataError, DiskError.
+/// UsageError when `out` is a folder or has the name of one of them, and for files of others in their places;
+/// DataError, DiskError.
 StudyReportFiles write_study_report(const std::vector<PointResult>& points, const std::string& name,
-                                    const std::vector<std::string>& missing, const std::filesystem::path& out);
+                                    const std::vector<std::string>& missing, const std::filesystem::path& out,
+                                    OtherStudy other);
 
 }  // namespace nibble::apps

@@ -123,19 +123,24 @@ void StudyRun::settle_decoder(const std::string& own) {
   if (asked == Decoder::auto_) decoder = name_of(resolve(asked));
 }
 
-void StudyRun::settle_plan() {
-  const bool known = path_exists(plan_path(args_.out));
-  if (known) plan_ = read_plan(args_.out);
+/// What lies in the image folder now, which must be what the plan says.
+StudyData StudyRun::same_data() {
   const StudyData data = describe_data();
   StudyData begun = plan_.data;
   if (begun.images.empty()) begun.images = data.images;  // of a version that did not note them
-  if (known && !(data == begun))
+  if (!(data == begun))
     throw DataError(
         "{} has {} training and {} validation images of {} classes, the study '{}' was begun with {}, {} and {} (or "
         "with images or classes of other names): use the same images or begin another study",
         recipe_.options.data, data.train_images, data.validation_images, data.class_names.size(), args_.out,
         plan_.data.train_images, plan_.data.validation_images, plan_.data.class_names.size());
-  plan_.data = data;
+  return data;
+}
+
+void StudyRun::settle_plan() {
+  const bool known = path_exists(plan_path(args_.out));
+  if (known) plan_ = read_plan(args_.out);
+  plan_.data = known ? same_data() : describe_data();
   const int64_t limit = args_.train_eval_images.value_or(plan_.train_eval_images);
   if (known && limit != plan_.train_eval_images)
     throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option away or begin another study",

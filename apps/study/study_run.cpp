@@ -147,7 +147,8 @@ void StudyRun::work_on(const StudyPoint& point) {
                    .config_text = recipe_.config_text(),
                    .out = folder,
                    .weights = {},
-                   .resume = path_exists(config_of(point))});
+                   .resume = path_exists(config_of(point)),
+                   .in_study = true});
   const RunSummary summary = run.run();
   message(fmt::format("measuring {}", point.name()));
   const PointResult result = measure_point({.run = folder,
@@ -213,6 +214,7 @@ void StudyRun::run_in_turn(StudyProgress& progress) {
     stop_if_asked();
     announce(i, progress);
     progress.began(i, seconds_now());
+    same_data();  // images may have come or gone while the point before was trained
     note_end(i, failure_of(point), progress);
     release_kept_blocks();  // the next point may be a smaller network
   }

@@ -99,6 +99,7 @@ class StudyRun {
   void time_what_is_not() const;
   void set_point(const StudyPoint& point);
   StudyData describe_data();
+  StudyData same_data();
   void work_on(const StudyPoint& point);
   std::optional<std::string> failure_of(const StudyPoint& point);
   PointState state_of(const StudyPoint& point) const;

@@ -83,8 +83,13 @@ void TrainingRun::start_from_checkpoint() {
   require_same_run(c, held, found.path.string(), {.folder = args_.out, .options = o, .data = data_, .note = note_});
   trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(plan_.steps, plan_.steps_per_epoch), c.momentum,
                                        c.steps_done);
-  note_.best_top1 = held.best_top1;
-  note_.best_step = held.best_step;
+  if (held.best_step < 0 || store_->keeps_best(held.best_step, c.steps_done)) {
+    note_.best_top1 = held.best_top1;
+    note_.best_step = held.best_step;
+  } else {
+    warn(fmt::format("the best checkpoint so far, of step {}, cannot be read any more: the best of what follows counts",
+                     held.best_step));
+  }
   saved_at_ = c.steps_done;
   store_->publish(c.steps_done);  // `latest` is older where the process ended between a checkpoint and its link
   message(fmt::format("resuming {} at step {}", args_.out, c.steps_done));
@@ -157,11 +162,7 @@ Batch TrainingRun::next_batch(StepMeter& meter) {
     } catch (const Error& e) {
       warn(fmt::format("step {} is not saved: {}", done, e.what()));
     }
-    try {
-      machine_->finish({.last_step = done, .images_per_second = meter.images_per_second()});
-    } catch (const Error& e) {
-      warn(e.what());
-    }
+    note_machine(meter.images_per_second());
     throw;
   }
 }
@@ -184,6 +185,9 @@ void TrainingRun::diverged(const DivergedError& e, StepMeter& meter) {
   } catch (const Error& unwritten) {
     warn(unwritten.what());
   }
+  if (args_.in_study)
+    throw DivergedError("{}, in another study: the points of this one share a recipe, and it would diverge again",
+                        e.what());
   // The checkpoint of this step, if there is one, is the model that diverged.
   std::vector<int64_t> kept = store_->steps();
   std::erase_if(kept, [&](int64_t step) { return step >= trainer_->steps_done(); });
@@ -271,12 +275,22 @@ void TrainingRun::save() {
                     std::chrono::duration<double, std::milli>(Clock::now() - from).count()));
 }
 
+/// A note, no state: a run that is saved or done does not fail by it.
+void TrainingRun::note_machine(double images_per_second) {
+  if (!machine_) return;
+  try {
+    machine_->finish({.last_step = trainer_->steps_done(), .images_per_second = images_per_second});
+  } catch (const Error& e) {
+    warn(e.what());
+  }
+}
+
 /// `images_per_second`: of the steps of this process; the lines about them have been written.
 void TrainingRun::interrupted(double images_per_second) {
   save();
   name_bad_images();
   const int64_t done = trainer_->steps_done();
-  if (machine_) machine_->finish({.last_step = done, .images_per_second = images_per_second});
+  note_machine(images_per_second);
   throw InterruptedError("interrupted at step {} and saved; continue with: nibble train --resume {}", done,
                          shell_quoted(args_.out));
 }
@@ -319,7 +333,7 @@ RunSummary TrainingRun::run() {
   }
   if (evaluated_at_ != total && !evaluate()) stop();
   const double rate = meter.images_per_second();
-  if (machine_) machine_->finish({.last_step = total, .images_per_second = rate});
+  note_machine(rate);
   name_bad_images();
   const Model& model = trainer_->model();
   return {.evaluation = last_evaluation_,

@@ -25,6 +25,7 @@ struct RunArgs {
   std::string out;
   std::string weights;  // start from these (safetensors, torchvision's names); empty: fresh
   bool resume = false;
+  bool in_study = false;  // its options are those of other runs, too
 };
 
 struct RunSummary {
@@ -81,6 +82,7 @@ class TrainingRun {
   void settle_evaluation();
 
   void save();
+  void note_machine(double images_per_second);
   [[noreturn]] void interrupted(double images_per_second);
 
   RunArgs args_;

@@ -96,8 +96,8 @@ void run_product(benchmark::State& state, const Gemm& g, Shape s, Unit unit) {
   std::vector<C> c(static_cast<size_t>(int64_t{m_panels} * g.mr * ldc));
   for (auto _ : state) {
     for (int n = 0; n < n_panels; ++n)
-      g.run(k, std::min(s.m, kBlockRows), a.data(), a_panel, b.data() + n * b_panel, c.data() + n * g.nr, ldc, Into::kOverwrite,
-            nullptr);
+      g.run(k, std::min(s.m, kBlockRows), a.data(), a_panel, b.data() + n * b_panel, c.data() + n * g.nr, ldc,
+            Into::kOverwrite, nullptr);
     benchmark::ClobberMemory();
   }
   // The products asked for: what a kernel pads its tiles with is no work done.

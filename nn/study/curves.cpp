@@ -117,6 +117,12 @@ bool has_neighbours(const std::vector<EvalSample>& evaluations, double epoch, in
          }) > 1;
 }
 
+bool is_smoothed(const std::vector<EvalSample>& evaluations, const SmoothedEpoch& best) {
+  return has_neighbours(evaluations, best.epoch) &&
+         std::none_of(evaluations.begin(), evaluations.end(),
+                      [&](const EvalSample& e) { return e.epoch == best.epoch && e.top1 == best.top1; });
+}
+
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step) {
   const auto only = [](const std::vector<EvalSample>& samples, auto counts) {  // all of them where none counts
     std::vector<EvalSample> counted;

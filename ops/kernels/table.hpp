@@ -76,9 +76,10 @@ struct GemmCodes {
   /// c[r][n] for r < rows and all nr columns, rows ldc apart. Rows of c from there to round_up(rows, mr) must exist and
   /// may be written. next_b: what is read soon (the B panel of a later call, rows of the next task), or null; kernels
   /// may ask the memory for as much of it as they read of b.
-  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc,
-              Into into, const void* next_b) = nullptr;
-  /// The same without packing, the sums in the same order. Null where panels hold other elements than memory, or packing is as fast.
+  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc, Into into,
+              const void* next_b) = nullptr;
+  /// The same without packing, the sums in the same order. Null where panels hold other elements than memory, or
+  /// packing is as fast.
   void (*run_gathered)(const GatheredRows& a, int rows, const void* b, int32_t* c, int64_t ldc, Into into,
                        const void* next_b) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
@@ -117,8 +118,8 @@ struct GemmFloat {
   void (*pack_b_rows)(const T* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
   /// The same from unsigned 8-bit codes, which are exact in bf16. Null for T = float.
   void (*pack_b_rows_u8)(const uint8_t* const* rows, int64_t offset, int k, int columns, void* panel) = nullptr;
-  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
-              Into into, const void* next_b) = nullptr;
+  void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc, Into into,
+              const void* next_b) = nullptr;
   /// As in GemmInt.
   void (*run_gathered)(const GatheredRows& a, int rows, const void* b, float* c, int64_t ldc, Into into,
                        const void* next_b) = nullptr;
@@ -208,7 +209,7 @@ struct UnsignedQuantizer {
 };
 
 /// What becomes of an affine result v in affine_add_relu: z = bf16(max(v + shortcut, 0)), without data max(v, 0); out =
-/// z unless its data is null; codes from z unless the scale is null.
+/// z unless its data is null, and may be the shortcut; codes from z unless the scale is null.
 struct AddReluArgs {
   Rows<const bf16> shortcut{};
   /// The shortcut's rows that the next call will read, equally far apart, for null nothing: they are prefetched row by

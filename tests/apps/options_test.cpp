@@ -145,6 +145,7 @@ TEST_CASE("options: each one out of range is refused by the name of its flag") {
   CHECK(begins(refusal([](TrainOptions& o) { o.label_smoothing = 1; }), "--label-smoothing is 1"));
   CHECK(begins(refusal([](TrainOptions& o) { o.min_crop = 0; }), "--min-crop is 0"));
   CHECK(begins(refusal([](TrainOptions& o) { o.limit_classes = -1; }), "--classes is -1"));
+  CHECK(begins(refusal([](TrainOptions& o) { o.limit_classes = 1; }), "--classes is 1"));
   CHECK(begins(refusal([](TrainOptions& o) { o.per_class = -1; }), "--per-class is -1"));
   CHECK(begins(refusal([](TrainOptions& o) { o.loader_threads = 0; }), "--loader-threads is 0"));
   CHECK(begins(refusal([](TrainOptions& o) { o.loader_threads = 65; }), "--loader-threads is 65"));

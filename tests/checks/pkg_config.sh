@@ -1,10 +1,11 @@
 #!/bin/sh
-# Users' programs compile, link and run against the installed library with pkg-config alone: CONSUMER.cpp, and the program
-# that README.md shows, which has to name the label that `nibble predict` names.
-# Usage: pkg_config.sh BUILD_DIR CONSUMER.cpp README.md MESON COMPILER...
+# Users' programs compile, link and run against the installed library with pkg-config alone: CONSUMER.cpp, the program
+# that README.md shows, which has to name the label that `nibble predict` names, and TRAIN.cpp, which has to say the
+# accuracy that `nibble eval` says of its file.
+# Usage: pkg_config.sh BUILD_DIR CONSUMER.cpp README.md TRAIN.cpp MESON COMPILER...
 set -eu
-build=$1 consumer=$2 readme=$3 meson=$4
-shift 4
+build=$1 consumer=$2 readme=$3 train=$4 meson=$5
+shift 5
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
@@ -41,10 +42,11 @@ compile "$consumer" "$stage/consumer" "$@"
 sed -n '/^    #include/,/^[^ ]/{s/^    //;/^[^ ].*pkg-config/!p}' "$readme" >"$stage/serve.cpp"
 grep -q load_served "$stage/serve.cpp" || { echo "README.md shows no program that serves a model"; exit 1; }
 compile "$stage/serve.cpp" "$stage/serve" "$@"
+compile "$train" "$stage/train" "$@"
 
 nibble=$stage$prefix/bin/nibble
 if [ ! -x "$nibble" ]; then
-  echo "built without the program nibble: README.md's program was compiled, not run"
+  echo "built without the program nibble: README.md's program and the example were compiled, not run"
   exit 0
 fi
 cd "$stage"
@@ -60,6 +62,14 @@ for image in data/val/*/*; do
     *) echo "README.md's program says '$served', predict '$predicted'"; exit 1 ;;
   esac
 done
+"$stage/train" data trained.safetensors 5 >trained || { cat trained; exit 1; }
+evaluated=$("$nibble" eval trained.safetensors --data data)
+case $evaluated in
+  *"$(tail -n 1 trained)"*) ;;
+  *) echo "the example says '$(tail -n 1 trained)' of its model, eval '$evaluated'"; exit 1 ;;
+esac
+"$stage/train" missing trained.safetensors 5 2>refused && { echo "a missing folder trains a model"; exit 1; }
+grep -q '^error: .*missing' refused
 head -c 900 "$image" >cut.jpg
 "$stage/serve" model.safetensors cut.jpg 2>warning || { echo "a damaged image is refused"; exit 1; }
 grep -q '^warning: cut.jpg: ' warning || { echo "a damaged image is labelled without a word"; exit 1; }

@@ -81,6 +81,22 @@ TEST_CASE("a dry run reads the given weights, says what they start, and refuses 
   CHECK(has(narrow.err, "another arch or width"));
 }
 
+TEST_CASE("of a run calibrated since its last evaluation, export names the checkpoint that it can export") {
+  if (no_program()) return;
+  const TemporaryFolder folder("since");
+  const std::string run = folder / "run", out = " --out " + (folder / "model.safetensors");
+  std::string options = kThreeSteps;
+  options.replace(options.find("--calibrate-at 1"), 16, "--calibrate-at 2");
+  train_run(synthetic_data(folder), run, options);
+  std::filesystem::remove(run + "/best");  // as after an evaluation of step 1 alone
+  std::filesystem::create_symlink("checkpoints/step-000001.safetensors", run + "/best");
+  check_refused("export " + run + out, 4, "has not been evaluated since; export " + run + "/latest");
+  CHECK(run_program("export " + run + "/latest" + out).code == 0);
+  std::filesystem::remove(run + "/latest");
+  std::filesystem::create_symlink("checkpoints/step-000001.safetensors", run + "/latest");
+  check_refused("export " + run + out, 4, "train past --calibrate-at first");
+}
+
 TEST_CASE("a run whose config was edited is not resumed, and the option is named") {
   if (no_program()) return;
   const TemporaryFolder folder("edited");

@@ -110,14 +110,18 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
       fill_expected(want_codes, rows, n,
                     [&](int64_t r, int64_t c) { return unsigned_code(to_float(want(r, c)), quantizer, c); });
       for_each_level([&](const Elementwise& ew, const std::string& level) {
-        const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
+        const auto run_over = [&](const auto& from, const auto& out, const nibble::kernels::UnsignedQuantizer& q,
+                                  const auto& codes) {
           (ew.*Slots<Acc>::add_relu)(p.acc.data(), p.acc.stride(), rows, n, p.m.data(), p.a.data(),
-                                     {.shortcut = side,
+                                     {.shortcut = from,
                                       .next_shortcut = next,
                                       .out = out,
                                       .quantizer = q,
                                       .codes = codes,
                                       .next_codes = seed % 3 == 1 ? codes.data : nullptr});
+        };
+        const auto run = [&](const auto& out, const nibble::kernels::UnsignedQuantizer& q, const auto& codes) {
+          run_over(side, out, q, codes);
         };
         Grid<bf16> got(rows, n), with_codes(rows, n);
         Grid<uint8_t> codes(rows, n), codes_alone(rows, n);
@@ -128,6 +132,15 @@ TEST_CASE_TEMPLATE("affine, shortcut, ReLU gives bf16 and its codes, with and wi
         CHECK_MESSAGE(with_codes == want, level, " rows ", rows, " n ", n);
         CHECK_MESSAGE(codes == want_codes, level, " rows ", rows, " n ", n, " top ", top);
         CHECK_MESSAGE(codes_alone == want_codes, level, " rows ", rows, " n ", n, " top ", top);
+        if (side.data == nullptr) return;
+        // In place, as the executor puts a block's output where its shortcut was.
+        Grid<bf16> over = shortcut, over_with_codes = shortcut, want_over = shortcut;
+        fill_expected(want_over, rows, n, [&](int64_t r, int64_t c) { return want(r, c); });
+        run_over(over.view(), over.out(), {}, nibble::kernels::Rows<uint8_t>{});
+        run_over(over_with_codes.view(), over_with_codes.out(), quantizer, codes.out());
+        CHECK_MESSAGE(over == want_over, level, " in place, rows ", rows, " n ", n);
+        CHECK_MESSAGE(over_with_codes == want_over, level, " in place, rows ", rows, " n ", n);
+        CHECK_MESSAGE(codes == want_codes, level, " in place, rows ", rows, " n ", n, " top ", top);
       });
     }
   });

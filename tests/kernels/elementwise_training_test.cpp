@@ -195,6 +195,17 @@ TEST_CASE("the backward of the activation follows its contract for every combina
           ew.publish();
           const bool same = got == want;
           CHECK_MESSAGE(same, level, " rows ", rows, " n ", n, " top ", q.top, " offset ", q.offset, " given ", given);
+          if (given & 6) {
+            const Grid<bf16>& input = given & 4 ? direct : through;
+            Gradient over{input, sum0, sum0}, want_over{input, want.sum, want.sum_centred};
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t c = 0; c < n; ++c) want_over.g(r, c) = want.g(r, c);
+            ActivateBackwardArgs in_place = arguments(over);
+            (given & 4 ? in_place.direct : in_place.through_quantizer) = over.g.view();
+            ew.activate_backward(in_place);
+            ew.publish();
+            CHECK_MESSAGE((over == want_over), level, " in place, rows ", rows, " n ", n, " given ", given);
+          }
           if (!(given & 1)) return;
           Gradient by_class = before;
           ActivateBackwardArgs args = arguments(by_class);

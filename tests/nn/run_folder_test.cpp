@@ -103,6 +103,17 @@ TEST_CASE("run folder: a log without a config is refused, because a new run woul
   CHECK_NOTHROW(RunFolder::create(path));
 }
 
+TEST_CASE("run folder: what a full disk left of a run that did not begin is no run") {
+  const testing::TempDir dir;
+  RunFolder::create(dir / "run");  // as the first call did, which then could not write the config
+  const CheckpointStore store(dir / "run", 2);
+  write_and_publish(store, 0);
+  CHECK_NOTHROW(RunFolder::create(dir / "run"));
+  write_and_publish(store, 1);
+  CHECK_THROWS_WITH_AS(RunFolder::create(dir / "run"), doctest::Contains("holds checkpoints but no config"),
+                       UsageError);
+}
+
 TEST_CASE("run folder: a file that a run would replace is kept, and no run is made") {
   for (const char* name : {"best", "latest", "machine.json"}) {
     CAPTURE(name);
@@ -229,6 +240,28 @@ TEST_CASE("checkpoints: the newest keep stay, and the best") {
   CHECK(store.steps() == Steps{40, 50});
   CHECK_THROWS_AS(run.checkpoints(0), UsageError);
   CHECK_THROWS_AS(store.path_for(-1), UsageError);
+}
+
+TEST_CASE("checkpoints: the best of a run that goes on from an earlier step is one that can be read, or none") {
+  const testing::TempDir dir;
+  RunFolder::create(dir / "run");
+  const CheckpointStore store(dir / "run", 9);
+  for (const int64_t step : {10, 20, 30, 40}) write_and_publish(store, step);
+  store.mark_best(40);  // of a future that is given up
+  CHECK(store.keeps_best(20, 30));
+  CHECK(store.best_step() == 20);
+  store.mark_best(30);  // the checkpoint itself, which was written before it was known to be the best
+  CHECK(store.keeps_best(20, 30));
+  CHECK(store.best_step() == 30);
+  store.mark_best(40);
+  flip_last_bit(store.path_for(20));
+  CHECK_FALSE(store.keeps_best(20, 30));
+  CHECK_FALSE(fs::is_symlink(fs::symlink_status(dir / "run" / "best")));
+  CHECK_FALSE(store.keeps_best(11, 30));  // no such file
+  fs::remove(store.path_for(40));
+  store.mark_best(40);  // leads nowhere
+  CHECK(store.keeps_best(10, 30));
+  CHECK(store.best_step() == 10);
 }
 
 TEST_CASE("checkpoints: publishing an earlier step than a resume gave up removes the later ones, not the best") {

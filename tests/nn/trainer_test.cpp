@@ -261,6 +261,32 @@ TEST_CASE("trainer: batches that are no multiple of the shard and labels that do
   TrainerOptions none = trainer_options(3);
   none.shard = 0;
   CHECK_THROWS_AS(Trainer(fresh_model(small_options("w4a4-fl8", 0.1)), none), UsageError);
+  TrainerOptions endless = trainer_options(3);
+  endless.schedule.total_steps = 0;
+  CHECK_THROWS_WITH_AS(Trainer(fresh_model(small_options("w4a4-fl8", 0.1)), endless), doctest::Contains("total_steps"),
+                       UsageError);
+}
+
+TEST_CASE("trainer: a clone of the model stays as it is, a copy trains on") {
+  Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
+  train_step(trainer);
+  const Model kept = trainer.model().clone(), copy = trainer.model();
+  const auto differing = [&](const Model& other) {
+    int tensors = 0;
+    for (size_t u = 0; u < other.units.size(); ++u) {
+      const UnitParameters &p = other.units[u], &now = trainer.model().units[u];
+      tensors += !same_bytes(p.weights, now.weights);
+      if (p.bias.defined()) tensors += !same_bytes(p.bias, now.bias);
+      if (!p.gamma.defined()) continue;
+      tensors += !same_bytes(p.gamma, now.gamma) + !same_bytes(p.beta, now.beta);
+      tensors += !same_bytes(p.running_mean, now.running_mean) + !same_bytes(p.running_variance, now.running_variance);
+    }
+    return tensors;
+  };
+  CHECK(differing(kept) == 0);
+  train_step(trainer);
+  CHECK(differing(kept) == 5 * std::ssize(kept.units) - 3);  // fc has weights and a bias alone
+  CHECK(differing(copy) == 0);
 }
 
 TEST_CASE("trainer: images of another type, size or spacing are refused by every pass, not misread") {

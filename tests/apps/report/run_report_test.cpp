@@ -84,6 +84,19 @@ TEST_CASE("run report: the published metric of a quantized run is of evaluations
   CHECK(has(run_report(facts), "over five epochs, is 75.0 % (epoch 1)."));
 }
 
+TEST_CASE("run report: an accuracy with bf16 activations is not called that of the quantized model") {
+  const TemporaryFolder run("report");
+  write_run(run, kMetrics);
+  RunFacts facts = read_run(run / "");
+  facts.options.calibrate_at = 21;  // the run stopped before
+  const std::string html = run_report(facts);
+  CHECK(has(html, "after step 20, of the model with bf16 activations, named 50.0 % of the validation images right"));
+  CHECK(has(html, "quantized from step 21 on, and no evaluation is of such a model: there is no accuracy of w4a4-fl8"));
+  CHECK_FALSE(has(html, "The published metric"));
+  facts.options.network.precision = "bf16";
+  CHECK(has(run_report(facts), "The published metric"));
+}
+
 TEST_CASE("run report: an unfinished run is reported as far as it came") {
   const TemporaryFolder run("report");
   write_run(run, "{\"step\":5,\"epoch\":0.5,\"train/loss\":2.5,\"train/top1\":20}\n{\"step\":6,\"tra");

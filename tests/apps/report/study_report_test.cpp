@@ -210,6 +210,7 @@ TEST_CASE("study report: it is said whether one recipe trained all points, and w
 
 TEST_CASE("study report: accuracies that nothing smoothed are called so") {
   std::vector<PointResult> points = small_study();
+  for (PointResult& p : points) p.best.top1 -= 0.01;  // of no single evaluation
   CHECK_FALSE(has(study_page(points, "s"), "the best evaluation itself"));
   points[0].curves.evaluations.erase(points[0].curves.evaluations.begin());
   CHECK(has(study_page(points, "s"), "smoothed over five epochs (of 1 point, it is the best evaluation itself"));

@@ -58,6 +58,19 @@ TEST_CASE("study plan: the points that have no result yet are known by name, in 
         std::vector<std::string>{"w4a4-fl8-x0.5-s0", "bf16-x0.5-s0", "w4a4-fl8-x1-s0", "w4a4-fl8-x1-s7", "bf16-x1-s7"});
 }
 
+TEST_CASE("study plan: a width that only an extra seed has is no part of the grid") {
+  StudyPlan plan;
+  plan.add({.widths = {0.5, 1}, .precisions = {"bf16"}, .seeds = {0, 1}, .extra_seeds = {}});
+  plan.add({.widths = {}, .precisions = {}, .seeds = {}, .extra_seeds = {{0.7, 7}}});
+  REQUIRE(plan.points.size() == 5);
+  plan.add({.widths = {}, .precisions = {"w8a8"}, .seeds = {}, .extra_seeds = {}});
+  std::vector<std::string> added;
+  for (const std::string& name : names(plan))
+    if (name.starts_with("w8a8")) added.push_back(name);
+  std::sort(added.begin(), added.end());
+  CHECK(added == std::vector<std::string>{"w8a8-x0.5-s0", "w8a8-x0.5-s1", "w8a8-x1-s0", "w8a8-x1-s1"});
+}
+
 TEST_CASE("study plan: an extra seed is WIDTH:SEED and nothing else") {
   CHECK(parse_extra_seed("0.75:12") == std::pair(0.75, uint64_t{12}));
   for (const char* wrong : {"", "1", "1:", ":1", "1:-1", "1:1.5", "x:1", "1:1 ", "1:99999999999999999999"}) {

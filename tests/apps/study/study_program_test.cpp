@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "data/decode.hpp"
+#include "tests/apps/child.hpp"
 #include "tests/apps/whole_run.hpp"
 
 namespace nibble::testing {
@@ -482,6 +483,50 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   const std::string unchanged = read_text(study + "/" + points[3] + "/result.json");
   check_refused(measure + study, 3, "bf16-x0.05-s0 is a resnet26 x0.05");
   CHECK(read_text(study + "/" + points[3] + "/result.json") == unchanged);
+}
+
+TEST_CASE(
+    "study run: images that come while a point is trained stop the study before a point that would train on them") {
+  if (no_program()) return;
+  const TemporaryFolder folder("changing");
+  const std::string data = synthetic_data(folder), study = folder / "s";
+  Child run("exec " + *program() + " study run --quiet --data " + data + " --out " + study +
+            " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --calibrate-at 1 --steps 4 --widths 0.1"
+            " --precisions bf16,w8a8,w4a4 --threads 1 2> " +
+            (folder / "err"));
+  REQUIRE(run.reaches([&] { return fs::exists(study + "/bf16-x0.1-s0/result.json"); }));
+  const std::string disk = data + "/train/striped_disk";
+  fs::copy(disk + "/00000.jpg", disk + "/00009.jpg");
+  CHECK(WEXITSTATUS(run.wait()) == 3);
+  CHECK(has(read_text(folder / "err"), "use the same images or begin another study"));
+  CHECK_FALSE(fs::exists(study + "/w4a4-x0.1-s0/result.json"));
+  fs::remove(disk + "/00009.jpg");
+  run_well("study run --quiet --out " + study);
+}
+
+TEST_CASE("study report: its own folder takes a report of points begun anew, a folder is no page") {
+  if (no_program()) return;
+  const TemporaryFolder folder("anew");
+  const std::string study = folder / "s", point = study + "/bf16-x0.1-s0";
+  const std::string run = "study run --quiet --data " + synthetic_data(folder) + " --out " + study +
+                          " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 1 --widths 0.1"
+                          " --precisions bf16 --threads 1";
+  run_well(run);
+  run_well("study report " + study);
+  nlohmann::json other = nlohmann::json::parse(read_text(point + "/result.json"));
+  other.at("provenance").at("started") = "2001-01-01T00:00:00Z";  // as of a training begun at another time
+  write_text(point + "/result.json", other.dump());
+  run_well("study report " + study);
+  CHECK(has(read_text(study + "/report/study.json"), "2001-01-01"));
+  fs::copy(study + "/report", folder / "kept");
+  other.at("provenance").at("started") = "2002-02-02T00:00:00Z";
+  write_text(point + "/result.json", other.dump());
+  check_refused("study report " + study + " --out " + (folder / "kept/index.html"), 2, "holds another study");
+  fs::create_directories(folder / "empty");
+  check_refused("study report " + study + " --out " + (folder / "empty"), 2, "a folder; name the page in it");
+  check_refused("study report " + study + " --out " + (folder / "new/"), 2, "a folder; name the page in it");
+  CHECK(fs::is_empty(folder / "empty"));
+  CHECK_FALSE(fs::exists(folder / "new"));
 }
 
 TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outside, and the next call goes on") {

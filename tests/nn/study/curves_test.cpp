@@ -123,6 +123,14 @@ TEST_CASE("an evaluation has neighbours when others are nearer than two and a ha
   CHECK_FALSE(has_neighbours(all, std::nan("")));
 }
 
+TEST_CASE("an epoch is not smoothed where no other evaluation counts") {
+  const std::vector<EvalSample> all = evaluations({10, 20, 30, 24});
+  CHECK(is_smoothed(all, best_smoothed(all, 0)));
+  // Earlier evaluations are near, but of bf16 activations.
+  CHECK_FALSE(is_smoothed(all, best_smoothed(all, all[3].step)));
+  CHECK_FALSE(is_smoothed({all[0]}, best_smoothed({all[0]}, 0)));
+}
+
 TEST_CASE("one lucky epoch is not the best smoothed epoch") {
   const SmoothedEpoch best = best_smoothed(evaluations({10, 60, 10, 50, 52, 51, 50, 49}), 0);
   CHECK(best.step == 60);  // (50 + 3 * 52 + 5 * 51 + 3 * 50 + 49) / 13
