@@ -140,9 +140,25 @@ void Executor::give_back(std::unique_ptr<Context> context) {
 
 Tensor Executor::run(const Tensor& images, Walk walk) {
   check_images("executor", model_->network, images);
-  const int64_t n = images.dim(0), classes = model_->network.units.back().shape.oc;
-  const Tensor logits(DType::f32, {n, classes});
-  const int64_t per_image = images.dim(1) * images.dim(2) * 3;
+  const Tensor logits(DType::f32, {images.dim(0), model_->network.units.back().shape.oc});
+  run_images(images.data<uint8_t>(), images.dim(0), walk, logits.data<float>());
+  return logits;
+}
+
+void Executor::run(std::span<const uint8_t> images, std::span<float> logits, Walk walk) {
+  const ConvShape& s = model_->network.units.front().shape;
+  const int64_t n = std::ssize(images) / (s.h * s.w * 3), classes = model_->network.units.back().shape.oc;
+  if (n < 1 || std::ssize(images) != n * s.h * s.w * 3 || std::ssize(logits) != n * classes)
+    throw ShapeError(
+        "[executor] {} bytes of images and {} logits: the model takes {} bytes an image ({}x{} RGB) and gives {} "
+        "logits; hand over both for the same number of images",
+        images.size(), logits.size(), s.h * s.w * 3, s.h, s.w, classes);
+  run_images(images.data(), n, walk, logits.data());
+}
+
+void Executor::run_images(const uint8_t* images, int64_t n, Walk walk, float* logits) {
+  const ConvShape& s = model_->network.units.front().shape;
+  const int64_t per_image = s.h * s.w * 3, classes = model_->network.units.back().shape.oc;
   // Every thread walks the network with groups of its own, as many as the others, and meets nobody on the way: a
   // barrier per layer cost a fifth of the time of a batch of 8 on two threads.
   const int64_t round = threads() * kGroup, groups = std::min(n, ceil_div(n, round) * threads());
@@ -153,9 +169,8 @@ Tensor Executor::run(const Tensor& images, Walk walk) {
     const int64_t workers = ceil_div<int64_t>(threads(), groups);
     // Threads that share a group meet after every layer: few, whole ones.
     const bool by_rows = walk == Walk::kFastest ? workers == 1 : walk == Walk::kByRows;
-    run_group(images.data<uint8_t>() + i0 * per_image, i1 - i0, workers, by_rows, logits.row<float>(i0));
+    run_group(images + i0 * per_image, i1 - i0, workers, by_rows, logits + i0 * classes);
   });
-  return logits;
 }
 
 void Executor::run_group(const uint8_t* images, int64_t n, int64_t workers, bool by_rows, float* logits) {

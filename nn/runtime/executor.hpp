@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "engine/profiler.hpp"
@@ -29,6 +30,9 @@ class Executor {
   /// Errors: ShapeError for other shapes and types. Threads: groups of images in parallel; with fewer images than
   /// threads each layer is split. Safe to call concurrently.
   Tensor run(const Tensor& images, Walk walk = Walk::kFastest);
+  /// The same in the caller's memory: n * side * side * 3 bytes to n * classes logits, n from the size of `images`.
+  /// ShapeError where either is no whole number of images, or they are not of as many.
+  void run(std::span<const uint8_t> images, std::span<float> logits, Walk walk = Walk::kFastest);
 
   /// Without its weights, of which layers() has the only form that is left.
   const ServedModel& model() const { return *model_; }
@@ -41,6 +45,7 @@ class Executor {
   struct Part;
   std::unique_ptr<Context> take(int64_t images, bool by_rows);
   void give_back(std::unique_ptr<Context> context);
+  void run_images(const uint8_t* images, int64_t n, Walk walk, float* logits);
   void run_group(const uint8_t* images, int64_t n, int64_t workers, bool by_rows, float* logits);
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
   void run_rows(Context& context, int64_t image) const;

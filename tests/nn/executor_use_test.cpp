@@ -1,6 +1,8 @@
 // The executor in a host program: what it refuses, what it keeps, and that it leaves the caller's float mode alone.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -36,6 +38,21 @@ TEST_CASE("executor: images of another type or with gaps between their pixels ar
   CHECK_THROWS_WITH_AS(executor.run(Tensor::zeros(DType::u8, shape, 4)), doctest::Contains("4 bytes apart"),
                        ShapeError);
   CHECK_NOTHROW(executor.run(Tensor::zeros(DType::u8, shape)));
+}
+
+TEST_CASE("executor: in the caller's memory it gives the logits of tensors, and refuses sizes that do not fit") {
+  Executor executor(make_served(calibrated_model(small_options("w4a4-fl8", 0.1))));
+  const Tensor images = random_images(3, 32), expected = executor.run(images);
+  std::vector<uint8_t> bytes(images.data<uint8_t>(), images.data<uint8_t>() + images.size());
+  std::vector<float> logits(static_cast<size_t>(expected.size()), -1.0f);
+  executor.run(bytes, logits);
+  CHECK(std::equal(logits.begin(), logits.end(), expected.data<float>()));
+  logits.pop_back();
+  CHECK_THROWS_WITH_AS(executor.run(bytes, logits), doctest::Contains("3072 bytes an image (32x32 RGB)"), ShapeError);
+  logits.push_back(0);
+  bytes.pop_back();
+  CHECK_THROWS_AS(executor.run(bytes, logits), ShapeError);
+  CHECK_THROWS_AS(executor.run(std::span<const uint8_t>(), std::span<float>()), ShapeError);
 }
 
 TEST_CASE("executor: both walks give the same logits, however many threads share an image") {
