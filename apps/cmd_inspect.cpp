@@ -65,12 +65,11 @@ size_t zero_code(const Row& r) {
 }
 
 std::string kernel_name(const LayerWeights& layer) {
-  const kernels::Table& t = kernels::active();
   if (!layer.integer()) return "bf16";
   if (layer.wide_gemm != nullptr) return "s16s14";
-  if (layer.int_gemm == &t.u4s4) return "u4s4";
-  if (layer.int_gemm == &t.u6s7) return "u6s7";
-  return layer.int_gemm == &t.u8s4 ? "u8s4" : "u8s8";
+  if (layer.int_gemm == &layer.table->u4s4) return "u4s4";
+  if (layer.int_gemm == &layer.table->u6s7) return "u6s7";
+  return layer.int_gemm == &layer.table->u8s4 ? "u8s4" : "u8s8";
 }
 
 std::string product_of(const LoadedModel& m, size_t u) {

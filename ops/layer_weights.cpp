@@ -42,6 +42,7 @@ class LayerPacking {
     layer_.weight_bits = args.weight_bits;
     layer_.quantizer = args.quantizer;
     layer_.row_folded = args.first_layer && s.ic * s.kw <= 64;
+    layer_.table = &table;
     layer_.float_gemm = &table.bf16_gemm;
     if (args.quantizer != nullptr) {
       if (!has_codes()) throw DTypeError("[conv] {} multiplies codes by bf16 weights; quantize the weights", args.name);

@@ -34,6 +34,7 @@ struct LayerWeights {
   bool fewer_products() const { return served_edge > 0; }
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
   std::vector<float> rescale;
+  const kernels::Table* table = nullptr;         // whose products these are
   const kernels::GemmInt* int_gemm = nullptr;    // set when the input is codes
   const kernels::GemmWide* wide_gemm = nullptr;  // multiplies instead of it where 8-bit codes have fewer products
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and backward

@@ -105,7 +105,7 @@ struct SummedLater {
 
 MacUnit forward_unit(const LayerWeights& layer) {
   if (!layer.integer()) return MacUnit::kBf16;
-  return layer.int_gemm == &kernels::active().u8s8 ? MacUnit::kCode8 : MacUnit::kCode4;
+  return layer.int_gemm == &layer.table->u8s8 ? MacUnit::kCode8 : MacUnit::kCode4;
 }
 
 Tensor conv_accumulators(const LayerWeights& layer, const Tensor& x) {
