@@ -41,8 +41,9 @@ class StudyReportCommand : public Command {
     const fs::path out = out_.empty() ? folder / "report" / "index.html" : fs::absolute(out_);
     const std::optional<std::vector<std::string>> planned = missing_points(study, points);
     const std::vector<std::string> missing = planned.value_or(std::vector<std::string>());
-    const StudyReportFiles files = write_study_report(points, folder.parent_path().filename().string(), missing, out,
-                                                      out_.empty() ? OtherStudy::kReplaced : OtherStudy::kRefused);
+    const StudyReportFiles files =
+        write_study_report(points, folder.parent_path().filename().string(), missing, out,
+                           out_.empty() && fs::is_directory(study) ? OtherStudy::kReplaced : OtherStudy::kRefused);
     if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     const std::string to_come =
         missing.empty() ? "" : fmt::format(" ({} still to come)", grouped(static_cast<int64_t>(missing.size())));

@@ -185,7 +185,7 @@ class StudyRunCommand : public Command {
       j["points"].push_back(point_json(p));
       rows.push_back({name, fmt::format("{:.3f}", p.ratio.linear), fmt::format("{:.2f}", p.best.top1),
                       fmt::format("{:.2f}", p.last.top1), fmt::format("{:.2f}", p.train_unaugmented.top1),
-                      grouped(static_cast<int64_t>(p.served_bytes))});
+                      p.served_bytes > 0 ? grouped(static_cast<int64_t>(p.served_bytes)) : "-"});
     }
     j["failed"] = nlohmann::ordered_json::array();
     for (const auto& f : outcome.failed) j["failed"].push_back({{"name", f.point}, {"error", f.sentence}});

@@ -47,7 +47,7 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
       {"batch-size", "images per step, a multiple of --shard", &o.batch_size},
       {"shard", "images per shard: batch norm statistics and parallel work", &o.shard},
       {"low-memory",
-       "shards one after another and their widest outputs made twice: less than half the memory, slower, the same "
+       "shards one after another and their widest outputs made twice: less memory (two shards: half), slower, the same "
        "results",
        &o.low_memory},
       {"epochs", "passes over the training images", &o.epochs},

@@ -84,7 +84,7 @@ void CheckpointStore::mark_best(int64_t step) const {
 }
 
 bool CheckpointStore::keeps_best(int64_t noted, int64_t from) const {
-  if (const std::optional<int64_t> best = best_step(); best && *best <= from) return true;
+  if (best_step() == from) return true;
   const auto readable = [](const fs::path& file) {
     try {
       verify(file);
@@ -93,13 +93,13 @@ bool CheckpointStore::keeps_best(int64_t noted, int64_t from) const {
       return false;
     }
   };
-  if (path_exists(path_for(noted)) && readable(path_for(noted))) {
+  if (noted >= 0 && path_exists(path_for(noted)) && readable(path_for(noted))) {
     mark_best(noted);
     return true;
   }
   const fs::path link = run_ / kBest;
   if (::unlink(link.c_str()) != 0 && errno != ENOENT) throw_disk_error("remove the link", link, errno);
-  return false;
+  return noted < 0;
 }
 
 void CheckpointStore::prune(int64_t newest) const {
@@ -203,6 +203,12 @@ void require_free(const fs::path& path) {
       throw UsageError("'{}' exists, and a run would replace it; choose another folder", file.string());
 }
 
+/// Removes what require_free lets pass: a run that starts at random weights must not go on from given ones.
+void remove_unbegun(const fs::path& path) {
+  for (const fs::path& file : {path / kLatest, CheckpointStore(path, 1).path_for(0)})
+    if (::unlink(file.c_str()) != 0 && errno != ENOENT) throw_disk_error("remove", file, errno);
+}
+
 }  // namespace
 
 RunFolder RunFolder::create(const fs::path& path) {
@@ -210,6 +216,7 @@ RunFolder RunFolder::create(const fs::path& path) {
   make_directories(path);
   auto lock = std::make_shared<FolderLock>(path, kBusy);
   require_free(path);  // another process may have begun a run meanwhile
+  remove_unbegun(path);
   return RunFolder(path, std::move(lock));
 }
 

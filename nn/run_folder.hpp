@@ -47,9 +47,9 @@ class CheckpointStore {
   void publish(int64_t step) const;
   /// Points `best` to the checkpoint of `step`; before publish(step), so that the older best may go.
   void mark_best(int64_t step) const;
-  /// Of a run that goes on from the checkpoint of step `from`, before publish(from): `best` leads to that step or an
-  /// earlier one, or to `noted` again, the best that the checkpoint of `from` knew. False: it cannot be read, and the
-  /// link is gone.  Cost: reads that file where the link leads elsewhere. DiskError.
+  /// For a run that goes on from the checkpoint of step `from`, before publish(from): `best` stays at that step, which
+  /// is known to be whole, or leads to `noted`, the best one that the checkpoint of `from` knew (-1: none), or is
+  /// removed. False: the noted one cannot be read. Cost: one read of the noted file. DiskError.
   bool keeps_best(int64_t noted, int64_t from) const;
 
   /// The newest checkpoint that `check` accepts, whatever `latest` says: the process may have been killed between

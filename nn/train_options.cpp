@@ -30,7 +30,8 @@ void TrainOptions::validate() const {
   require_range("--label-smoothing", label_smoothing, 0.0, 0.9);
   require_range("--min-crop", min_crop, 0.01, 1.0);
   require_range<int64_t>("--classes", limit_classes, 0, 100000);
-  if (limit_classes == 1) throw UsageError("--classes is 1, of which nothing can be learnt; use 0 (all) or 2 and more");
+  if (limit_classes == 1)
+    throw UsageError("--classes is 1, and with one class there is nothing to learn; use 0 (all) or at least 2");
   require_range<int64_t>("--per-class", per_class, 0, 100000000);
   require_range<int64_t>("--loader-threads", loader_threads, 1, 64);
   require_range<int64_t>("--keep", keep, 1, 1000000);

@@ -169,8 +169,8 @@ class TrainingPass {
     const Variable x = input_of(net_.units[u]);
     branches_[u].y.drop([x, &layer = weights_.layers[u]] {
       x.remake();
-      ChannelSums known;
-      return packed_conv_forward(layer, x.value(), known);
+      ChannelSums unused;  // the statistics were taken forward
+      return packed_conv_forward(layer, x.value(), unused);
     });
   }
 

@@ -20,7 +20,8 @@ struct ShardStatistics {
 enum class KeptOutputs {
   kAll,
   /// Outputs of expansions and projections (the convolutions in front of a block's output, 7 of the 20 million numbers
-  /// an image at width 1 and 224 px) are made again from their input's codes: a quarter of the forward products twice.
+  /// an image at width 1 and 224 px) are made again from the layer's input, codes or bf16: 29 % of ResNet-50's forward
+  /// products twice.
   kNarrow
 };
 

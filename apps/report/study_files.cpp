@@ -52,7 +52,6 @@ std::string csv_text(const std::string& text) {
 /// A study.json may be the only data of its study (results kept in a repository), so another study's is not replaced.
 /// Of the same study is one that shares a training with `points`. One that cannot be read may be of a later version.
 void refuse_other_study(const std::filesystem::path& file, const std::vector<PointResult>& points) {
-  refuse_to_replace(file, R"({"format":"nibble-study-1")", "data of a study");
   std::error_code none;
   if (!std::filesystem::is_regular_file(file, none) || std::filesystem::file_size(file, none) == 0) return;
   const std::vector<PointResult> there = read_study(file);
@@ -124,6 +123,7 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
   refuse_to_replace(files.page, "<!DOCTYPE html", "HTML page");
   refuse_to_replace(files.csv, "name,arch,precision,", "table of a study");
   refuse_to_replace(files.svg, "<svg ", "picture");
+  refuse_to_replace(files.json, R"({"format":"nibble-study-1")", "data of a study");
   if (other == OtherStudy::kRefused) refuse_other_study(files.json, points);
   make_folders_above(out);
   write_file_atomically(files.json, study_json(points));

@@ -409,7 +409,7 @@ std::string unsmoothed_text(const std::vector<PointResult>& points) {
   const int64_t alone = std::count_if(points.begin(), points.end(),
                                       [](const PointResult& p) { return !is_smoothed(p.curves.evaluations, p.best); });
   if (alone == 0) return "";
-  return fmt::format(" (of {}, it is the best evaluation itself: no other is within two and a half epochs)",
+  return fmt::format(" (of {}, it is the best evaluation itself: no other that counts is within two and a half epochs)",
                      alone == static_cast<int64_t>(points.size()) ? "all points" : counted(alone, "point"));
 }
 

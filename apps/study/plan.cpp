@@ -33,18 +33,19 @@ bool contains(const std::vector<T>& all, const T& one) {
   return std::find(all.begin(), all.end(), one) != all.end();
 }
 
-/// The lists that the points are made of. Seeds that have fewer widths than others are extra seeds: neither they nor
-/// widths that only they have are part of it.
+/// The lists that the points are made of: the widths of the seed that has the most of them (of equals the lowest), and
+/// all seeds that have these. Others are extra seeds, and no part of it.
 StudyGrid grid_of(const std::vector<StudyPoint>& points) {
   std::map<uint64_t, std::set<double>> widths;  // by seed
   for (const StudyPoint& p : points) widths[p.seed].insert(p.width);
-  size_t most = 0;
-  for (const auto& [seed, its_widths] : widths) most = std::max(most, its_widths.size());
+  const std::set<double>& most = std::max_element(widths.begin(), widths.end(), [](const auto& a, const auto& b) {
+                                   return a.second.size() < b.second.size();
+                                 })->second;
   StudyGrid grid;
   for (const auto& [seed, its_widths] : widths)
-    if (its_widths.size() == most) grid.seeds.push_back(seed);
+    if (its_widths == most) grid.seeds.push_back(seed);
   for (const StudyPoint& p : points) {
-    if (contains(grid.seeds, p.seed) && !contains(grid.widths, p.width)) grid.widths.push_back(p.width);
+    if (most.contains(p.width) && !contains(grid.widths, p.width)) grid.widths.push_back(p.width);
     if (!contains(grid.precisions, p.precision)) grid.precisions.push_back(p.precision);
   }
   return grid;

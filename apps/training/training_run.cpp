@@ -83,12 +83,13 @@ void TrainingRun::start_from_checkpoint() {
   require_same_run(c, held, found.path.string(), {.folder = args_.out, .options = o, .data = data_, .note = note_});
   trainer_ = std::make_unique<Trainer>(std::move(c.model), o.trainer(plan_.steps, plan_.steps_per_epoch), c.momentum,
                                        c.steps_done);
-  if (held.best_step < 0 || store_->keeps_best(held.best_step, c.steps_done)) {
+  if (store_->keeps_best(held.best_step, c.steps_done)) {
     note_.best_top1 = held.best_top1;
     note_.best_step = held.best_step;
   } else {
-    warn(fmt::format("the best checkpoint so far, of step {}, cannot be read any more: the best of what follows counts",
-                     held.best_step));
+    warn(
+        fmt::format("the best checkpoint so far, of step {}, cannot be read any more: the best one from here on counts",
+                    held.best_step));
   }
   saved_at_ = c.steps_done;
   store_->publish(c.steps_done);  // `latest` is older where the process ended between a checkpoint and its link

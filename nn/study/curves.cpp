@@ -118,9 +118,13 @@ bool has_neighbours(const std::vector<EvalSample>& evaluations, double epoch, in
 }
 
 bool is_smoothed(const std::vector<EvalSample>& evaluations, const SmoothedEpoch& best) {
-  return has_neighbours(evaluations, best.epoch) &&
-         std::none_of(evaluations.begin(), evaluations.end(),
-                      [&](const EvalSample& e) { return e.epoch == best.epoch && e.top1 == best.top1; });
+  if (!has_neighbours(evaluations, best.epoch)) return false;
+  const bool own = std::any_of(evaluations.begin(), evaluations.end(),
+                               [&](const EvalSample& e) { return e.epoch == best.epoch && e.top1 == best.top1; });
+  const bool level = std::all_of(evaluations.begin(), evaluations.end(), [&](const EvalSample& e) {
+    return !(std::abs(e.epoch - best.epoch) < kHalfWindow) || e.top1 == best.top1;
+  });
+  return level || !own;
 }
 
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step) {

@@ -57,8 +57,8 @@ std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
 /// is its own.
 bool has_neighbours(const std::vector<EvalSample>& evaluations, double epoch, int64_t first_step = 0);
 
-/// Whether other evaluations are in `best`: some are near, and its accuracy is not that of its own evaluation, as where
-/// all of the others are from before the step that counted.
+/// Whether other evaluations are in `best`. None are where no other is near, or where its accuracy is that of its own
+/// evaluation although near ones differ: they are from before the step that counted.
 bool is_smoothed(const std::vector<EvalSample>& evaluations, const SmoothedEpoch& best);
 
 /// The epoch with the highest smoothed accuracy, the first of equals, among the evaluations from `first_step` on; those

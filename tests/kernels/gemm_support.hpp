@@ -211,6 +211,7 @@ std::vector<Extent> extents(const Gemm& g) {
     all.push_back({g.mr, k, g.nr});
     all.push_back({2 * g.mr + 1, k, std::max(1, g.nr - 1)});
   }
+  for (int m = 2; m + 1 < g.mr; ++m) all.push_back({m, 576, g.nr});  // every height has a tile of its own
   all.push_back({g.mr, 4608, g.nr});
   all.push_back({3 * g.mr - 1, 4608, std::max(1, g.nr / 2 + 1)});
   return all;

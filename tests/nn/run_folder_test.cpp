@@ -109,6 +109,8 @@ TEST_CASE("run folder: what a full disk left of a run that did not begin is no r
   const CheckpointStore store(dir / "run", 2);
   write_and_publish(store, 0);
   CHECK_NOTHROW(RunFolder::create(dir / "run"));
+  CHECK(store.steps().empty());  // nor the beginning of the next one
+  CHECK_FALSE(fs::is_symlink(fs::symlink_status(dir / "run" / "latest")));
   write_and_publish(store, 1);
   CHECK_THROWS_WITH_AS(RunFolder::create(dir / "run"), doctest::Contains("holds checkpoints but no config"),
                        UsageError);
@@ -262,6 +264,11 @@ TEST_CASE("checkpoints: the best of a run that goes on from an earlier step is o
   store.mark_best(40);  // leads nowhere
   CHECK(store.keeps_best(10, 30));
   CHECK(store.best_step() == 10);
+  flip_last_bit(store.path_for(10));
+  CHECK_FALSE(store.keeps_best(10, 30));
+  store.mark_best(40);
+  CHECK(store.keeps_best(-1, 30));  // there was none when step 30 was written
+  CHECK_FALSE(fs::is_symlink(fs::symlink_status(dir / "run" / "best")));
 }
 
 TEST_CASE("checkpoints: publishing an earlier step than a resume gave up removes the later ones, not the best") {

@@ -376,7 +376,7 @@ void note_packed(int /*k*/, int rows, const void* /*a*/, int64_t /*a_panel_bytes
 void note_gathered(const kernels::GatheredRows& /*a*/, int rows, const void* b, int32_t* c, int64_t ldc,
                    kernels::Into /*into*/, const void* next_b) {
   noted.note(b, next_b);
-  clear(round_up(rows, kernels::active().u8s8.mr), c, ldc);
+  clear(rows, c, ldc);
 }
 
 /// Calls product(source) with one thread and checks what each of its tasks asked for: in the first pass over its panels

@@ -71,6 +71,15 @@ TEST_CASE("study plan: a width that only an extra seed has is no part of the gri
   CHECK(added == std::vector<std::string>{"w8a8-x0.5-s0", "w8a8-x0.5-s1", "w8a8-x1-s0", "w8a8-x1-s1"});
 }
 
+TEST_CASE("study plan: an extra seed with as many widths as the grid is no part of it either") {
+  StudyPlan plan;
+  plan.add({.widths = {1}, .precisions = {"bf16"}, .seeds = {0}, .extra_seeds = {{0.7, 7}}});
+  plan.add({.widths = {}, .precisions = {"w8a8"}, .seeds = {}, .extra_seeds = {}});
+  std::vector<std::string> all = names(plan);
+  std::sort(all.begin(), all.end());
+  CHECK(all == std::vector<std::string>{"bf16-x0.7-s7", "bf16-x1-s0", "w8a8-x1-s0"});
+}
+
 TEST_CASE("study plan: an extra seed is WIDTH:SEED and nothing else") {
   CHECK(parse_extra_seed("0.75:12") == std::pair(0.75, uint64_t{12}));
   for (const char* wrong : {"", "1", "1:", ":1", "1:-1", "1:1.5", "x:1", "1:1 ", "1:99999999999999999999"}) {

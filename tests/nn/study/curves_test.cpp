@@ -129,6 +129,8 @@ TEST_CASE("an epoch is not smoothed where no other evaluation counts") {
   // Earlier evaluations are near, but of bf16 activations.
   CHECK_FALSE(is_smoothed(all, best_smoothed(all, all[3].step)));
   CHECK_FALSE(is_smoothed({all[0]}, best_smoothed({all[0]}, 0)));
+  const std::vector<EvalSample> level = evaluations({100, 100, 100});
+  CHECK(is_smoothed(level, best_smoothed(level, 0)));
 }
 
 TEST_CASE("one lucky epoch is not the best smoothed epoch") {
