@@ -1,4 +1,4 @@
-// Images that cannot be read or are damaged, named on stderr, each once however often it is met.
+// Images that cannot be read or are damaged, named on stderr, each once, however often it is met.
 #pragma once
 #include <set>
 #include <string>

@@ -37,7 +37,7 @@ struct Phase {
   StepBests bests;
 };
 
-/// Zones are on while it measures: about 100 ns each, some thousand a step.
+/// Zones are on while it measures: about 100 ns each, a few thousand per step.
 Phase measure(const std::string& name, int64_t repeats, const std::function<void()>& body) {
   body();  // warm-up: allocations, page faults
   start_profiler();
@@ -54,7 +54,7 @@ Phase measure(const std::string& name, int64_t repeats, const std::function<void
           std::accumulate(times.begin(), times.end(), 0.0), std::move(bests)};
 }
 
-/// From here on the peak is a new one: that of what comes, not of what was. Where the system refuses, it stays.
+/// From here on the peak is a new one: of what follows, not of what was before. Where the system refuses, it stays.
 void begin_peak_memory() {
   release_kept_blocks();
   std::ofstream("/proc/self/clear_refs") << '5';
@@ -117,7 +117,7 @@ class Bench : public Command {
       throw UsageError("nibble bench infer measures the served model, and fake mode is not served; use train");
     if (!trace_.empty()) {
       refuse_to_replace(trace_, kTraceBegins, "Chrome trace");
-      write_chrome_trace(trace_);  // an empty one: what cannot be written is known before the measurement
+      write_chrome_trace(trace_);  // an empty one: a file that cannot be written is known before the measurement
     }
     if (profile_) {
       bandwidth_ = measure_memory_bandwidth();

@@ -55,7 +55,7 @@ Memory memory_of_machine() {
   return m;
 }
 
-/// Images a second of one training step of a small network, measured now: the honest base of every estimate.
+/// Images per second of one training step of a small network, measured now: the honest base of every estimate.
 double probe_training_rate(const std::string& precision) {
   TrainOptions o;
   o.network.arch = "resnet26";
@@ -70,7 +70,7 @@ double probe_training_rate(const std::string& precision) {
 
 constexpr int kProceduralSide = 224;
 
-/// Images a second of one thread that decodes JPEGs from memory, drawn and packed here as `nibble synth` does.
+/// Images per second of one thread that decodes JPEGs from memory, drawn and packed here as `nibble synth` does.
 double procedural_decode_rate() {
   std::vector<std::vector<uint8_t>> files;
   std::vector<uint8_t> pixels(size_t{3} * kProceduralSide * kProceduralSide);
@@ -107,8 +107,8 @@ double folder_decode_rate(const std::string& dir) {
   return static_cast<double>(done) / std::chrono::duration<double>(Clock::now() - began).count();
 }
 
-/// Decoded, cropped, resized and flipped images a second of one loader thread with no training beside it: a step that
-/// is faster than this times --loader-threads waits for its data.
+/// Decoded, cropped, resized and flipped images per second of one loader thread with no training alongside it: a step
+/// that is faster than this times --loader-threads waits for its data.
 double loader_rate(const std::string& dir, int size) {
   const DatasetPtr images = open_images(dir, "train", Decoder::auto_);
   const int64_t batch = std::min<int64_t>(16, images->size());

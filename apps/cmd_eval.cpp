@@ -102,7 +102,7 @@ class Eval : public Command {
     ClassResult result;
   };
 
-  /// Of the classes that have images; the names are those of the data.
+  /// For the classes that have images; the names are those of the data.
   static std::vector<NamedClass> named(const std::vector<ClassResult>& by_class,
                                        const std::vector<std::string>& names) {
     const auto name = [&](int64_t index) {

@@ -62,7 +62,7 @@ class Export : public Command {
             out_);
   }
 
-  /// Of a run that has been calibrated, but was not evaluated since: its best is of before.
+  /// For a run that has been calibrated but not evaluated since: its best is from before.
   void refuse_earlier_than_calibrated(const fs::path& path, const Checkpoint& checkpoint) const {
     const fs::path latest = fs::path(model_) / "latest";
     if (!checkpoint.model.calibration_pending() || path == latest || !path_exists(latest)) return;

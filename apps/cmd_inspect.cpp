@@ -52,7 +52,7 @@ std::string scales_text(const Network& network) {
                      o.scheme == QuantScheme::kNearest ? ", codes rounded to nearest" : "");
 }
 
-/// What of the published model it does that others do not.
+/// What it does as the published model does and others do not.
 std::string quirks_text(const NetworkOptions& o) {
   return fmt::format("{}{}{}", o.same_padding ? ", stride-2 layers padded as published" : "",
                      o.signed_block_input ? ", signed block inputs" : "",

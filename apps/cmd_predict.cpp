@@ -46,7 +46,7 @@ class Predict : public Command {
     const LoadedModel model = load_model(model_);
     const Decoder decoder = decoder_for(model, decoder_);
     bool failed = false;
-    std::error_code none;  // what cannot be looked at, load_image says
+    std::error_code none;  // load_image reports what cannot be looked at
     for (const std::string& path : images_) {
       std::vector<Guess> best;
       std::string damage;
@@ -66,7 +66,7 @@ class Predict : public Command {
         continue;
       }
       if (!damage.empty()) warn(fmt::format("{} is used although damaged: {}", path, damage));
-      report(model, path, best, damage);  // outside: what cannot be printed is no bad image
+      report(model, path, best, damage);  // outside: output that cannot be printed is no bad image
     }
     return failed ? static_cast<int>(ExitCode::kData) : 0;
   }

@@ -64,7 +64,7 @@ class StudyMeasureCommand : public Command {
   }
 
  private:
-  /// A report's own study.json is written anew by the next report, and with it the times that it had got.
+  /// A report's own study.json is rewritten by the next report, and so are the times put into it.
   static void refuse_report_of_study(const fs::path& file) {
     std::error_code none;
     const fs::path study = fs::absolute(file, none).lexically_normal().parent_path().parent_path();

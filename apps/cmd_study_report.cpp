@@ -55,7 +55,7 @@ class StudyReportCommand : public Command {
   }
 
  private:
-  /// What the plan of a study folder has and `points` do not; none without a plan, as of a single file. A plan that
+  /// What the plan of a study folder has and `points` do not; none without a plan, as for a single file. A plan that
   /// cannot be read is no reason to give no report.
   static std::optional<std::vector<std::string>> missing_points(const fs::path& study,
                                                                 const std::vector<PointResult>& points) {

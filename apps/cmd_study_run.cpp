@@ -145,7 +145,7 @@ class StudyRunCommand : public Command {
     return text.empty() ? "" : "\nin all points: " + text;
   }
 
-  /// `[layers]` hold for every point, also for those that others are compared with.
+  /// `[layers]` hold for every point, including those that others are compared with.
   void warn_of_mixed_bf16(const StudyPlan& plan) const {
     std::vector<PrecisionOverride> quantized = recipe_.options.network.overrides;
     std::erase_if(quantized, [](const PrecisionOverride& o) { return o.precision == Precision{}; });

@@ -70,7 +70,7 @@ class Train : public Command {
   }
 
  private:
-  /// Of a run folder the checkpoint that its link leads to now, so that what is noted of the start is what was read.
+  /// For a run folder the checkpoint that its link leads to now, so that what is noted of the start is what was read.
   std::string weights_file() const {
     if (weights_.empty()) return "";
     const std::filesystem::path file = resolve_model_path(weights_);
@@ -103,7 +103,7 @@ class Train : public Command {
                        out_);
   }
 
-  /// A resumed run is the same run: only what cannot change the result may be given anew.
+  /// A resumed run is the same run: only what cannot change the result may be given again.
   void refuse_changed_options() const {
     for (const std::string& name : arguments_.given())
       if (!changeable_on_resume().contains(name))

@@ -46,7 +46,7 @@ DeclaredOption& DeclaredOption::group(const std::string& heading) {
 
 namespace {
 
-/// The type of one value: of a list's element, of what may be missing.
+/// The type of one value: of a list's element, or of what may be missing.
 template <typename T>
 struct One {
   using Type = T;
@@ -99,7 +99,7 @@ template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help) {
   CLI::Option* option = app.add_option(name, value, help);
   using Element = typename One<Value>::Type;
-  // Runs on each element before it is converted, and returns what is.
+  // Runs on each element before it is converted, and returns what to convert.
   const std::function<std::string(std::string)> checked = [option, name](std::string text) {
     if (text.empty())
       throw UsageError("{} is empty, as from a variable that is not set; give it a value{}", name,

@@ -31,7 +31,7 @@ class DeclaredOption {
 
 /// Declares --name or, without dashes, a positional argument that sets `value`. Compiled for the types that
 /// command_line.cpp lists at its end. UsageError with the option's name, when the line is parsed, for an empty value (a
-/// shell's unset variable is no wish for the default), for what is no number, and for a number that does not fit.
+/// shell's unset variable is no wish for the default), for what is not a number, and for a number that does not fit.
 template <typename Value>
 DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, const std::string& help);
 /// Declares a switch.
@@ -41,7 +41,7 @@ bool has_option(const CLI::App& app, const std::string& name);
 
 /// What a command writes may replace what it has written before and nothing else: UsageError when `out` is a file that
 /// is not empty and does not begin with `begins_with`, in either case of its letters. `kind` is what it should be:
-/// "HTML page". What is no file at all is left to the writer.
+/// "HTML page". What is not a file at all is left to the writer.
 void refuse_to_replace(const std::filesystem::path& out, std::string_view begins_with, std::string_view kind);
 
 }  // namespace nibble::apps

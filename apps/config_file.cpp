@@ -222,7 +222,7 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
 
 namespace {
 
-/// "name = value" lines by name; a table's lines get its header in front.
+/// "name = value" lines by name; a table's lines have its header in front.
 std::map<std::string, std::string> lines_of(const std::string& config) {
   std::map<std::string, std::string> lines;
   std::istringstream in(config);

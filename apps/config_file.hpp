@@ -20,7 +20,7 @@ std::string layer_key(const std::string& layer);
 /// Reads FILE into the fields; [layers."layer3.0.conv2"] precision = "w8a8" goes to `overrides`.
 /// `given` names the options that the command line has set already: their keys are checked and not stored.
 /// UsageError with file:line for unknown keys (and the nearest known one), wrong types and syntax errors, and for what
-/// is no file or too long; DiskError when it cannot be read.
+/// is not a file or too long; DiskError when it cannot be read.
 /// Returns the options that the file has, and where: {"lr", "FILE:3"}; layers by layer_key().
 std::map<std::string, std::string> read_config(const std::filesystem::path& file,
                                                const std::vector<OptionField>& fields,
@@ -40,7 +40,7 @@ std::string write_config(const std::vector<OptionField>& fields, const std::vect
 /// A config text without the lines of some options.
 std::string without_options(const std::string& config, const std::set<std::string>& names);
 
-/// A config text with the lines of `defaults` in front whose options it does not have, as of a version before them.
+/// A config text preceded by those lines of `defaults` whose options it lacks, being from a version before them.
 std::string with_missing_options(const std::string& config, const std::string& defaults);
 
 /// Name and values of the first option that two config texts give differently; an empty name when there is none.

@@ -164,7 +164,7 @@ void print(const std::string& line) {
 
 void print_object(const nlohmann::ordered_json& object) {
   std::string text = json_text(object);
-  // The only control character that JSON may hold as it is, and that a terminal must not get: in JSON's own escape.
+  // The only control character that JSON may hold as it is and that must not reach a terminal: in JSON's own escape.
   for (size_t at = 0; (at = text.find('\x7f', at)) != std::string::npos;) text.replace(at, 1, "\\u007f");
   print(text);
 }

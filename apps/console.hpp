@@ -11,7 +11,7 @@ namespace nibble::apps {
 enum class Verbosity { kQuiet, kInfo, kDebug };
 
 /// Before any file is opened: standard streams that the caller closed (>&-) get /dev/null, where writing fails; the
-/// next file opened would take their place, and get the messages.
+/// next file opened would otherwise take their place, and get the messages.
 void occupy_closed_streams();
 
 /// From NIBBLE_LOG and --quiet; UsageError for another value of the variable. With debug every line on stderr begins
@@ -22,7 +22,7 @@ Verbosity verbosity();
 
 /// Control characters, which file names and files from outside may hold, as \xNN; line ends stay.
 std::string printable(const std::string& text);
-/// The same for a name inside of a line: line ends, too, which would forge a line.
+/// The same for a name inside a line: line ends, too, which would forge a line.
 std::string one_line(const std::string& name);
 /// A word of a command that is printed to be pasted into a shell: as it is, or in quotes where a shell would split or
 /// change it: 'my run', '=x' (zsh); with control characters $'a\nb', which bash and zsh read. Quotes do not keep a
@@ -53,7 +53,7 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows);
 std::string grouped(int64_t n);
 /// 1 -> "1 thread", 1234 -> "1,234 threads".
 std::string counted(int64_t n, const std::string& noun);
-/// Images a second for people: three digits, all of a whole number, never an exponent: "0.52", "37.1", "1,370".
+/// Images per second for people: three digits, all of a whole number, never an exponent: "0.52", "37.1", "1,370".
 std::string rate_text(double per_second);
 /// Seconds as "3 h 10 min", "2 min 5 s", "12 s".
 std::string duration(double seconds);

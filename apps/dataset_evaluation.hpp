@@ -1,4 +1,4 @@
-// A model run over a whole data set: accuracy, loss and hash, and which images had no part in it.
+// A model run over a whole data set: accuracy, loss and hash, and which images took no part in it.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -23,9 +23,9 @@ struct EvaluationReport {
   std::vector<ClassResult> by_class = {};  // of every class of the model, in their order
   int64_t skipped = 0, damaged = 0;        // left out; used although damaged
   double seconds = 0;
-  bool stopped = false;  // by options.stop: the result is that of the images until then
+  bool stopped = false;  // by options.stop: the result is that of the images so far
 };
-/// Images centre-cropped to `image_size` pixels a side, in the data set's order. Names bad images on stderr.
+/// Images centre-cropped to `image_size` pixels per side, in the data set's order. Names bad images on stderr.
 /// Errors: DataError when no image can be read or, with strict_data, at the first bad one; DiskError.
 EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
                                   const EvaluationOptions& options);

@@ -8,15 +8,15 @@
 
 namespace nibble::apps {
 
-/// A model with fresh weights and made-up bounds: of the time and size of a trained one, and of no other use.
+/// A model with fresh weights and made-up bounds: with the time and size of a trained one, and of no other use.
 /// Throws as build_resnet; ModelError for fake mode, whose arithmetic is not served.
 ServedModel untrained_model(const NetworkOptions& options);
 
-/// Times of calls with one and with 32 images of noise, `side` pixels a side, collected over any number of visits.
+/// Times of calls with one and with 32 images of noise, `side` pixels per side, collected over any number of visits.
 class LatencyProbe {
  public:
   LatencyProbe(Executor& executor, int64_t side);
-  /// Times calls with either number of images for `seconds` and `calls` calls, at least, behind one call that does not
+  /// Times calls with either number of images for `seconds` and `calls` calls, at least, after one call that does not
   /// count: it allocates, or finds its weights in memory.
   void visit(double seconds, size_t calls);
   /// One visit for an estimate: where one image takes long, 32 times its time stands for 32 images (on the scalar level

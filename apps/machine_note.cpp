@@ -58,7 +58,7 @@ Json sessions_of(const std::filesystem::path& path) {
   return sessions;
 }
 
-/// Only with one build, one kernel level and the same images bytes are the same (README).
+/// Bytes are the same only with one build, one kernel level and the same images (README).
 std::string difference(const Json& before, const Json& now) {
   const auto text = [](const Json& session, const char* key) {
     const auto found = session.find(key);
@@ -71,7 +71,7 @@ std::string difference(const Json& before, const Json& now) {
   std::vector<std::string> changes;
   for (const auto& [key, what] : {std::pair{"isa", "kernels of"}, std::pair{"nibble", "build"}})
     if (differs(key)) changes.push_back(fmt::format("{} {} (before: {})", what, text(now, key), text(before, key)));
-  // Without their hashes, which tell nobody anything. Repaired files and other validation images are among them.
+  // Without their hashes, which mean nothing to a reader. Repaired files and other validation images are among them.
   if (differs("image_sizes")) changes.push_back("other image files in train or val (their sizes or number)");
   return fmt::format("{}", fmt::join(changes, ", "));
 }
@@ -108,7 +108,7 @@ MachineNote::MachineNote(const MachineNoteArgs& args) : path_(args.path) {
 
 void MachineNote::finish(const End& end) {
   Json sessions = sessions_of(path_);
-  if (sessions.empty()) return;  // somebody removed the file meanwhile
+  if (sessions.empty()) return;  // the file was removed meanwhile
   Json& session = sessions.back();
   session["last_step"] = end.last_step;
   session["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();

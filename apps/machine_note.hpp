@@ -25,10 +25,10 @@ constexpr uint64_t kLongestNote = uint64_t{1} << 20;
 /// step, seconds and images/s. A process that was killed leaves its entry without an end.
 class MachineNote {
  public:
-  /// Adds the entry. Of an older file the last sessions are kept, as many as 512 KiB hold, flat objects alone; one that
-  /// is unreadable or above 1 MiB is replaced: it is a note, not state. DiskError when it cannot be written.
+  /// Adds the entry. Of an older file the last sessions are kept, as many as fit in 512 KiB, flat objects only; one
+  /// that is unreadable or above 1 MiB is replaced: it is a note, not state. DiskError when it cannot be written.
   explicit MachineNote(const MachineNoteArgs& args);
-  /// What differs from the session before of all that results depend on, such as "kernels of avx2 (before: amx)";
+  /// What differs from the session before among all that results depend on, such as "kernels of avx2 (before: amx)";
   /// empty: nothing, or there was none.
   const std::string& changed() const { return changed_; }
   struct End {

@@ -31,7 +31,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   return all;
 }
 
-/// The words an unknown option or command may have been meant to be.
+/// The words that an unknown option or command may have been meant to be.
 std::vector<std::string> known_words(const CLI::App& app) {
   std::vector<std::string> words;
   for (const CLI::Option* o : app.get_options())
@@ -41,7 +41,7 @@ std::vector<std::string> known_words(const CLI::App& app) {
   return words;
 }
 
-/// The words of a command behind "nibble", each with a blank: "study run "; none for null.
+/// The words of a command after "nibble", each with a blank: "study run "; none for null.
 std::string words_of(const CLI::App* command) {
   std::string words;
   for (; command != nullptr && command->get_parent() != nullptr; command = command->get_parent())
@@ -53,11 +53,11 @@ std::string words_of(const CLI::App* command) {
 std::vector<std::string> unknown_words(const CLI::App& app, const CLI::App* chosen) {
   std::vector<std::string> words = chosen != nullptr ? chosen->remaining() : std::vector<std::string>();
   for (const std::string& word : app.remaining(true)) words.push_back(word);
-  std::erase(words, "--");  // ends the options, and is none
+  std::erase(words, "--");  // ends the options, and is not one
   return words;
 }
 
-/// Whether the word stands behind "--" in the line, and nowhere else.
+/// Whether the word stands after "--" in the line, and nowhere else.
 bool behind_mark(const std::vector<std::string>& line, const std::string& word) {
   const auto mark = std::find(line.begin(), line.end(), "--");
   return mark != line.end() && std::find(line.begin(), mark, word) == mark;
@@ -84,7 +84,7 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen, const std::
                     near.empty() ? "" : fmt::format(" (did you mean {}?)", near), words_of(chosen));
 }
 
-/// What the parser has against a line, in a user's words. Values check themselves (command_line.cpp), switches do not.
+/// The parser's objection to a line, in a user's words. Values check themselves (command_line.cpp), switches do not.
 std::string complaint(const CLI::ParseError& e, const CLI::App& where) {
   const std::string text = e.what(), could_not = "Could not convert: ";
   const std::string name = text.substr(0, text.find(':'));
@@ -98,7 +98,7 @@ std::string complaint(const CLI::ParseError& e, const CLI::App& where) {
   return name + (count == 2 ? " is given twice" : fmt::format(" is given {} times", count)) + "; keep one";
 }
 
-/// The parser takes the word behind "--out=" for its value.
+/// The parser takes the word after "--out=" for its value.
 void refuse_empty_values(const std::vector<std::string>& line) {
   for (const std::string& word : line) {
     if (word == "--") return;
@@ -108,7 +108,7 @@ void refuse_empty_values(const std::vector<std::string>& line) {
   }
 }
 
-/// NIBBLE_ISA is a setting as an option is: a level that cannot run here is refused before anything is done.
+/// NIBBLE_ISA is a setting like an option: a level that cannot run here is refused before anything is done.
 void check_forced_level() {
   if (!env(EnvVar::kIsa)) return;
   try {
@@ -226,7 +226,7 @@ int main(int argc, char** argv) {
   try {
     return nibble::apps::run(argc, argv);
   } catch (const nibble::InterruptedError& e) {
-    nibble::apps::warn(e.what());  // what was asked for is no error
+    nibble::apps::warn(e.what());  // what was asked for is not an error
     return static_cast<int>(e.code());
   } catch (const nibble::Error& e) {
     nibble::apps::warn(fmt::format("error: {}", e.what()));

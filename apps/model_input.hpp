@@ -15,7 +15,7 @@ namespace nibble::apps {
 using RunModel = std::function<Tensor(const Tensor&)>;
 
 /// What computes the logits: the served executor, or the modules of training in evaluation mode, layer by layer, which
-/// promise the same bits of a calibrated integer model.
+/// promise the same bits for a calibrated integer model.
 enum class RunBy { kExecutor, kModules };
 
 struct LoadedModel {
@@ -33,12 +33,12 @@ struct LoadedModel {
 
 /// A checkpoint of a fake-mode model with quantizers runs through its modules whatever `by` says. ModelError (exit 4)
 /// when the file is missing, damaged or of another kind; UsageError when a served file, which has no modules, is to run
-/// by them.
+/// through them.
 LoadedModel load_model(const std::string& path, RunBy by = RunBy::kExecutor);
 
 /// What is to decode the images that the model sees: for `asked` auto the decoder of its training, whose pixels it
-/// knows, or this build's own where the file notes none. Warns where it is another than that of its training.
-/// UsageError for an unknown name, UnsupportedError for one that this build lacks.
+/// knows, or this build's own where the file notes none. Warns where it is not that of its training. UsageError for an
+/// unknown name, UnsupportedError for one that this build lacks.
 Decoder decoder_for(const LoadedModel& model, const std::string& asked);
 
 /// Executor or modules for a model in training, which must outlive the result and not change.

@@ -1,4 +1,5 @@
-// The options of a network alone, as the command line and the config of a run give them; for commands that train none.
+// The options of a network alone, as the command line and the config of a run give them; for commands that do not train
+// one.
 #pragma once
 #include <set>
 #include <string>
@@ -18,7 +19,7 @@ class NetworkArguments {
 
   /// Declares --config, --classes and every option of networks as --name under a heading of the help.
   void declare(CLI::App& app, const std::string& heading);
-  /// Fills from --config what the command line left alone (a run's own config serves: its other keys are checked and
+  /// Fills from --config what the command line did not set (a run's own config serves: its other keys are checked and
   /// do not matter here), and checks all; UsageError, with file:line for what the file set.
   void resolve();
   /// Whether the command line has any of them.

@@ -9,12 +9,12 @@ namespace nibble::apps {
 
 class OptionSources {
  public:
-  /// What read_config returned; of an option in two files the one read last has set it.
+  /// What read_config returned; an option in two files is set by the one read last.
   void took(std::map<std::string, std::string> options_of_file);
   void forget(const std::string& name) { of_files_.erase(name); }
   bool contains(const std::string& name) const { return of_files_.contains(name); }
 
-  /// Runs a check; a UsageError of it gets the file and line that set the option --`name` (empty: the layer, or else
+  /// Runs a check; its UsageError gets the file and line that set the option --`name` (empty: the layer, or else
   /// the first --option, that its sentence names), unless the command line did: `on_line` has the names that it gave.
   void check(const std::string& name, const std::set<std::string>& on_line, const std::function<void()>& body) const;
 

@@ -121,7 +121,7 @@ std::set<std::string> given_fields(const CLI::App& app, const std::vector<Option
 namespace {
 
 constexpr int64_t kMostThreads = 1024;
-/// Of a NIBBLE_THREADS that is no such number: it is refused only where no --threads wins over it.
+/// For a NIBBLE_THREADS that is no such number: it is refused only where no --threads overrides it.
 constexpr int64_t kRefusedLater = INT64_MIN;
 
 bool is_thread_count(int64_t threads) {
@@ -152,7 +152,7 @@ void apply_threads(int64_t threads) {
 
 namespace {
 
-/// Names that other trainers have for what ours calls differently.
+/// Names that other trainers use for what ours calls differently.
 constexpr std::pair<const char*, const char*> kElsewhere[] = {{"workers", "loader-threads"},
                                                               {"num-workers", "loader-threads"},
                                                               {"learning-rate", "lr"},
@@ -186,7 +186,7 @@ size_t edits(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-/// The first name that `fits`, of several the shortest.
+/// The first name that `fits`, the shortest of several.
 template <typename Fits>
 std::string shortest(const std::vector<std::string>& known, const Fits& fits) {
   std::string best;

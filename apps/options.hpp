@@ -38,7 +38,7 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
 /// "layer1.0.conv1 w8a8, layer3.0.conv2 bf16"; empty for none.
 std::string overrides_text(const std::vector<PrecisionOverride>& overrides);
 
-/// "resnet50 x1 w4a4-fl8", with its overrides in brackets behind it: "resnet50 x1 w4a4-fl8 (fc bf16)".
+/// "resnet50 x1 w4a4-fl8", with its overrides in brackets after it: "resnet50 x1 w4a4-fl8 (fc bf16)".
 std::string network_text(const NetworkOptions& options);
 
 /// Declares every field as --name on the command line.
@@ -52,8 +52,8 @@ void declare_threads(CLI::App& app, int64_t& threads);
 /// Applies the choice of --threads.
 void apply_threads(int64_t threads);
 
-/// The known name that `wrong` was meant to be: one that it begins or is a word of, one that other programs call so, or
-/// the nearest within an edit or a third of its letters; empty when nothing is near.
+/// The known name that `wrong` was meant to be: one that it begins or is a word of, one that other programs call by
+/// that name, or the nearest within an edit or a third of its letters; empty when nothing is near.
 std::string nearest_name(const std::string& wrong, const std::vector<std::string>& known);
 
 }  // namespace nibble::apps

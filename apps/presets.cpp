@@ -51,7 +51,7 @@ int64_t Preset::shard_of(int64_t batch_size) const {
 }
 
 const Preset& preset_named(const std::string& name) {
-  // Images a device: 64 or 128, which of them is not published.
+  // Images per device: 64 or 128, which of them is not published.
   static const Preset paper{.name = "paper", .options = kPaper, .lr_of_256 = 0.1, .largest_shard = 64};
   if (name != paper.name) throw UsageError("--preset is '{}'; the only one there is: {}", name, paper.name);
   return paper;

@@ -12,11 +12,12 @@
 
 namespace nibble::apps {
 
-/// The least thread time that every zone took in one step, of all steps: what the code needs where others leave it the
-/// cores for that long. Each zone's may be of another step, so their sum can be less than any step took.
+/// The least thread time that every zone took in one step, of all steps: what the code needs where other processes
+/// leave it the cores for that long. Each zone's may be from a different step, so their sum can be less than any step
+/// took.
 class StepBests {
  public:
-  /// Behind every step since start_profiler().
+  /// After every step since start_profiler().
   void mark();
   /// Seconds of a row of zone_table() (label empty) or labelled_zone_table(); 0 where no step was marked.
   double seconds(const ZoneTotal& zone) const;
@@ -42,9 +43,9 @@ struct Profile {
   MemoryBandwidth bandwidth;
 };
 
-/// Per kind of pass: calls, self ms a step (mean and best), share of the threads' time, GMAC/s and share of the peak of
-/// the multipliers used, GB/s of compulsory traffic. What no zone covers (waiting threads included) is the last row.
-/// Then one row a layer: ms and GMAC/s of each pass, the sum of the passes' bests.
+/// Per kind of pass: calls, self ms per step (mean and best), share of the threads' time, GMAC/s and share of the peak
+/// of the multipliers used, GB/s of compulsory traffic. What no zone covers (waiting threads included) is the last row.
+/// Then one row per layer: ms and GMAC/s of each pass, the sum of the passes' bests.
 std::string profile_text(const Profile& profile, const Network& network);
 
 /// The same as JSON: threads, steps, peak_gmacs, memory_gb_per_second, passes:[...], layers:[{name, passes:{...}}].

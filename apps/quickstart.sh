@@ -3,7 +3,7 @@
 # data set: train, evaluate by the modules of training, export, evaluate the served file by the executor, show that the
 # logits are the same, predict an image.
 #
-#   apps/quickstart.sh [OUT]     OUT is the folder of the run (default build/quickstart of the repository); it is made anew
+#   apps/quickstart.sh [OUT]     OUT is the folder of the run (default build/quickstart of the repository), replaced
 #
 # The part after the build takes at most 90 seconds on two cores with AVX2 or better.
 set -eu -o pipefail
@@ -35,7 +35,7 @@ run meson compile -C $build
 nibble=$build/nibble
 began=$SECONDS
 
-# Only what a quickstart made is removed: a folder of yours is left alone.
+# Only what a quickstart made is removed: the user's own folder is left alone.
 if [ -e "$out" ] && [ ! -f "$out/.made-by-quickstart" ]; then
   echo "quickstart: $out exists and is not of an earlier quickstart; name another folder" >&2
   exit 2

@@ -41,7 +41,7 @@ void on_save_signal(int) {
   save_request = true;
 }
 
-/// Not counted among the requests: it may come before or behind the SIGTERM that a whole group gets.
+/// Not counted among the requests: it may come before or after the SIGTERM that a whole group gets.
 void on_stop_signal(int) {
   told_to_stop = true;
 }

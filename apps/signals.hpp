@@ -19,8 +19,8 @@ bool take_save_request();
 /// would stop it at once, and a whole process group may have got one already.
 inline constexpr int kStopSignal = SIGUSR2;
 
-/// While it lives the signals above wait, in this thread and in a process that it starts, until that one installs its
-/// handlers: they would end it before, or be forgotten between fork and exec.
+/// While it lives, the signals above wait, in this thread and in a process that it starts, until that one installs its
+/// handlers: otherwise they would end it before that, or be lost between fork and exec.
 class SignalsHeld {
  public:
   SignalsHeld();

@@ -53,7 +53,7 @@ void StepPace::add(int64_t step, double seconds) {
   mean.seconds += (seconds - mean.seconds) / static_cast<double>(mean.count);
 }
 
-/// Seconds of a step: measured in its phase, else carried over from the other phase by the probe's ratio.
+/// Seconds of a step: measured in its phase, otherwise carried over from the other phase by the probe's ratio.
 double StepPace::expected(bool after) const {
   const Mean &mine = after ? after_ : before_, &other = after ? before_ : after_;
   if (mine.count > 0) return mine.seconds;

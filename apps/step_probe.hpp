@@ -12,10 +12,10 @@ struct PhaseSeconds {
   double before = 0, after = 0;  // 0: not known; equal for a network that is never quantized
 };
 
-/// Seconds per image of a training step, measured now with real steps on noise: at most one shard a thread, so that
+/// Seconds per image of a training step, measured now with real steps on noise: at most one shard per thread, so that
 /// it takes the time of a few steps. No decoding, no evaluation.
 /// Needs    o.network.classes > 1, o.shard and o.batch_size valid.
-/// Cost     three steps a phase; one where that alone takes two seconds (page faults then no longer count).
+/// Cost     three steps per phase; one where that alone takes two seconds (page faults then no longer count).
 PhaseSeconds probe_step(const TrainOptions& o);
 
 /// Estimates the time left of a run whose speed changes at calibration: the steps measured so far in each phase, and
@@ -29,7 +29,7 @@ class StepPace {
   };
   explicit StepPace(const Args& args) : args_(args) {}
 
-  /// Step number `step` (from 0) took so long, waiting for its images included.
+  /// Step number `step` (from 0) took this long, waiting for its images included.
   void add(int64_t step, double seconds);
   /// Seconds for the steps [done, total_steps); 0 when nothing is known.
   double seconds_left(int64_t done) const;

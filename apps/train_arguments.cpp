@@ -68,7 +68,7 @@ void TrainArguments::read_text(const std::string& text, const std::string& sourc
 }
 
 void TrainArguments::resolve() {
-  // Steps stand above epochs, but those of a file not above the command line's epochs.
+  // Steps override epochs, but those of a file do not override the command line's epochs.
   if (given().contains("epochs") && !given().contains("steps")) {
     options.steps = 0;
     sources_.forget("steps");
@@ -79,7 +79,7 @@ void TrainArguments::resolve() {
     options.shard = preset_->shard_of(options.batch_size);
   std::copy_if(of_preset_.begin(), of_preset_.end(), std::inserter(instead_, instead_.end()),
                [&](const std::string& name) { return is_given(name); });
-  // Their sentences serve other places too, and do not name the option.
+  // Their sentences also serve other places, and do not name the option.
   const std::set<std::string> on_line = given();
   sources_.check("precision", on_line, [&] { parse_precision(options.network.precision); });
   sources_.check("decoder", on_line, [&] { decoder_from_name(options.decoder); });

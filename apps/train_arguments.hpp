@@ -34,8 +34,9 @@ class TrainArguments {
   void resolve();
   /// All options as TOML, except those in `without`; read() makes the same options of it.
   std::string config_text(const std::set<std::string>& without = {}) const;
-  /// The name of the preset that was read, its options that are in use with their values, and the names of those that
-  /// the command line or a file gave instead: "paper: epochs = 250, ...; given instead: shard"; empty without one.
+  /// The name of the preset that was read, those of its options that are in use with their values, and the names of
+  /// those that the command line or a file gave instead: "paper: epochs = 250, ...; given instead: shard"; empty
+  /// without one.
   std::string preset_summary() const;
   /// The same: {"name": "paper", "options": {"epochs": 250, ...}, "overridden": ["shard"]}; null without one.
   nlohmann::ordered_json preset_json() const;

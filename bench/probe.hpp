@@ -1,4 +1,4 @@
-// The peaks that benchmarks compare with: measured in the same run, beside each row, the largest of all so far.
+// The peaks that benchmarks compare with: measured in the same run, along with each row, the largest of all so far.
 #pragma once
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
@@ -18,7 +18,7 @@ inline MacPeaks& peaks() {
   return found;
 }
 
-/// Multiply-accumulates a second of all threads; 0: not known at this kernel level.  Cost: about 10 ms.
+/// Multiply-accumulates per second of all threads; 0: not known at this kernel level.  Cost: about 10 ms.
 inline double peak_now(MacUnit unit) {
   double& peak = peaks()[static_cast<size_t>(unit)];
   peak = std::max(peak, measure_mac_peak(unit));
@@ -38,8 +38,8 @@ inline void describe_machine() {
   benchmark::AddCustomContext("memory_gb_triad", fmt::format("{:.1f}", memory.triad * 1e-9));
 }
 
-/// The whole program but for the registering of its rows, each of which runs for a tenth of a second unless the command
-/// line says otherwise.
+/// The whole program except for the registering of its rows, each of which runs for a tenth of a second unless the
+/// command line says otherwise.
 inline int run_benchmarks(int argc, char** argv) {
   set_float_mode();
   char min_time[] = "--benchmark_min_time=0.1";

@@ -28,7 +28,7 @@ struct TrainCrop {
 /// The crop and flip of a sample: torchvision's RandomResizedCrop.get_params (area uniform in [min_crop, 1] of the
 /// image, logarithm of the aspect ratio uniform in [3/4, 4/3], ten attempts, then the largest central crop with an
 /// allowed ratio), with this project's random numbers and elementary functions, hence equal on every machine.
-/// ShapeError for an image without pixels, UsageError for a min_crop outside of (0, 1].
+/// ShapeError for an image without pixels, UsageError for a min_crop outside (0, 1].
 TrainCrop train_crop(int width, int height, const TrainTransform& transform, const SampleKey& key);
 
 /// Writes size x size x 3 bytes to `out`: the random crop, resized, mirrored or not.

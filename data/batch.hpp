@@ -1,4 +1,4 @@
-// What the data room hands on: a batch of pixels and labels, and the record of images that could not be used.
+// What the data room passes on: a batch of pixels and labels, and the record of images that could not be used.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -41,9 +41,9 @@ Form form_of(const fs::path& dir) {
   return {"fine_label_names.txt", 2, {"train.bin"}, {"test.bin"}};
 }
 
-/// A line each; the lists end in empty ones.
+/// One per line; the lists end in empty lines.
 std::vector<std::string> names_in(const fs::path& path) {
-  std::error_code ignored;  // other reasons are told by the reading
+  std::error_code ignored;  // other reasons are reported when it is read
   if (!fs::exists(path, ignored) && !ignored)
     throw DataError("there is no {}, which names the classes; fetch the whole data set", path.string());
   const std::vector<uint8_t> bytes = read_file(path);
@@ -67,7 +67,7 @@ std::vector<std::string> names_in(const fs::path& path) {
   return names;
 }
 
-/// All of `to` from `offset` on: fewer bytes are a file cut short meanwhile.
+/// All of `to` from `offset` on: fewer bytes mean a file cut short meanwhile.
 void read_at(int fd, int64_t offset, std::span<uint8_t> to, const fs::path& path) {
   size_t done = 0;
   while (done < to.size()) {

@@ -15,9 +15,9 @@ namespace nibble {
 bool is_cifar(const std::filesystem::path& dir);
 
 /// A split, "train" or "val" (their test images; "test" is the same), in the order of the files; classes in the order
-/// of batches.meta.txt or fine_label_names.txt. Errors   UsageError for another split; DataError: a file is missing or
-/// has no whole number of records, a label
-///          without a name; DiskError.
+/// of batches.meta.txt or fine_label_names.txt.
+/// Errors   UsageError for another split; DataError: a file is missing or does not have a whole number of records, a
+///          label without a name; DiskError.
 /// Cost     20 ms to read 50,000 labels; an image is one read of 3,072 bytes, 1 to 2 us from the page cache.
 class Cifar : public Dataset {
  public:
@@ -35,7 +35,7 @@ class Cifar : public Dataset {
   struct File {
     std::filesystem::path path;
     FileDescriptor descriptor;
-    int64_t end = 0;  // index behind its last image
+    int64_t end = 0;  // index past its last image
   };
   void open(const std::filesystem::path& path);
   /// The file of an image, and the number of its record there.

@@ -21,15 +21,15 @@ class Dataset {
   virtual int label(int64_t index) const = 0;
   /// What messages call this image; a file's path where there is one.
   virtual std::string path(int64_t index) const = 0;
-  /// Throws DataError when this image cannot be decoded (callers may go on without it), DiskError when the storage
+  /// Throws DataError when this image cannot be decoded (callers may continue without it), DiskError when the storage
   /// fails (callers stop).
   virtual Image read(int64_t index) const = 0;
-  /// A number that other content of this image would hardly have: the bytes of its file. The largest one where it
+  /// A number that other content of this image would hardly have: its file's size in bytes. The largest one where it
   /// cannot be told, which shows when the image is read. Cost: one stat of a file, or a read of as many bytes as CIFAR
   /// has.
   virtual uint64_t content_mark(int64_t index) const;
   /// A sentence about what lies among the images and is not taken for one: how many, where and one of them. Empty:
-  /// nothing does.
+  /// there is none.
   virtual std::string left_out() const { return ""; }
 
   int num_classes() const { return static_cast<int>(class_names().size()); }

@@ -13,7 +13,7 @@ namespace nibble {
 /// Which library decodes JPEG (their pixels differ by a unit here and there, so runs record it). PNG is always stb.
 enum class Decoder { auto_, turbo, stb };
 
-/// auto_ becomes turbo where this build has libjpeg-turbo, else stb; throws UnsupportedError for turbo without it.
+/// auto_ becomes turbo where this build has libjpeg-turbo, otherwise stb; throws UnsupportedError for turbo without it.
 Decoder resolve(Decoder decoder);
 std::string_view name_of(Decoder decoder);
 /// "auto", "turbo" or "stb"; throws UsageError that lists the names.
@@ -41,9 +41,9 @@ struct Image {
 /// YCCK are multiplied out, alpha is dropped, 16 bits are cut to 8; EXIF orientation is ignored, as PIL's decoder and
 /// therefore torchvision's ImageFolder do. A JPEG whose scan breaks off or holds errors decodes with `warning` set;
 /// stb_image refuses some of these (README.md, "Refused by stb alone").
-/// Errors: DataError with the path for no image, an unsupported kind, a damaged header, a size over a limit. A machine
-/// without the memory for an image within the limits is no property of the image: std::bad_alloc.
-/// Threads: safe to call concurrently. Cost: about 8 ns (turbo) or 12 ns (stb) a pixel.
+/// Errors: DataError with the path for a file that is not an image, an unsupported kind, a damaged header, a size over
+/// a limit. Too little memory for an image within the limits is not a property of the image: std::bad_alloc.
+/// Threads: safe to call concurrently. Cost: about 8 ns (turbo) or 12 ns (stb) per pixel.
 Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& path);
 
 /// The whole file. Throws DiskError when it cannot be opened or read, DataError above kMaxFileBytes.

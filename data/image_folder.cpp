@@ -30,7 +30,7 @@ std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
   return names;
 }
 
-// A name that would count is not left out because nobody can say what it is: other images would be another data set.
+// A name that would count is not left out because its kind cannot be told: other images would be another data set.
 void require_known(const fs::directory_entry& entry, const std::error_code& error) {
   if (!error) return;
   if (error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels)
@@ -88,7 +88,7 @@ ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
   look(name);
   if (!result.files.empty()) return result;
   if (has_folder(result.folder / kImages)) {
-    // Beside images/ lie the boxes of its objects, which no one misses.
+    // Next to images/ lie the boxes of its objects, which are not needed.
     std::erase_if(result.others, [&](const std::string& other) {
       return other == name + "/" + kImages || other == name + "/" + name + "_boxes.txt";
     });

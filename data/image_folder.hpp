@@ -15,8 +15,8 @@ struct ImageFolderArgs {
 };
 
 /// Classes are the sub-folders in bytewise order of their names; images the regular files in them (links followed)
-/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and what else lies in
-/// the class folders is left out and counted. A class folder without images of its own has those of its images/, as in
+/// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and anything else in the
+/// class folders is left out and counted. A class folder without images of its own has those of its images/, as in
 /// Tiny ImageNet.
 /// Images of a split without class folders lie in DIR/<split> or DIR/<split>/images, and a list (label_list.hpp) names
 /// their classes; what it does not name is left out and counted.

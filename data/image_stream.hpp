@@ -1,4 +1,4 @@
-// Checked image streams: a file is parsed here once, every length and table verified, and written anew; decoders only
+// Checked image streams: a file is parsed here once, every length and table verified, and rewritten; decoders only
 // ever see the rewritten stream, so that they cannot read a damaged header differently from the check.
 #pragma once
 #include <cstdint>

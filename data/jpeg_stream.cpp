@@ -274,7 +274,7 @@ class JpegChecker {
   }
 
   // Copies entropy-coded bytes up to the marker that ends the scan: any but a restart, or a restart that would begin
-  // one interval too many. No decoder reads on behind that one; what follows is skipped as garbage.
+  // one interval too many. No decoder reads on past that one; what follows is skipped as garbage.
   void scan_data() {
     const size_t begin = at_;
     size_t end = file_.size();

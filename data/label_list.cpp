@@ -56,7 +56,7 @@ bool is_name(std::string_view name) {
 
 std::optional<fs::path> label_list_of(const fs::path& root) {
   for (const fs::path& place : places(root)) {
-    std::error_code ignored;  // what cannot be looked at is no list; without any, the folder is refused
+    std::error_code ignored;  // what cannot be looked at is not a list; without any, the folder is refused
     if (fs::is_regular_file(place, ignored)) return place;
   }
   return std::nullopt;

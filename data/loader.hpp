@@ -20,7 +20,7 @@ struct TrainLoaderArgs {
   int64_t batch_size = 64;
   TrainTransform transform;
   uint64_t seed = 0;
-  int workers = 1;   // one thread decodes and augments about 700 images a second at 224x224 to 128
+  int workers = 1;   // one thread decodes and augments about 700 images per second at 224x224 to 128
   int prefetch = 3;  // batches ahead
   BadImages bad_images = BadImages::skip;
   int64_t start_epoch = 0;
@@ -38,8 +38,8 @@ class TrainLoader {
 
   int64_t batches_per_epoch() const { return sampler_.batches_per_epoch(); }
   /// Blocks until the batch is there. Throws DiskError on an I/O error, DataError when no image can be decoded or, with
-  /// BadImages::error, at the first bad one; then it goes on throwing that.
-  /// One caller: neither this nor the notes below while another thread is in here.
+  /// BadImages::error, at the first bad one; then it keeps throwing that.
+  /// For one caller: neither this nor the notes below may be called while another thread is in here.
   Batch next();
   const std::vector<ImageNote>& skipped() const { return prefetcher_->skipped(); }
   const std::vector<ImageNote>& damaged() const { return prefetcher_->damaged(); }
@@ -63,7 +63,7 @@ struct EvalLoaderArgs {
 };
 
 /// Every image once, in the data set's order (bytewise path order for ImageFolder), centre-cropped. Unreadable ones are
-/// left out and noted, so batches may be smaller than batch_size, as the last one is; empty ones are not handed out.
+/// left out and noted, so batches may be smaller than batch_size, as the last one is; empty ones are not returned.
 /// UsageError for a batch size, limit or number of threads out of range.
 class EvalLoader {
  public:

@@ -8,7 +8,7 @@
 namespace nibble {
 
 DatasetPtr open_images(const std::filesystem::path& dir, const std::string& split, Decoder decoder) {
-  std::error_code ignored;  // what cannot be looked at, ImageFolder refuses with its reason
+  std::error_code ignored;  // ImageFolder refuses what cannot be looked at, with its reason
   if (!split.empty() && !std::filesystem::exists(dir / split, ignored) && is_cifar(dir))
     return std::make_shared<Cifar>(dir, split);
   return std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir, .split = split, .decoder = decoder});

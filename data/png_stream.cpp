@@ -13,7 +13,7 @@ constexpr size_t kSignatureBytes = 8;
 constexpr size_t kChunkOverhead = 12;  // length, type, checksum
 constexpr size_t kPaletteBytes = 3 * 256;
 
-// Checksum of PNG annex D (polynomial 0xEDB88320, reflected), one byte a step: 64 MiB take about 0.15 s.
+// Checksum of PNG annex D (polynomial 0xEDB88320, reflected), one byte per step: 64 MiB take about 0.15 s.
 uint32_t crc32(std::span<const uint8_t> bytes) {
   static const std::array<uint32_t, 256> table = [] {
     std::array<uint32_t, 256> t{};

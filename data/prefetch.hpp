@@ -30,7 +30,7 @@ struct Slot {
 
 struct PrefetchArgs {
   int workers = 1;          // threads
-  int depth = 3;            // batches in memory at most, beside the one the consumer holds
+  int depth = 3;            // batches in memory at most, besides the one the consumer holds
   int image_size = 0;       // side in pixels
   int64_t first_batch = 0;  // number of the first batch
   int64_t batch_count = 0;  // one past the last batch's number; -1: without end
@@ -70,7 +70,7 @@ class Prefetcher {
   void work();
   void stop();
   InFlight* claim();          // with the lock held; null: nothing to do now
-  InFlight* claim_or_fail();  // the same; without memory for the next batch of all it sets failed_
+  InFlight* claim_or_fail();  // the same; without memory for the very next batch it sets failed_
   Batch collect(InFlight& batch);
   void remember(ImageNote note, std::unordered_set<std::string>& seen, std::vector<ImageNote>& list);
 

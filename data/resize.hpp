@@ -26,7 +26,7 @@ struct ResizeArgs {
 /// Writes window.height x window.width x 3 bytes to `out`: the window of image.crop(crop).resize((width, height)).
 /// Each output pixel is the mean, weighted by a triangle, of the input pixels under it: half-width 1 when enlarging,
 /// `scale` when shrinking. Weights are rounded to 22 bits; rows first, then columns, rounded to bytes after each pass.
-/// Errors   ShapeError when a box leaves its frame, or the image has a size and no pixels.
+/// Errors   ShapeError when a box leaves its frame, or the image has a size but no pixels.
 /// Exact?   equal to Pillow's ImagingResample (tested against stored results); integer sums, the same on every CPU.
 /// Threads  safe to call concurrently.
 /// Cost     3 * (crop rows under the window * window.width * 2 sx + window pixels * 2 sy) multiplications, s = max(1,

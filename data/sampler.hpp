@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-/// Fisher-Yates shuffle of 0 .. size-1 with this epoch's random stream. Cost: about 20 ns an element.
+/// Fisher-Yates shuffle of 0 .. size-1 with this epoch's random stream. Cost: about 20 ns per element.
 std::vector<uint32_t> epoch_order(int64_t size, uint64_t seed, int64_t epoch);
 
 struct SamplerArgs {

@@ -42,7 +42,7 @@ Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whol
   std::sort(kept_.begin(), kept_.end());
   const int64_t all = static_cast<int64_t>(kept_.size()), few = args.evenly;
   if (few == 0 || few >= all) return;
-  for (int64_t i = 0; i < few; ++i)  // what is read lies at or behind i
+  for (int64_t i = 0; i < few; ++i)  // what is read lies at or after i
     kept_[static_cast<size_t>(i)] = kept_[static_cast<size_t>(i * all / few)];
   kept_.resize(static_cast<size_t>(few));
 }

@@ -200,7 +200,7 @@ std::string file_name(int64_t number) {
   return fmt::format("{:05}.jpg", number);
 }
 
-// Refuses a folder that holds anything else than `ours`; one that is not there holds nothing.
+// Refuses a folder that holds anything other than `ours`; one that is not there holds nothing.
 void refuse_others(const fs::path& folder, const std::set<std::string>& ours) {
   std::error_code error;
   if (!fs::exists(folder, error) && !error) return;
@@ -239,8 +239,8 @@ void each_image(const SyntheticFolderArgs& args, SynthSplit split, int64_t per_c
   });
 }
 
-// Refuses another image under a name of ours, of another seed or size or somebody's own: runs may have been trained on
-// it. The beginning of our own is what an interrupted call left.
+// Refuses another image under one of our names, of another seed or size or the user's own: runs may have been trained
+// on it. The beginning of one of ours is what an interrupted call left.
 void require_same_image(const fs::path& path, const std::vector<uint8_t>& ours) {
   const std::vector<uint8_t> there = read_file(path);
   if (there.size() > ours.size() || !std::equal(there.begin(), there.end(), ours.begin()))

@@ -19,7 +19,7 @@ enum class SynthSplit { train, val };
 /// random place, size, angle, grain and colours on a shaded background among small plain shapes, under a bar that hides
 /// a part of it, with noise. Neither colours nor any single pixel tell the class.
 /// Exact?   float add, multiply, divide and square root in one written order: the same bytes everywhere.
-/// Cost     about 0.3 us a pixel.
+/// Cost     about 0.3 us per pixel.
 void draw_synthetic(int size, uint64_t seed, SynthSplit split, int label, int64_t number, uint8_t* out);
 
 struct SyntheticDatasetArgs {
@@ -29,7 +29,7 @@ struct SyntheticDatasetArgs {
   uint64_t seed = 0;
 };
 
-/// The images without files and without JPEG's losses, ordered by label, drawn anew at every read.
+/// The images without files and without JPEG's losses, ordered by label, drawn again at every read.
 class SyntheticDataset : public Dataset {
  public:
   /// Throws UsageError for a size or number out of range.

@@ -49,7 +49,7 @@ bool have_turbo() {
 TurboImage turbo_decode(const JpegStream& s) {
   TurboImage image;
   const std::unique_ptr<void, Destroy> handle(tjInitDecompress());
-  if (!handle) throw std::bad_alloc();  // the only reason it has, and none to call the image damaged
+  if (!handle) throw std::bad_alloc();  // the only reason it has, and not one to call the image damaged
   const bool cmyk = s.components == 4;
   const size_t pixels = static_cast<size_t>(s.width) * static_cast<size_t>(s.height);
   const size_t row_bytes = static_cast<size_t>(s.width) * (cmyk ? 4 : 3);

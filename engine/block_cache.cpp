@@ -23,7 +23,7 @@ constexpr size_t kPage = 4096, kHugePage = size_t{2} << 20;
 
 /// What may be kept beyond a sixteenth, up to another one, which small steps need: training at 64 px, batch 64, x0.75
 /// took 0.95 and 0.97 of the time of a step with it (one thread, Zen 5, blocks still of one size each). At 224 px and
-/// x1 an eighth keeps 145 MiB more and wins nothing that can be measured.
+/// x1 an eighth keeps 145 MiB more and gains nothing that can be measured.
 constexpr size_t kMoreKept = size_t{32} << 20;
 
 constexpr bool kKeep = !kAddressSanitizer;  // a kept block would hide a use after free
@@ -43,7 +43,7 @@ std::byte* map(size_t bytes) {
   const size_t skip = (alignment - reinterpret_cast<uintptr_t>(begin) % alignment) % alignment;
   if (skip > 0) munmap(begin, skip);
   if (slack > skip) munmap(begin + skip + bytes, slack - skip);
-  // Smaller ones, too: what they are joined to serves larger requests. Advice only: failure changes nothing.
+  // Smaller ones, too: joined with others they serve larger requests. Advice only: failure changes nothing.
   madvise(begin + skip, bytes, MADV_HUGEPAGE);
   return begin + skip;
 }
@@ -54,10 +54,10 @@ struct Extent {
   uint64_t given = 0;  // number of the give that last added to it
 };
 
-/// Requests take the front of what is kept, and what touches comes together again when it is given back: the sizes of a
-/// network's activations are each other's halves and quarters (fewer pixels, fewer bits), so what forward freed serves
-/// backward. Blocks for requests of their own size alone were given back and mapped anew in every step, and cleared:
-/// 21,000 page faults a step of ResNet-50 at 224 px, batch 64, two threads, now a few hundred.
+/// Requests take the front of what is kept, and adjacent blocks are joined again when they are given back: the sizes of
+/// a network's activations are each other's halves and quarters (fewer pixels, fewer bits), so what forward freed
+/// serves backward. Blocks serving only requests of their own size were given back and mapped again in every step, and
+/// cleared: 21,000 page faults per step of ResNet-50 at 224 px, batch 64, two threads, now a few hundred.
 class BlockCache {
  public:
   Block take(size_t bytes) {
@@ -110,7 +110,7 @@ class BlockCache {
   using Extents = std::map<std::byte*, Extent>;  // no two touch
   using Sizes = std::set<std::pair<size_t, std::byte*>>;
 
-  /// The smallest extent that is large enough, of several the first in memory.
+  /// The smallest extent that is large enough, the first in memory among several.
   Extents::iterator best_fit(size_t bytes) {
     const auto size = sizes_.lower_bound({bytes, nullptr});
     return size == sizes_.end() ? kept_.end() : kept_.find(size->second);

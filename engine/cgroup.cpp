@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 /// The folders of one membership, from the group itself up to the mount. A container may show the path that its group
-/// has outside: of it the mount alone is there.
+/// has outside: of that only the mount is there.
 std::vector<fs::path> folders_up(const fs::path& mount, const std::string& group) {
   std::vector<fs::path> all;
   for (fs::path at = fs::path(group).relative_path(); !at.empty(); at = at.parent_path()) all.push_back(mount / at);
@@ -22,7 +22,7 @@ std::vector<fs::path> folders_up(const fs::path& mount, const std::string& group
 }
 
 /// The mount itself counts whatever the lines say. Lines of /proc/self/cgroup are ID:CONTROLLERS:PATH; version 2 has
-/// one, with ID 0 and no controllers, version 1 one a hierarchy, which is mounted under its controllers' names.
+/// one, with ID 0 and no controllers, version 1 one per hierarchy, which is mounted under its controllers' names.
 template <typename Body>
 void for_each_folder(const ControlGroups& groups, const std::string& controller, const Body& body) {
   body(groups.mount, /*version=*/2);

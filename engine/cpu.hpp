@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-/// Kernel levels, slowest first; which takes kernels of which is drawn in ops/kernels/README.md.
+/// Kernel levels, slowest first; ops/kernels/README.md shows which takes kernels of which.
 /// scalar: baseline x86-64 (or any CPU). avx2: AVX2 + FMA. avxvnni: avx2 + AVX-VNNI (VEX). avx512: F, BW, VL, DQ.
 /// avx512vnni: avx512 + VNNI. avx512bf16: avx512vnni + AVX512-BF16. amx: avx512bf16 + AMX-TILE, AMX-INT8, AMX-BF16, and
 /// the kernel's permission.
@@ -26,7 +26,7 @@ struct CpuFeatures {
   bool avx512 = false;  // F, BW, VL, DQ
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
-  bool amx_int8 = false;  // the CPU has tiles; whether the operating system does, permission tells
+  bool amx_int8 = false;  // the CPU has tiles; amx_permitted tells whether the system grants them
   bool amx_bf16 = false;
   bool amx_permitted = false;  // this process may use tiles
   std::string amx_refusal;     // why not, when the CPU has tiles and the process may not use them
@@ -51,7 +51,8 @@ std::vector<Isa> runnable_isas();
 /// The level whose name is `name`; throws UsageError that lists the names.
 Isa isa_from_name(std::string_view name);
 
-/// The level in use: NIBBLE_ISA if set (throws UnsupportedError when the machine lacks it), else the best runnable one.
+/// The level in use: NIBBLE_ISA if set (throws UnsupportedError when the machine lacks it), otherwise the best runnable
+/// one.
 Isa active_isa();
 /// Replaces the level in use, for tests and benchmarks that visit several; throws UnsupportedError when not runnable.
 void set_active_isa(Isa isa);

@@ -9,7 +9,7 @@ namespace nibble {
 /// NIBBLE_ISA      scalar|avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx: use exactly this kernel level; read once at
 ///                 first use.
 /// NIBBLE_THREADS  default of --threads; read by the program's option parser.
-/// NIBBLE_LOG      quiet|info|debug: quiet leaves warnings and errors alone on stderr; debug puts the time before
+/// NIBBLE_LOG      quiet|info|debug: quiet leaves only warnings and errors on stderr; debug puts the time before
 ///                 every line and says more; read by the program at start.
 /// NIBBLE_PROFILE  path of a Chrome trace to write at exit; read by the program at start.
 /// TERM            unset or "dumb": no redrawn line.

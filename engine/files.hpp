@@ -12,7 +12,7 @@
 
 namespace nibble {
 
-/// Closes what it holds. Constructed from another one it leaves that with nothing; assigned, they trade.
+/// Closes what it holds. Constructed from another one it leaves that with nothing; assigned, they swap.
 class FileDescriptor {
  public:
   FileDescriptor() = default;
@@ -53,7 +53,7 @@ std::string disk_reason(int error_number);
 
 /// Makes the folder and those above it that are missing. DiskError.
 void make_folders(const std::filesystem::path& folder);
-/// The folders that `file` is to lie in. DiskError.
+/// Makes the folders that `file` is to lie in. DiskError.
 void make_folders_above(const std::filesystem::path& file);
 
 /// What the folder holds, in no order. DiskError when it cannot be listed to its end.

@@ -1,4 +1,4 @@
-// Integer division upwards.
+// Integer division, rounded up.
 #pragma once
 #include <concepts>
 #include <type_traits>

@@ -68,7 +68,7 @@ int available_cores() {
 void set_threads(int threads) {
   const int count = threads > 0 ? threads : available_cores();
   // The arena alone limits our loops. TBB's own number is the whole process's, so it is only ever raised: a host
-  // program that wants one thread of us keeps all of its own.
+  // program that wants one thread from us keeps all of its own.
   std::unique_ptr<tbb::global_control> new_limit;
   if (count > tbb::info::default_concurrency())
     new_limit =
@@ -80,7 +80,7 @@ void set_threads(int threads) {
 }
 
 int threads() {
-  static std::once_flag once;  // the first callers may be several
+  static std::once_flag once;  // there may be several first callers
   std::call_once(once, [] {
     if (thread_count == 0) set_threads(0);
   });
@@ -113,7 +113,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
   if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
   // Isolated: a thread of the arena that waits here runs only tasks of this loop, never an unrelated outer one. (A
-  // host's thread beyond the arena's slots waits outside and may be given any task: correct, but later back.)
+  // host's thread beyond the arena's slots waits outside and may be given any task: correct, but it returns later.)
   arena->execute([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
 }
 

@@ -8,7 +8,7 @@ namespace nibble {
 
 /// Limits all loops of this library to `threads` (>= 1) from now on; 0 means one per available core. Loops that a host
 /// program gives to TBB itself keep their threads; for more than TBB's own number, its limit for the process is raised.
-/// Not beside a running parallel_for.
+/// Not during a running parallel_for.
 void set_threads(int threads);
 /// The limit. Where none was set, the first call sets it to one per core that is available to the thread that asks.
 int threads();
@@ -22,7 +22,7 @@ int available_cores();
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// parallel_for of bodies that may refuse their work with an Error: all are run, and of several errors that of the
-/// smallest i is rethrown, whoever was first.
+/// smallest i is rethrown, whichever came first.
 void parallel_for_refusing(int64_t count, FunctionRef<void(int64_t)> body);
 
 /// parallel_for as the outermost loop of a few long bodies: a thread that finds none left helps with the loops inside
@@ -33,7 +33,8 @@ void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body);
 /// Sets this thread's MXCSR as parallel_for does; for code that runs outside it.
 void set_float_mode();
 
-/// The same for as long as it lives; then the caller has its own MXCSR again. For what a host program calls.
+/// The same for as long as it lives; then the caller has its own MXCSR again. For entry points that a host program
+/// calls.
 class FloatModeScope {
  public:
   FloatModeScope();

@@ -52,11 +52,11 @@ struct Sum {
 /// By address: equal names in several files, and equal labels of several threads, are merged in the table.
 using Key = std::pair<const char*, const std::string*>;
 
-/// What one thread recorded. Only that thread adds; the lock is for readers and for starting anew.
+/// What one thread recorded. Only that thread adds; the lock is for readers and for restarting.
 struct ThreadLog {
   std::mutex mutex;
   std::vector<Event> events;
-  size_t shares_end = 0;  // events.size() behind the last event when it was a share, else 0
+  size_t shares_end = 0;  // events.size() after the last event when it was a share, otherwise 0
   int64_t dropped = 0;
   std::set<std::string, std::less<>> labels;  // nodes do not move
   std::map<Key, Sum> sums;

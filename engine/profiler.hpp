@@ -14,12 +14,12 @@ namespace nibble {
 enum class MacUnit : uint8_t { kFloat, kBf16, kCode8, kCode4 };
 inline constexpr size_t kMacUnits = 4;
 
-/// What a zone has to do, as its caller counts it.
+/// What a zone has to do, as counted by its caller.
 struct ZoneWork {
   int64_t macs = 0;
   MacUnit unit = MacUnit::kFloat;  // of the macs
   /// Compulsory traffic: every operand read once, every result written once, in the bytes they are stored in (padding
-  /// of rows included). A lower bound of what moves: what is read again because it left the cache is not in it.
+  /// of rows included). A lower bound of what moves: it does not include what is read again because it left the cache.
   int64_t bytes = 0;
 };
 
@@ -46,8 +46,8 @@ std::vector<ZoneTotal> zone_table();
 /// Totals per name and label of the zones that have a label, the largest self time first (ties by name, then label).
 std::vector<ZoneTotal> labelled_zone_table();
 
-/// Writes the recorded zones as Chrome trace events (chrome://tracing, Perfetto): one complete event ("ph": "X") a
-/// zone, one row a thread; a label is args.label. The tasks of a loop that a thread helps with are one event unless
+/// Writes the recorded zones as Chrome trace events (chrome://tracing, Perfetto): one complete event ("ph": "X") per
+/// zone, one row per thread; a label is args.label. The tasks of a loop that a thread helps with are one event unless
 /// there is a gap between them. A thread keeps its first 2^20 zones (32 bytes each); the rest count in the table only,
 /// and "droppedZones" says how many there are.
 /// Errors   DiskError when the file cannot be written.
@@ -77,7 +77,7 @@ class Zone {
   Zone(const Zone&) = delete;
   Zone& operator=(const Zone&) = delete;
 
-  /// Sets the zone's counts to work(), once a zone; work is not called while the profiler is off.
+  /// Sets the zone's counts to work(), once per zone; work is not called while the profiler is off.
   template <typename Work>
   void count(const Work& work) {
     if (name_ != nullptr) work_ = work();

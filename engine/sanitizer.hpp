@@ -1,7 +1,7 @@
 // Whether this build is watched by the address sanitizer.
 #pragma once
 
-// gcc says it by a macro of its own, clang by a feature.
+// gcc says so by a macro of its own, clang by a feature.
 #if defined(__SANITIZE_ADDRESS__)
 #define NIBBLE_ADDRESS_SANITIZER
 #elif defined(__has_feature)

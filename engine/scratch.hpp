@@ -13,7 +13,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  /// Uninitialised, 64-byte aligned, valid until this scope ends, with 64 readable bytes behind it.
+  /// Uninitialised, 64-byte aligned, valid until this scope ends, with 64 readable bytes after it.
   template <typename T>
   T* get(size_t count) {
     return static_cast<T*>(allocate(count * sizeof(T)));

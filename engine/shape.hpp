@@ -35,7 +35,7 @@ class Shape {
     for (int i = 0; i < rank_; ++i) n *= (*this)[i];
     return n;
   }
-  /// Product of all dimensions but the innermost.
+  /// Product of all dimensions except the innermost.
   int64_t rows() const {
     int64_t n = 1;
     for (int i = 0; i + 1 < rank_; ++i) n *= (*this)[i];

@@ -21,7 +21,7 @@ class GradientRows {
 };
 
 /// A value with room for its gradient. Copies share both. One tape, its variables and their gradients belong to one
-/// shard, whose steps run one behind the other, so gradients need no locks: the threads that share a step read them,
+/// shard, whose steps run in sequence, so gradients need no locks: the threads that share a step read them,
 /// and what it sets is set when they are done.
 class Variable {
  public:
@@ -61,8 +61,8 @@ class Variable {
     state_->value = Tensor();
     state_->again = std::move(again);
   }
-  /// Makes the value again if it was dropped so. Whoever may read such a value in backward calls this first, from one
-  /// thread.
+  /// Makes the value again if it was dropped this way. Code that may read such a value in backward calls this first,
+  /// from one thread.
   void remake() const {
     if (const auto again = std::exchange(state_->again, nullptr)) state_->value = again();
   }
@@ -83,7 +83,7 @@ class Tape {
   /// Appends one backward step. The closure owns what it saved; it is destroyed as soon as it has run.
   void record(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
   /// Runs all steps in reverse after seeding d loss / d loss = 1; `loss` is f32 with one element. The tape is empty
-  /// after, also when a step throws; gradients hold then what was added until that step.
+  /// afterwards, also when a step throws; gradients then hold what was added up to that step.
   void backward(const Variable& loss);
   /// The same with a given gradient of `output` (same shape and type).
   void backward(const Variable& output, const Tensor& gradient);

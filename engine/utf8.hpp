@@ -13,7 +13,7 @@ size_t utf8_sequence_length(std::string_view text);
 /// Whether all of `text` is UTF-8; the empty text is.
 bool is_utf8(std::string_view text);
 
-/// The text, or its first `longest` bytes at most, up to a character's end, and "..." behind: for messages that repeat
+/// The text, or its first `longest` bytes at most, up to a character's end, followed by "...": for messages that repeat
 /// what a file says.
 std::string shortened(std::string_view text, size_t longest = 300);
 

@@ -8,7 +8,7 @@ namespace nibble {
 const char* version();
 
 /// The version and the commit that was built, "0.1.0+83c0de2f31" or "0.1.0+83c0de2f31-dirty" (with changes since); the
-/// version alone where the sources were in no repository. For notes beside results, not for files that are compared.
+/// version alone where the sources were in no repository. For notes next to results, not for files that are compared.
 std::string build_version();
 
 }  // namespace nibble

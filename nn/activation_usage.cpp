@@ -14,7 +14,7 @@ namespace nibble {
 namespace {
 
 /// Images that go through the modules together, which keep every value: ResNet-50 x0.5 at 224 px, trained in batches of
-/// 8, took 291 MiB with 10 validation images and 848 with 80, when 64 of them went at once.
+/// 8, took 291 MiB with 10 validation images and 848 with 80 when 64 of them went through at once.
 constexpr int64_t kImagesAtOnce = 4;
 
 void add(QuantizerUsage& sum, const QuantizerUsage& part) {
@@ -54,11 +54,11 @@ class UsageCounter {
     if (rounded_before_codes(net, value)) {
       for (int q : readers) pooled ? averages(q, output) : plain(q, output);
     } else {
-      // The single reader's codes were made from the fp32 value, which only the accumulator still tells.
+      // The single reader's codes were made from the fp32 value, which only the accumulator still holds.
       const ServedAffine f =
           served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)]);
       const int64_t n = acc.shape().back();
-      const bool integer = acc.dtype() == DType::s32;  // f32 in fake mode and behind a layer left in bf16
+      const bool integer = acc.dtype() == DType::s32;  // f32 in fake mode and after a layer left in bf16
       for (int64_t i = 0; i < acc.size(); ++i) {
         const size_t c = static_cast<size_t>(i % n);
         const float sum = integer ? static_cast<float>(acc.data<int32_t>()[i]) : acc.data<float>()[i];

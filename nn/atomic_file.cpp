@@ -26,9 +26,9 @@ constexpr std::string_view kTemporaryMark = ".nibble-tmp-";
 
 std::atomic<unsigned> temporary_counter{0};
 
-/// Makes a temporary file or link by `make`, which says whether it could and leaves why not in errno; returns its name.
-/// A name that is taken is passed over: a killed process may have left it, and in containers all have the same number.
-/// Empty, with errno, when it cannot be made.
+/// Makes a temporary file or link by `make`, which says whether it could and leaves the reason in errno; returns its
+/// name. A name that is taken is skipped: a killed process may have left it, and in containers all have the same
+/// number. Empty, with errno, when it cannot be made.
 template <typename Make>
 fs::path make_temporary_beside(const fs::path& path, const Make& make) {
   constexpr int kAttempts = 1000;
@@ -46,10 +46,10 @@ fs::path directory_of(const fs::path& path) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
-/// Locks a new temporary file, which says that it is no leftover; false when it was taken for one before that and is
-/// gone. A file system without locks costs only the lock.
+/// Locks a new temporary file, which marks it as no leftover; false when it was taken for one before that and is gone.
+/// A file system without locks costs only the lock.
 bool claim(int fd, const fs::path& name) {
-  // Waits for remove_temporary_files alone, which holds it for the time of an unlink.
+  // Waits only for remove_temporary_files, which holds the lock for the time of an unlink.
   while (::flock(fd, LOCK_EX) != 0 && errno == EINTR) {
   }
   struct stat info {};
@@ -104,7 +104,7 @@ void AtomicFile::append(std::string_view text) {
 void AtomicFile::commit() {
   if (!fd_.open()) fail("finish", EBADF);
   if (disk_calls().fsync(fd_.get()) != 0) fail("flush", errno);
-  // Closed behind the rename, so that the lock lasts until then; what closing could report, fsync has.
+  // Closed after the rename, so that the lock lasts until then; what closing could report, fsync has reported.
   if (disk_calls().rename(temporary_.c_str(), path_.c_str()) != 0) fail("put in place", errno);
   temporary_.clear();
   fd_.close();
@@ -161,9 +161,9 @@ bool is_temporary_name(std::string_view file_name) {
 
 namespace {
 
-/// False, and it stays, when an AtomicFile of whichever process or container holds it: it is about to be put in place.
+/// False, and it stays, when an AtomicFile of any process or container holds it: it is about to be put in place.
 bool remove_leftover(const fs::path& temporary) {
-  // A link cannot be opened so; nobody holds one. For writing, where it may be: NFS locks no other descriptor.
+  // A link cannot be opened this way; no process holds one. For writing, where allowed: NFS locks no other descriptor.
   FileDescriptor fd(::open(temporary.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!fd.open()) fd = FileDescriptor(::open(temporary.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (fd.open() && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;

@@ -11,10 +11,10 @@
 
 namespace nibble {
 
-/// Writes a file under a temporary name beside `path`; only commit() gives it the name. A process killed at any
+/// Writes a file under a temporary name next to `path`; only commit() gives it the name. A process killed at any
 /// instant leaves the older file as it was, or the new one complete, and at most one temporary file (see
 /// remove_temporary_files). If the object dies without commit() the temporary file is removed.
-/// Errors: DiskError (no space, I/O error, read-only or missing directory, a path that leads to something else than a
+/// Errors: DiskError (no space, I/O error, read-only or missing directory, a path that leads to something other than a
 /// file); what was there is then untouched.
 class AtomicFile {
  public:
@@ -48,7 +48,7 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
 /// Makes `link` a symbolic link to `target` (relative to the link's directory), replacing an older one by rename.
 void replace_symlink(const std::filesystem::path& target, const std::filesystem::path& link);
 
-/// Is there something of that name (links followed)? DiskError when that cannot be told, which is not a no.
+/// Is there anything of that name (links followed)? DiskError when that cannot be told, which is not a no.
 bool path_exists(const std::filesystem::path& path);
 
 /// Makes renames and removals in `directory` durable, as far as this process and the file system can. DiskError when

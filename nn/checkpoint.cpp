@@ -39,7 +39,7 @@ Tensor to_ohwi(const Tensor& w, const ConvShape& s) {
   return out;
 }
 
-/// Calls visit(name, tensor, is_kernel) for every parameter of a unit, in file names.
+/// Calls visit(name, tensor, is_kernel) for every parameter of a unit, with its name in files.
 template <typename Parameters, typename Visit>
 void each_parameter(const UnitSpec& unit, Parameters& p, const Visit& visit) {
   visit(unit.name + ".weight", p.weights, true);
@@ -100,7 +100,8 @@ void read_calibration(TensorReader& reader, const SafetensorsFile& file, const Q
   require_bounds(file, spec.name, c.bound);
 }
 
-/// Why a head of given weights is of no use for these classes; empty: it is. Files from elsewhere name no classes.
+/// Why the head of given weights is of no use for these classes; empty: it is usable. Files from elsewhere name no
+/// classes.
 std::string why_not_this_head(const SafetensorsFile& file, const UnitSpec& head,
                               const std::vector<std::string>& class_names) {
   const TensorEntry* e = file.find(head.name + ".weight");
@@ -113,7 +114,7 @@ std::string why_not_this_head(const SafetensorsFile& file, const UnitSpec& head,
   return names.empty() || names == class_names ? "" : fmt::format("the classes of {} have other names", file.source());
 }
 
-/// Every tensor of a resnet50 is in a resnet101, too: what is left over in the stages tells them apart.
+/// Every tensor of a resnet50 is also in a resnet101: what is left over in the stages tells them apart.
 void require_no_deeper_network(const TensorReader& reader, const Network& network) {
   for (const TensorEntry& e : reader.file().entries())
     if (e.name.starts_with("layer") && e.name.ends_with(".weight") && !reader.has_seen(e.name))
@@ -134,7 +135,7 @@ void refuse_prefixed_names(const SafetensorsFile& file) {
   }
 }
 
-/// Bounds are written in one go: a file with some of them is damaged, and would otherwise count as not calibrated.
+/// Bounds are written all at once: a file with some of them is damaged, and would otherwise count as not calibrated.
 void require_all_bounds_or_none(const SafetensorsFile& file, const Model& model) {
   const std::vector<Calibration>& all = model.calibration;
   const auto bare = std::find_if(all.begin(), all.end(), [](const Calibration& c) { return c.bound.empty(); });

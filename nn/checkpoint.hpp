@@ -2,7 +2,7 @@
 //
 // Tensors: <layer>.weight F32 OIHW (fc: [classes, features]), <norm>.{weight,bias,running_mean,running_var}, fc.bias,
 // momentum.<the same names>, <quantizer>.{mean_of_max,ema_weight,bound,usage}. Metadata: nibble.format = "checkpoint",
-// nibble.version, nibble.network (JSON), nibble.steps, nibble.run (JSON of the caller), nibble.classes (JSON).
+// nibble.version, nibble.network (JSON), nibble.steps, nibble.run (JSON from the caller), nibble.classes (JSON).
 // Nothing about the machine, the time or the number of threads enters, so equal training gives equal bytes.
 #pragma once
 #include <filesystem>
@@ -18,7 +18,7 @@ struct Checkpoint {
   Model model;
   Gradients momentum;
   int64_t steps_done = 0;
-  std::string run;  // JSON text of the caller: options, decoder, hash of the images, best step
+  std::string run;  // JSON text from the caller: options, decoder, hash of the images, best step
   std::vector<std::string> class_names;
 };
 
@@ -36,9 +36,9 @@ struct GivenWeights {
   int64_t tensors = 0;         // taken over
   std::string fresh, because;  // the layer that keeps the weights it had (fc) and why; empty: none
 };
-/// Starts from any safetensors file with torchvision's names, a checkpoint included: kernels, batch norm and, when the
-/// classes are as many and, where both sides name them, the same, fc. ModelError, the model left as it was, for a
-/// missing tensor, a wrong shape, a value that is not finite, a served file, or one of a deeper network.
+/// Starts from any safetensors file with torchvision's names, a checkpoint included: kernels, batch norm and, when
+/// there are as many classes and, where both sides name them, the same ones, fc. ModelError, the model left as it was,
+/// for a missing tensor, a wrong shape, a value that is not finite, a served file, or one of a deeper network.
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
                                       const std::vector<std::string>& class_names = {});
 

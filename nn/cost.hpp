@@ -12,8 +12,8 @@ namespace nibble {
 ///   linear    = macs * r(max(weight bits, activation bits)), r rounds up to 4, 8 or 16
 ///   quadratic = macs * weight bits * activation bits
 ///   memory    = weights * weight bits (in bits)
-/// macs = oh * ow * kh * kw * ic * oc. Batch norm, ReLU, pooling, additions, biases and scales are not counted, and the
-/// batch is not either: the figures compare models, they do not predict a machine.
+/// macs = oh * ow * kh * kw * ic * oc. Batch norm, ReLU, pooling, additions, biases and scales are not counted, nor is
+/// the batch: the figures compare models, they do not predict a machine.
 struct CostSums {
   int64_t macs = 0;
   int64_t weights = 0;

@@ -6,7 +6,7 @@
 
 namespace nibble {
 
-/// CRC-32C of `bytes` (polynomial 0x1EDC6F41, reflected; RFC 3720 appendix B.4). To go on from earlier bytes pass
+/// CRC-32C of `bytes` (polynomial 0x1EDC6F41, reflected; RFC 3720 appendix B.4). To continue from earlier bytes pass
 /// their CRC as `crc`: crc32c(b, crc32c(a)) == crc32c(a followed by b).
 /// Finds every single flipped bit and every burst of up to 32 bits. Cost: 8 table lookups per 8 bytes, 1.5 GB/s or
 /// more per core, so a checkpoint of 200 MB takes about 0.1 s (SHA-256 in portable code takes eight times that).

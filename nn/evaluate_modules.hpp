@@ -7,8 +7,8 @@
 
 namespace nibble {
 
-/// Called by evaluation after each unit: accumulators (s32 or f32, [n, oh, ow, oc]) and what the unit hands on
-/// (bf16 or codes; undefined for fc, whose result is the logits).
+/// Called by evaluation after each unit: accumulators (s32 or f32, [n, oh, ow, oc]) and what the unit passes on (bf16
+/// or codes; undefined for fc, whose result is the logits).
 using UnitObserver = std::function<void(const UnitSpec&, const Tensor& accumulators, const Tensor& output)>;
 
 /// Logits f32 [n, classes] with running statistics, module by module through full-size tensors: the slow, plain path

@@ -7,7 +7,7 @@
 namespace nibble {
 
 /// flock on FOLDER/.lock from construction to destruction; the kernel frees it however the process ends. The file is
-/// never removed: another process could then lock a new one beside us.
+/// never removed: another process could then lock a new one alongside us.
 class FolderLock {
  public:
   /// `busy`: what the other process is doing in the folder, for the sentence "another process is <busy> '<folder>'".

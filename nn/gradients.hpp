@@ -1,4 +1,4 @@
-// Gradients of the parameters, and whatever else is laid out as they are (momentum).
+// Gradients of the parameters, and whatever else is laid out like them (momentum).
 #pragma once
 #include <vector>
 
@@ -6,7 +6,7 @@
 
 namespace nibble {
 
-/// Gradients of one shard (or a sum of shards), laid out as the parameters. A backward pass writes every tensor.
+/// Gradients of one shard (or a sum of shards), laid out like the parameters. A backward pass writes every tensor.
 struct Gradients {
   std::vector<UnitParameters> units;  // weights, gamma, beta, bias; running statistics stay undefined
   /// Adds `other`, tensor by tensor.

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t kLongestLine = size_t{1} << 20;  // ours have some hundred bytes
+constexpr size_t kLongestLine = size_t{1} << 20;  // ours have a few hundred bytes
 
 /// Does the line stay when the log is cut back to `step`?
 bool stays(std::string_view line, int64_t step) {
@@ -32,7 +32,7 @@ bool stays(std::string_view line, int64_t step) {
   return found->get<double>() <= static_cast<double>(step);
 }
 
-/// The lines that stay, and how many do not.
+/// The lines that stay, and how many are removed.
 std::pair<std::string, int64_t> cut(std::string_view text, std::optional<int64_t> keep_to_step) {
   std::pair<std::string, int64_t> result{{}, 0};
   while (!text.empty()) {
@@ -105,7 +105,7 @@ void MetricsLog::write(const MetricsRecord& record) {
   const bool known = ::fstat(fd_.get(), &before) == 0 && S_ISREG(before.st_mode);
   const int error_number = write_all(fd_.get(), std::as_bytes(std::span(line.data(), line.size())));
   if (error_number == 0) return;
-  // Should even this fail, the partial line is removed when the log is opened next.
+  // Should even this fail, the partial line is removed when the log is next opened.
   [[maybe_unused]] const int ignored = known ? ::ftruncate(fd_.get(), before.st_size) : 0;
   throw_disk_error("append to the metrics log", path_, error_number);
 }

@@ -1,4 +1,4 @@
-// metrics.jsonl: one flat JSON object a line, appended while training, cut back to the checkpoint's step on resume.
+// metrics.jsonl: one flat JSON object per line, appended while training, cut back to the checkpoint's step on resume.
 #pragma once
 #include <cmath>
 #include <concepts>
@@ -47,8 +47,8 @@ class MetricsRecord {
 };
 
 struct MetricsLogArgs {
-  /// On resume, the step of the checkpoint: lines whose "step" is later are removed, and so are lines that are no JSON
-  /// object. Lines without a "step" stay. Not given: the log goes on where it ends.
+  /// On resume, the step of the checkpoint: lines whose "step" is later are removed, and so are lines that are not a
+  /// JSON object. Lines without a "step" stay. Not given: the log continues where it ends.
   std::optional<int64_t> keep_to_step;
 };
 
@@ -66,7 +66,7 @@ class MetricsLog {
   explicit MetricsLog(std::filesystem::path path, const MetricsLogArgs& args = {});
 
   /// Appends the line. DiskError when it cannot (full disk); a part that was written is removed again, so the file
-  /// still consists of whole lines and writing may go on when there is space.
+  /// still consists of whole lines and writing may continue when there is space.
   void write(const MetricsRecord& record);
   /// fsync, before a checkpoint is published: after a power cut no line up to the checkpoint's step is missing.
   void sync();

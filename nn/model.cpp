@@ -113,7 +113,7 @@ FactorForm factor_form(const QuantizerSpec& spec) {
 
 void calibrate(Model& model) {
   const FloatModeScope mode;
-  std::vector<std::vector<float>> bounds;  // all or none: a model with some could be saved, and not be read again
+  std::vector<std::vector<float>> bounds;  // all or none: a model with only some could be saved, but not read again
   for (size_t q = 0; q < model.calibration.size(); ++q) {
     const Calibration& c = model.calibration[q];
     float smallest = 0;
@@ -144,9 +144,9 @@ void rebuild_quantizers(Model& model) {
   for (size_t q = 0; q < model.calibration.size(); ++q) {
     if (model.calibration[q].bound.empty()) return;
     const QuantizerSpec& spec = model.network.quantizers[q];
-    // fake mode multiplies dequantized values: no scale has to get through an integer sum, so scales are kept per
+    // fake mode multiplies dequantized values: no scale has to pass through an integer sum, so scales are kept per
     // channel and weight rows are quantized as they are, the published arithmetic. Per tensor and with shift that is
-    // what integer mode computes; with a fold integer mode quantizes other rows, and so is another model.
+    // what integer mode computes; with a fold, integer mode quantizes different rows, and so is a different model.
     built.push_back(make_activation_quantizer(model.calibration[q].bound, spec.bits, spec.is_signed, factor_form(spec),
                                               spec.scheme));
     if (model.fake()) {

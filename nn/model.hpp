@@ -27,7 +27,7 @@ struct Calibration {
 };
 
 /// A copy shares the parameters of the original (tensors are handles), which training updates in place: to keep a model
-/// as it is, take clone().
+/// as it is, use clone().
 struct Model : QuantizedNetwork {
   std::vector<UnitParameters> units;     // as network.units
   std::vector<Calibration> calibration;  // as network.quantizers

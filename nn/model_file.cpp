@@ -12,7 +12,7 @@ namespace nibble {
 
 namespace {
 
-/// Of all class names: 100,000 classes of 255 bytes, the longest name of a folder, have 25 MB.
+/// Of all class names: 100,000 classes of 255 bytes, the longest name of a folder, take 25 MB.
 constexpr size_t kLongestClasses = size_t{32} << 20;
 
 Tensor usage_to_tensor(const QuantizerUsage& usage) {

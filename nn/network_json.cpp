@@ -85,7 +85,7 @@ std::string network_options_to_json(const NetworkOptions& o) {
   j["classes"] = o.classes;
   j["same_padding"] = o.same_padding;
   j["signed_block_input"] = o.signed_block_input;
-  // Only where they are not the default: files from before them, and for versions before them, stay as they are.
+  // Only where they are not the default: files from before these keys, and for versions before them, stay as they are.
   if (o.scheme != QuantScheme::kPaper) j["quant_scheme"] = name_of(o.scheme);
   if (o.bf16_weights) j["bf16_weights"] = true;
   j["overrides"] = nlohmann::ordered_json::array();
@@ -103,7 +103,7 @@ int64_t whole_number_at(const nlohmann::json& j, const char* key) {
   throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? json_text(v) : v.type_name());
 }
 
-/// What another key means for the network, only its writer knows: reading past it would build another network.
+/// Only its writer knows what another key means for the network: ignoring it would build a different network.
 void require_known_keys(const nlohmann::json& j, std::initializer_list<std::string_view> known) {
   if (!j.is_object()) return;  // at() refuses it
   for (const auto& item : j.items())

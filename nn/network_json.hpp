@@ -7,7 +7,7 @@
 namespace nibble {
 
 std::string network_options_to_json(const NetworkOptions& options);
-/// Throws ModelError naming `source` when the text is no JSON, misses a key, has an unknown one or holds a wrong type;
+/// Throws ModelError naming `source` when the text is not JSON, lacks a key, has an unknown one or holds a wrong type;
 /// ranges are checked by build_resnet.
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source);
 

@@ -26,8 +26,8 @@ struct ParameterBlock {
   int64_t first = 0, count = 0;
 };
 
-/// Blocks of at most `most` elements of tensors of these sizes, in order: one loop over all of them instead of one a
-/// tensor, most of which have fewer blocks than a machine threads.
+/// Blocks of at most `most` elements of tensors of these sizes, in order: one loop over all of them instead of one per
+/// tensor, most of which have fewer blocks than a machine has threads.
 std::vector<ParameterBlock> blocks_of(const std::vector<int64_t>& sizes, int64_t most) {
   std::vector<ParameterBlock> blocks;
   for (size_t t = 0; t < sizes.size(); ++t)
@@ -37,7 +37,7 @@ std::vector<ParameterBlock> blocks_of(const std::vector<int64_t>& sizes, int64_t
 }
 
 double square_sum(const float* p, int64_t count) {
-  // Sixteen running sums, which the compiler keeps in vectors: it may not reorder one.
+  // Sixteen running sums, which the compiler keeps in vectors: it may not reorder a single one.
   constexpr int64_t kLanes = 16;
   double sums[kLanes] = {};
   const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
@@ -50,7 +50,7 @@ double square_sum(const float* p, int64_t count) {
   return sum;
 }
 
-/// The sums of squares of some tensors, each in the order of its blocks; before(tensor, block) runs ahead of each.
+/// The sums of squares of some tensors, each in the order of its blocks; before(tensor, block) runs before each.
 template <typename Before>
 std::vector<double> square_sums(const std::vector<Tensor>& tensors, const Before& before) {
   constexpr int64_t kBlock = 1 << 14;
@@ -80,7 +80,7 @@ std::vector<ParameterSlot> slots_of(const UnitParameters& p, const UnitParameter
   return slots;
 }
 
-/// What LARS multiplies the step of a kernel with: the norm of its weights over that of what they change by. 1 for
+/// What LARS multiplies the step of a kernel by: the norm of its weights over that of their change. 1 for
 /// other parameters, and without LARS.
 std::vector<float> trusts_in(const std::vector<ParameterSlot>& slots, float clip, const OptimizerOptions& options) {
   std::vector<float> trusts(slots.size(), 1.0f);
@@ -140,7 +140,7 @@ double optimizer_step(Model& model, Gradients& gradients, const Gradients& secon
         "the gradient of {} ({}) is not finite at step {}; lower --lr, lengthen --warmup-epochs or set "
         "--clip-grad-norm",
         *broken.first, broken.second, step);
-  zone.count([&] {  // the norm reads the gradients, the step too; it reads and writes parameters and momentum
+  zone.count([&] {  // the norm reads the gradients, so does the step, which reads and writes parameters and momentum
     int64_t bytes = 0;
     for (const ParameterSlot& s : slots)
       bytes += (s.second_half.defined() ? 8 : 6) * static_cast<int64_t>(s.parameter.bytes());

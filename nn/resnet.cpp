@@ -56,7 +56,7 @@ class Builder {
     return usual;
   }
 
-  /// Whether a 3x3 window of stride 2 goes by XLA's SAME on such a map: nothing before, one after.
+  /// Whether a 3x3 window of stride 2 follows XLA's SAME on such a map: nothing before, one after.
   bool xla_same_on(int64_t size) const { return net_.options.same_padding && size % 2 == 0; }
 
   /// Appends a convolution on the map of `size_` pixels; returns its value.

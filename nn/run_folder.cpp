@@ -41,8 +41,8 @@ std::optional<int64_t> step_of(const std::string& file_name) {
   return step;
 }
 
-/// Makes the directory and the missing ones above it. The names of those survive a power cut; what was there is not
-/// synced, it need not be ours.
+/// Makes the directory and the missing ones above it. Their names survive a power cut; what was already there is not
+/// synced, as it need not be ours.
 void make_directories(const fs::path& path) {
   std::vector<fs::path> changed;
   std::error_code ignored;  // of an empty path, which create_directories refuses
@@ -58,7 +58,7 @@ std::optional<fs::path> target_of(const fs::path& link) {
   fs::path target = fs::read_symlink(link, error);
   if (!error) return target;
   if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory ||
-      error == std::errc::invalid_argument)  // something else than a link
+      error == std::errc::invalid_argument)  // something other than a link
     return std::nullopt;
   throw DiskError("cannot read the link '{}': {}", link.string(), disk_reason(error.value()));
 }
@@ -184,7 +184,7 @@ fs::path run_machine_path(const fs::path& run) {
 
 namespace {
 
-/// UsageError where a new run at `path` would take the place of what is in that folder, DiskError where it is none.
+/// UsageError where a new run at `path` would take the place of what is in that folder, DiskError where it is not one.
 void require_free(const fs::path& path) {
   std::error_code ignored;  // path_exists has said it
   if (path_exists(path) && !fs::is_directory(path, ignored))
@@ -192,7 +192,7 @@ void require_free(const fs::path& path) {
                     path.string());
   if (path_exists(run_config_path(path)))
     throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
-  // One of step 0 alone is what a disk that filled up left of a run from given weights, which it did not begin.
+  // A lone checkpoint of step 0 is what a full disk left of a run from given weights that never began.
   const std::vector<int64_t> steps = CheckpointStore(path, 1).steps();
   const bool checkpoints = !steps.empty() && steps != std::vector<int64_t>{0};
   if (checkpoints || path_exists(run_metrics_path(path)))  // a new run would take the old log's evaluations for its own
@@ -212,7 +212,7 @@ void remove_unbegun(const fs::path& path) {
 }  // namespace
 
 RunFolder RunFolder::create(const fs::path& path) {
-  require_free(path);  // first: what is refused keeps its folder as it is
+  require_free(path);  // first: a refused run leaves its folder as it is
   make_directories(path);
   auto lock = std::make_shared<FolderLock>(path, kBusy);
   require_free(path);  // another process may have begun a run meanwhile

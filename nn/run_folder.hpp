@@ -1,4 +1,4 @@
-// The folder of one training run: who may write it, where its files are, which checkpoint to go on from.
+// The folder of one training run: which process may write it, where its files are, which checkpoint to continue from.
 //
 //   RUN/config.resolved.toml   every option of the run; its presence makes a folder a run
 //   RUN/metrics.jsonl          see metrics_log.hpp
@@ -81,13 +81,13 @@ std::filesystem::path run_machine_path(const std::filesystem::path& run);
 /// The right to write one run folder, held from construction to destruction.
 class RunFolder {
  public:
-  /// Makes the folder (and parents) for a new run. UsageError when it holds a run already, what is left of
-  /// one or a file that it would replace, or when another process trains in it; DiskError when it cannot be made. A
+  /// Makes the folder (and parents) for a new run. UsageError when it already holds a run, the remains of one or a file
+  /// that it would replace, or when another process trains in it; DiskError when it cannot be made. A
   /// folder that is refused stays as it is.
   static RunFolder create(const std::filesystem::path& path);
-  /// UsageError when there is no run at `path`, with what is missing. Writes and locks nothing.
+  /// UsageError when there is no run at `path`, saying what is missing. Writes and locks nothing.
   static void require_run(const std::filesystem::path& path);
-  /// Opens an existing run. UsageError when it is none (require_run) or another process trains in it.
+  /// Opens an existing run. UsageError when there is none (require_run) or another process trains in it.
   static RunFolder resume(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }

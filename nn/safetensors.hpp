@@ -53,7 +53,7 @@ struct SafetensorsOpenArgs {
   uint64_t max_bytes = uint64_t{16} << 30;
 };
 
-/// What nibble notes about a model has some kilobytes.
+/// What nibble notes about a model takes a few kilobytes.
 inline constexpr size_t kLongestNote = size_t{1} << 20;
 
 /// A file read into memory and checked completely; copies share the bytes. Never executes or trusts what it reads:
@@ -70,7 +70,7 @@ class SafetensorsFile {
   /// Free-form strings of the file, without those of the checksum layer.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// The string under `key`; ModelError when there is none, or more than `longest` bytes of it: what is made of it
-  /// takes many times its room (33 million empty lists of a header of 100 MB, 1.6 GB).
+  /// takes many times its space (33 million empty lists of a header of 100 MB, 1.6 GB).
   const std::string& metadata_value(const std::string& key, size_t longest = kLongestNote) const;
   /// All tensors in the order of their bytes, without the header checksum.
   const std::vector<TensorEntry>& entries() const { return entries_; }

@@ -19,7 +19,7 @@ struct Schedule {
   /// step: warm-up, then a tenth at each third of the run (torchvision's 30/60/90 rule).
   /// paper (METHOD.md section 4): factor min(1, step/warmup); cosine from there to peak/1000 where the linear
   /// cooldown to 0 begins, the last 20 % of the run.
-  /// Behind `total_steps` all stay where they ended (step: at a hundredth of the peak).
+  /// After `total_steps` all stay where they ended (step: at a hundredth of the peak).
   float rate(int64_t step) const;
 };
 

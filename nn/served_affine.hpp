@@ -1,4 +1,4 @@
-// Batch norm in evaluation, folded with the rescale of the integer product: one multiply-add an output channel.
+// Batch norm in evaluation, folded with the rescale of the integer product: one multiply-add per output channel.
 #pragma once
 #include <vector>
 

@@ -16,7 +16,7 @@ using Sha256Digest = std::array<std::byte, 32>;
 class Sha256 {
  public:
   void update(std::span<const std::byte> bytes);
-  /// The digest of everything so far; the object may go on being updated afterwards.
+  /// The digest of everything so far; the object may still be updated afterwards.
   Sha256Digest digest() const;
   std::string hex() const;
 
@@ -34,10 +34,10 @@ class Sha256 {
 /// Digest of one buffer.
 Sha256Digest sha256(std::span<const std::byte> bytes);
 
-/// Of a file's bytes, as sha256sum prints it. DiskError when it cannot be read.
+/// The digest of a file's bytes, as sha256sum prints it. DiskError when it cannot be read.
 std::string sha256_of_file(const std::filesystem::path& path);
 
-/// Lower-case hexadecimal, two digits a byte.
+/// Lower-case hexadecimal, two digits per byte.
 std::string to_hex(std::span<const std::byte> bytes);
 
 }  // namespace nibble

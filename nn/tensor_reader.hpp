@@ -11,7 +11,7 @@ namespace nibble {
 /// f32 [n].
 Tensor vector_tensor(const std::vector<float>& v);
 
-/// Reads the tensors of one file and knows in the end which of them belong to nothing. ModelErrors name file and
+/// Reads the tensors of one file and knows at the end which of them belong to nothing. ModelErrors name file and
 /// tensor.
 class TensorReader {
  public:

@@ -23,7 +23,7 @@ struct TrainOptions {
 
   int64_t batch_size = 64;
   int64_t shard = 32;
-  bool low_memory = false;  // shards one behind the other: no other results
+  bool low_memory = false;  // shards one after another: the same results
   int64_t epochs = 10;
   int64_t steps = 0;  // > 0: overrides epochs
   double lr = 0.05;
@@ -35,7 +35,7 @@ struct TrainOptions {
   double weight_decay = 1e-4;
   double clip_grad_norm = 0;  // 0: off
   double label_smoothing = 0.1;
-  double calibrate_at = 0.2;  // below 1: fraction of all steps, else a step
+  double calibrate_at = 0.2;  // below 1: fraction of all steps, otherwise a step
   bool zero_gamma = true;
   uint64_t seed = 0;
 

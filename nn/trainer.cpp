@@ -28,7 +28,7 @@ NormStatistics mean_over(const std::vector<ShardStatistics>& shards, size_t unit
 }
 
 /// ReLU turns a NaN into 0, so a broken layer need not show in the loss: its batch statistics always tell. Layer by
-/// layer over all shards: one shard may break in a later layer, or in fc, than another.
+/// layer over all shards: one shard may break in a later layer than another, or in fc.
 void check_finite(const Model& model, const std::vector<NormStatistics>& norms, double loss, int64_t step) {
   const auto finite = [](const std::vector<float>& v) {
     return std::all_of(v.begin(), v.end(), [](float x) { return std::isfinite(x); });
@@ -121,7 +121,7 @@ void Trainer::calibrate() {
 
 /// The shards' gradients are summed in a fixed binary tree over the shard index: these are the sums of the two halves
 /// of [first, last). Halves run together (`inside`: within such a half) where there are no more shards than threads, or
-/// four, and one behind the other above, or always with low_memory. So at most threads + log2(shards) sums are alive: 9
+/// four, and one after the other above, or always with low_memory. So at most threads + log2(shards) sums are alive: 9
 /// for the published 128 shards on two threads, where halves together would keep 14 of 102 MB each.
 std::array<Gradients, 2> Trainer::run_halves(const Shards& all, int64_t first, int64_t last, bool inside) {
   const int64_t middle = first + (last - first + 1) / 2;
@@ -137,7 +137,7 @@ std::array<Gradients, 2> Trainer::run_halves(const Shards& all, int64_t first, i
   } else if (inside) {
     parallel_for(2, run_half);
   } else {
-    // Who is done first helps with the other: cores that others use too differ by a factor of two for seconds.
+    // Whichever is done first helps with the other: cores that others use too differ by a factor of two for seconds.
     parallel_for_outermost(2, run_half);
   }
   return halves;

@@ -21,7 +21,7 @@ struct TrainerOptions {
   Schedule schedule;
   OptimizerOptions optimizer;
   int64_t calibrate_step = 0;  // first quantized step; ignored for bf16 networks
-  /// Shards one after another, on all threads each, and their widest outputs made again in backward
+  /// Shards one after another, each on all threads, and their widest outputs made again in backward
   /// (KeptOutputs::kNarrow); the results are the same.
   bool low_memory = false;
 };
@@ -34,7 +34,7 @@ struct StepResult {
   double gradient_norm = 0;
 };
 
-/// UsageError when batch norm cannot learn from shards of so many images: none, or one value a channel.
+/// UsageError when batch norm cannot learn from shards of so many images: none, or one value per channel.
 void check_shard(const Network& network, int64_t shard);
 
 /// Owns the model, the momentum and the step counter: everything a checkpoint holds.
@@ -49,13 +49,13 @@ class Trainer {
   /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
   /// kernel level and the shards, never on the number of threads.
   /// Throws DivergedError (a convolution's output, loss or gradient not finite; names the layer) before any parameter
-  /// changes, or behind the step that calibrates, when a layer is dead; ShapeError, DTypeError.
+  /// changes, or after the step that calibrates, when a layer is dead; ShapeError, DTypeError.
   /// One call at a time, and model() not read meanwhile; two trainers may step at once.
   StepResult step(const Tensor& images, std::span<const int32_t> labels);
 
   /// Writes the bounds now, ahead of options.calibrate_step. DivergedError naming a layer that never fired.
   void calibrate();
-  /// Keeps with the model how its codes are used (measure_usage); steps do not read it.
+  /// Records in the model how its codes are used (measure_usage); steps do not read it.
   void keep_usage(std::vector<QuantizerUsage> usage) { model_.usage = std::move(usage); }
 
   /// As it is now, and as the next steps make it: Model::clone() keeps one.

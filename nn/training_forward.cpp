@@ -150,9 +150,9 @@ class TrainingPass {
     return reads_codes == reader.of_codes ? reader.backward : nullptr;
   }
 
-  /// A bf16 activation that this unit alone has read is dropped and computed again from the convolution output before
-  /// it when backward gets there: one pass more over a seventh of what a step keeps (width 1: 2.8 of 20 million numbers
-  /// an image at 224 px).
+  /// A bf16 activation that only this unit has read is dropped and computed again from the convolution output before
+  /// it when backward gets there: one more pass over a seventh of what a step keeps (width 1: 2.8 of 20 million numbers
+  /// per image at 224 px).
   void drop_input(size_t u) {
     const UnitSpec& unit = net_.units[u];
     if (unit.input == kImageValue || model_.input_quantizer(unit) != nullptr) return;
@@ -174,7 +174,8 @@ class TrainingPass {
     });
   }
 
-  /// Block outputs that nobody reads as bf16 after unit u: backward goes by their clip classes, an eighth of the bytes.
+  /// Block outputs that no unit reads as bf16 after unit u: backward goes by their clip classes, an eighth of the
+  /// bytes.
   void drop_outputs(size_t u) {
     std::erase_if(awaiting_, [u](const Awaiting& a) {
       if (a.last_reader > u) return false;
@@ -209,14 +210,15 @@ class TrainingPass {
       else
         args.shortcut = flow_.plain[static_cast<size_t>(unit.shortcut)];
     }
-    // norm_activate writes unsigned codes; a signed quantizer alone (the quirk beside an override to bf16) goes over z.
+    // norm_activate writes unsigned codes; a signed quantizer alone (the quirk together with an override to bf16) goes
+    // over z.
     const bool apart = !pooled && !quantizers.empty() && model_.calibrated() &&
                        model_.quantizers[static_cast<size_t>(quantizers.front())].is_signed;
     if (!pooled && !quantizers.empty()) {
       if (!apart) args.quantizer = model_.quantizer(quantizers.front());
       args.channel_max = maxima(quantizers.front());
     }
-    // The pool in front of the others is the only reader of the stem's output.
+    // The pool before the others is the only reader of the stem's output.
     args.keep_classes = args.store_z && (unit.max_pool || forward_only(model_, value));
     Activated out = norm_activate(&tape_, args);
     if (kept_ == KeptOutputs::kNarrow && unit.shortcut != kNoValue) {

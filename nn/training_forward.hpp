@@ -10,13 +10,13 @@
 
 namespace nibble {
 
-/// What one shard hands back besides gradients.
+/// What one shard returns besides gradients.
 struct ShardStatistics {
   std::vector<NormStatistics> norms;            // per unit; empty where there is no batch norm
   std::vector<std::vector<float>> channel_max;  // per quantizer; empty once calibrated
 };
 
-/// What waits for backward in memory. The gradients are the same bits.
+/// What waits for backward in memory. The gradients are the same, bit for bit.
 enum class KeptOutputs {
   kAll,
   /// Outputs of expansions and projections (the convolutions in front of a block's output, 7 of the 20 million numbers

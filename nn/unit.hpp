@@ -52,7 +52,7 @@ struct UnitSpec {
   int input = kImageValue;
   int shortcut = kNoValue;  // value added before ReLU
   bool relu = false;
-  std::optional<PoolShape> max_pool;  // of the output, behind ReLU (the stem)
+  std::optional<PoolShape> max_pool;  // of the output, after ReLU (the stem)
   bool average_pool = false;          // the input is averaged over its pixels first (fc)
   bool last_in_block = false;  // output is rounded to bf16 before codes are made of it: it feeds a shortcut or the pool
   Precision precision;
@@ -60,7 +60,7 @@ struct UnitSpec {
 
   int64_t weight_count() const { return shape.oc * shape.k(); }
   int64_t macs() const { return shape.macs(); }
-  /// Side of the map that the unit hands on: behind its pool, if it has one.
+  /// Side of the map that the unit passes on: after its pool, if it has one.
   int64_t output_side() const { return max_pool ? max_pool->out(shape.oh()) : shape.oh(); }
 };
 

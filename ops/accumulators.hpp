@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-/// Of two kernels that differ in the type of their accumulators the one for `acc`.
+/// Of two kernels that differ in the type of their accumulators, the one for `acc`.
 template <typename Acc, typename OfInt32, typename OfFloat>
 constexpr auto kernel_for(const Acc* /*acc*/, OfInt32 of_int32, OfFloat of_float) {
   if constexpr (std::is_same_v<Acc, int32_t>)

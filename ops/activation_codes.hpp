@@ -6,7 +6,7 @@
 
 namespace nibble {
 
-/// What codes are stored as: u4, packed, for unsigned 4 bits, else a byte each.
+/// What codes are stored as: u4, packed, for unsigned 4 bits, otherwise a byte each.
 DType code_dtype(const ActivationQuantizer& q);
 /// An unwritten tensor for the codes of activations of this shape.
 Tensor new_codes(const Shape& shape, const ActivationQuantizer& q);
@@ -15,7 +15,7 @@ Tensor new_codes(const Shape& shape, const ActivationQuantizer& q);
 /// projection blocks) stores code + 128.
 Tensor quantize_tensor(const Tensor& x, const ActivationQuantizer& q);
 /// The signed form on rows of channels [first_channel, first_channel + n) of x >= 0: floor(min(x*s, Q) + 0.5) + 128.
-/// Only a named quirk uses it: no kernel of its own.
+/// Only a named quirk uses it, so it has no kernel of its own.
 void quantize_signed_rows(kernels::Rows<const bf16> x, int64_t rows, int64_t first_channel, int64_t n,
                           const ActivationQuantizer& q, kernels::Rows<uint8_t> codes);
 /// bf16(code / scale) of a code tensor.

@@ -1,4 +1,4 @@
-// Batch norm over all dimensions but the channels, with batch or given statistics.
+// Batch norm over all dimensions except the channels, with batch or given statistics.
 #pragma once
 #include <vector>
 

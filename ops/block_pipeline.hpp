@@ -1,4 +1,4 @@
-// The order of work of drivers whose kernel multiplies rows in place: blocks of sums, the products of one beside the
+// The order of work of drivers whose kernel multiplies rows in place: blocks of sums, the products of one alongside the
 // epilogue of the last, whose sums it stores on the way.
 #pragma once
 #include <algorithm>
@@ -25,7 +25,7 @@ class KernelScope {
   void (*end_)();
 };
 
-/// Sums of some rows, of which the last `count` are handed on, and of panels [n, last).
+/// Sums of some rows, of which the last `count` are passed on, and of panels [n, last).
 struct Block {
   int64_t count = 0, n = 0, last = 0;
 
@@ -40,14 +40,14 @@ struct Block {
 };
 
 /// One buffer of sums serves all blocks: the kernel holds a panel's sums until the next product, so those of a block
-/// are complete behind the first product of the next one, whose own are stored behind the epilogue. A second buffer,
-/// and the epilogue in halves behind two products, took 8 % longer in inference: 8 KiB of L1 more.
-/// B is a Block and what else its driver needs to know of one.
+/// are complete after the first product of the next one, whose own are stored after the epilogue. A second buffer, and
+/// the epilogue in halves after two products, took 8 % longer in inference: 8 KiB more of L1.
+/// B is a Block and whatever else its driver needs to know about one.
 template <typename C, typename B>
 class Pipeline {
  public:
   /// multiply(block, panel, held) stores the sums that the kernel holds, makes those of `now`, and returns where they
-  /// belong; finish(block, next) hands on the last block.
+  /// belong; finish(block, next) passes on the last block.
   template <typename Multiply, typename Finish>
   void next(const B& now, const Multiply& multiply, const Finish& finish) {
     for (int64_t i = now.n; i < now.last; ++i) {

@@ -11,7 +11,7 @@ namespace nibble {
 /// Elements of one task of an element-wise op: 256 KiB of f32, worth a spawn and still inside an L2 cache.
 inline constexpr int64_t kElementsPerTask = int64_t{1} << 16;
 
-/// Calls body(begin, end) for fixed blocks that cover [0, n); the cut depends on n and `block` alone.
+/// Calls body(begin, end) for fixed blocks that cover [0, n); the cut depends only on n and `block`.
 inline void parallel_blocks(int64_t n, int64_t block, FunctionRef<void(int64_t, int64_t)> body) {
   parallel_for(ceil_div(n, block), [&](int64_t b) { body(b * block, std::min(n, (b + 1) * block)); });
 }
@@ -38,7 +38,7 @@ inline void require_f32(std::string_view op, std::string_view name, const Tensor
                      reason, shape.str());
 }
 
-/// The output variable of an op, and its backward step on the tape if somebody wants a gradient: `backward(d_y)` runs
+/// The output variable of an op, and its backward step on the tape if a gradient is wanted: `backward(d_y)` runs
 /// when a gradient of the output has arrived, and is skipped (a zero gradient) when none has.
 template <typename Backward, typename... Inputs>
 Variable taped(Tape* tape, Tensor value, Backward backward, const Inputs&... inputs) {

@@ -53,8 +53,7 @@ struct InputGradientClass {
 };
 std::vector<InputGradientClass> input_gradient_classes(const ConvShape& s);
 
-/// The right operand in panels of one GEMM kernel: for each block of nr columns all segments (taps) one behind the
-/// other.
+/// The right operand in panels of one GEMM kernel: for each block of nr columns all segments (taps) in sequence.
 struct Panels {
   Tensor storage;
   int64_t columns = 0, k = 0, segments = 0;  // k: elements of one segment
@@ -125,13 +124,13 @@ Panels pack_panels(const Gemm& gemm, const PanelSource<T>& src, const std::vecto
 }
 
 /// The source rows of one task, each segment readable to the end of its last k-group (round_up(k, kr) elements), as the
-/// pad is: rows [first_row, ...) of the flattened (image, row) index, `stride` elements a pixel.
+/// pad is: rows [first_row, ...) of the flattened (image, row) index, `stride` elements per pixel.
 template <typename T>
 struct SourceRows {
   const T* data = nullptr;
   int64_t first_row = 0;
   int64_t stride = 0;
-  const T* pad = nullptr;    // read by taps outside the map, as long as one segment; the row of no pixel
+  const T* pad = nullptr;    // read by taps outside the map, as long as one segment; no pixel's row
   bool pad_is_zero = false;  // all of it: taps outside may then be left out
 
   const T* zeros() const { return pad_is_zero ? pad : nullptr; }
@@ -147,7 +146,7 @@ RowRange source_rows(const Gather& g, int64_t g0, int64_t g1);
 /// multiple of rows_together.
 int64_t grid_rows_per_task(const Gather& g);
 
-/// Rows of one block: 48 is a multiple of every kernel's tile height but 14 and 32, which round up; with the longest
+/// Rows of one block: 48 is a multiple of every kernel's tile height except 14 and 32, which round up; with the longest
 /// chunk below a block is at most 64 * 512 * 4 bytes = 128 KiB, a quarter of the smallest L2 we know.
 inline constexpr int64_t kBlockRows = 48;
 inline constexpr int64_t kChunkK = 512;
@@ -223,28 +222,28 @@ void pack_chunk(const Gemm& gemm, const Panels& b, const Chunk& chunk, const T* 
 }
 
 /// Whether the kernel multiplies gathered rows where they lie: packed panels are not needed then. Segments of floats
-/// must fill their last group, because what lies behind them might be no number.
+/// must fill their last group, because what lies after them might not be a number.
 template <typename Gemm>
 bool multiplies_in_place(const Gemm& gemm, const Panels& b) {
   using T = typename Gemm::Left;
   return gemm.run_gathered != nullptr && (std::is_integral_v<T> || b.k == b.segment_k);
 }
 
-/// Right operands up to this size stay in the second-level caches (512 KiB and more) beside a block.
+/// Right operands up to this size stay in the second-level caches (512 KiB and more) together with a block.
 inline constexpr int64_t kKeptPanelBytes = int64_t{256} << 10;
 
-/// What a product asks the memory for while it multiplies: the part of the right operand that it multiplies next.
+/// What a product prefetches while it multiplies: the part of the right operand that it multiplies next.
 struct PanelsAhead {
   bool asked = false;               // false: the panels are in cache already
-  const std::byte* then = nullptr;  // what is multiplied behind the last part; null: nothing, or it is in cache
-  MemoryAhead* source = nullptr;    // asked for where the panels are in cache; null: nothing (fewer products gain none)
+  const std::byte* then = nullptr;  // what is multiplied after the last part; null: nothing, or it is in cache
+  MemoryAhead* source = nullptr;    // prefetched where the panels are in cache; null: nothing (Winograd gains nothing)
 
   const std::byte* take_source(int64_t piece_bytes) const {
     return source != nullptr ? source->take(piece_bytes) : nullptr;
   }
 };
 
-/// Of a block that multiplies panels up to `last` of a task's [n0, n1): the first block brings all of them into the
+/// For a block that multiplies panels up to `last` of a task's [n0, n1): the first block brings all of them into the
 /// second-level cache.
 inline PanelsAhead panels_ahead(const Panels& b, int64_t n0, int64_t n1, int64_t last, bool first_block,
                                 bool last_block, MemoryAhead* source = nullptr) {
@@ -258,8 +257,8 @@ inline int64_t task_count(const Gather& g) {
   return ceil_div(all, per);
 }
 
-/// Where the source knows it: the rows of the task behind grid row g1. Nothing where threads are so many that another
-/// one is likely to get that task (measured with two threads alone).
+/// Where the source knows it: the rows of the task after grid row g1. Nothing where there are so many threads that
+/// another one is likely to get that task (measured with two threads only).
 template <typename Source>
 MemoryAhead next_task_rows(const Source& source, const Gather& g, int64_t g1) {
   if (task_count(g) < 2 * threads()) return {};
@@ -269,7 +268,7 @@ MemoryAhead next_task_rows(const Source& source, const Gather& g, int64_t g1) {
   return {};
 }
 
-/// The part that is multiplied behind panel n of this chunk, of panels [first, last).
+/// The part that is multiplied after panel n of this chunk, of panels [first, last).
 inline const std::byte* next_part(const Panels& b, int64_t granule_bytes, const Chunk& chunk, int64_t n, int64_t first,
                                   int64_t last, const PanelsAhead& ahead) {
   if (!ahead.asked) return ahead.take_source(chunk.depth() * granule_bytes);
@@ -418,7 +417,7 @@ void serving_gemm(const Gemm& gemm, const ServingGemmArgs& args, const C* start,
     const SourceRows<T> rows_from = source(scratch, source_rows(g, p0 / g.gw, (p1 - 1) / g.gw + 1));
     C* c = scratch.get<C>(static_cast<size_t>(block * ldc));
     const T** pointers = scratch.get<const T*>(static_cast<size_t>(block) * std::max<size_t>(1, g.taps.size()));
-    // Of floats none is left out here: tiles depend on the number of threads, and the sign of a zero on what is left
+    // For floats none is left out here: tiles depend on the number of threads, and the sign of a zero on what is left
     // out.
     const T* const zeros = std::is_integral_v<T> ? rows_from.zeros() : nullptr;
     int64_t a_bytes = 0;

@@ -1,5 +1,5 @@
 // The convolution driver of small maps on levels whose product kernel reads its left operand in place: a block is one
-// grid point of 32 images, so that a product has no taps but those that meet a pixel.
+// grid point of 32 images, so that a product has only the taps that meet a pixel.
 //
 //     3x3 on 4x4 pixels: a corner has 4 taps, a rim point 6, an inner point 9: 100 for 16 points, where plane_gemm
 //     multiplies nine for each of the 25 points of a map with its rims. 7x7: 361 instead of 576; 2x2: 16 instead of 81.
@@ -15,7 +15,7 @@ namespace nibble {
 /// Images of a block.
 inline constexpr int64_t kBlockImages = block_pipeline::kRows;
 
-/// Whether 32 images are worked on together, pixel by pixel, here and in the weight gradient: whole blocks of images of
+/// Whether 32 images are processed together, pixel by pixel, here and in the weight gradient: whole blocks of images of
 /// a map of up to 8x8 grid points over 16x16 pixels, read under several taps. A larger map has less rim, and 32 images
 /// of it do not fit L2.
 bool images_innermost(const Gather& g);
@@ -37,7 +37,7 @@ PointTaps point_taps(const Gather& g, int64_t pixel_bytes, int64_t segment_bytes
 
 namespace image_detail {
 
-/// Copies 32 images' maps of k elements a pixel into [pixel][image][stride], zeros behind each.
+/// Copies 32 images' maps of k elements per pixel into [pixel][image][stride], zeros after each.
 template <typename T>
 void lay_images(const SourceRows<T>& from, int64_t first_pixel, int64_t pixels, int64_t k, T* to, int64_t stride) {
   for (int64_t image = 0; image < kBlockImages; ++image) {
@@ -59,8 +59,8 @@ struct PointBlock : block_pipeline::Block {
 /// Runs a whole product of a gather for which images_innermost holds, and whose taps outside the map read zeros.
 /// `source(scratch, range)` gives a task's source rows as for gather_gemm; `epilogue(task, first_point, images,
 /// first_column, columns, c, ldc)` gets finished blocks: grid points first_point, first_point + gh * gw, ... of
-/// neighbouring images. `task` is the first of the tasks of plane_gemm that it stands for; around them see NothingMore.
-/// The epilogue must not spawn or wait.
+/// neighbouring images. `task` is the first of the tasks of plane_gemm that it stands for; for what surrounds them see
+/// NothingMore. The epilogue must not spawn or wait.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void image_gemm(const Gemm& gemm, const Gather& g, const Panels& b, const Source& source, const Epilogue& epilogue,
                 Around&& around = {}) {

@@ -10,7 +10,7 @@ namespace nibble {
 
 namespace {
 
-/// Output channels that are packed together: of the deepest layer (4608 weights a channel) masters, codes, bf16 and
+/// Output channels that are packed together: for the deepest layer (4608 weights per channel) masters, codes, bf16 and
 /// their parts of the panels are 1.5 MB, three quarters of the L2 of a CPU with tiles.
 constexpr int64_t kSliceOutputs = 32;
 
@@ -21,7 +21,7 @@ const kernels::GemmInt* choose_gemm(const kernels::Table& t, int64_t largest_mul
 }
 
 /// The weights of output channels [first, first + count), dense: codes (null for bf16 weights), and as bf16 (null if
-/// nobody multiplies them).
+/// they are not multiplied).
 struct Slice {
   int64_t first = 0, count = 0;
   const int8_t* codes = nullptr;
@@ -88,7 +88,7 @@ class LayerPacking {
     static const std::vector<float> kNone;
     return args_.quantizer != nullptr ? args_.quantizer->fold : kNone;
   }
-  /// Panels are cut by output channels forward, depth is in backward.
+  /// Panels are cut by output channels forward; in backward, depth is.
   int64_t slice_outputs() const {
     const int kr = layer_.gradient_gemm != nullptr ? layer_.gradient_gemm->kr : layer_.float_gemm->kr;
     return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{kr});
@@ -100,7 +100,7 @@ class LayerPacking {
     if (args_.passes != Passes::kServing || layer_.strided() || args_.quantizer->is_signed) return Form::kNone;
     const Form form = winograd::form_of(args_.shape, args_.quantizer->largest_multiplier(), args_.weight_bits);
     if (form != Form::kBytes || ready_ == nullptr) return form;
-    // The quantizer's weights are -7 to 7; a file may say -8, which the family has no room for.
+    // The quantizer's weights are -7 to 7; a file may hold -8, for which the family has no room.
     const auto* const codes = ready_->codes.data<int8_t>();
     const bool fit = std::all_of(codes, codes + ready_->codes.size(), [](int8_t code) { return code >= -7; });
     return fit ? form : Form::kNone;
@@ -228,7 +228,7 @@ class LayerPacking {
                 layer_.gradient_classes[i].gather.taps, {.k0 = from.first, .k = from.count, .columns = s.ic});
   }
 
-  /// The right operand [k, oc] of the forward product, a segment a tap.
+  /// The right operand [k, oc] of the forward product, a segment per tap.
   template <typename Gemm, typename T>
   void pack_forward(const Gemm& gemm, const Slice& from, const T* weights) const {
     const ConvShape& s = layer_.shape;

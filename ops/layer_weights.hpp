@@ -13,7 +13,7 @@ namespace nibble {
 enum class Passes {
   kForward,
   kForwardAndBackward,
-  kServing,  // forward by the executor, in fewer products where that is exact (ops/winograd.hpp)
+  kServing,  // forward by the executor, by Winograd where that is exact (ops/winograd.hpp)
 };
 
 /// The right operands of one layer at one step: made once from the fp32 masters, shared by all shards, read-only.
@@ -26,10 +26,10 @@ struct LayerWeights {
   const ActivationQuantizer* quantizer = nullptr;  // of the input; null: the input is bf16
   std::vector<float> scale;                        // w_hat = code / scale[o] (times 1/fold); empty: bf16 weights
   /// Signed input: what the sums begin with, -128 * sum of codes per output channel, s32 [padded columns]; undefined:
-  /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a layer in fewer
-  /// products winograd::set_offset_start's [4, padded columns], undefined in tiles with an edge of 4.
+  /// zero. Aligned, because tiles are begun with it: loads that straddle cache lines are slow. Of a Winograd layer,
+  /// winograd::set_offset_start's [4, padded columns], undefined in tiles with an edge of 4.
   Tensor start;
-  /// The edge of the tiles of winograd::serving_gemm, of which `forward` has a segment a position; 0: plain products.
+  /// The edge of the tiles of winograd::serving_gemm, of which `forward` has a segment per position; 0: plain products.
   int64_t served_edge = 0;
   bool fewer_products() const { return served_edge > 0; }
   /// y = float(acc) * rescale[o]; empty: 1. = 1 / (common * scale[o]) for codes, 1 / scale[o] for bf16 inputs.
@@ -40,11 +40,11 @@ struct LayerWeights {
   const kernels::GemmFloat<bf16>* float_gemm = nullptr;  // forward of bf16 inputs, and backward
   Panels forward;
   PlaneLayout forward_layout;  // for kernels that read rows in place
-  /// Multiplies in backward instead of float_gemm where gradients are made in fewer products (winograd::gradient_edge,
-  /// the edge of the tiles): then `backward`, if there is one, has a segment a position.
+  /// Multiplies in backward instead of float_gemm where gradients go by Winograd (winograd::gradient_edge, the edge of
+  /// the tiles): then `backward`, if there is one, has a segment per position.
   const kernels::GemmFloat<float>* gradient_gemm = nullptr;
   int64_t gradient_edge = 0;
-  std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: nobody asks for the image's gradient
+  std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: the image's gradient is not needed
   std::vector<Panels> backward;                      // one per class
   std::vector<PlaneLayout> backward_layouts;
 
@@ -83,8 +83,8 @@ struct LayerWeightsArgs {
 /// Quantizes and packs, 32 output channels at a time: these go from the masters through codes and bf16 into every panel
 /// while they are in L2.  Threads: a task for every 32 output channels.  Cost: reads the masters once, writes each
 /// panel once.  Errors: DivergedError for a weight that is not finite, DTypeError for codes times bf16 weights,
-/// ShapeError for weights or a quantizer of other channels than the shape, ModelError (check_accumulator) for sums that
-/// may not fit int32.
+/// ShapeError for weights or a quantizer whose channels are not the shape's, ModelError (check_accumulator) for sums
+/// that may not fit int32.
 LayerWeights prepare_layer(const LayerWeightsArgs& args);
 /// The same from codes that were quantized before (a served file).
 LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);

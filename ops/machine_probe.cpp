@@ -47,8 +47,8 @@ double measure_mac_peak(MacUnit unit) {
   std::map<std::thread::id, double> best;
   std::atomic<int> there{0};
   parallel_for(threads(), [&](int64_t) {
-    // One body a thread, all at once. A thread that comes too late is not waited for; where another has taken its body
-    // as well, that one's rate counts once.
+    // One body per thread, all at once. A thread that comes too late is not waited for; where another has taken its
+    // body as well, that one's rate counts once.
     ++there;
     const auto began = std::chrono::steady_clock::now();
     while (there < threads() && std::chrono::steady_clock::now() - began < kWaiting) std::this_thread::yield();

@@ -6,12 +6,12 @@
 
 namespace nibble {
 
-/// Multiply-accumulates a second, by MacUnit, of all threads() threads at once; 0 where the kernel level has no known
+/// Multiply-accumulates per second, by MacUnit, of all threads() threads at once; 0 where the kernel level has no known
 /// peak (scalar).
 using MacPeaks = std::array<double, kMacUnits>;
 
-/// Registers alone (ops/kernels/isa/peak.hpp), at the active kernel level, all threads at it at once; of each thread
-/// the best of several runs of about 0.5 ms, because on a shared machine the best is nearest to what the hardware does.
+/// Registers alone (ops/kernels/isa/peak.hpp), at the active kernel level, all threads at once; for each thread the
+/// best of several runs of about 0.5 ms, because on a shared machine the best is nearest to what the hardware does.
 /// Call it before and after a measurement and keep the larger (`largest`).  Cost: about 0.05 s.
 MacPeaks measure_mac_peaks();
 /// The same for one unit.  Cost: about 0.01 s.
@@ -19,10 +19,10 @@ double measure_mac_peak(MacUnit unit);
 MacPeaks largest(const MacPeaks& a, const MacPeaks& b);
 
 /// Size of an array that the caches cannot hold: twice the third level, 64 to 256 MiB (servers have 32 to 105 MiB of
-/// it; a machine that says nothing gets 64), whole MiB.
+/// it; a machine that does not say gets 64), whole MiB.
 int64_t bytes_beyond_caches();
 
-/// Bytes a second of all threads() threads together, on arrays of bytes_beyond_caches().
+/// Bytes per second of all threads() threads together, on arrays of bytes_beyond_caches().
 struct MemoryBandwidth {
   double read = 0;
   double read_write = 0;  // in place: half of the bytes each way

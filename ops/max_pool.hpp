@@ -15,8 +15,8 @@ struct MaxPooled {
 };
 
 /// y[i, p, q, c] = max over the window at (p*stride - pad_before, q*stride - pad_before), as far as it lies inside the
-/// image: padding never wins. The first of equal values in
-/// row-major order wins; a NaN wins over numbers, so that a diverged run is seen.
+/// image: padding never wins. The first of equal values in row-major order wins; a NaN wins over numbers, so that a
+/// diverged run is seen.
 /// Shapes: x [n, h, w, c], y [n, oh, ow, c].  Types: f32, dense.  Layout: NHWC.
 /// Exact?: yes.  Threads: one task per image.  Cost: n oh ow c window^2 comparisons.
 /// Errors: ShapeError, DTypeError.

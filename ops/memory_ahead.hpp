@@ -1,5 +1,5 @@
-// What will be read soon: products ask the memory for it, a piece a run (`next_b` of the kernels), while they multiply
-// what is in cache. Else rows that lie in memory come at no more than its speed when a task or chunk begins.
+// What will be read soon: products prefetch it, a piece per run (`next_b` of the kernels), while they multiply what is
+// in cache. Otherwise rows that lie in memory come no faster than it delivers when a task or chunk begins.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -13,7 +13,7 @@ struct MemoryAhead {
   const std::byte* next = nullptr;
   const std::byte* end = nullptr;
 
-  /// The next piece; null when less than one is left, because a kernel may ask for all of it.
+  /// The next piece; null when less than one is left, because a kernel may prefetch all of it.
   const std::byte* take(int64_t piece_bytes) {
     if (end - next < piece_bytes) return nullptr;
     next += piece_bytes;

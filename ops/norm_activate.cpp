@@ -29,7 +29,7 @@ Sums total(const Tensor& partial, int64_t tasks, int64_t c, const NormStatistics
   return s;
 }
 
-/// Whether somebody reads g after its first norm has.
+/// Whether g is read again after its first norm has read it.
 enum class After { kDropped, kRead };
 
 /// dy = gamma*inv_std*(g - mean(g) - xhat*mean(g*xhat)), as p*g + q*y + r.
@@ -111,7 +111,7 @@ class ActivationBackward final : public GradientStage {
 
   void take(int64_t task, kernels::Rows<const bf16> d, int64_t first, int64_t count) override {
     Zone zone("norm backward, sums", branch_.name);
-    // The gradient of the codes, or of z where nobody reads codes.
+    // The gradient of the codes, or of z where no codes are read.
     const Tensor direct = codes_.defined() && z_.defined() ? z_.grad() : Tensor();
     zone.count([&] { return ZoneWork{.bytes = count * bytes_of_row(direct)}; });
     for (int64_t at = 0; at < count; at += kBlockPixels) {

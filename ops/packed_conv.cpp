@@ -29,7 +29,7 @@ Gather gather_of(const LayerWeights& layer, const Tensor& x) {
   return g;
 }
 
-/// Whether the product is made pixel by pixel of 32 images: the pads of signed codes are no zeros.
+/// Whether the product is made pixel by pixel of 32 images: the pads of signed codes are not zeros.
 bool by_images(const LayerWeights& layer, const Gather& g) {
   return layer.strided() && !layer.row_folded && !layer.start.defined() && images_innermost(g);
 }
@@ -75,13 +75,13 @@ void forward_blocks(const LayerWeights& layer, const Tensor& x, const Epilogue& 
     run(*layer.float_gemm, Bf16Source(x, g), static_cast<const float*>(nullptr), bf16{});
 }
 
-/// What a task has streamed is visible to whoever waits for the product.
+/// What a task has streamed is visible to a thread that waits for the product.
 struct Published : NothingMore {
   void end(int64_t, int64_t, int64_t) const { kernels::active().ew.publish(); }
 };
 
 /// What a product by images leaves to do: the channel sums of y, task by task and point by point as the other products
-/// make them beside y.
+/// make them along with y.
 struct SummedLater {
   const Gather& g;
   const Tensor& y;
@@ -165,8 +165,8 @@ Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, c
       } else if (!y.grad().defined()) {
         d_weights.zero();  // nothing has used the output
       } else {
-        // Beside each other: a weight gradient goes chunk by chunk, so that two threads of one shard wait for each
-        // other in it (one shard of 32 at 224 px on a Zen 5: 29 images a second one behind the other, 35 like this).
+        // In parallel: a weight gradient goes chunk by chunk, so that two threads of one shard wait for each other in
+        // it (one shard of 32 at 224 px on a Zen 5: 29 images per second one after the other, 35 like this).
         Tensor d_x;
         parallel_for(layer.backward.empty() ? 1 : 2, [&](int64_t product) {
           if (product == 0)

@@ -28,7 +28,7 @@ struct ChannelSums {
 /// Shapes   x of a row-folded layer: u8 multiplier codes (or bf16 values) [n, h + pads, w + pads, ic], dense
 ///          x of other layers: u8 or u4 codes [n, h, w, ic], rows code_stride(ic) elements apart, or bf16
 /// Threads: cut by shape; safe to call concurrently.  Cost: shape.macs() products.
-/// Errors: ShapeError for an x of other sizes than layer.input_shape(), DTypeError for one of another type.
+/// Errors: ShapeError for an x whose sizes are not layer.input_shape(), DTypeError for one of another type.
 Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSums& sums);
 
 /// What a gradient of a convolution's input goes through next, row by row while the rows are in the cache.
@@ -43,17 +43,17 @@ class GradientStage {
 };
 
 /// Whether packed_conv_backward_input hands over rows: it makes them in one pass, each whole. Not where a stride cuts a
-/// window: the pixels' classes are then made one behind the other.
+/// window: the pixels' classes are then made one after another.
 bool hands_over_rows(const LayerWeights& layer);
 
 /// d_x [n, h, w, ic] in bf16, gradient of the dequantized input, from d_y already divided by the weight scale
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
 /// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
-/// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nobody else sees it.
-/// Threads: cut by shape.  Cost: shape.macs() products in bf16, of layers with gradient_gemm 16/36 or 36/144 of them
-/// (3/4 at most, where tiles stand over the map) in fp32 and two transforms.  Errors: ShapeError for gradients of other
-/// shapes, a `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a layer
-/// cannot feed.
+/// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nothing else sees it.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16, for layers with gradient_gemm 16/36 or 36/144 of them
+/// (3/4 at most, where tiles extend past the map) in fp32 and two transforms.  Errors: ShapeError for gradients of
+/// other shapes, a `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a
+/// layer cannot feed.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 

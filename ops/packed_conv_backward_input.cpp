@@ -1,5 +1,5 @@
-// Gradient of the packed convolution's input: bf16 products with fp32 sums, of some 3x3 layers fewer ones in fp32
-// (METHOD.md section 9).
+// Gradient of the packed convolution's input: bf16 products with fp32 sums, for some 3x3 layers fewer ones in fp32, by
+// Winograd (METHOD.md section 9).
 #include "ops/packed_conv.hpp"
 
 #include <cstring>
@@ -35,7 +35,7 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
 }
 
 /// The product of one class of input pixels: `to(task, grid point)` is where the gradient of a point goes (to.into),
-/// and it and the points behind it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
+/// and it and the points after it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
 /// too), images `to.image_stride`. Where it streams (to.store), its end() publishes.
 template <typename Source, typename Target>
 void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const PlaneCut& cut, const Source& source,
@@ -104,7 +104,7 @@ class TaskPixels {
     const Part& part = parts_[static_cast<size_t>(task)];
     return part.rows + (at - part.first) * stride_;
   }
-  /// In the name of one or several tasks of `pixels` pixels each, of which `task` is the first.
+  /// On behalf of one or several tasks of `pixels` pixels each, of which `task` is the first.
   void hand_over(int64_t task, int64_t pixels) const {
     const Part& part = parts_[static_cast<size_t>(task)];
     for (int64_t at = part.first; at < part.end; at += pixels)
@@ -291,7 +291,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   const Tensor d_x = next == nullptr ? Tensor(DType::bf16, x_shape, Tensor::round_stride(DType::bf16, s.ic)) : Tensor();
   zone.count([&] {
     int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
-    if (next != nullptr || s.stride == 1) bytes += stored_bytes(before);  // else it is added in a zone of its own
+    if (next != nullptr || s.stride == 1) bytes += stored_bytes(before);  // otherwise it is added in a zone of its own
     for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
     return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
   });

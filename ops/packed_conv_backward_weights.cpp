@@ -3,7 +3,7 @@
 //
 // d_w[o][tap][c] = sum over points of d_y[point][o] * x[point under tap][c]. The left operand is d_y, transposed once
 // for all taps; source rows are the right operand as they lie, and C has the layout of d_w. The other way round every
-// tap transposes x and every sum is transposed on its way out: 14 % slower on AVX2 over ResNet-50 at 64 px, half of the
+// tap transposes x and every sum is transposed on its way out: 14 % slower on AVX2 over ResNet-50 at 64 px, half the
 // speed in stage 4.
 #include <array>
 #include <bit>
@@ -83,8 +83,8 @@ struct WeightChunk {
   kernels::Into into;  // the first chunk overwrites
   const ChunkAhead& next;
 
-  /// The products of left panels [m0, m1) and channels from c0 on behind one tap. No sum over all of the weights
-  /// exists: a block goes to d_weights while it is in cache.
+  /// The products of left panels [m0, m1) and channels from c0 on under one tap. No sum over all of the weights exists:
+  /// a block goes to d_weights while it is in cache.
   void add_products(int64_t tap, int64_t c0, int64_t m0, int64_t m1, ChunkAhead ahead) const {
     const int64_t channels = std::min(kTaskChannels, sink.k - c0), panels = ceil_div(channels, gemm.nr);
     const int64_t depth = round_up(points, gemm.kr), slice = round_up(kSliceDepth, gemm.kr);
@@ -109,7 +109,7 @@ struct WeightChunk {
     }
   }
 
-  /// What a run over a whole slice reads of its right panel, and so may ask for.
+  /// What a run over a whole slice reads of its right panel, and so may prefetch.
   int64_t piece_bytes() const { return round_up(kSliceDepth, gemm.kr) * gemm.nr * gemm.b_bytes; }
 
   /// All of the chunk, in parallel: every task owns a block of d_weights.
@@ -166,7 +166,7 @@ inline void copy_short(const void* from, size_t bytes, void* to) {
   std::memcpy(target + bytes - kStep, source + bytes - kStep, kStep);
 }
 
-/// Copies the k elements behind every tap of a point side by side, and points to the copies.
+/// Copies the k elements under every tap of a point side by side, and points to the copies.
 template <typename T>
 const T** join_taps(Scratch& scratch, const T* const* pointers, int64_t points, int64_t taps, int64_t k) {
   T* to = scratch.get<T>(static_cast<size_t>(points * taps * k));
@@ -179,7 +179,7 @@ const T** join_taps(Scratch& scratch, const T* const* pointers, int64_t points, 
   return rows;
 }
 
-/// The chunks of some rows, one behind the other, so that the sums do not depend on the number of threads. d_weights is
+/// The chunks of some rows, one after another, so that the sums do not depend on the number of threads. d_weights is
 /// [oc][taps of g][k], or the same bytes as [oc][1][taps * k] when the sink says so.
 template <typename T, typename Source, typename Pack>
 void add_chunks(const kernels::GemmFloat<bf16>& gemm, const Gather& g, const Source& source, Pack pack,

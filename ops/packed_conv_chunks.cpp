@@ -6,8 +6,8 @@ namespace nibble {
 
 namespace {
 
-/// Bytes of a chunk: rows of d_y, their transposed copy and the paired rows of x; beside them the panels of the weights
-/// and the sums lie in a 2 MiB L2.
+/// Bytes of a chunk: rows of d_y, their transposed copy and the paired rows of x; next to them the panels of the
+/// weights and the sums lie in a 2 MiB L2.
 constexpr int64_t kChunkBytes = 1280 << 10;
 /// Rows of d_y that are made by one call: their sources are read from memory.
 constexpr int64_t kMadeRows = 64;

@@ -30,7 +30,7 @@ struct WeightSink {
                                         scale, {at(o0, tap, c0), taps * k}, into, store);
   }
 
-  /// Asks for the lines that put() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
+  /// Prefetches the lines that put() will touch: rows of d_weights are often KiBs apart, which no hardware foresees.
   void prefetch(int64_t tap, int64_t c0, int64_t channels, int64_t o0, int64_t o1) const {
     constexpr int64_t kLineFloats = 16;
     for (int64_t o = o0; o < o1; ++o)
@@ -41,8 +41,8 @@ struct WeightSink {
 /// The sink of a layer's gradient with `taps` taps of k elements.
 WeightSink weight_sink(const LayerWeights& layer, const Tensor& d_weights, int64_t taps, int64_t k);
 
-/// Parts of a gradient's points that are summed by themselves, at once, and then one to the other: chunks go one behind
-/// the other, so that threads find only the `jobs` of one chunk to share. Cut by shape.
+/// Parts of a gradient's points that are summed by themselves, in parallel, and then added up: chunks go one after
+/// another, so that threads find only the `jobs` of one chunk to share. Cut by shape.
 int64_t gradient_parts(int64_t jobs, int64_t chunks);
 
 /// Calls body(rows, sink) for every part of [0, rows), whole chunks of `rows_per_chunk`, in parallel; then adds the
@@ -51,14 +51,14 @@ void sum_parts(int64_t parts, int64_t rows, int64_t rows_per_chunk, const Weight
                FunctionRef<void(RowRange, const WeightSink&)> body);
 
 /// The gradient on tiles (kernels::WeightGradient), for levels that have them. The sink has the layer's own taps:
-/// kernel rows of kw * ic elements when the layer is row-folded, else kh * kw taps of ic channels. Threads: cut by
+/// kernel rows of kw * ic elements when the layer is row-folded, otherwise kh * kw taps of ic channels. Threads: cut by
 /// shape.  Cost: each operand is packed once or a few times, see TiledPlan; scratch of a few MiB.
 void weight_gradient_tiled(const kernels::WeightGradient& kernel, const LayerWeights& layer, const ConvShape& s,
                            const Tensor& x, const Tensor& d_y, const WeightSink& sink);
 
-/// The gradient of a 3x3 convolution of stride 1 in fewer products (ops/winograd.hpp), in fp32. tiles.g: its forward
-/// grid, of at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 or 36 products a tile,
-/// one transform of x and d_y; as many floats a pair of channels until it returns, for every part that runs at
+/// The gradient of a 3x3 convolution of stride 1 by Winograd (ops/winograd.hpp), in fp32. tiles.g: its forward
+/// grid, of at least one image; x in bf16 or unsigned codes. Threads: cut by shape.  Cost: 16 or 36 products per tile,
+/// one transform of x and d_y; as many floats per pair of channels until it returns, for every part that runs at
 /// once, and as scratch 16 KiB for every channel of x and d_y, more where a row of tiles is longer than a chunk (maps
 /// 450 wide).
 void weight_gradient_winograd(const kernels::GemmFloat<float>& gemm, const winograd::Tiles& tiles, const Tensor& x,

@@ -19,10 +19,10 @@ using kernels::BlockProduct;
 using kernels::StepRun;
 using kernels::WeightGradient;
 
-/// Products of one call of the kernel, if one panel has fewer (1x1 64 to 256 has two): 41 ns a step instead of 34 to 36
-/// were seen with two, though other things differed too.
+/// Products of one call of the kernel, if one panel has fewer (1x1 64 to 256 has two): 41 ns per step instead of 34 to
+/// 36 were seen with two, though other things differed too.
 constexpr int64_t kCallProducts = 16;
-/// Steps of one panel of d_y that are asked for ahead of their packing: 16 KiB.
+/// Steps of one panel of d_y that are prefetched ahead of their packing: 16 KiB.
 constexpr int64_t kAheadPanels = 8;
 /// Points of one task that packs d_y.
 constexpr int64_t kPackPoints = 256;
@@ -32,7 +32,7 @@ struct ChunkRows {
   int64_t points = 0;                // rounded up to a step
   const bf16** d_y = nullptr;        // [points]; rim points have rows of zeros
   std::vector<const void**> pixels;  // [plane][2 * pairs + 1]
-  // The steps of the products: a run a slice for all taps, or the runs of every tap by themselves.
+  // The steps of the products: a run per slice for all taps, or the runs of every tap by themselves.
   std::vector<StepRun> common;
   const Geometry* by_tap = nullptr;
 
@@ -160,7 +160,7 @@ class TiledGradient {
     return rows;
   }
 
-  /// Pixel by pixel the points of all images.
+  /// Pixel by pixel, the points of all images.
   void set_images(Scratch& scratch, ChunkRows& rows, const OutputRows& d_y) const {
     const int64_t map = g_.rows.grid * g_.columns.grid, source = g_.rows.source * g_.columns.source, n = g_.batch;
     rows.by_tap = &g_;
@@ -169,7 +169,7 @@ class TiledGradient {
       for (int64_t b = 0; b < n; ++b) *to++ = d_y.rows.data + (b * map + at - d_y.first) * d_y.rows.stride;
     rows.pixels.push_back(scratch.get<const void*>(static_cast<size_t>(source * n + 1)));
     const void** const pixels = rows.pixels.back();
-    pixels[source * n] = zero_pixel_.data();  // read behind the last pair by no product
+    pixels[source * n] = zero_pixel_.data();  // read past the last pair by no product
     for (int64_t y = 0; y < g_.rows.source; ++y)
       for (int64_t x = 0; x < g_.columns.source; ++x)
         for (int64_t b = 0; b < n; ++b)
@@ -281,7 +281,7 @@ class TiledGradient {
     return right + (odd && plane.even ? plane.pairs(rows.points) * kChannels * 4 : 0) + tap.offset / 2 * kChannels * 2;
   }
 
-  /// Nobody reads a gradient before all of backward is done.
+  /// No gradient is read before all of backward is done.
   void flush(const Place& at, const float* sums) const {
     sink_.put(sums, kChannels, at.tap, at.c0, std::min(kChannels, sink_.k - at.c0), at.o0,
               std::min(sink_.oc, at.o0 + kOutputs), kernels::Into::kOverwrite, kernels::Store::kStreamed);

@@ -1,4 +1,4 @@
-// Gradient of the packed convolution's weights in fewer products (ops/winograd.hpp): 16 sums over tiles of 2x2 outputs,
+// Gradient of the packed convolution's weights by Winograd (ops/winograd.hpp): 16 sums over tiles of 2x2 outputs,
 // or 36 over tiles of 4x4, of transformed output gradients times transformed source pixels, where the plain one has
 // nine sums over all points.
 #include <algorithm>
@@ -17,17 +17,17 @@ using Gemm = kernels::GemmFloat<float>;
 
 /// Tiles of a chunk, which is the depth of a run, times positions: 256 tiles of 2x2 outputs, 113 of 4x4. Right panels
 /// on AVX2, 16 columns, are then a quarter to half of a 32 KiB L1; both operands of 128 channels are 4 MiB. With twice
-/// as much 28x28 points of 128 channels take 1.1 to 1.35 times as long, with half of it the same (Zen 5).
+/// as much, 28x28 points of 128 channels take 1.1 to 1.35 times as long, with half of it the same (Zen 5).
 constexpr int64_t kChunkPositions = 4096;
 /// Tiles and channels that are transformed before they are packed: 36 positions of them take 54 KiB. Eight tiles take
 /// 1.05 to 1.13 times as long on AVX2.
 constexpr int64_t kTransformTiles = 6, kTransformChannels = 64;
 /// Rows of sums of one run of the kernel: 8 left panels of 6 on AVX2 share a right panel while it is in L1.
 constexpr int64_t kRunOutputs = 48;
-/// Outputs of one task, of all channels behind a position.
+/// Outputs of one task, of all channels at a position.
 constexpr int64_t kJobOutputs = 256;
 
-/// One operand of a chunk: for each position panels of `width` rows or columns, a tile deep each.
+/// One operand of a chunk: for each position panels of `width` rows or columns, each a tile deep.
 struct TilePanels {
   int64_t positions = 0, width = 0, count = 0, panel_bytes = 0;
   std::byte* data = nullptr;
@@ -82,7 +82,7 @@ class WinogradGradient {
         zero_(static_cast<size_t>(d_y.stride())),
         sums_(DType::f32, {tiles.positions(), round_up(sink.oc, gemm.mr), round_up(sink.k, gemm.nr)}) {}
 
-  /// The chunks of some rows of tiles, one behind the other, so that the sums do not depend on the number of threads.
+  /// The chunks of some rows of tiles, one after another, so that the sums do not depend on the number of threads.
   template <typename S, typename Source>
   void run(const Source& source, RowRange rows) const {
     const int64_t per = rows_per_chunk(tiles_);
@@ -153,7 +153,7 @@ class WinogradGradient {
       return transforms_.input_bf16;
   }
 
-  /// The outputs of every tile, zeros outside of the map.
+  /// The outputs of every tile, zeros outside the map.
   void point_outputs(int64_t begin, int64_t end, const bf16** outputs) const {
     const Gather& g = tiles_.g;
     const int64_t edge = tiles_.edge;

@@ -21,9 +21,10 @@ PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
   // Two workers share rows while there are two blocks of points, the cut that was measured.
   if (most_rows >= workers && (workers <= 2 || g.points() > kPoints * workers))
     return parts_of_rows(std::max<int64_t>(1, ceil_div(g.points(), kPoints * workers)) * workers);
-  // At most a task a thread: the cut whose longest task is shortest, of equals the one that reads the source least
+  // At most a task per thread: the cut whose longest task is shortest, among equals the one that reads the source least
   // often. A panel whose neighbour is in another task takes a third longer (block_pipeline.hpp). That every part of the
-  // panels lays its source out anew is left out; with more than two threads none of it was timed where there are tiles.
+  // panels lays its source out again is left out of account; with more than two threads none of it was timed where
+  // there are tiles.
   PlaneCut best;
   int64_t least = 0;
   for (int64_t parts = 1; parts <= std::min(panels, workers);) {
@@ -37,7 +38,7 @@ PlaneCut cut_for_workers(const Gather& g, const Panels& b, int64_t workers) {
       least = cost;
     }
     if (each == 1) break;
-    parts = ceil_div(panels, each - 1);  // as many in between help nobody
+    parts = ceil_div(panels, each - 1);  // as many in between do not help
   }
   return best;
 }

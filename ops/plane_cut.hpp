@@ -16,13 +16,13 @@ struct PlaneCut {
 
   bool operator==(const PlaneCut&) const = default;
   int64_t tasks() const { return row_parts * panel_parts; }
-  /// The first of `panels` panels of one part; those of the part behind the last one: the end.
+  /// The first of `panels` panels of one part; for the part after the last one: the end.
   int64_t first_panel(int64_t part, int64_t panels) const {
     const int64_t groups = ceil_div(panels, panels_together);
     return std::min(panels, part * groups / panel_parts * panels_together);
   }
 };
-/// About 512 points a task, by shape alone: task_count(g) tasks of grid_rows_per_task(g) rows, as for gather_gemm.
+/// About 512 points per task, by shape alone: task_count(g) tasks of grid_rows_per_task(g) rows, as for gather_gemm.
 PlaneCut cut_by_shape(const Gather& g);
 /// For the executor, where only speed depends on it: pieces for `workers` threads. Points are cheapest to share out,
 /// but only the last part gets less than a block of them, so for few points panels are shared out, too.

@@ -22,8 +22,8 @@ struct PlaneGemmArgs {
 namespace plane_detail {
 
 inline constexpr int64_t kBlockPoints = block_pipeline::kRows, kBlockPanels = block_pipeline::kPanels;
-/// Right operands up to this size stay in L2 (2 MiB where there are tiles) beside a task's source, so points are the
-/// outer loop; of larger ones two panels at a time stay while all points of the task pass by.
+/// Right operands up to this size stay in L2 (2 MiB where there are tiles) together with a task's source, so points are
+/// the outer loop; of larger ones two panels at a time stay while all points of the task pass by.
 inline constexpr int64_t kResidentPanelBytes = int64_t{1} << 20;
 
 /// Room for the sums of one block.
@@ -88,7 +88,7 @@ struct PlaneTask {
     });
   }
 
-  /// Where the rows of a block are, if that is easily said.
+  /// Where the rows of a block are, if that is easily told.
   NextBlock start_of(const Block& block) const {
     if (!rimless() || block.count == 0) return {};
     return {g0 * args.gather.gw + block.q, block.n * args.panels.nr};
@@ -147,8 +147,8 @@ struct PlaneTask {
 /// Runs a whole product. `source(scratch, range)` gives a task's source rows as for gather_gemm; `epilogue(task,
 /// first_point, rows, first_column, columns, c, ldc)` gets finished blocks: rows [first_point, first_point + rows) of
 /// one grid row (of several where the layout has no rim). Per task every column meets its points in order. The epilogue
-/// must not spawn or wait; one that takes a NextBlock behind these hears what it will get next. Around a task's blocks
-/// see NothingMore.
+/// must not spawn or wait; one that takes a NextBlock after these is told what it will get next. For what surrounds a
+/// task's blocks see NothingMore.
 template <typename C, typename T, typename Gemm, typename Source, typename Epilogue, typename Around = NothingMore>
 void plane_gemm(const Gemm& gemm, const PlaneGemmArgs<C>& args, const Source& source, const Epilogue& epilogue,
                 Around&& around = {}) {

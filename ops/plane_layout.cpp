@@ -51,7 +51,7 @@ PlaneLayout plane_layout(const Gather& g) {
     high_column = std::max(high_column, shift(t.dw));
   }
   l.row_span = high_row - l.low_row;
-  // Neighbours share their rims, so the wider side decides: pixels below zero, or those behind the last one.
+  // Neighbours share their rims, so the wider side decides: pixels below zero, or those past the last one.
   const auto extent = [&](int64_t grid, int64_t source, int64_t low, int64_t high, int64_t& end) {
     end = std::min(ceil_div(source, g.step), grid + high);
     return std::max(grid, end - std::max<int64_t>(0, low) + std::max(std::max<int64_t>(0, -low), grid + high - end));

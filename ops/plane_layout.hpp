@@ -31,13 +31,13 @@ struct PlaneLayout {
   };
 
   bool in_place = false;          // the source itself is the plane: one tap, no rim
-  int64_t folded_rows = 0;        // of a row-folded stem: kernel rows side by side in one pixel of a plane; else 0
+  int64_t folded_rows = 0;        // of a row-folded stem: kernel rows side by side in one pixel of a plane; otherwise 0
   int64_t segment = 0, slot = 0;  // elements of such a row, and from one to the next
   int64_t pixel = 0;              // elements of a pixel
   int64_t width = 0, height = 0;  // points of a grid row, rows of an image, in the flattened plane
   int64_t low_row = 0, low_column = 0;  // plane pixel that the first point's first tap reads; negative: rim
   int64_t row_span = 0;                 // plane rows that a point's taps reach over
-  int64_t overhang = 0;                 // points behind the last map row that taps still read
+  int64_t overhang = 0;                 // points after the last map row that taps still read
   std::vector<Plane> planes;
   std::vector<PlaneTap> taps;  // as Gather::taps
 
@@ -53,7 +53,7 @@ PlaneLayout plane_layout(const Gather& g);
 ///
 ///     line (i, j): 7 pixels of row 2i from pixel 2j on, 7 pixels of row 2i + 1; point (i, j) reads lines i .. i + 3
 ///
-/// so each source row is copied once a column, not 3.5 times. Tap u has kernel rows u * folded_rows + (0, 1, ..).
+/// so each source row is copied once per column, not 3.5 times. Tap u has kernel rows u * folded_rows + (0, 1, ..).
 PlaneLayout folded_layout(const Gather& g, int64_t segment, int64_t element_bytes);
 
 /// The planes of one task, in bytes.
@@ -66,13 +66,13 @@ struct TaskPlanes {
 namespace plane_detail {
 
 inline constexpr int64_t kGroupBytes = 64;
-/// Rows a kernel may read behind the last point it was asked for, two tiles.
+/// Rows a kernel may read past the last point it was asked for, two tiles.
 inline constexpr int64_t kSlackPoints = 32;
 
 /// Copies `columns` pixels of k elements, `step` pixels apart, into pixels of `stride` elements; the rest is zero.
 template <typename T>
 void copy_pixels(const T* from, int64_t from_stride, int64_t step, int64_t columns, int64_t k, T* to, int64_t stride) {
-  const bool whole = sizeof(T) == 1 && from_stride == stride;  // the bytes behind codes are zeros already
+  const bool whole = sizeof(T) == 1 && from_stride == stride;  // the bytes after codes are zeros already
   if (step == 1 && (whole || (from_stride == stride && k == stride))) {
     std::memcpy(to, from, static_cast<size_t>(columns * stride) * sizeof(T));
     return;
@@ -113,8 +113,8 @@ void fill_plane(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane&
   fill_pixels(pad, l.overhang, to, stride);
 }
 
-/// `count` segments, `step` elements apart, into pixels of `stride` elements. With kCopy bytes a segment, of which all
-/// exist and fit the place of one, copies have a fixed size.
+/// `count` segments, `step` elements apart, into pixels of `stride` elements. With kCopy bytes per segment, of which
+/// all exist and fit the place of one, copies have a fixed size.
 template <int64_t kCopy, typename T>
 void copy_segments(const T* from, int64_t step, int64_t segment, int64_t count, T* to, int64_t stride) {
   for (int64_t j = 0; j < count; ++j, from += step, to += stride) {
@@ -125,8 +125,9 @@ void copy_segments(const T* from, int64_t step, int64_t segment, int64_t count, 
   }
 }
 
-/// One plane of a folded layout, grid rows [g0, g1): rows of `segment` elements a pixel, side by side. Floats get zeros
-/// where there is no such row and behind a segment; bytes are left as they are there, because they meet zero weights.
+/// One plane of a folded layout, grid rows [g0, g1): rows of `segment` elements per pixel, side by side. Floats get
+/// zeros where there is no such row and after a segment; bytes are left as they are there, because they meet zero
+/// weights.
 template <typename T>
 void fill_folded(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane& plane, const SourceRows<T>& from,
                  RowRange range, int64_t g0, int64_t g1, T* to, int64_t stride) {
@@ -141,7 +142,7 @@ void fill_folded(const Gather& g, const PlaneLayout& l, const PlaneLayout::Plane
       const int64_t room = h + 1 < l.folded_rows ? l.slot : stride - h * l.slot;
       const bool exists = image < g.n && y < g.sh && row >= range.begin && row < range.end;
       if (exists) {
-        // What a copy of fixed size reads too much lies in the rows below, which the last ones have not.
+        // What a copy of fixed size reads in excess lies in the rows below, which the last ones lack.
         const T* const pixels = from.data + (row - from.first_row) * row_elements;
         const int64_t readable = (range.end - row) * row_elements - (g.gw - 1) * step;
         const auto fits = [&](int64_t size) { return segment <= size && size <= room && size <= readable; };
@@ -172,7 +173,7 @@ TaskPlanes lay_planes(const Gather& g, const PlaneLayout& l, const SourceRows<T>
   using plane_detail::kSlackPoints;
   constexpr int64_t kElement = sizeof(T), kLine = kGroupBytes / kElement;
   const int64_t points = (g1 - g0) * g.gw;
-  // Bytes behind codes meet zero weights; behind bf16 anything but zeros could be infinite.
+  // Bytes after codes meet zero weights; after bf16 anything but zeros could be infinite.
   const bool readable_ends = from.stride % kLine == 0 && (kElement == 1 || k % kLine == 0);
   const bool aligned = reinterpret_cast<uintptr_t>(from.data) % kGroupBytes == 0;
   if (l.in_place && readable_ends && aligned && points >= 2 * kSlackPoints) {

@@ -1,4 +1,4 @@
-// The two pools of the network on bf16 activations, with the quantizer behind them.
+// The two pools of the network on bf16 activations, with the quantizer after them.
 #pragma once
 #include <memory>
 
@@ -16,9 +16,9 @@ struct PoolActivateArgs {
 
 /// z [n,h,w,c] bf16 -> largest of each window -> pooled z and, with a quantizer, its codes. The first of equal values
 /// in row-major order gets the gradient. `next`, if set, takes the rows of z's gradient, and z has none then: for a z
-/// that nobody else reads.
+/// that nothing else reads.
 /// Errors: ShapeError for a map that the window does not fit, UnsupportedError for windows above 3.
-/// Cost: one pass over z, and a byte an element kept with a tape.
+/// Cost: one pass over z, and a byte per element kept with a tape.
 Activated max_pool_activate(Tape* tape, const Variable& z, const PoolShape& pool, const PoolActivateArgs& args = {},
                             std::shared_ptr<GradientStage> next = nullptr);
 

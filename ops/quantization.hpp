@@ -38,7 +38,7 @@ struct ActivationQuantizer {
   float top() const { return static_cast<float>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1); }
   /// Steps of a bound: scale * (bound + eps).
   float steps() const { return is_signed || scheme == QuantScheme::kNearest ? top() : top() + 1.0f; }
-  /// Of a signed quantizer: floor(clamp(v*scale, -Q, Q) + 0.5), from -Q to Q; -Q for a NaN.
+  /// For a signed quantizer: floor(clamp(v*scale, -Q, Q) + 0.5), from -Q to Q; -Q for a NaN.
   int signed_code(float v, size_t channel) const;
   kernels::UnsignedQuantizer kernel() const;
   /// Largest code the multiplier sees (240 with a shift, 255 with the signed offset).
@@ -48,7 +48,7 @@ struct ActivationQuantizer {
 enum class FactorForm { kNone, kFold, kShift, kShiftFold };  // kNone: one scale for the whole tensor
 
 /// Builds the quantizer from finished bounds (> 0, one per channel; kNone uses the largest for all channels).
-/// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise, and ModelError for a bound that is none.
+/// Shift forms are for unsigned 4-bit codes; throws UsageError otherwise, and ModelError for an invalid bound.
 ActivationQuantizer make_activation_quantizer(const std::vector<float>& bound, int bits, bool is_signed,
                                               FactorForm form, QuantScheme scheme = QuantScheme::kPaper);
 

@@ -12,8 +12,8 @@
 
 namespace nibble {
 
-inline constexpr int64_t kTaskRows = 512;    // pixels a task
-inline constexpr int64_t kBlockPixels = 64;  // pixels a kernel call: 64 rows of 256 bf16 channels are 32 KiB
+inline constexpr int64_t kTaskRows = 512;    // pixels per task
+inline constexpr int64_t kBlockPixels = 64;  // pixels per kernel call: 64 rows of 256 bf16 channels are 32 KiB
 
 /// Tasks that row_blocks cuts so many rows into.
 inline int64_t row_tasks(int64_t rows) {
@@ -21,7 +21,7 @@ inline int64_t row_tasks(int64_t rows) {
 }
 
 /// Runs body(task, first, rows) over blocks of at most kBlockPixels rows; tasks are cut by shape. What a body streams
-/// is visible to whoever waits for this call.
+/// is visible to the caller when this returns.
 template <typename Body>
 void row_blocks(int64_t rows, const Body& body) {
   parallel_for(row_tasks(rows), [&](int64_t task) {

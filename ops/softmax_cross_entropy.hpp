@@ -12,7 +12,7 @@ struct SoftmaxCrossEntropyArgs {
   float label_smoothing = 0.0f;
 };
 
-/// How many labels are the class with the largest logit, and among the five largest. Of equal logits the lower class
+/// How many labels are the class with the largest logit, and among the five largest. Among equal logits the lower class
 /// ranks first; a row with a NaN counts in neither.
 struct TopCounts {
   int64_t top1 = 0, top5 = 0;
@@ -40,16 +40,16 @@ struct SoftmaxCrossEntropy {
   TopCounts counts;
 };
 
-/// Classes that rank before the label in a row of logits: larger ones, and of equal ones the lower; `classes` if the
+/// Classes that rank before the label in a row of logits: larger ones, and among equal ones the lower; `classes` if the
 /// row holds a NaN.
 int64_t rank_of(const float* logits, int64_t classes, int64_t label);
 
 /// -sum_j target_j * log p_j of one row, and its softmax p; NaN, all of it, unless every logit is finite.
 /// Per row: z = x - max x; S = sum of exp(z_j) in order of j, in double; log p_j = z_j - log S; the smoothed sum runs
-/// in double, in order. `label` in [0, classes), `probabilities` [classes]. Run it inside of a FloatModeScope.
+/// in double, in order. `label` in [0, classes), `probabilities` [classes]. Run it inside a FloatModeScope.
 double cross_entropy_row(const float* logits, int64_t classes, int64_t label, float smoothing, float* probabilities);
 
-/// The softmax of one row alone, whichever the thread's float mode.
+/// Only the softmax of one row, whatever the thread's float mode.
 void softmax_row(const float* logits, int64_t classes, float* probabilities);
 
 /// loss = mean over rows i of -sum_j target[i, j] * log p[i, j], p = softmax of the row.

@@ -17,7 +17,7 @@ namespace {
 
 /// Bytes of the operand that stays, and of the panels of the other one that are packed at once: both fit a 2 MiB L2.
 constexpr int64_t kStayingBytes = 640 << 10, kStreamingBytes = 512 << 10;
-/// Points of a chunk at least: loading and storing the sums of a block costs about 0.1 us, 512 points 0.45 us.
+/// Least points of a chunk: loading and storing the sums of a block costs about 0.1 us, 512 points 0.45 us.
 constexpr int64_t kLeastPoints = 512;
 /// Sums up to here stay in L2 between two chunks.
 constexpr int64_t kNearSums = 512 << 10;

@@ -7,7 +7,7 @@
 // once for all of them (3 % to 23 % of the points of a 3x3 layer of ResNet-50 are rim; the gathered driver packs x nine
 // times).
 //
-// Small maps are rim for the most part: of a 3x3 kernel's nine taps on a 2x2 map a point meets four inside. There the
+// Small maps are mostly rim: of a 3x3 kernel's nine taps on a 2x2 map a point meets four inside. There the
 // points of all images that lie on one pixel are neighbours, a step is 32 images, and a tap lists the pixels it meets.
 #pragma once
 #include <vector>
@@ -42,7 +42,7 @@ struct Axis {
 };
 
 struct Plane {
-  int64_t pixels = 0;  // images innermost: of all images; else 0
+  int64_t pixels = 0;  // images innermost: of all images; otherwise 0
   int64_t row_phase = 0, column_phase = 0;
   int64_t reach = 0;  // largest offset of a tap
   bool even = false, odd = false;
@@ -63,7 +63,8 @@ struct Geometry {
   std::vector<PlaneTap> taps;  // in the order of d_weights
 
   int64_t plane_rows() const { return (images - 1) * image_pitch + rows.grid; }
-  // Images innermost: `batch` points a pixel, the steps of a tap's products by slices of the grid's rows; else 0.
+  // Images innermost: `batch` points per pixel, the steps of a tap's products by slices of the grid's rows; otherwise
+  // 0.
   int64_t batch = 0;
   std::vector<std::vector<kernels::StepRun>> runs;  // [slice * taps + tap]
   int64_t slices() const { return std::ssize(runs) / std::ssize(taps); }
@@ -77,8 +78,8 @@ int64_t dealt_column(const ConvShape& s, int64_t x);
 
 /// How the work is cut, by shape alone.
 struct TiledPlan {
-  bool left_stays = false;      // d_y stays in L2 and x streams past it, panel by panel; else the other way round
-  int64_t chunks = 1;           // parts of the plane's rows, one behind the other
+  bool left_stays = false;      // d_y stays in L2 and x streams past it, panel by panel; otherwise the other way round
+  int64_t chunks = 1;           // parts of the plane's rows, consecutive
   int64_t rows_per_chunk = 0;   // plane rows
   int64_t left = 0, right = 0;  // panels of 32 outputs and 32 channels
   int64_t group = 0;            // panels of the operand that stays at a time
@@ -93,8 +94,8 @@ struct TiledPlan {
 
   /// Chunks of that many plane rows, the last one shorter.
   void cut(const Geometry& g, int64_t rows_of_chunk);
-  /// About the bytes that are written beside the products: sums between chunks, and panels, those that stream once for
-  /// every group of those that stay. Few panels at once read a
+  /// About the bytes that are written in addition to the products: sums between chunks, and panels, those that stream
+  /// once for every group of those that stay. Few panels at once read a
   /// line here and a line there of every row of d_y; the weight of that is a guess.
   double cost(int64_t taps) const;
 };

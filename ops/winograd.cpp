@@ -8,41 +8,42 @@ namespace nibble::winograd {
 
 namespace {
 
-/// Twice G of tiles with an edge of 2, R, and what is added to their transformed bytes but at one position.
+/// Twice G of tiles with an edge of 2, R, and what is added to their transformed bytes except at one position.
 constexpr int kTwiceG[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 constexpr int kR[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 constexpr int64_t kBytePositions = 16, kByteOutputs = 4, kOffset = 30, kWithoutOffset = 5;
 /// G of tiles with an edge of 4, without its denominators.
 constexpr int kWholeG[6][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 1}};
 
-/// Products of an h x w map in tiles, an input and an output channel; 9 * h * w are asked for.
+/// Products of an h x w map in tiles, per input and output channel; 9 * h * w without Winograd.
 int64_t products(int64_t edge, int64_t h, int64_t w) {
   return (edge + 2) * (edge + 2) * ceil_div(h, edge) * ceil_div(w, edge);
 }
 
 /// Tiles of a served block: eight panels of six on AVX2, as kBlockRows; fewer where their transformed channels would be
-/// more than 512 KiB, the smallest second-level cache we know. Of 512 channels in 16 bits, 32 tiles took 13.0 ms where
-/// 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3; tiles with an
-/// edge of 4 were not tried).
+/// more than 512 KiB, the smallest second-level cache we know. With 512 channels in 16 bits, 32 tiles took 13.0 ms
+/// where 16, which read the weights twice as often, took 16.3, and 48 no less than 32 (8 images of 7x7, Zen 3; tiles
+/// with an edge of 4 were not tried).
 int64_t served_tiles(int64_t positions, int64_t channel_bytes) {
   return std::clamp<int64_t>((int64_t{512} << 10) / (positions * channel_bytes), 8, kBlockRows);
 }
 
 /// Points of a map from which on tiles of 4x4 are used. The weights of such a layer are 36 values for 9, for gradients
-/// made anew at every step and read once a shard.
+/// made again at every step and read once per shard.
 constexpr int64_t kLargeMap = 64;
 /// Pairs of channels of a served layer up to which they are used. With 256 channels, 4.5 MiB of weights, batch 1 took
-/// 1.14 times as long beside a dot product of bytes and batch 32 no less; 1.01 to 1.04 times and as long on avx2 and
-/// avx512 (Zen 5).
+/// 1.14 times as long where there is a dot product of bytes and batch 32 no less; 1.01 to 1.04 times and as long on
+/// avx2 and avx512 (Zen 5).
 constexpr int64_t kMostPairs = 128 * 128;
-/// Bytes of sums over tiles of 4x4 (a pair of channels 144), of which a shard has one set and the weights of the
-/// input's gradient are as many: of 256 channels, 9 MiB, layers gain by them, of 512 they would be 36 MiB.
+/// Bytes of sums over tiles of 4x4 (144 per pair of channels), of which a shard has one set and the weights of the
+/// input's gradient are as many: with 256 channels, 9 MiB, layers gain by them, with 512 they would be 36 MiB.
 constexpr int64_t kMostSumBytes = int64_t{16} << 20;
-/// The same beside products of pairs of bf16 (kr 2): of 256 channels the weights' gradients took 0.9 to 1.15 times as
-/// long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; of 128 channels 0.66 and
-/// 0.78, of 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long on a Zen 4.
+/// The same with products of pairs of bf16 (kr 2): with 256 channels the weights' gradients took 0.9 to 1.15
+/// times as long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; with 128 channels
+/// 0.66 and 0.78, with 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long on a Zen 4.
 constexpr int64_t kMostSumBytesOfPairs = int64_t{4} << 20;
-/// The same of tiles of 2x2: of 1,024 channels, twice as many as layers were timed with; of 4,096 a set would be a GiB.
+/// The same for tiles of 2x2: with 1,024 channels, twice as many as layers were timed with; with 4,096 a set would be a
+/// GiB.
 constexpr int64_t kMostSumBytesOfSmall = int64_t{64} << 20;
 
 /// The tap of the first row and column that a grid point reads.
@@ -59,7 +60,7 @@ Tap top_left(const Gather& g) {
 
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits) {
   // In tiles with an edge of 2 a sum of products fits int32 (k * 63 * 60, k * 1020 * 1152), and so does an output times
-  // four (k * 4 * 9 * 255 * 128, which is as much as the latter); of the others fits_larger_tiles says it.
+  // four (k * 4 * 9 * 255 * 128, which is as much as the latter); for the others fits_larger_tiles tells.
   constexpr int64_t kMostChannels = 32768, kMostWide = 1024;
   if (s.kh != 3 || s.kw != 3 || s.stride != 1 || s.ic > kMostChannels) return Form::kNone;
   if (weight_bits > 4) return s.ic <= kMostWide ? Form::kWide : Form::kNone;
@@ -175,7 +176,7 @@ void point_tiles(const Tiles& tiles, const SourceRows<S>& rows_from, int64_t beg
   const Gather& g = tiles.g;
   const int64_t across = tiles.across(), down = tiles.down(), side = tiles.pixels_across();
   const Tap corner = top_left(g);
-  // Behind the last row that the grid's points read there may be none: a part of a map has other numbers of rows, too.
+  // After the last row that the grid's points read there may be none: a part of a map may have any number of rows.
   const int64_t rows_end = std::min(g.sh, g.gh + corner.dh + 2);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t image = row / down, top = row % down * tiles.edge + corner.dh;

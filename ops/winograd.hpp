@@ -1,18 +1,18 @@
-// 3x3 convolutions of stride 1 in fewer products: served ones, exact, and the gradients of training, in fp32, of layers
-// that tiles suit (form_of and wide_edge, gradient_edge).
+// 3x3 convolutions of stride 1 in fewer products (Winograd): served ones, exact, and the gradients of training, in
+// fp32, of layers that tiles suit (form_of and wide_edge, gradient_edge).
 //
 // Winograd's minimal filtering F(2x2, 3x3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks"
 // (2015): four outputs of a 2x2 tile from 4x4 pixels d and a kernel g,
 //     y = R [(G g G^T) . (S d S^T)] R^T,   S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]
 //     R = [1 1 1 0; 0 1 -1 -1],            G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
-// where . multiplies position by position, and is summed over channels before R: 16 products a tile where 36 are asked
-// for. Served, in integers: 2G instead of G, and a quarter of the result, which has no remainder. Then the products are
+// where . multiplies position by position, and is summed over channels before R: 16 products per tile instead of 36.
+// Served, in integers: 2G instead of G, and a quarter of the result, which has no remainder. Then the products are
 // 16 ordinary ones:
 //   - of 4-bit codes (0 to 15) and weights of 4 bits (-7 to 7) in bytes, family u6s7. Codes become -30 to 60, stored as
 //     0 to 60 (plus 30 but for position 5, whose values are sums), weights -63 to 63. What the 30s add to the sums
 //     depends on the weights alone and is subtracted.
 //   - of 8 bits in 16-bit integers, family s16s14, small maps on levels without a dot product of bytes.
-// Served, 8 bits, larger maps: F(4x4, 3x3), 36 products of 16-bit integers where 144 are asked for, at the usual points
+// Served, 8 bits, larger maps: F(4x4, 3x3), 36 products of 16-bit integers instead of 144, at the usual points
 // 0, 1, -1, 2, -2 and infinity, with
 //     S = [4 0 -5 0 1 0; 0 -4 -4 1 1 0; 0 4 -4 -1 1 0; 0 -2 -1 2 1 0; 0 2 -1 -2 1 0; 0 4 0 -5 0 1]
 //     G = [1 0 0; 1 1 1; 1 -1 1; 1 2 4; 1 -2 4; 0 0 1]
@@ -23,15 +23,15 @@
 // The input's gradient is such a convolution of the output's gradient. The weights' is F(3x3, 2x2), a 2x2 tile of the
 // output's gradient as the kernel, summed over tiles before Q:
 //     d_w = Q [(H d_y H^T) . (S d S^T)] Q^T,   H = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],   Q = [1 1 1 0; 0 1 -1 0; 0 1 1 -1]
-// Gradients of larger maps are F(4x4, 3x3) and F(3x3, 4x4), 36 products where 144 are asked for, at the points 0, r,
+// Gradients of larger maps are F(4x4, 3x3) and F(3x3, 4x4), 36 products instead of 144, at the points 0, r,
 // -r, 1/r, -1/r and infinity with r = sqrt(2):
 //     S = [1 0 -5/2 0 1 0; 0 -r/2 -1/2 r 1 0; 0 r/2 -1/2 -r 1 0; 0 -r -2 r/2 1 0; 0 r -2 -r/2 1 0; 0 1 0 -5/2 0 1]
 //     R = [1 1 1 1 1 0; 0 r -r r/2 -r/2 0; 0 2 2 1/2 1/2 0; 0 2r -2r r/4 -r/4 1]
 //     G = [1 0 0; 1/6 r/6 1/3; 1/6 -r/6 1/3; -2/3 -r/3 -1/3; -2/3 r/3 -1/3; 0 0 1]
 //     H = [1 0 0 0; 1/6 r/6 1/3 r/3; 1/6 -r/6 1/3 -r/3; -2/3 -r/3 -1/3 -r/6; -2/3 r/3 -1/3 r/6; 0 0 0 1]
 //     Q = [1 1 1 1 1 0; 0 r -r r/2 -r/2 0; 0 2 2 1/2 1/2 1]
-// Of 256 channels of normal bf16 values and weights the error of an output was 2.6e-6 of its standard deviation (4.4e-6
-// at the usual points 1 and 2, 0.7e-6 of the plain sum in fp32; rounding d_x to bf16 adds 2.8e-3).
+// For 256 channels of normal bf16 values and weights the error of an output was 2.6e-6 of its standard deviation
+// (4.4e-6 at the usual points 1 and 2, 0.7e-6 of the plain sum in fp32; rounding d_x to bf16 adds 2.8e-3).
 #pragma once
 #include <type_traits>
 
@@ -53,7 +53,7 @@ struct Tiles {
   int64_t across() const { return ceil_div(g.gw, edge); }
   /// Rows of tiles of an image.
   int64_t down() const { return ceil_div(g.gh, edge); }
-  /// The first grid row of a row of tiles; of the one behind the last: all grid rows.
+  /// The first grid row of a row of tiles; for the one after the last: all grid rows.
   int64_t first_grid_row(int64_t tile_row) const { return tile_row / down() * g.gh + tile_row % down() * edge; }
   /// The row of tiles that begins with a grid row.
   int64_t row_at(int64_t grid_row) const { return grid_row / g.gh * down() + grid_row % g.gh / edge; }
@@ -61,7 +61,7 @@ struct Tiles {
 /// Of the largest tiles.
 inline constexpr int64_t kMostOutputs = 16;
 
-/// In which integers a convolution can be made so, on a level that has the family.
+/// In which integers a convolution can be made this way, on a level that has the family.
 enum class Form { kNone, kBytes, kWide };
 /// kBytes: codes 0 to 15 (the largest multiplier), weights -7 to 7. kWide: weights of more than 4 bits.
 Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
@@ -69,7 +69,7 @@ Form form_of(const ConvShape& s, int64_t largest_multiplier, int weight_bits);
 /// The edge of the tiles in which a convolution of kWide is served; 0: it is not. dot_of_bytes: whether the level has
 /// such products; then small maps and many channels are not.
 int64_t wide_edge(const ConvShape& s, bool dot_of_bytes);
-/// Whether every output of filters of k codes has less than 2^25 in magnitude: then tiles may have an edge of 4.
+/// Whether every output of filters of k codes is less than 2^25 in magnitude: then tiles may have an edge of 4.
 bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t largest_multiplier);
 
 /// Transformed weights [position][output][channel] of `count` outputs [count, 3, 3, ic]. T: int8_t (an edge of 2),
@@ -77,8 +77,8 @@ bool fits_larger_tiles(const int8_t* codes, int64_t filters, int64_t k, int64_t 
 template <typename T>
 void transform_weights(int64_t edge, const int8_t* codes, int64_t count, int64_t ic, T* out);
 
-/// The edge of the tiles in which the gradients of a convolution are made so; 0: they are not. kr: of the level's plain
-/// products, 1 if these are of fp32, too.
+/// The edge of the tiles in which the gradients of a convolution are made this way; 0: they are not. kr: of the level's
+/// plain products, 1 if these are of fp32, too.
 int64_t gradient_edge(const ConvShape& s, int kr);
 inline const kernels::GradientTransforms& gradient_transforms(const kernels::Elementwise& ew, int64_t edge) {
   return edge == 2 ? ew.f2x2 : ew.f4x4;
@@ -86,7 +86,7 @@ inline const kernels::GradientTransforms& gradient_transforms(const kernels::Ele
 /// The kernel of the convolution that is the input's gradient, transformed: [position][output][channel] of `count`
 /// outputs [count, 3, 3, ic]. The taps of tiles.g name those of the kernel.
 void transform_gradient_weights(const Tiles& tiles, const bf16* weights, int64_t count, int64_t ic, float* out);
-/// Grid rows that a task must not part, so that tiles begin with an image: a row of tiles, or all rows of a map that
+/// Grid rows that a task must not divide, so that tiles begin with an image: a row of tiles, or all rows of a map that
 /// these do not divide (50 x 50 points, say, where a task has about 512).
 inline int64_t rows_together(int64_t gh, int64_t edge) {
   return gh % edge == 0 ? edge : gh;
@@ -108,7 +108,7 @@ struct Cut {
 Cut cut_for_serving(const Tiles& tiles, const Panels& b, int64_t workers, int64_t mr, int64_t a_bytes);
 
 /// The source pixels of the tiles of rows of tiles [begin, end): pixels[tiles.positions() * tile + position]; the pad
-/// row outside of the map and behind the last row that the grid's points read.
+/// row outside the map and after the last row that the grid's points read.
 template <typename S>
 void point_tiles(const Tiles& tiles, const SourceRows<S>& rows_from, int64_t begin, int64_t end, const S** pixels);
 
@@ -149,13 +149,13 @@ struct BlockSums {
 };
 
 /// The outputs of every tile of the block to c, whose first row is the first grid point of the block. `none`: nr
-/// elements for what lies outside of the map. start: as set_offset_start's, of the panel; of floats and in tiles with
+/// elements for what lies outside the map. start: as set_offset_start's, of the panel; of floats and in tiles with
 /// an edge of 4: unused.
 template <typename C>
 void store_block(const Tiles& tiles, int64_t begin, int64_t end, const BlockSums<C>& sums, int nr, const int32_t* start,
                  int64_t start_stride, C* none, C* c, int64_t ldc);
 
-/// Blocks of rows of tiles, one after the other: transformed, multiplied, made outputs again, `at_once` panels at a
+/// Blocks of rows of tiles, one after another: transformed, multiplied, turned back into outputs, `at_once` panels at a
 /// time.
 template <typename Gemm, typename C>
 class Blocks {

@@ -71,7 +71,7 @@ struct Run {
   std::vector<Tensor> gradients;
 };
 
-/// Runs the op on a fresh tape; `wanted` (-1: all) is the argument whose gradient is asked for.
+/// Runs the op on a fresh tape; `wanted` (-1: all) is the argument whose gradient is wanted.
 inline Run run(const GradcheckArgs& args, const Tensor& cotangent, int wanted) {
   std::vector<Variable> inputs;
   for (size_t a = 0; a < args.arguments.size(); ++a)

@@ -18,7 +18,7 @@ struct Totals {
 };
 Totals totals;
 
-/// Counts test cases and prints nothing, so that it can run beside doctest's console reporter.
+/// Counts test cases and prints nothing, so that it can run alongside doctest's console reporter.
 struct CountingListener : doctest::IReporter {
   explicit CountingListener(const doctest::ContextOptions&) {}
   void report_query(const doctest::QueryData&) override {}
@@ -46,7 +46,7 @@ int main(int argc, char** argv) {
   try {
     nibble::active_isa();
   } catch (const nibble::UnsupportedError& error) {
-    // NIBBLE_ISA asks for a level that this machine lacks: nothing to test here, and that is no success either.
+    // NIBBLE_ISA asks for a level that this machine lacks: nothing to test here, but that is not a success either.
     fmt::print("tests skipped: {}\n", error.what());
     return kSkipped;
   } catch (const nibble::Error& error) {

@@ -68,7 +68,7 @@ say() { printf '\n== %s\n' "$*"; }
 # result STAGE SUITE PASSED FAILED SKIPPED: one line of the tally.
 result() { printf '%s\t%s\t%s\t%s\t%s\n' "$@" >>"$out/tally.tsv"; }
 
-# why LOG: of a build, what the compiler said of the first files that failed; else the end.
+# why LOG: for a build, what the compiler said about the first files that failed; otherwise the end.
 why() {
   local said
   said=$(awk '/^FAILED: / { left = 20 } left-- > 0 && said++ < 60 { print substr($0, 1, 240) }' "$1")
@@ -149,7 +149,7 @@ stage_gcc() {
 }
 
 # Unoptimised, so that inline functions leave symbols: what a release build merely happens to inline shows here. Of the
-# benchmarks, which the sanitized build leaves out, the sources alone: the second compiler's warnings.
+# benchmarks, which the sanitized build leaves out, only the sources: the second compiler's warnings.
 stage_levels() {
   local dir=$root/build/test-levels rules levels benches
   CXX=clang++ step levels configure setup_dir "$dir" --buildtype=debug -Dbench=enabled -Dwerror=true || return
@@ -168,7 +168,7 @@ stage_levels() {
     return
   fi
   levels=${rules//symbols\//}
-  # shellcheck disable=SC2086  # one word a level
+  # shellcheck disable=SC2086  # one word per level
   step levels compile meson compile -C "$dir" -j "$jobs" $levels || return
   # shellcheck disable=SC2086
   run_tests levels levels $rules
@@ -180,8 +180,8 @@ stage_levels() {
 # is 5 % shorter. No recovery: the first report ends a test anyway, and the kernels of a level compile in 46 s instead
 # of 63. Unity sources of ten files each: a JSON parser and the like are compiled once for ten files, and the stage in
 # 390 s instead of 849 (the gcc build compiles the product file by file). Of the levels that this machine runs: scalar, avx2 and the
-# best one, so that each way of writing kernels (no vectors, 8 lanes, 16 lanes) is watched; every level more costs some
-# minutes, and the gcc stage tests them all.
+# best one, so that each way of writing kernels (no vectors, 8 lanes, 16 lanes) is watched; every further level costs
+# some minutes, and the gcc stage tests them all.
 stage_clang() {
   # doctor trains for its estimates: once here, and where there is no gcc build, below.
   local doctor best runnable tests
@@ -210,7 +210,7 @@ print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev
   # Where the kernel places mappings with 32 random bits (vm.mmap_rnd_bits; 28 here), clang 14's sanitizers may find the
   # addresses of their shadow taken and end at once (llvm-project issue 57653). Not seen on our machines.
   setarch -R true 2>/dev/null && through=(setarch -R)
-  # shellcheck disable=SC2086  # one word a test
+  # shellcheck disable=SC2086  # one word per test
   run_tests clang clang --setup asan $tests
   through=()
 }

@@ -1,4 +1,4 @@
-// Finds the folder of real images and other large test data that lies beside the source tree, if there is one.
+// Finds the folder of real images and other large test data that lies next to the source tree, if there is one.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -9,7 +9,7 @@
 
 namespace nibble::testing {
 
-/// Root of the source tree: NIBBLE_SOURCE_ROOT when the build defines it (a string), else deduced from this file.
+/// Root of the source tree: NIBBLE_SOURCE_ROOT when the build defines it (a string), otherwise deduced from this file.
 inline std::filesystem::path source_root() {
 #ifdef NIBBLE_SOURCE_ROOT
   return NIBBLE_SOURCE_ROOT;
@@ -18,8 +18,8 @@ inline std::filesystem::path source_root() {
 #endif
 }
 
-/// The data folder: $NIBBLE_TEST_DATA, else ../shared/data beside the source root; nothing when it is not there or has
-/// no `part`. A test that gets nothing says MESSAGE("skipped: ...") and returns.
+/// The data folder: $NIBBLE_TEST_DATA, otherwise ../shared/data next to the source root; nothing when it is not there
+/// or has no `part`. A test that gets nothing says MESSAGE("skipped: ...") and returns.
 inline std::optional<std::filesystem::path> shared_data(const std::string& part) {
   const std::optional<std::string> chosen = env(EnvVar::kTestData);
   const std::filesystem::path root = chosen ? std::filesystem::path(*chosen) : source_root() / ".." / "shared" / "data";

@@ -26,7 +26,7 @@ def count(record):
     passed, failed = (sum(int(f[i]) for f in found) for i in (0, 1))
     if record["result"] not in GOOD:
         return passed, max(failed, 1), 0
-    if not found:  # of the checks; a program of test cases that does not say so has ended before its end
+    if not found:  # of the checks; a program of test cases that does not say so has ended early
         return (1, 0, 0) if "checks" in suite_of(record).split() else (0, 1, 0)
     # A test case that lacks its data says `skipped: ...` and returns: doctest calls that passed, we do not.
     # The name of a case stands once before all that it says.

@@ -1,4 +1,4 @@
-// The largest of many errors, which no NaN passes by.
+// The largest of many errors, which misses no NaN.
 #pragma once
 #include <cmath>
 

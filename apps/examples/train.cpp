@@ -1,5 +1,5 @@
-// Trains a small quantized network on the images of DIR/train, says its accuracy on DIR/val and writes the served file:
-// the library alone, without the program nibble.
+// Trains a small quantized network on the images of DIR/train, prints its accuracy on DIR/val and writes the served
+// file: the library alone, without the program nibble.
 //   g++ -std=c++20 -O2 train.cpp -o train $(pkg-config --cflags --libs --static nibble)
 //   ./train DIR MODEL.safetensors EPOCHS
 #include <algorithm>
@@ -29,9 +29,9 @@ nibble::Trainer make_trainer(int classes, int64_t steps) {
   network.image_size = kSide;
   network.classes = classes;
   nibble::TrainerOptions options;
-  options.shard = 8;  // images that share batch norm's statistics; a batch is some shards
+  options.shard = 8;  // images that share batch norm's statistics; a batch is several shards
   options.schedule = {.peak = 0.05, .warmup_steps = steps / 10, .total_steps = steps};
-  options.calibrate_step = std::max<int64_t>(1, steps / 5);  // activations are bf16 before, codes from there on
+  options.calibrate_step = std::max<int64_t>(1, steps / 5);  // activations are bf16 before it, codes from then on
   return {nibble::make_model(nibble::build_resnet(network), {.seed = 1}), options};
 }
 

@@ -127,8 +127,8 @@ class Plot {
     }
   }
 
-  /// Labels beside their marks, where nothing else is; with no such place further away, at the end of a thin line.
-  /// Where even that is taken the tooltip still says it.
+  /// Labels next to their marks, where nothing else is; with no such place, further away, at the end of a thin line.
+  /// Where even that is taken, the tooltip still says it.
   void draw_labels() {
     std::vector<const ChartPoint*> crowded;
     for (const Series& s : chart_.series)
@@ -138,7 +138,7 @@ class Plot {
     for (const ChartPoint* p : crowded) place_far_label(*p);
   }
 
-  /// Names behind the lines' ends, pushed apart until they do not overlap.
+  /// Names after the lines' ends, pushed apart until they do not overlap.
   void draw_end_names() {
     std::vector<std::pair<double, const Series*>> names;
     for (const Series& s : chart_.series) {
@@ -226,7 +226,7 @@ class Plot {
       for (int i = 0; i < kDirections; ++i) {
         const double angle = 2 * std::numbers::pi * i / kDirections;
         const double dx = distance * std::cos(angle), dy = distance * std::sin(angle);
-        // The line ends where the label begins: at its side, or at its middle where it is more above than beside.
+        // The line ends where the label begins: at its side, or at its middle where it is more above than to the side.
         const bool beside = std::abs(dx) > std::abs(dy);
         const double cx = x + dx + (beside ? std::copysign(w / 2 + 2, dx) : 0);
         const double cy = y + dy + (beside ? 0 : std::copysign(7, dy));

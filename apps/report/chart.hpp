@@ -13,7 +13,7 @@ struct ChartPoint {
   double x = 0, y = 0;
   double error = 0;          // one standard error, drawn as a bar of +- this; 0: none
   bool hollow = false;       // dominated by another point
-  std::string label;         // beside the mark, where there is room
+  std::string label;         // next to the mark, where there is room
   std::string tooltip = {};  // shown when the pointer rests on the mark
 };
 
@@ -28,7 +28,7 @@ struct Series {
   bool named = true;  // in the legend, or at the line's end
 };
 
-/// A vertical line with words beside it: something that happened at x.
+/// A vertical line with words next to it: something that happened at x.
 struct Guide {
   double x = 0;
   std::string words = {};
@@ -41,7 +41,7 @@ struct Chart {
   std::vector<ChartPoint> front;  // ascending in x and y; drawn as steps: what a budget of x buys
   std::vector<Guide> guides = {};
   bool end_names = false;              // names at the right end of the lines instead of a legend above
-  std::shared_ptr<const Chart> inset;  // drawn grey in a corner that has room for it, else below
+  std::shared_ptr<const Chart> inset;  // drawn grey in a corner that has room for it, otherwise below
   double width = 520, height = 360;    // of the viewBox
 };
 

@@ -96,7 +96,7 @@ std::string code_strip(const std::vector<int64_t>& counts, const std::string& na
   std::string shares;
   for (size_t i = 0; i < cells; ++i) {
     const double share = total > 0 ? sums[i] / total : 0;
-    // The root, so that a code of 1 % is still seen beside one of 60 %.
+    // The root, so that a code of 1 % is still visible next to one of 60 %.
     svg.leaf("path", {{"class", "cell"},
                       {"d", fmt::format("M{}.5 1h9v12h-9z", 10 * i)},
                       {"fill-opacity", coordinate(std::sqrt(share))}});

@@ -23,7 +23,7 @@ struct ColumnChart {
 /// One <svg> element of 520 x 190 units that fills its box.
 std::string draw(const ColumnChart& chart);
 
-/// How often each code occurred as a strip of at most 16 squares, the stronger the more often, from the lowest code
+/// How often each code occurred, as a strip of at most 16 squares, stronger where more often, from the lowest code
 /// to the highest, with all shares in its tooltip: neighbours of more than 16 codes are taken together. `name` says it
 /// for readers who hear the page.
 std::string code_strip(const std::vector<int64_t>& counts, const std::string& name);

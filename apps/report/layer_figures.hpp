@@ -21,10 +21,10 @@ double highest_cost(const std::vector<PointLayer>& layers, double reference);
 /// "Blue: 16 bits, ..." as marks and words, for the bits that occur.
 std::string bits_legend(const std::vector<PointLayer>& layers);
 
-/// "8 bits: conv1, fc; 4 bits: all others." for readers who do not see the colours, and who look for an override.
+/// "8 bits: conv1, fc; 4 bits: all others." for readers who do not see the colours, or look for an override.
 std::string bits_caption(const std::vector<PointLayer>& layers);
 
-/// One row a layer: bits, cost, weights, and bounds, clipped share and codes where its input is quantized.
+/// One row per layer: bits, cost, weights, and bounds, clipped share and codes where its input is quantized.
 Table layer_table(const std::vector<PointLayer>& layers);
 
 /// How to read that table.

@@ -26,7 +26,7 @@ struct Table {
 struct Figure {
   std::string title;    // plain text
   std::string svg;      // markup
-  std::string caption;  // plain text: how to read it, for somebody who sees such a picture for the first time
+  std::string caption;  // plain text: how to read it, for a reader who sees such a picture for the first time
 };
 
 /// Writes the page from the top down. The page is XML at the same time, so that any parser can check it.

@@ -108,7 +108,7 @@ std::optional<int64_t> quantized_from(const RunFacts& f) {
   return planned && quantized ? std::optional<int64_t>(f.options.calibrate_step(*planned)) : std::nullopt;
 }
 
-/// The most accurate evaluation from `first_step` on, of all where none is left.
+/// The most accurate evaluation from `first_step` on, or of all where none is left.
 EvalSample best_evaluation(const std::vector<EvalSample>& evaluations, int64_t first_step) {
   return *std::max_element(evaluations.begin(), evaluations.end(), [&](const EvalSample& a, const EvalSample& b) {
     return std::pair(a.step >= first_step, a.top1) < std::pair(b.step >= first_step, b.top1);

@@ -33,7 +33,7 @@ struct RunFacts {
   std::optional<int64_t> planned_steps() const;
 };
 
-/// Reads a run, finished or not; takes no lock, so the run may be going on meanwhile. UsageError when `run` is no run
+/// Reads a run, finished or not; takes no lock, so the run may still be going on. UsageError when `run` is not a run
 /// folder or its config does not parse, DataError when it has no metrics yet, ModelError when its checkpoint is
 /// damaged. machine.json is a note: what cannot be read of it is left out.
 RunFacts read_run(const std::filesystem::path& run);

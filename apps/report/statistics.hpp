@@ -13,7 +13,7 @@ inline double binomial_error(double percent, int64_t images) {
   return images > 0 && p >= 0 && p <= 1 ? 100 * std::sqrt(p * (1 - p) / static_cast<double>(images)) : 0;
 }
 
-/// How many standard errors a difference may be off by chance in one case of twenty, either way: Student's t at 97.5 %
+/// How many standard errors a difference may be off by chance in one case in twenty, either way: Student's t at 97.5 %
 /// for an error of `freedom` degrees of freedom (rounded down; at least 1), at least 2.
 inline double decisive_errors(double freedom) {
   // Standard tables of the distribution, 1 to 30 degrees; from 61 on it is below 2.

@@ -22,7 +22,7 @@ ChartPoint point_of(const StudyGroup& group, double x) {
   return p;
 }
 
-/// One series a precision, in the order of the groups, each ascending in width.
+/// One series per precision, in the order of the groups, each ascending in width.
 template <typename X>
 std::vector<Series> series_of(const std::vector<StudyGroup>& groups, X x) {
   std::vector<Series> all;

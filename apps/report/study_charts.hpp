@@ -9,7 +9,7 @@
 
 namespace nibble::apps {
 
-/// Accuracy (the published metric, with its standard error) against one cost, logarithmic: a series a precision, the
+/// Accuracy (the published metric, with its standard error) against one cost, logarithmic: a series per precision, the
 /// Pareto front as steps, dominated groups hollow, and the published ImageNet points as an inset where they have that
 /// cost.
 Chart cost_chart(const std::vector<StudyGroup>& groups, const CostKind& cost);
@@ -20,7 +20,7 @@ Chart width_chart(const std::vector<StudyGroup>& groups);
 /// The published points against linear, quadratic or memory cost; null for the other kinds.
 std::shared_ptr<const Chart> published_chart(const CostKind& cost);
 
-/// Validation accuracy, or training loss, by epoch: a line a precision and seed of one width.
+/// Validation accuracy, or training loss, by epoch: a line per precision and seed at one width.
 Chart accuracy_curves(const std::vector<StudyGroup>& groups, double width);
 Chart loss_curves(const std::vector<StudyGroup>& groups, double width);
 

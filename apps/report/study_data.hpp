@@ -12,11 +12,11 @@ namespace nibble::apps {
 struct Estimate {
   double value = 0;
   double error = 0;
-  double seed_error = 0;  // the part of it that the spread over seeds has
+  double seed_error = 0;  // the part of it that comes from the spread over seeds
   int64_t freedom = 0;    // degrees of freedom that spread is known with; 0: not known, and left out
 };
 
-/// The points of one precision and width: one a seed.
+/// The points of one precision and width: one per seed.
 struct StudyGroup {
   std::string precision;
   double width = 1;
@@ -81,7 +81,7 @@ const std::vector<CostKind>& cost_kinds();
 /// in cost. Groups whose cost is not positive (not measured) take no part.
 std::vector<const StudyGroup*> front_of(const std::vector<StudyGroup>& groups, const CostKind& cost);
 
-/// The most accurate of the groups that are allowed, of equal ones the cheapest; null: none is.
+/// The most accurate of the groups that are allowed, the cheapest among equals; null: none is.
 const StudyGroup* best_of(const std::vector<StudyGroup>& groups, FunctionRef<bool(const StudyGroup&)> allowed,
                           FunctionRef<bool(const StudyGroup&, const StudyGroup&)> cheaper);
 /// The same by linear cost.

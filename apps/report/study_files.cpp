@@ -1,4 +1,4 @@
-// What a study report writes beside its page: JSON and CSV for programs, a picture for a README.
+// What a study report writes alongside its page: JSON and CSV for programs, a picture for a README.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -50,7 +50,7 @@ std::string csv_text(const std::string& text) {
 }
 
 /// A study.json may be the only data of its study (results kept in a repository), so another study's is not replaced.
-/// Of the same study is one that shares a training with `points`. One that cannot be read may be of a later version.
+/// One that shares a training with `points` is of the same study. One that cannot be read may be of a later version.
 void refuse_other_study(const std::filesystem::path& file, const std::vector<PointResult>& points) {
   std::error_code none;
   if (!std::filesystem::is_regular_file(file, none) || std::filesystem::file_size(file, none) == 0) return;
@@ -129,7 +129,7 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
   write_file_atomically(files.json, study_json(points));
   write_file_atomically(files.csv, study_csv(points));
   write_file_atomically(files.svg, study_picture(points));
-  write_file_atomically(out, page);  // last: it may be what somebody waits for
+  write_file_atomically(out, page);  // last: another program may be waiting for it
   return files;
 }
 

@@ -73,7 +73,7 @@ class Comparison {
   std::map<const StudyGroup*, double> weight_;
 };
 
-/// Each model of the precision `other` against the most accurate 4-bit one of `least` to 100 % of its cost.
+/// Each model of the precision `other` against the most accurate 4-bit one at `least` to 100 % of its cost.
 Comparison against(const std::string& other, const std::vector<StudyGroup>& groups, double least) {
   Comparison c(&StudyGroup::top1);
   for (const StudyGroup& model : groups) {

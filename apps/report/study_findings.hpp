@@ -1,4 +1,4 @@
-// The paper's claims put to the test of a study.
+// The paper's claims put to the test by a study.
 #pragma once
 #include <string>
 #include <vector>

@@ -64,7 +64,7 @@ std::string exception_of(const std::string& precision, const Groups& groups) {
   return fmt::format("; except, in {} models, {}", all ? "all its" : "some of its", layers);
 }
 
-/// The sentence on layers of other precisions than their models; empty: there are none.
+/// The sentence on layers whose precision is not their model's; empty: there are none.
 std::string own_layers_sentence(const std::vector<PointResult>& points) {
   std::vector<const PointResult*> all, bf16;
   for (const PointResult& p : points) {
@@ -100,7 +100,7 @@ std::string seeds_sentence(const std::vector<PointResult>& points, const Groups&
                      several.size() < groups.size() ? ", the others with one" : "");
 }
 
-/// What an unfinished study still lacks; empty: nothing that is known.
+/// What an unfinished study still lacks; empty: nothing, as far as is known.
 std::string missing_sentence(const std::vector<std::string>& missing) {
   constexpr size_t kNamed = 8;
   if (missing.empty()) return "";
@@ -404,7 +404,7 @@ void add_quantizers(Page& page, const std::vector<PointResult>& points) {
   }
 }
 
-/// What the caption says of points whose best evaluation stands alone; empty: there are none.
+/// What the caption says about points whose best evaluation stands alone; empty: there are none.
 std::string unsmoothed_text(const std::vector<PointResult>& points) {
   const int64_t alone = std::count_if(points.begin(), points.end(),
                                       [](const PointResult& p) { return !is_smoothed(p.curves.evaluations, p.best); });

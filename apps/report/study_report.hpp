@@ -19,7 +19,7 @@ std::string study_picture(const std::vector<PointResult>& points);
 /// All points as one JSON object: "points" as their result files have them, "groups" over seeds, "fronts", "findings".
 std::string study_json(const std::vector<PointResult>& points);
 
-/// One line a point, RFC 4180, with a header.
+/// One line per point, RFC 4180, with a header.
 std::string study_csv(const std::vector<PointResult>& points);
 
 /// What a report consists of.
@@ -28,12 +28,12 @@ struct StudyReportFiles {
   uint64_t bytes = 0;  // of the page
 };
 
-/// What becomes of a study.json beside the page that is of other trainings, maybe the only data of its study. In the
-/// study's own folder it is an older report, before points were begun anew.
+/// What becomes of a study.json next to the page that holds other trainings, maybe the only data of its study. In the
+/// study's own folder it is an older report, from before points were started over.
 enum class OtherStudy { kRefused, kReplaced };
 
-/// Writes the page to `out` and beside it study.json, points.csv and pareto.svg; each is complete or as it was before.
-/// UsageError when `out` is a folder or has the name of one of them, and for files of others in their places;
+/// Writes the page to `out` and next to it study.json, points.csv and pareto.svg; each is complete or as it was before.
+/// UsageError when `out` is a folder or has the name of one of them, and for foreign files in their places;
 /// DataError, DiskError.
 StudyReportFiles write_study_report(const std::vector<PointResult>& points, const std::string& name,
                                     const std::vector<std::string>& missing, const std::filesystem::path& out,

@@ -9,7 +9,7 @@
 namespace nibble::apps {
 
 /// `text` as it may stand in an element or in a quoted attribute, in XML and in HTML. What XML 1.0 cannot hold at all
-/// (control characters, bytes that are no UTF-8) becomes U+FFFD.
+/// (control characters, bytes that are not UTF-8) becomes U+FFFD.
 std::string escaped(std::string_view text);
 
 /// At most `characters` of `text`, the last three of them "..." when something was cut. Never cuts inside a UTF-8

@@ -25,7 +25,7 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr size_t kKeptSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB a point
+constexpr size_t kKeptSamples = 200;  // of training: what a chart shows; ten thousand steps would be 1 MiB per point
 
 Accuracy accuracy_of(const EvaluationResult& r) {
   return {.top1 = r.top1_percent(), .top5 = r.top5_percent(), .loss = r.loss, .images = r.images};
@@ -64,7 +64,7 @@ Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
   return accuracy_of(report.result);
 }
 
-/// The different texts of all sessions, in their order: a run may go on with another machine or version.
+/// The different texts of all sessions, in their order: a run may continue on another machine or version.
 std::string over_sessions(const std::vector<RunSession>& sessions, std::string RunSession::*field,
                           const std::string& now) {
   std::vector<std::string> seen;
@@ -84,7 +84,7 @@ Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
                .threads = threads(),
                .started = sessions.empty() ? "" : sessions.front().started,
                .seconds = 0};
-  // The note is read as it stands; what is no number of threads, or of seconds, does not count.
+  // The note is read as it stands; what is not a number of threads, or of seconds, does not count.
   if (!sessions.empty() && sessions.back().threads >= 1 && sessions.back().threads <= 65536)
     p.threads = static_cast<int64_t>(sessions.back().threads);
   for (const RunSession& s : sessions)
@@ -92,7 +92,7 @@ Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
   return p;
 }
 
-/// A line that somebody edited may lack a number or have 101 %, and a result with it could not be read again.
+/// A line edited by hand may lack a number or have 101 %, and a result with it could not be read again.
 void leave_out_unreadable(Curves& curves) {
   std::erase_if(curves.train, [](const TrainSample& s) { return !can_be_kept(s); });
   std::erase_if(curves.evaluations, [](const EvalSample& s) { return !can_be_kept(s); });

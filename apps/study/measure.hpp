@@ -24,8 +24,9 @@ struct MeasureArgs {
 /// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which
 /// is not served: then bytes and times stay 0.
 /// Cost: an evaluation of the training images, and a few seconds of inference.
-/// Errors: as load_model, save_served and read_run; ModelError when the checkpoint of the last step is of another one;
-/// DivergedError when its loss on the training images is not finite; InterruptedError when a signal asked to stop.
+/// Errors: as load_model, save_served and read_run; ModelError when the checkpoint of the last step holds a different
+/// step; DivergedError when its loss on the training images is not finite; InterruptedError when a signal asked to
+/// stop.
 PointResult measure_point(const MeasureArgs& args);
 
 }  // namespace nibble::apps

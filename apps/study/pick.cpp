@@ -14,7 +14,7 @@ namespace {
 struct Limit {
   std::optional<double> at_most;
   double (*of)(const StudyGroup&);  // 0: not measured
-  const char* unmeasured = "";      // what to say when it was measured of no model
+  const char* unmeasured = "";      // what to say when it was measured for no model
 
   /// A figure that was not measured satisfies no budget.
   bool allows(const StudyGroup& g) const { return of(g) > 0 && of(g) <= *at_most; }

@@ -8,7 +8,7 @@
 
 namespace nibble::apps {
 
-/// Limits that all must hold; none given is an error of the caller's.
+/// Limits that must all hold; giving none is an error of the caller.
 struct Budget {
   std::optional<double> linear = {}, quadratic = {}, memory = {};  // ratios to bf16 at width 1
   std::optional<double> bytes = {};                                // of the served file
@@ -21,9 +21,9 @@ struct Budget {
   std::string text() const;  // "linear cost at most 0.15 and at most 5,000,000 bytes"
 };
 
-/// Cheap is what Budget::cost calls so.
+/// Cheap is meant as by Budget::cost.
 struct Pick {
-  std::vector<const StudyGroup*> allowed = {};  // by the budget: the most accurate first, of equal ones the cheapest
+  std::vector<const StudyGroup*> allowed = {};  // by the budget: the most accurate first, among equals the cheapest
   const StudyGroup* best = nullptr;             // the first of them
   const StudyGroup* best_of_all = nullptr;      // the same without a budget
   const StudyGroup* next_better = nullptr;      // the cheapest that beats it; null: none does

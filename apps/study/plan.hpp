@@ -55,14 +55,14 @@ struct StudyPlan {
   std::vector<StudyPoint> points;  // by seed, width, and precision in the order asked for: cheap ones first
 
   /// Adds what is not there yet. A list that the grid leaves empty is that of the points (seeds: those that all their
-  /// widths have), or of a plan without points the default: 0.5, 0.75, 1, 1.5; bf16, w8a8, w4a4, w4a4-fl8; 0.
+  /// widths have), or for a plan without points the default: 0.5, 0.75, 1, 1.5; bf16, w8a8, w4a4, w4a4-fl8; 0.
   void add(StudyGrid grid);
   /// Names of the points that have none of these results, in their order.
   std::vector<std::string> without(const std::vector<PointResult>& results) const;
 };
 
 std::string to_json(const StudyPlan& plan);
-/// DataError naming `source` when the text is no plan.
+/// DataError naming `source` when the text is not a plan.
 StudyPlan plan_from_json(const std::string& text, const std::string& source);
 
 /// Reads STUDY/plan.json; DataError, DiskError. Files above 16 MiB are refused.

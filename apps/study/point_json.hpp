@@ -1,4 +1,4 @@
-// A finished point as `study run` and `study report` print it; `study pick` prints groups over seeds, by keys of its
+// A finished point as `study run` and `study report` print it; `study pick` prints groups over seeds, with keys of its
 // own.
 #pragma once
 #include <nlohmann/json_fwd.hpp>

@@ -62,7 +62,7 @@ void PointProcesses::start(const std::string& point, int slot, const std::vector
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) refuse_to_start(point, errno);
   FileDescriptor reading(ends[0]), writing(ends[1]);
-  signal(SIGCHLD, SIG_DFL);  // who ignores it, as this process may have been told to, never learns how they end
+  signal(SIGCHLD, SIG_DFL);  // a process that ignores it, as this one may have been told to, never learns how they end
   const SignalsHeld held;
   const pid_t parent = getpid(), id = fork();
   if (id == 0) become(word_pointers.data(), environment_pointers.data(), writing.get(), parent);

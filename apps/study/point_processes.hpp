@@ -16,8 +16,8 @@ struct EndedProcess {
   std::string error;  // the sentence behind the last "error: " that it said
 };
 
-/// Their lines are shown with the point's name before them, but for their errors. They are of this process's group, so
-/// that Ctrl-C and Ctrl-Z reach them; they save and stop where this process dies, however that happens.
+/// Their lines are shown with the point's name before them, except for their errors. They are in this process's group,
+/// so that Ctrl-C and Ctrl-Z reach them; they save and stop where this process dies, however that happens.
 class PointProcesses {
  public:
   PointProcesses() = default;
@@ -26,11 +26,11 @@ class PointProcesses {
   PointProcesses(const PointProcesses&) = delete;
   PointProcesses& operator=(const PointProcesses&) = delete;
 
-  /// Runs this program with `arguments`. `slot` comes back with its end. To be called by the main thread: they stop
+  /// Runs this program with `arguments`. `slot` comes back with its end. To be called from the main thread: they stop
   /// when the thread that started them ends. Error when the system has no process or pipe left.
   void start(const std::string& point, int slot, const std::vector<std::string>& arguments);
   size_t running() const { return all_.size(); }
-  /// Shows what they say, hands on a request to save (SIGUSR1) and the first one to stop, and returns when one has
+  /// Shows what they say, passes on a request to save (SIGUSR1) and the first one to stop, and returns when one has
   /// ended. At least one must be running.
   EndedProcess wait();
   /// Asks all to save and stop, once.

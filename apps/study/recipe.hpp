@@ -7,13 +7,13 @@
 
 namespace nibble::apps {
 
-/// What a point varies, and so no part of the recipe: width, precision, seed.
+/// What a point varies, and so is not part of the recipe: width, precision, seed.
 const std::set<std::string>& varied_options();
 
 /// Name and values of the first option that makes two recipes different; an empty name when there is none. Options in
-/// `ignored` do not count, nor do those that may change while a study goes on because no result depends on them (data,
-/// loader-threads, low-memory, keep, save-every), nor those that only one text has. Older versions wrote the decoder
-/// `auto`, whichever it was: that differs from none.
+/// `ignored` do not count, nor do those that may change while a study continues because no result depends on them
+/// (data, loader-threads, low-memory, keep, save-every), nor those that only one text has. Older versions wrote the
+/// decoder `auto`, whichever it was: that differs from nothing.
 ConfigDifference recipe_difference(const std::string& recipe, const std::string& other,
                                    const std::set<std::string>& ignored);
 

@@ -22,7 +22,7 @@ namespace {
 
 constexpr const char* kUnpacking = "unpacking";  // while results of study.json get folders of their own
 
-/// Results of study.json are being unpacked: an empty file, so that nobody's own is taken for the mark.
+/// Results of study.json are being unpacked: an empty file, so that no file of the user's is taken for the mark.
 bool is_mark(const fs::path& path) {
   std::error_code ignored;
   return fs::is_regular_file(path, ignored) && fs::file_size(path, ignored) == 0;
@@ -52,7 +52,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   const std::string text = recipe_.config_text(varied_options());  // refuses what no file can hold
   refuse_foreign_files(text);
   if (args_.dry_run) return;
-  if (!begun) {  // what is refused leaves no folder behind, and nothing in somebody's
+  if (!begun) {  // a refused study leaves no folder behind, and nothing in a user's
     make_folders(args_.out);
     lock();
     if (path_exists(plan_path(args_.out)))
@@ -67,8 +67,8 @@ void StudyRun::lock() {
   lock_ = std::make_unique<FolderLock>(args_.out, "working on the study");
 }
 
-/// A folder without a plan is no study yet: what lies there under its files' names is somebody's. The recipe that this
-/// call would write may be there, from one that was stopped between its two writes.
+/// A folder without a plan is no study yet: what lies there under its files' names is the user's. The recipe that this
+/// call would write may be there, from a call that was stopped between its two writes.
 void StudyRun::refuse_foreign_files(const std::string& recipe) const {
   const fs::path file = recipe_path(args_.out), mark = fs::path(args_.out) / kUnpacking;
   if (path_exists(mark) && !is_mark(mark))
@@ -104,8 +104,8 @@ void StudyRun::settle_recipe() {
         args_.out, d.name, d.second, d.first);
 }
 
-/// `auto` may be another decoder where the study goes on, so the recipe names the one it began with (`own`; empty: it
-/// begins now). A study of an older version has `auto`, and goes on with it until a decoder is asked for.
+/// `auto` may be another decoder where the study continues, so the recipe names the one it began with (`own`; empty: it
+/// begins now). A study of an older version has `auto`, and keeps it until a decoder is asked for.
 void StudyRun::settle_decoder(const std::string& own) {
   std::string& decoder = recipe_.options.decoder;
   const Decoder asked = decoder_from_name(decoder);
@@ -167,7 +167,7 @@ void StudyRun::settle_plan() {
 /// Results that a repository keeps in one file, as the report writes it, are finished points too.
 void StudyRun::read_kept() {
   if (path_exists(args_.out)) kept_file_ = source_in(args_.out).file;
-  // Beside results it counts only where the machine stopped while it was unpacked.
+  // Next to results it counts only where the machine stopped while it was unpacked.
   const fs::path one_file = one_file_path(args_.out);
   if (kept_file_.empty() && is_mark(fs::path(args_.out) / kUnpacking) && path_exists(one_file)) kept_file_ = one_file;
   if (kept_file_.empty()) return;
@@ -184,7 +184,7 @@ void StudyRun::read_kept() {
   }
 }
 
-/// Each into a folder of its own: beside other results the one file does not count. All are written before the first
+/// Each into a folder of its own: next to other results the one file does not count. All are written before the first
 /// gets its name, so that a full disk does not leave some of them alone; a mark says so where the machine stops
 /// between.
 void StudyRun::unpack_kept() {
@@ -196,13 +196,13 @@ void StudyRun::unpack_kept() {
   }
   if (!files.empty()) write_file_atomically(mark, "");
   for (AtomicFile& file : files) file.commit();
-  std::error_code left;  // a mark that stays is of no harm: all its results are there
+  std::error_code left;  // a mark that stays does no harm: all its results are there
   if (is_mark(mark)) fs::remove(mark, left);
   kept_.clear();
 }
 
 /// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe; so do those
-/// beside the plan, which the report shows with the others.
+/// not in the plan, which the report shows with the others.
 void StudyRun::refuse_other_recipes() {
   for (const auto& [name, result] : kept_)
     refuse_other_recipe(result.provenance.config, point_of(result), kept_file_, kept_file_);

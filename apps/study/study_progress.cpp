@@ -29,7 +29,7 @@ void StudyProgress::ended(size_t point, double moment, bool whole) {
 
 double StudyProgress::seconds_left(double moment) const {
   const double pace = expected_ > 0 ? taken_ / expected_ : 1;
-  // Moments at which those that run will be free, then whoever is free first takes the next.
+  // Moments at which those that run will be free; whichever is free first takes the next.
   std::priority_queue<double, std::vector<double>, std::greater<>> free;
   for (const Point& p : points_)
     if (p.state == State::kRunning) free.push(std::max(0.0, pace * p.estimate - (moment - p.began)));

@@ -9,7 +9,7 @@ namespace nibble::apps {
 /// Moments are seconds since any one origin.
 class StudyProgress {
  public:
-  /// Seconds that each point will take (0: it is done, or nobody knows), `jobs` at a time in this order.
+  /// Seconds that each point will take (0: it is done, or not known), `jobs` at a time in this order.
   StudyProgress(const std::vector<double>& estimates, int64_t jobs);
 
   void began(size_t point, double moment);
@@ -25,7 +25,7 @@ class StudyProgress {
   };
   std::vector<Point> points_;
   size_t jobs_;
-  double expected_ = 0, taken_ = 0;  // of those that ended: the probe does not know who else computes
+  double expected_ = 0, taken_ = 0;  // of those that ended: the probe does not know what else computes
 };
 
 }  // namespace nibble::apps

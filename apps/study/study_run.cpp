@@ -73,9 +73,9 @@ StudyRun::Sample StudyRun::probe(const std::string& precision, double width) {
   return sample;
 }
 
-/// Of the evaluations behind epochs to come, and of the training images at the end.
+/// Of the evaluations after epochs to come, and of the training images at the end.
 int64_t StudyRun::images_to_evaluate(int64_t steps_done) const {
-  int64_t evaluations = 1;  // behind the last step, also when all are done: a resumed run asks once more
+  int64_t evaluations = 1;  // after the last step, also when all are done: a resumed run asks once more
   if (const int64_t every = recipe_.options.eval_every * steps_per_epoch_; every > 0 && steps_done < steps_)
     evaluations += (steps_ - 1) / every - steps_done / every;
   const int64_t limit = plan_.train_eval_images, train = plan_.data.train_images;
@@ -168,7 +168,7 @@ void StudyRun::work_on(const StudyPoint& point) {
   CheckpointStore(folder, 1).publish(summary.steps);  // ResNet-50 x1.5: 0.4 GB each, and only for going on
 }
 
-/// Works on a point; the sentence of an error that is this point's own. Others are thrown on.
+/// Works on a point; returns the sentence of an error that is this point's own. Others are rethrown.
 std::optional<std::string> StudyRun::failure_of(const StudyPoint& point) {
   const fs::path note = fs::path(folder_of(point)) / kFailure;
   std::string sentence;
@@ -293,7 +293,7 @@ void StudyRun::run_at_once(StudyProgress& progress) {
     if (was_stopped(ended)) {
       all_saved = all_saved && ended.code == static_cast<int>(ExitCode::kInterrupted);
       interrupted.push_back(ended.point);
-      processes.stop();  // one was told to stop, by whomever: so is the study
+      processes.stop();  // one was told to stop, by whatever: so is the study
       continue;
     }
     note_end(static_cast<size_t>(point - plan_.points.begin()), failure_of(ended, *point), progress);
@@ -305,9 +305,9 @@ void StudyRun::run_at_once(StudyProgress& progress) {
   stop_if_asked();
 }
 
-/// Points that were trained beside others: their times would say more about those.
+/// Points that were trained alongside others: their times would say more about those.
 void StudyRun::time_what_is_not() const {
-  constexpr int64_t kRounds = 3;  // whoever compares milliseconds calls study measure, which has more
+  constexpr int64_t kRounds = 3;  // to compare milliseconds there is study measure, which has more
   std::vector<PointResult> points;
   std::vector<fs::path> files;
   for (const StudyPoint& p : plan_.points) {

@@ -1,4 +1,4 @@
-// The sweep: every point of a plan trained, measured and written down, one after the other or some at a time, resumable
+// The sweep: every point of a plan trained, measured and written down, one after another or some at a time, resumable
 // at any moment.
 #pragma once
 #include <filesystem>
@@ -47,11 +47,11 @@ struct PointEstimate {
 /// Nothing is written before all of it is found valid.
 class StudyRun {
  public:
-  /// `recipe` holds what the command line said; --config and, of an existing study, its recipe fill the rest.
+  /// `recipe` holds what the command line said; --config and, for an existing study, its recipe fill the rest.
   /// A new study's decoder `auto` becomes the one of this machine, for all points.
   /// UsageError when another process works on the study, when the recipe differs from the study's own or from that of
   /// a run or result that lies in the folder already (planned or not), naming the first difference, when this build
-  /// lacks the study's decoder, when a file of somebody's would be replaced; DataError when the data differ.
+  /// lacks the study's decoder, when a file of the user's would be replaced; DataError when the data differ.
   StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
 
   const StudyPlan& plan() const { return plan_; }
@@ -63,7 +63,7 @@ class StudyRun {
 
   /// Trains and measures what is not done. A point that fails (diverges, cannot be read or served) is noted and does
   /// not stop the others, and is tried again by the next call; a disk error, missing data and a signal do stop
-  /// (InterruptedError names the command to go on).
+  /// (InterruptedError names the command to continue with).
   struct Outcome {
     std::vector<std::string> done;  // names of all finished points
     struct Failure {
@@ -72,7 +72,7 @@ class StudyRun {
     std::vector<Failure> failed;
   };
   Outcome run(const std::vector<PointEstimate>& estimates);
-  /// What run() does for the point that the arguments name as this process's, but for its time: the sentence of its
+  /// What run() does for the point that the arguments name as this process's, except for its time: the sentence of its
   /// failure, if any. UsageError when the plan has no such point.
   std::optional<std::string> run_worker();
 
@@ -108,7 +108,7 @@ class StudyRun {
   struct Sample {
     double macs = 0;
     PhaseSeconds image;   // of a training step
-    double evaluate = 0;  // seconds an image
+    double evaluate = 0;  // seconds per image
   };
   Sample probe(const std::string& precision, double width);
   int64_t images_to_evaluate(int64_t steps_done) const;
@@ -123,7 +123,7 @@ class StudyRun {
   std::map<std::string, std::string> failed_;  // sentences by name
   int64_t steps_ = 0, steps_per_epoch_ = 0;    // of each point's training
   DatasetPtr train_;
-  double loading_ = 0;  // seconds an image and thread, by the probe
+  double loading_ = 0;  // seconds per image and thread, by the probe
 };
 
 }  // namespace nibble::apps

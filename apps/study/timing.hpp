@@ -1,5 +1,5 @@
 // Times of all models of a study on this machine, in one sitting: what each took when its training ended depends on
-// what else the machine did on that day, and on which machine it was.
+// what else the machine did that day, and on which machine it was.
 #pragma once
 #include <filesystem>
 #include <string>

@@ -16,11 +16,11 @@ struct RunData {
   /// are the same images.
   std::string digest;
   std::string validation_digest;  // the same of the validation images
-  /// SHA-256 in hex over the file sizes of up to 4,096 images of each split, evenly spread: other copies of the same
+  /// SHA-256 in hex over the file sizes of up to 4,096 images of each split, evenly spread: other copies with the same
   /// names differ in it (a look at each of ImageNet's files would take minutes on a network disk).
   std::string sizes;
   int64_t steps_per_epoch = 0;        // whole batches in train
-  std::vector<std::string> left_out;  // sentences about what is no image; empty where all is
+  std::vector<std::string> left_out;  // sentences about what is not an image; empty where all are
 };
 
 /// Opens DIR/train and DIR/val of `options.data` and keeps the classes and images that the options ask for. Decodes
@@ -30,8 +30,8 @@ struct RunData {
 /// that this build lacks.
 RunData open_run_data(const TrainOptions& options);
 
-/// UsageError where what a command makes at `out` would lie in a split of the images at `data`, and be a class there
-/// the next time.
+/// UsageError where what a command makes at `out` would lie in a split of the images at `data`, and be taken for a
+/// class there the next time.
 void require_outside_images(const std::string& out, const std::string& data);
 
 }  // namespace nibble::apps

@@ -26,7 +26,7 @@ std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& va
                     .batch_size = kUsageImages,
                     .image_size = static_cast<int>(image_size)});
     if (const std::optional<Batch> batch = few.next()) return measure_usage(model, batch->images);
-  } catch (const std::exception& e) {  // no reason, nor is a lack of memory, not to save the step
+  } catch (const std::exception& e) {  // this is no reason not to save the step, nor is a lack of memory
     warn(fmt::format("the use of codes is not counted: {}", e.what()));
   }
   return {};

@@ -1,4 +1,4 @@
-// What a checkpoint notes about its run, and whether a run that would go on from it is the same run.
+// What a checkpoint notes about its run, and whether a run that would continue from it is the same run.
 #pragma once
 #include <cstdint>
 #include <set>
@@ -19,8 +19,8 @@ struct RunNote {
   int64_t best_step = -1;
 };
 
-/// Options that a run may be given anew when it is resumed: no result depends on them, or (decoder) it is checked
-/// apart.
+/// Options that a run may be given again when it is resumed: no result depends on them, or (decoder) it is checked
+/// separately.
 const std::set<std::string>& changeable_on_resume();
 
 /// The note of a run before its first evaluation; `config_text` is its resolved config.
@@ -28,13 +28,13 @@ RunNote note_of(const RunData& data, const std::string& config_text);
 
 /// The note as it stands in a checkpoint: one JSON object.
 std::string to_json(const RunNote& note);
-/// Reads it back. ModelError, with `source` (the checkpoint's path), for a text that is none.
+/// Reads it back. ModelError, with `source` (the checkpoint's path), for a text that is not one.
 RunNote parse_run_note(const std::string& text, const std::string& source);
 
 /// The JPEG decoder that the checkpoint's run noted; empty in a checkpoint of another program.
 std::string noted_decoder(const Checkpoint& checkpoint);
 
-/// A run about to go on from a checkpoint.
+/// A run about to continue from a checkpoint.
 struct ResumedRun {
   const std::string& folder;
   const TrainOptions& options;

@@ -23,8 +23,8 @@ struct RunPlan {
 /// `options.network.classes` is that of the data. UsageError for a network that cannot be built.
 RunPlan plan_run(const TrainOptions& options, const RunData& data);
 
-/// The plan for people: program and machine, data, model, layers with a precision of their own (if any), steps; a line
-/// each, the last without its end.
+/// The plan for people: program and machine, data, model, layers with a precision of their own (if any), steps; one
+/// line each, the last without its newline.
 std::string plan_text(const RunPlan& plan, const TrainOptions& options, const RunData& data);
 
 /// A sentence about each option that is allowed and does not fit the length of the run.

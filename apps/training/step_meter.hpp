@@ -30,8 +30,8 @@ class StepMeter {
 
   /// Steps since the last line.
   int64_t steps() const { return steps_; }
-  /// The line about them: means of loss and accuracy (percent), rate and gradient norm of the last step, images a
-  /// second, share of the time spent waiting. The sums begin anew with go_on().
+  /// The line about them: means of loss and accuracy (percent), rate and gradient norm of the last step, images per
+  /// second, share of the time spent waiting. The sums start over with go_on().
   MetricsRecord take(int64_t done, double waited);
   void go_on(double waited);
 

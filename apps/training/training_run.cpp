@@ -96,14 +96,14 @@ void TrainingRun::start_from_checkpoint() {
   message(fmt::format("resuming {} at step {}", args_.out, c.steps_done));
 }
 
-/// What was given anew holds for the next resume, too.
+/// What was given again holds for the next resume, too.
 void TrainingRun::keep_config() const {
   constexpr uint64_t kLongest = uint64_t{1} << 20;
   if (read_text_file(folder_->config_path(), kLongest) != args_.config_text)
     write_file_atomically(folder_->config_path(), args_.config_text);
 }
 
-/// Says before the first step how long the run takes. A run of a few steps, or one that nobody watches, is not probed.
+/// Says before the first step how long the run takes. A run of a few steps, or one that no one watches, is not probed.
 void TrainingRun::estimate_speed() {
   const TrainOptions& o = args_.options;
   const int64_t done = trainer_->steps_done();
@@ -179,7 +179,7 @@ void TrainingRun::one_step(StepMeter& meter) {
   pace_->add(trainer_->steps_done() - 1, std::chrono::duration<double>(Clock::now() - began).count());
 }
 
-/// The steps that led there are in the log. A run is resumed with its own options alone: the way out is a new one.
+/// The steps that led there are in the log. A run is resumed with its own options only: the way out is a new one.
 void TrainingRun::diverged(const DivergedError& e, StepMeter& meter) {
   try {
     if (meter.steps() > 0) report(meter);
@@ -217,8 +217,8 @@ bool TrainingRun::evaluation_due(int64_t done) const {
   return done == plan_.steps || (every > 0 && done > 0 && done % (every * plan_.steps_per_epoch) == 0);
 }
 
-/// The model of this step has been saved before: a process that is killed in here has lost the evaluation alone, and
-/// the resumed run makes it up. False when a signal asked to stop meanwhile.
+/// The model of this step has been saved before: a process that is killed in here has lost only the evaluation, and the
+/// resumed run makes up for it. False when a signal asked to stop meanwhile.
 bool TrainingRun::evaluate() {
   const Model& model = trainer_->model();
   const EvaluationReport report = evaluate_in_training(model, data_.validation, args_.options, bad_images_);
@@ -238,7 +238,7 @@ bool TrainingRun::evaluate() {
 }
 
 /// The result of evaluating the checkpoint of this step: is it the best so far? One from before calibration is the best
-/// until there is a quantized one, whatever their accuracies: it is another model, and none that can be exported.
+/// until there is a quantized one, whatever their accuracies: it is another model, and not one that can be exported.
 void TrainingRun::note_result(double top1_percent) {
   const int64_t step = trainer_->steps_done();
   const bool first_quantized =
@@ -264,8 +264,8 @@ void TrainingRun::settle_evaluation() {
 void TrainingRun::save() {
   const int64_t step = trainer_->steps_done();
   if (saved_at_ == step) return;
-  // The log first: a resumed run goes on from the newest checkpoint, and then no line up to it may be missing. There is
-  // no log yet when given weights are saved before the first step.
+  // The log first: a resumed run continues from the newest checkpoint, and then no line up to it may be missing. There
+  // is no log yet when given weights are saved before the first step.
   if (log_ != nullptr) log_->sync();
   const Clock::time_point from = Clock::now();
   const uint64_t bytes = save_checkpoint(store_->path_for(step), trainer_->model(), trainer_->momentum(), step,
@@ -276,7 +276,7 @@ void TrainingRun::save() {
                     std::chrono::duration<double, std::milli>(Clock::now() - from).count()));
 }
 
-/// A note, no state: a run that is saved or done does not fail by it.
+/// A note, not state: a run that is saved or done does not fail because of it.
 void TrainingRun::note_machine(double images_per_second) {
   if (!machine_) return;
   try {
@@ -322,7 +322,7 @@ RunSummary TrainingRun::run() {
     show(meter);
     const bool asked = take_save_request();
     const bool saves = due || asked || (o.save_every > 0 ? done % o.save_every == 0 : epoch_ends);
-    // Also before a save: a run that goes on from it begins its next line there.
+    // Also before a save: a run that continues from it begins its next line there.
     if (done % kLogEvery == 0 || epoch_ends || saves) report(meter);
     const Clock::time_point from = Clock::now();
     if (due) trainer_->keep_usage(count_codes(trainer_->model(), data_.validation, o.network.image_size));

@@ -49,7 +49,7 @@ class TrainingRun {
   std::string banner() const { return plan_text(plan_, args_.options, data_); }
   /// Reads the given weights, if any, into a model and forgets it: for --dry-run. Errors: load_torchvision_weights.
   void check_weights() const;
-  /// Warns of what the plan will hardly be meant to do.
+  /// Warns of what the plan is hardly meant to do.
   void warn_of_doubts() const;
   RunSummary run();
   /// The images that are trained on, without augmentation.

@@ -1,7 +1,7 @@
 // Products and packing of the active level over ResNet-50's shapes, in GMAC/s and as a share of the core's peak.
 //
-// One thread. Beside each row the peak of its instructions is measured (ops/kernels/isa/peak.hpp); a row's share is of
-// the largest so far.
+// One thread. Along with each row the peak of its instructions is measured (ops/kernels/isa/peak.hpp); a row's share is
+// of the largest so far.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ using kernels::GemmInt;
 using kernels::Into;
 using kernels::Unit;
 
-/// One image's product: m output pixels, n output channels, `taps` segments of `channels` (of the stem: its rows).
+/// One image's product: m output pixels, n output channels, `taps` segments of `channels` (for the stem: its rows).
 struct Shape {
   const char* name;
   int m, n, taps, channels;
@@ -100,12 +100,12 @@ void run_product(benchmark::State& state, const Gemm& g, Shape s, Unit unit) {
             Into::kOverwrite, nullptr);
     benchmark::ClobberMemory();
   }
-  // The products asked for: what a kernel pads its tiles with is no work done.
+  // The products asked for: what a kernel pads its tiles with is not work done.
   report(state, static_cast<double>(std::min(s.m, kBlockRows)) * s.n * s.k(), unit);
 }
 
-/// run_strided() as a driver calls it: rows that lie a pixel apart, a tap a shift by one, the sums of a product stored
-/// by the next; 64 columns of 32 rows at a time.
+/// run_strided() as a driver calls it: rows that lie a pixel apart, a tap being a shift by one, the sums of a product
+/// stored by the next; 64 columns of 32 rows at a time.
 template <typename A, typename B, typename C, typename Gemm>
 void run_in_place(benchmark::State& state, const Gemm& g, Shape s, Unit unit) {
   const int64_t depth = round_up(s.channels, g.kr), row_bytes = depth * g.a_bytes;

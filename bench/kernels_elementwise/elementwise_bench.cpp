@@ -95,8 +95,8 @@ std::array<const T*, kCount> rows_of(const Data& d, const std::vector<T>& from, 
   return rows;
 }
 
-/// Traffic, operands read once and results written once. A clip class takes two bits, a packed code four, so it is
-/// no whole number an element.
+/// Traffic, operands read once and results written once. A clip class takes two bits, a packed code four, so it is not
+/// a whole number per element.
 int64_t bytes_of(int64_t elements, double bytes_per_element) {
   return static_cast<int64_t>(std::llround(static_cast<double>(elements) * bytes_per_element));
 }
@@ -129,7 +129,7 @@ void add(const char* name, double bytes, Pass pass) {
       ->Arg(1024);
 }
 
-/// The same on tensors that no cache holds; for passes that ask for their rows by Data::in and Data::to only.
+/// The same on tensors that no cache holds; for passes that get their rows by Data::in and Data::to only.
 template <typename Pass>
 void add_streamed(const std::string& name, double bytes, Pass pass) {
   add(name.c_str(), bytes, pass);
@@ -204,7 +204,7 @@ void add_products() {
   });
 }
 
-/// Tiles of kEdge x kEdge outputs, as many as there are rows for; bytes an element of all rows.
+/// Tiles of kEdge x kEdge outputs, as many as there are rows for; bytes per element of all rows.
 template <int64_t kEdge>
 void add_gradient_transforms(const std::string& name) {
   constexpr int64_t kPositions = (kEdge + 2) * (kEdge + 2), kOutputs = kEdge * kEdge, kTiles = kRows / kPositions;

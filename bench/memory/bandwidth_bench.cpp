@@ -10,7 +10,7 @@
 namespace nibble::bench {
 namespace {
 
-constexpr int64_t kPart = int64_t{1} << 14;  // 64 KiB a task: both threads get work from the smallest array
+constexpr int64_t kPart = int64_t{1} << 14;  // 64 KiB per task: both threads get work from the smallest array
 
 struct Arrays {
   explicit Arrays(int64_t floats)

@@ -1,10 +1,10 @@
 // Every distinct convolution of ResNet-50 (width 1, 224 px) through the ops, in each direction and operand type, and
 // their sums over the network. Rows: forward/u4s4/layer2.0.conv2, backward-data/bf16/..., backward-weights/u4/...;
 // sums: forward/w4a4-fl8/network. backward/... are both gradients: at once where the layer takes rows, elsewhere one
-// behind the other (a step makes those beside each other); the rows of one gradient alone are there to be compared with
+// after the other (a step makes those in parallel); the rows of one gradient alone are there to be compared with
 // other libraries.
 //
-// A shard of 32 images a thread, as training's default batch has on two: the drivers depend on the shard (images side
+// A shard of 32 images per thread, as training's default batch has on two: the drivers depend on the shard (images side
 // by side in tiles, streamed stores of large results). A peer gets all images in one call. Shards of two on the scalar
 // level, which needs a second for three images.
 #include <memory>
@@ -75,7 +75,7 @@ void register_ours() {
   Direction forward("forward", &Operands::forward);
   for (const char* precision : {"w8a8", "w4a4-fl8", "bf16"})
     forward.add(precision, all, [](const LayerRow& row) { return row.family(); });
-  // Nobody asks for the gradient of the image. The weights' codes enter as bf16, so one precision stands for all.
+  // The gradient of the image is not needed. The weights' codes enter as bf16, so one precision stands for all.
   Direction data("backward-data", &Operands::backward_data);
   data.add(
       "bf16", [](const LayerRow& row) { return !row.first_layer; }, [](const LayerRow&) { return "bf16"; });

@@ -12,7 +12,7 @@
 
 namespace nibble::bench {
 
-/// Convolutions that are equal but for their place in the network.
+/// Convolutions that are equal except for their place in the network.
 struct LayerRow {
   UnitSpec unit;      // the first of them
   int64_t count = 0;  // how many there are
@@ -29,7 +29,8 @@ struct LayerRow {
   }
 };
 
-/// Rows in the order of their first layer. fc is none of them: it is no convolution (0.05 % of ResNet-50's products).
+/// Rows in the order of their first layer. fc is not among them: it is not a convolution (0.05 % of ResNet-50's
+/// products).
 inline std::vector<LayerRow> layer_rows(const NetworkOptions& options) {
   const Network network = build_resnet(options);
   std::vector<LayerRow> rows;
@@ -98,7 +99,7 @@ class Operands {
     packed_conv_forward(layer_, x_, sums);
   }
   void backward_data() { packed_conv_backward_input(layer_, d_y_, {shape_.n, shape_.h, shape_.w, shape_.ic}); }
-  /// Of the first layer nobody asks for the input's gradient; a step makes the others' beside each other.
+  /// The first layer needs no input gradient; a step makes the others' two gradients in parallel.
   void backward() {
     if (takes_gradient_rows(layer_)) {
       packed_conv_backward(layer_, x_, RowsInMemory(d_y_), d_weights_);

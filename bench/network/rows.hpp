@@ -18,10 +18,9 @@ struct Prepared {
 };
 
 /// Registers `name`. `prepare` is called when the row runs, so that rows that are filtered out cost nothing; an
-/// exception of it skips the row and is its message. Prints GMAC/s, the share of the peak of all threads measured just
-/// before
-/// (`of_peak`), the same by processor time instead of wall time (`busy_of_peak`, which other programs on the machine
-/// disturb less, but which counts threads that spin while they wait), and the bytes, in MB and GB/s.
+/// exception from it skips the row and is its message. Prints GMAC/s, the share of the peak of all threads measured
+/// just before (`of_peak`), the same by processor time instead of wall time (`busy_of_peak`, which other programs on
+/// the machine disturb less, but which counts threads that spin while they wait), and the bytes, in MB and GB/s.
 void register_row(const std::string& name, std::function<Prepared()> prepare);
 
 /// A row and how often the network has it.

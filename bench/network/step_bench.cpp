@@ -87,8 +87,8 @@ void add(const Case& c, const std::string& what, void (*body)(benchmark::State&,
 
 int main(int argc, char** argv) {
   using nibble::bench::add;
-  // Two shards a step, one a core. At 224 px the batches that nibble is judged by, but on the scalar level, where a
-  // step of 64 images takes more than a minute.
+  // Two shards per step, one per core. At 224 px the batches that nibble is judged by, except on the scalar level,
+  // where a step of 64 images takes more than a minute.
   const bool scalar = nibble::active_isa() == nibble::Isa::scalar;
   const int64_t step = scalar ? 4 : 64, call = scalar ? 4 : 32;
   for (const char* precision : {"bf16", "w8a8", "w4a4-fl8"}) add({precision, 64, 32}, "train", nibble::bench::train);

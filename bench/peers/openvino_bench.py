@@ -25,7 +25,7 @@ def main():
     options["INFERENCE_PRECISION_HINT"] = "bf16" if args.precision == "bf16" else "f32"
     if args.threads > 0:
         options["INFERENCE_NUM_THREADS"] = args.threads
-    options["NUM_STREAMS"] = "1"  # one call at a time, as everybody here
+    options["NUM_STREAMS"] = "1"  # one call at a time, as in all programs here
     model = core.compile_model(core.read_model(resnet_onnx.model_bytes(onnx, numpy, args)), "CPU", options)
     request = model.create_infer_request()
     images = abs(numpy.random.default_rng(1).standard_normal((args.batch_size, 3, args.image_size, args.image_size),

@@ -37,7 +37,7 @@ struct Epilogue {
   Codes codes[kMostQuantizers] = {};
   size_t code_count = 0;
 
-  /// Rows [first, first + rows) of columns [c0, c0 + n). The shortcut of the block behind it is asked for row by row:
+  /// Rows [first, first + rows) of columns [c0, c0 + n). The shortcut of the following block is prefetched row by row:
   /// its rows lie far apart, and the map of a stage need not fit L2.
   template <typename Acc>
   void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc,
@@ -61,7 +61,7 @@ struct Epilogue {
       kernel_for(c, ew.affine_quantize_s32, ew.affine_quantize_f32)(c, ldc, rows, n, m, a, q, out);
       return;
     }
-    // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless they
+    // A block output: bf16, kept where something reads it, and codes from the rounded value, in one pass unless these
     // are several or signed.
     const bool coded = code_count > 0;
     const bool one_pass = coded && code_count == 1 && !codes[0].quantizer->is_signed;

@@ -27,7 +27,7 @@ struct EvaluationResult {
 /// The images of one class.
 struct ClassResult {
   int64_t images = 0, top1 = 0;
-  int64_t taken_for = -1;  // the class they were most often taken for instead, of equals the lowest; -1: none was
+  int64_t taken_for = -1;  // the class they were most often taken for instead, the lowest among equals; -1: none was
   int64_t times = 0;       // how often
 
   double top1_percent() const {
@@ -42,7 +42,7 @@ class Evaluation {
   /// label out of range.
   void add(const Tensor& logits, std::span<const int32_t> labels);
   EvaluationResult result() const;
-  /// Of every class of the logits so far, in their order. An image whose logits hold a NaN is taken for no class.
+  /// For every class of the logits so far, in their order. An image whose logits hold a NaN is taken for no class.
   std::vector<ClassResult> by_class() const;
 
  private:

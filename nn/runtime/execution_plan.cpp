@@ -134,7 +134,7 @@ class Planner {
     if (!schedule_.contains(f.last)) return arena_.place(f.rows * f.row_bytes, schedule_.begin, f.last);
     const PerReading& rows = (f.pooled ? schedule_.pooled_rows : schedule_.map_rows)[schedule_.map_of[f.u]];
     const int64_t alive = rows[static_cast<size_t>(f.read_as)];
-    // Half as many rows again: the window is full, and its live rows move to its front, every other step or so.
+    // Half as many rows again: then the window is full, and its live rows move to its front, every other step or so.
     const int64_t window = std::min(f.rows, alive + alive / 2);
     const int64_t bytes = round_up(window * f.row_bytes, kWindowAlignment);
     const ValueSlot slot{
@@ -143,7 +143,7 @@ class Planner {
     return slot;
   }
 
-  /// The same for a block's output, which where it can takes the place of its shortcut: what is in the cache already.
+  /// The same for a block's output, which takes the place of its shortcut where it can: that is in the cache already.
   ValueSlot place_plain(const MapForm& f) {
     const int shortcut = net_.units[f.u].shortcut;
     if (!schedule_.contains(f.u) && shortcut != kNoValue && model_.last_plain_reader(shortcut) == f.u) {
@@ -158,7 +158,7 @@ class Planner {
     return place_shared(plain_windows_, 0, shared);
   }
 
-  /// Window `index` of the map that f is a form of: the first of the units that share the map makes it.
+  /// Window `index` of the map that f is a form of: made by the first of the units that share the map.
   ValueSlot place_shared(std::vector<std::vector<ValueSlot>>& windows, size_t index, const MapForm& f) {
     if (!schedule_.contains(f.u) || !schedule_.contains(f.last)) return place_map(f);
     std::vector<ValueSlot>& of_map = windows[schedule_.map_of[f.u]];
@@ -167,7 +167,7 @@ class Planner {
     return of_map[index];
   }
 
-  /// As what the bf16 form of a value is read.
+  /// In what role the bf16 form of a value is read.
   ReadAs reading_of_plain(int value) const {
     bool input = false, shortcut = false;
     for (const UnitSpec& unit : net_.units) {
@@ -240,7 +240,7 @@ class Planner {
   }
 
   static constexpr int64_t kWindowAlignment = 64;
-  // Rows of equal numbers in two windows would else lie a multiple of 4 KiB apart, which stores and loads stumble over.
+  // Rows of equal numbers in two windows would otherwise lie a multiple of 4 KiB apart, which stalls stores and loads.
   static constexpr int64_t kWindowGap = 64 * 5;
 
   const ServedModel& model_;

@@ -30,7 +30,7 @@ struct ExecutionPlan {
     ValueSlot input;              // codes or bf16
     ValueSlot plain;              // output as bf16
     ValueSlot shortcut;
-    ValueSlot pooled;                              // output behind the max pool, or the averaged input of fc
+    ValueSlot pooled;                              // output after the max pool, or the averaged input of fc
     ValueSlot map_codes;                           // codes before the max pool: quantizing is monotonic, so the
                                                    // largest code is the largest value's; then no bf16 form exists
     std::vector<std::pair<int, ValueSlot>> codes;  // quantizer -> output codes
@@ -45,15 +45,15 @@ struct ExecutionPlan {
 
 /// What decides how far the leading units go row by row. Results do not depend on it.
 struct RowPlanOptions {
-  /// Up to the last unit whose output takes more bytes an image: half of the L2 of the CPUs with tiles, and twice a Zen
-  /// 3's, where whole maps take these layers 3 % longer (median of 6 rounds, -0.3 to 5).
+  /// Up to the last unit whose output takes more bytes per image: half of the L2 of the CPUs with tiles, and twice a
+  /// Zen 3's, where with whole maps these layers take 3 % longer (median of 6 rounds, -0.3 to 5).
   int64_t large_map = int64_t{1} << 20;
-  /// Pixels a strip, but for a multiple of four rows: fourteen blocks of a product on tiles, eight to ten from packed
-  /// rows.
+  /// Pixels per strip, rounded up to a multiple of four rows: fourteen blocks of a product on tiles, eight to ten from
+  /// packed rows.
   int64_t strip_points = 448;
 };
 
-/// Whole maps, layer by layer, behind the units of the schedule, which go row by row.
+/// Whole maps, layer by layer, after the units of the schedule, which go row by row.
 ExecutionPlan make_plan(const ServedModel& model, const std::vector<LayerWeights>& layers, RowSchedule schedule = {});
 /// The leading units row by row.
 ExecutionPlan make_row_plan(const ServedModel& model, const std::vector<LayerWeights>& layers,

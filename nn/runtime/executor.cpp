@@ -15,9 +15,8 @@ namespace nibble {
 namespace {
 /// Most images that share one walk through the network: enough to reuse each layer's weights, few enough for the cache.
 constexpr int64_t kGroup = 8;
-// Tried on amx: fetching the next layer's weights into L2, a few lines behind every product. 3x3
-// convolutions of stage 2 took a tenth less, what came before them as much more; with weights of 1 MiB and more it
-// lost.
+// Tried on amx: prefetching the next layer's weights into L2, a few lines after every product. 3x3 convolutions of
+// stage 2 took a tenth less, the layers before them as much more; with weights of 1 MiB and more it lost.
 /// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.
 constexpr int64_t kBlockColumns = 64;
 }  // namespace
@@ -43,7 +42,7 @@ struct Executor::Context {
   std::vector<Gather> row_gathers;    // the same for one image
   std::vector<Gather> part_gathers;   // the same for the rows of a part, set per step
 
-  /// A form of a value as whole maps: of the image at that place in the group.
+  /// A form of a value as whole maps: for the image at that place in the group.
   template <typename T>
   T* at(const ValueSlot& slot, int64_t image = 0) const {
     return reinterpret_cast<T*>(arena.raw() + slot.offset * capacity + image * slot.bytes);
@@ -73,7 +72,7 @@ struct Executor::Context {
     return rows;
   }
 
-  /// Moves the rows of a window that are still read to its front where the part's rows do not fit behind them.
+  /// Moves the rows of a window that are still read to its front where the part's rows do not fit after them.
   void make_room(const ValueSlot& slot, const Part& part) {
     if (slot.window < 0) return;
     int64_t& first = window_first[static_cast<size_t>(slot.window)];
@@ -100,7 +99,7 @@ Executor::~Executor() = default;
 std::unique_ptr<Executor::Context> Executor::take(int64_t images, bool by_rows) {
   const ExecutionPlan& plan = by_rows ? row_plan_ : plan_;
   // The smallest that suffices: a larger one is for a larger group. If none does, the new one takes the place of a
-  // smaller one, so that there are never more, by rows and of whole maps each, than groups that ran at once.
+  // smaller one, so that, for rows and for whole maps each, there are never more than groups that ran at once.
   std::unique_ptr<Context> found;
   {
     const std::lock_guard lock(mutex_);
@@ -162,7 +161,7 @@ void Executor::run_images(const uint8_t* images, int64_t n, Walk walk, float* lo
   // Every thread walks the network with groups of its own, as many as the others, and meets nobody on the way: a
   // barrier per layer cost a fifth of the time of a batch of 8 on two threads.
   const int64_t round = threads() * kGroup, groups = std::min(n, ceil_div(n, round) * threads());
-  // Tried: a group alone inside of the pool, which keeps the other threads awake between its layers; an image at a time
+  // Tried: a group alone inside the pool, which keeps the other threads awake between its layers; an image at a time
   // took 4 % longer (two threads of an EPYC).
   parallel_for(groups, [&](int64_t g) {
     const int64_t i0 = g * n / groups, i1 = (g + 1) * n / groups;

@@ -83,7 +83,7 @@ class Scheduler {
     ends_.push_back(schedule_.end);
   }
 
-  /// Whether what lies behind unit u reads of all before it nothing but the output of u.
+  /// Whether what follows unit u reads nothing of all before it but the output of u.
   bool passed_by_one_value(size_t u) const {
     for (size_t r = u + 1; r < schedule_.end; ++r)
       for (int value : {unit(r).input, unit(r).shortcut})
@@ -91,17 +91,17 @@ class Scheduler {
     return true;
   }
 
-  /// All rows of a segment, as many of its last unit at a time as make a strip. One behind the other, segments have
-  /// their maps and weights in the cache by turns: strips through all of ResNet-50's first two stages took 2 % longer.
+  /// All rows of a segment, as many of its last unit at a time as make a strip. One after another, segments have their
+  /// maps and weights in the cache by turns: strips through all of ResNet-50's first two stages took 2 % longer.
   void compute_segment(size_t s) {
     const size_t last = ends_[s] - 1;
     const int64_t rows = output_rows(last);
     const int64_t width = std::max<int64_t>(1, unit(last).output_side());
     int64_t strip = std::max<int64_t>(1, strip_points_ / width);
-    // Rows of the largest tiles of 3x3 layers in fewer products (ops/winograd.hpp). A part of a tile costs as much as
-    // all of it: strips of five rows have 1.2 (tiles of two rows) or 1.6 times the tiles of whole maps. First strips
-    // have a row more for every 3x3 layer behind; to round these, too, made 1.00 to 1.02 times the speed (Zen 5, w8a8)
-    // and needs up to eight rows more of every map.
+    // Rows of the largest Winograd tiles of 3x3 layers (ops/winograd.hpp). A part of a tile costs as much as all of it:
+    // strips of five rows have 1.2 (tiles of two rows) or 1.6 times the tiles of whole maps. First strips have a row
+    // more for every 3x3 layer that follows; rounding these, too, gave 1.00 to 1.02 times the speed (Zen 5, w8a8) and
+    // needs up to eight rows more of every map.
     constexpr int64_t kTileRows = 4;
     if (strip_points_ >= width) strip = round_up(strip, kTileRows);
     for (int64_t target = std::min(rows, strip);; target = std::min(rows, target + strip)) {
@@ -137,7 +137,7 @@ class Scheduler {
     n = std::max(n, rows);
   }
 
-  /// First row of u's output, of which there are `done`, that units behind it have not finished with, or `done`.
+  /// First row of u's output, of which there are `done`, that later units have not finished with, or `done`.
   PerReading live_output(size_t u, int64_t done) const {
     const int value = static_cast<int>(u) + 1;
     int64_t input = done, shortcut = done;

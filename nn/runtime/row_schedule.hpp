@@ -11,12 +11,12 @@
 
 namespace nibble {
 
-/// As what a form of a map is read: by the convolutions behind it, as a shortcut, or both. A shortcut is done with
+/// How a form of a map is read: by the convolutions after it, as a shortcut, or both. A shortcut is done with
 /// sooner, as nothing strides over it or reads around a pixel.
 enum class ReadAs : uint8_t { kInput, kShortcut, kEither };
 using PerReading = std::array<int64_t, 3>;
 
-/// Rows [begin, end) of one unit's convolution, or of the pool behind it.
+/// Rows [begin, end) of one unit's convolution, or of the pool after it.
 struct RowStep {
   size_t unit = 0;
   bool pool = false;
@@ -31,7 +31,7 @@ struct RowSchedule {
   /// Per unit of the network, the unit in whose map its output is written. A block's output overwrites its shortcut,
   /// row by row, so that the blocks of a stage share one map; every other unit has its own.
   std::vector<size_t> map_of;
-  /// Per map, rows alive at once including those of a step: of the convolution, and behind its pool.
+  /// Per map, rows alive at once including those of a step: of the convolution, and after its pool.
   std::vector<PerReading> map_rows, pooled_rows;
 
   bool contains(size_t unit) const { return unit >= begin && unit < end; }

@@ -27,7 +27,7 @@ void require_calibrated(const QuantizedNetwork& model);
 /// takes the name `path`; when it throws, what was there stays.
 ServedFileSizes save_served(const std::filesystem::path& path, const ServedModel& model, const FileCheck& check = {});
 
-/// What the file of save_served will have, without writing it.  Cost: packs and checksums the whole model.
+/// What the file of save_served will contain, without writing it.  Cost: packs and checksums the whole model.
 ServedFileSizes served_sizes(const ServedModel& model);
 
 /// Checks everything before use; ModelError names the file and the section.

@@ -7,9 +7,9 @@
 namespace nibble {
 
 /// The served file as read back gives the logits of the model's own modules on a fixed batch of noise, bit for bit,
-/// however the threads of whoever serves it make the executor walk through the network.
-/// Errors: VerificationError when it does not; as load_served.  Cost: three evaluations of four images, one by
-/// the modules and one for either way through the network.
+/// however the serving threads make the executor walk through the network.
+/// Errors: VerificationError when it does not; as load_served.  Cost: three evaluations of four images, one by the
+/// modules and one for each way through the network.
 void verify_served(const Model& model, const std::filesystem::path& file);
 
 }  // namespace nibble

@@ -15,14 +15,14 @@ namespace nibble {
 namespace {
 
 constexpr double kHalfWindow = 2.5;  // epochs: the published window is 5 * 156 steps
-constexpr size_t kNeighbours = 250;  // on each side: 100 evaluations an epoch; a log may hold millions
+constexpr size_t kNeighbours = 250;  // on each side: 100 evaluations per epoch; a log may hold millions
 
 double number(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
-/// Ascending by step; of equal steps the one written last.
+/// Ascending by step; for equal steps the one written last.
 template <typename Sample>
 void settle(std::vector<Sample>& samples) {
   std::stable_sort(samples.begin(), samples.end(), [](const auto& a, const auto& b) { return a.step < b.step; });

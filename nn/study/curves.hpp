@@ -33,8 +33,8 @@ struct Curves {
   std::vector<ProgressSample> progress;  // not part of a point's result
 };
 
-/// Reads RUN/metrics.jsonl. Lines that are no JSON object (a process may be writing the last one) are left out; all
-/// curves come ascending by step, of equal steps the last line counts. DiskError when the file cannot be read.
+/// Reads RUN/metrics.jsonl. Lines that are not a JSON object (a process may be writing the last one) are left out; all
+/// curves come ascending by step, and for equal steps the last line counts. DiskError when the file cannot be read.
 Curves read_curves(const std::filesystem::path& metrics);
 
 /// At most `samples` points, each the mean of a stretch of equal length (step and epoch: of its last sample).
@@ -47,10 +47,10 @@ struct SmoothedEpoch {
 };
 
 /// The paper's reading of a run (METHOD.md section 4): triangular kernel of five epochs, weights 1 3 5 3 1 for one
-/// evaluation an epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends. `evaluations`
-/// ascend by step, and so by epoch: the sum ends where the epochs leave the window, and after the 250 nearest
-/// evaluations on each side. One whose epoch is not known (NaN) stands for itself and is in no other's mean.
-/// Cost: at most 501 terms an evaluation.
+/// evaluation per epoch, in general max(0, 2.5 - |distance in epochs|), renormalised where the curve ends.
+/// `evaluations` ascend by step, and so by epoch: the sum ends where the epochs leave the window, and after the 250
+/// nearest evaluations on each side. One whose epoch is not known (NaN) stands for itself and is in no other's mean.
+/// Cost: at most 501 terms per evaluation.
 std::vector<SmoothedEpoch> smoothed(const std::vector<EvalSample>& evaluations);
 
 /// Are there other evaluations from `first_step` on in the window around the one at `epoch`? If not, its smoothed value
@@ -63,7 +63,7 @@ bool is_smoothed(const std::vector<EvalSample>& evaluations, const SmoothedEpoch
 
 /// The epoch with the highest smoothed accuracy, the first of equals, among the evaluations from `first_step` on; those
 /// before it are not smoothed into later ones either. For a network with quantizers it is the calibration step:
-/// evaluations before it are of bf16 activations. Where none is left all count. Of those that count, the ones without
+/// evaluations before it are of bf16 activations. Where none is left, all count. Of those that count, the ones without
 /// an epoch do so only where none has one. `evaluations` is not empty.
 SmoothedEpoch best_smoothed(const std::vector<EvalSample>& evaluations, int64_t first_step);
 

@@ -86,7 +86,7 @@ class ResultReader {
     return x;
   }
   double percent(const char* key) const { return number(key, 0, 100); }
-  /// Of costs: no network costs nothing.
+  /// For costs: no network costs nothing.
   double ratio(const char* key) const { return number(key, kLeastRatio); }
 
   /// As number(), or NaN for null: a training loss may be missing.

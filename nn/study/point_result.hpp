@@ -18,13 +18,13 @@ struct Accuracy {
   bool operator==(const Accuracy&) const = default;
 };
 
-/// Time of the served model; it belongs to the machine named beside it. 0: not measured.
+/// Time of the served model; it belongs to the machine named with it. 0: not measured.
 struct Latency {
-  double batch1_ms = 0;             // one image a call
-  double batch32_ms_per_image = 0;  // 32 images a call
+  double batch1_ms = 0;             // one image per call
+  double batch32_ms_per_image = 0;  // 32 images per call
   int64_t threads = 0;
   std::string cpu, isa;
-  /// UTC, when the models of a study were timed in turn; empty: this one alone, when it was trained.
+  /// UTC, when the models of a study were timed in turn; empty: timed alone, when it was trained.
   std::string sitting = {};
   bool operator==(const Latency&) const = default;
 };
@@ -77,11 +77,11 @@ std::string to_json(const PointResult& point);
 /// %. (A training loss and share may be missing.)
 bool can_be_kept(const TrainSample& sample);
 bool can_be_kept(const EvalSample& sample);
-/// The same of the seconds of its provenance.
+/// The same for the seconds of its provenance.
 bool can_be_kept_seconds(double seconds);
 
 /// Throws DataError naming `source` and the key when the text is no such object, or a number is not finite or a share,
-/// count or width out of range. Unknown keys are ignored.
+/// count or width is out of range. Unknown keys are ignored.
 PointResult point_result_from_json(const std::string& text, const std::string& source);
 
 /// The points of a text like study.json: an object whose "points" are as in result files. DataError naming `source`.

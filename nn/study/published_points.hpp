@@ -1,4 +1,4 @@
-// The published ImageNet results of the study, for reports to draw beside their own.
+// The published ImageNet results of the study, for reports to draw next to their own.
 #pragma once
 #include <span>
 
@@ -9,7 +9,7 @@ namespace nibble {
 /// ResNet-50 of one precision and width on ImageNet at 224 px: percent and mean cross entropy. Training figures are of
 /// augmented batches, smoothed as the evaluation is; 0 where none is known.
 /// Source: "Pareto-Optimal Quantized ResNet Is Mostly 4-bit", arXiv 2105.03536, by the authors' figure notebook in
-/// google/aqt at commit 613bdeb. One run a point, best smoothed epoch.
+/// google/aqt at commit 613bdeb. One run per point, best smoothed epoch.
 struct PublishedPoint {
   const char* precision;  // as parse_precision takes it
   double width;

@@ -1,6 +1,6 @@
 // Where a study keeps its finished points, and how they are found again.
 //
-//   STUDY/<point>/             an ordinary run folder, one a point
+//   STUDY/<point>/             an ordinary run folder, one per point
 //   STUDY/<point>/result.json  there when the point is finished: its PointResult
 //   STUDY/<point>/served.safetensors  its model as it would be deployed
 //   study.json                 all points in one file, as the report writes it and repositories keep it
@@ -32,11 +32,11 @@ struct StudySource {
 /// grows stale; or neither. DiskError when it cannot be read.
 StudySource source_in(const std::filesystem::path& folder);
 
-/// The same of a study that must be there, or the file that was named. UsageError when there is no such path, DataError
-/// when the folder has neither.
+/// The same for a study that must be there, or the file that was named. UsageError when there is no such path,
+/// DataError when the folder has neither.
 StudySource find_study(const std::filesystem::path& study);
 
-/// The finished points of a study folder, ordered by precision, width and seed; of a folder without any, those of its
+/// The finished points of a study folder, ordered by precision, width and seed; for a folder without any, those of its
 /// study.json; or those of a file like study.json. DataError naming the file when one does not parse, holds no points,
 /// or two points have one name (and when nothing is found, what was looked for); DiskError when it cannot be read.
 /// Files above 256 MiB are refused.

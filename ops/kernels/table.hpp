@@ -13,15 +13,15 @@ namespace nibble::kernels {
 /// Whether a GEMM adds to what C holds.
 enum class Into { kOverwrite, kAccumulate };
 
-/// Where a segment of a product lies, in bytes: in the left operand behind the first row, and in the panel of the right
-/// one.
+/// Where a segment of a product lies, in bytes: in the left operand relative to the first row, and in the panel of the
+/// right one.
 struct Segment {
   int64_t rows = 0, panel = 0;
 };
 
 /// A left operand that is multiplied where it lies, without packing: 64-byte group g of segment s of row r starts at
 /// first + r * row_bytes + segments[s].rows + 64 * g. All of it is readable for as many rows as are multiplied, and
-/// what lies behind the elements of a segment meets zeros of B (floats must be finite there). Six times slower where
+/// what lies after the elements of a segment meets zeros of B (floats must be finite there). Six times slower where
 /// groups straddle cache lines (AMX): row_bytes and segments should be multiples of 64.
 struct StridedRows {
   const void* first = nullptr;
@@ -32,7 +32,7 @@ struct StridedRows {
 };
 
 /// A left operand that is multiplied where it lies, row by row: k-group g of segment s of row r is at
-/// rows[s * segment_stride + r] + first_byte + g * (bytes of a k-group). What lies behind the elements of a segment, up
+/// rows[s * segment_stride + r] + first_byte + g * (bytes of a k-group). What lies after the elements of a segment, up
 /// to the end of its last group, is readable, and meets zeros of B (floats must be finite there).
 struct GatheredRows {
   const void* const* rows = nullptr;
@@ -40,12 +40,12 @@ struct GatheredRows {
   int segments = 0;
   int64_t first_byte = 0;
   int groups = 0;  // k-groups of one segment
-  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none. Of
-  /// floats, B must be finite, and the sign of a sum of zero may be another one.
+  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none.
+  /// With floats, B must be finite, and the sign of a sum of zero may differ.
   const void* zeros = nullptr;
 };
 
-/// Where a right operand probably is: one that comes from memory is asked for ahead of its use.
+/// Where a right operand probably is: one that comes from memory is prefetched ahead of its use.
 enum class PanelIn { kCache, kMemory };
 
 /// Where the sums belong that a kernel still holds: `rows` rows, ldc apart, of nr columns. rows 0: it holds none.
@@ -60,8 +60,8 @@ struct HeldSums {
 ///
 /// Operands are packed into panels whose inner layout belongs to the kernel. An A panel holds `mr` rows, a B panel `nr`
 /// columns. Both are cut along K into groups of `kr`; a segment of k elements is padded with zeros to round_up(k, kr)
-/// and takes mr * round_up(k, kr) * a_bytes (B: nr * round_up(k, kr) * b_bytes) bytes; segments packed one behind the
-/// other form one longer panel. Panel buffers are 64-byte aligned.
+/// and takes mr * round_up(k, kr) * a_bytes (B: nr * round_up(k, kr) * b_bytes) bytes; segments packed in sequence form
+/// one longer panel. Panel buffers are 64-byte aligned.
 template <typename A, typename B>
 struct GemmCodes {
   using Left = A;
@@ -75,7 +75,7 @@ struct GemmCodes {
   /// Multiplies `rows` rows of A panels (a_panel_bytes apart) by one B panel, k (a multiple of kr) elements deep:
   /// c[r][n] for r < rows and all nr columns, rows ldc apart. Rows of c from there to round_up(rows, mr) must exist and
   /// may be written. next_b: what is read soon (the B panel of a later call, rows of the next task), or null; kernels
-  /// may ask the memory for as much of it as they read of b.
+  /// may prefetch as much of it as they read of b.
   void (*run)(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, int32_t* c, int64_t ldc, Into into,
               const void* next_b) = nullptr;
   /// The same without packing, the sums in the same order. Null where panels hold other elements than memory, or
@@ -84,7 +84,7 @@ struct GemmCodes {
                        const void* next_b) = nullptr;
   /// Multiplies `rows` rows (strided_rows or twice as many) in place by the segments of one B panel: c[r][n] = start[n]
   /// + sum, full tiles of nr columns; start null: 0. The sums stay with the kernel: the next call, or store_held, is
-  /// told where they belong and stores them, beside its own first products (`held`: the sums of the call before).
+  /// told where they belong and stores them, alongside its own first products (`held`: the sums of the call before).
   /// Between begin() and end() of the same thread, during which nothing is spawned or waited for. Null on levels
   /// without such a kernel.
   void (*run_strided)(const StridedRows& a, int rows, const void* b, PanelIn where, const int32_t* start,
@@ -132,7 +132,7 @@ struct GemmFloat {
   void (*end)() = nullptr;
 };
 
-/// Steps of a product that lie one behind the other in both operands: from step `left` of the left one and `right` of
+/// Steps of a product that are consecutive in both operands: from step `left` of the left one and `right` of
 /// the right one on.
 struct StepRun {
   int64_t left = 0, right = 0, steps = 0;
@@ -189,10 +189,10 @@ struct Rows {
 /// caches have lost before they are read. The thread itself sees it at once, others after Elementwise::publish.
 enum class Store { kCached, kStreamed };
 
-/// Rows of clip classes, two bits an element: bit c of a row is bit 0 of the class of channel c, bit c of the row's
-/// second half, clip_class_bytes(n) / 2 bytes further, is bit 1. The class says what the gradient of z needs: 0 for
-/// z <= 0; else, by the ranges of UnsignedQuantizer, 1 where its derivative is 0.5, 2 where it is 1, 3 where it is 0;
-/// without a quantizer 2 for every z > 0.
+/// Rows of clip classes, two bits per element: bit c of a row is bit 0 of the class of channel c, bit c of the row's
+/// second half, clip_class_bytes(n) / 2 bytes further, is bit 1. The class says what the gradient of z needs: 0 for z
+/// <= 0; otherwise, by the ranges of UnsignedQuantizer, 1 where its derivative is 0.5, 2 where it is 1, 3 where it is
+/// 0; without a quantizer 2 for every z > 0.
 [[gnu::always_inline]] constexpr int64_t clip_class_bytes(int64_t n) {  // never a symbol of a kernel level
   return 2 * ((n + 7) / 8);
 }
@@ -212,8 +212,8 @@ struct UnsignedQuantizer {
 /// z unless its data is null, and may be the shortcut; codes from z unless the scale is null.
 struct AddReluArgs {
   Rows<const bf16> shortcut{};
-  /// The shortcut's rows that the next call will read, equally far apart, for null nothing: they are prefetched row by
-  /// row, never read, and may be any address.
+  /// The shortcut's rows that the next call will read, equally far apart, null: none: they are prefetched row by row,
+  /// never read, and may be any address.
   const bf16* next_shortcut = nullptr;
   Rows<bf16> out{};
   UnsignedQuantizer quantizer{};
@@ -234,7 +234,7 @@ struct NormaliseActivateArgs {
   Rows<bf16> z{};                 // null data: not stored. z = bf16(max(v, 0))
   UnsignedQuantizer quantizer{};  // null scale: no codes. Quantizes z rounded to bf16 if `through_bf16`, else max(v, 0)
   bool through_bf16 = false;
-  Rows<uint8_t> codes{};    // one byte a code
+  Rows<uint8_t> codes{};    // one byte per code
   Rows<uint8_t> classes{};  // null data: not stored. Clip classes of z = bf16(max(v, 0)), stored or not
   Store store_z = Store::kCached;
   float* channel_max = nullptr;  // [n] if set: raised to the largest max(v, 0), as rounded to bf16
@@ -259,8 +259,8 @@ struct ActivateBackwardArgs {
   float* sum_g_centred = nullptr;  // [n] += sum over rows of g * (y - mean)
 };
 
-/// Transforms of tiles of e x e outputs, P = e + 2, behind gradients of 3x3 convolutions in fewer products
-/// (ops/winograd.hpp has S, R, G, H and Q), in fp32, of n channels. M t M^T of a tile t: first the sums down its
+/// Transforms of tiles of e x e outputs, P = e + 2, for Winograd gradients of 3x3 convolutions (ops/winograd.hpp has S,
+/// R, G, H and Q), in fp32, of n channels. M t M^T of a tile t: first the sums down its
 /// columns, then those along the rows, both in the order of Lines (generic/elementwise_winograd_gradients.inl.hpp).
 /// Strides are in elements.
 struct GradientTransforms {
@@ -333,7 +333,7 @@ struct Elementwise {
   /// out[c] = max over the `count` rows; arg[c] (if set) = index of the first row that attains it. count >= 1.
   void (*max_rows_bf16)(const bf16* const* rows, int count, int64_t n, bf16* out, uint8_t* arg) = nullptr;
   /// out[c] = max over the `count` rows of codes, for each of several pixels: those of pixel p lie `rows.stride` bytes
-  /// behind those of pixel p - 1, its result out.stride bytes. count >= 1.
+  /// after those of pixel p - 1, its result out.stride bytes. count >= 1.
   void (*max_rows_u8)(Rows<const uint8_t* const> rows, int count, int64_t pixels, int64_t n,
                       Rows<uint8_t> out) = nullptr;
   /// The gradient of one pixel that `count` windows read: out[c] = bf16(sum over windows i in order, from 0, of
@@ -343,7 +343,7 @@ struct Elementwise {
   /// sum[c] = sum over rows in order, fp32 (sum is overwritten).
   void (*sum_rows_bf16)(Rows<const bf16> x, int64_t rows, int64_t n, float* sum) = nullptr;
 
-  // --- convolutions in fewer products (ops/winograd.hpp) ---
+  // --- Winograd convolutions (ops/winograd.hpp) ---
   /// Position 4*i + j of a transformed tile of 4 x 4 pixels, pixels[4*y + x], of codes 0 to 15: the sum over y and x of
   /// S[i][y] * S[j][x] * pixel, plus 30 but for position 5, in n channels from `offset` on; `stride` bytes from
   /// position to position. S = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]; results are 0 to 60.
@@ -410,7 +410,7 @@ struct Table {
   bool (*probe)() = nullptr;
 };
 
-/// The complete table of the level in use: all but weight_gradient and s16s14 set. Cheap enough to call per operation.
+/// The complete table of the level in use: all set but weight_gradient and s16s14. Cheap enough to call per operation.
 const Table& active();
 /// The complete (inherited) table of one level, runnable here or not; calling kernels of one that is not is fatal.
 const Table& table_of(Isa isa);

@@ -1,4 +1,4 @@
-// A command that runs beside the test and gets signals, and how far the run that it writes has come.
+// A command that runs alongside the test and gets signals, and how far the run that it writes has come.
 #pragma once
 #include <signal.h>
 #include <sys/wait.h>
@@ -18,7 +18,7 @@
 
 namespace nibble::testing {
 
-/// A shell command that runs beside the test; killed, if need be, at the end of its scope.
+/// A shell command that runs alongside the test; killed, if need be, at the end of its scope.
 class Child {
  public:
   explicit Child(const std::string& command) : id_(fork()) {

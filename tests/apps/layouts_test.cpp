@@ -16,7 +16,7 @@ constexpr const char* kTwoSteps =
     " --strict-data --quiet";
 constexpr const char* kLast = "/checkpoints/step-000002.safetensors";
 
-/// The same files as Tiny ImageNet has them: train/<class>/images/ beside boxes, val/images/ and a list.
+/// The same files as Tiny ImageNet has them: train/<class>/images/ next to boxes, val/images/ and a list.
 void copy_as_tiny_imagenet(const std::string& from, const std::string& to) {
   std::string annotations;
   for (const std::string split : {"train", "val"})

@@ -42,7 +42,7 @@ TEST_CASE("loading probe: a step is no faster than its images come, and shares t
   o.loader_threads = 1;
   CHECK(with_loading(step, 0, o).after == doctest::Approx(0.01));
   CHECK(with_loading(step, 5, o).before >= 5);  // one loader, five seconds each
-  CHECK(with_loading({}, 0.5, o).after == 0);   // not known stays so
+  CHECK(with_loading({}, 0.5, o).after == 0);   // not known stays not known
   set_threads(available_cores());
   const double cores = available_cores();
   o.loader_threads = 64;

@@ -1,4 +1,4 @@
-// The options of a network from the command line and a config, for the commands that train none.
+// The options of a network from the command line and a config, for the commands that do not train one.
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>
@@ -30,7 +30,7 @@ TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and 
   CHECK(classes("classes = 0\n", " --classes 10", false) == 10);
   CHECK(classes("classes = 7\n", "", false) == 7);
   CHECK(classes("", "", false) == 1000);
-  // Of bench and doctor, too; what the file sets out of range is said with its line.
+  // Of bench and doctor, too; what the file sets out of range is reported with its line.
   const std::string small = " --config '" +
                             folder.write("small.toml",
                                          "lr = 0.1\narch = 'resnet26'\nwidth = 0.1\nimage-size = 32\n"

@@ -47,7 +47,7 @@ TEST_CASE("options: a part of a name means that name, whatever else has similar 
   CHECK(nearest_name("--lamp", known).empty());
   CHECK(nearest_name("--x", known).empty());
   CHECK(nearest_name("size", {"decoder", "image-size"}) == "image-size");  // keys of a file have no dashes
-  CHECK(nearest_name("--trian", {"train"}).empty());                       // an option is no command
+  CHECK(nearest_name("--trian", {"train"}).empty());                       // an option is not a command
 }
 
 TEST_CASE("options: every field is declared under its name and writes to its place") {

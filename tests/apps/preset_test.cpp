@@ -232,7 +232,7 @@ TEST_CASE("preset: a dry run shows it, a resumed run and a begun study refuse it
   const Result begun = run_program("study run" + line +
                                    " --steps 1 --arch resnet26 --widths 0.1 --precisions bf16 --quiet --out " + study);
   REQUIRE_MESSAGE(begun.code == 0, begun.err);
-  // Of points in the published arithmetic there is no file to serve, so no budget of bytes or time allows them.
+  // For points in the published arithmetic there is no file to serve, so no budget of bytes or time allows them.
   CHECK_FALSE(std::filesystem::exists(study + "/bf16-x0.1-s0/served.safetensors"));
   CHECK(has(run_well("study pick --max-linear 1 " + study).out, "not served, not timed"));
   check_refused("study pick " + study + " --max-bytes 1e9", 2, "(those of --quant-mode fake have none); limit a cost");

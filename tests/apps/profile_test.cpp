@@ -35,7 +35,7 @@ void check_best(const json& row) {
   CHECK(best <= mean * (1 + 1e-9));
 }
 
-/// The rows of all kinds of pass and what is outside of them are the threads' time.
+/// The rows of all kinds of pass and what is outside them add up to the threads' time.
 void check_shares(const json& profile) {
   double shares = profile.at("outside_ms_per_step").get<double>() / profile.at("thread_ms_per_step").get<double>();
   for (const json& pass : profile.at("passes")) {
@@ -45,7 +45,7 @@ void check_shares(const json& profile) {
   CHECK(shares == doctest::Approx(1.0).epsilon(0.02));  // zones of pool threads may end just after the clock is read
 }
 
-/// Of the convolutions' passes every zone has a layer's name, so what its layers took is what the pass took.
+/// In the convolutions' passes every zone has a layer's name, so what its layers took is what the pass took.
 void check_layers_add_up(const json& profile) {
   int passes = 0;
   for (const json& pass : profile.at("passes")) {

@@ -126,7 +126,7 @@ inline void check_refused(const std::string& arguments, int code, const std::str
   CHECK_MESSAGE(has(r.err, part), part);
 }
 
-/// Makes data (`per_class` training images of 32 px a class) at `data` and a calibrated tiny model from it at `run`,
+/// Makes data (`per_class` training images of 32 px per class) at `data` and a calibrated tiny model from it at `run`,
 /// for tests that need any model.
 inline void train_tiny_run(const std::string& data, const std::string& run, int per_class = 2,
                            const std::string& more = "") {

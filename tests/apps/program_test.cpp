@@ -25,7 +25,7 @@ std::vector<std::string> first_classes(std::ptrdiff_t n) {
   return {all.begin(), all.begin() + n};
 }
 
-/// Writes a checkpoint of a calibrated model of these classes that nobody has trained; returns `path`.
+/// Writes a checkpoint of a calibrated but untrained model of these classes; returns `path`.
 std::string untrained_model(const std::string& path, const std::vector<std::string>& classes) {
   NetworkOptions o = small_options("w4a4-fl8", 0.1);
   o.classes = std::ssize(classes);
@@ -72,7 +72,7 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
   check_refused("bench train --batch 2", 2, "unknown option '--batch' (did you mean --batch-size?)");
   check_refused("bench infer --shard 8", 2, "--shard is of training");
   check_refused("cost surplus", 2, "unknown argument 'surplus'");
-  // The word beside what is missing may be what is missing.
+  // The word next to what is missing may be what is missing.
   check_refused("synth --outt a", 2, "unknown option '--outt' (did you mean --out?)");
   check_refused("predict --josn", 2, "unknown option '--josn' (did you mean --json?)");
   check_refused("synth", 2, "--out is required; see nibble synth --help");
@@ -193,7 +193,7 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("doctor", 2, "NIBBLE_THREADS is 'many'", "NIBBLE_THREADS=many");
   check_refused("doctor", 2, "NIBBLE_THREADS is '-3'", "NIBBLE_THREADS=-3");
   check_refused("doctor", 2, "NIBBLE_THREADS is '1025'", "NIBBLE_THREADS=1025");
-  // The command line wins, and what needs no threads does not mind.
+  // The command line wins, and commands that need no threads do not mind.
   check_refused("train --threads 1", 2, "--data is missing", "NIBBLE_THREADS=many");
   check_refused("train --nonesuch", 2, "--nonesuch", "NIBBLE_THREADS=many");
   check_refused("cost", 2, "NIBBLE_LOG", "NIBBLE_LOG=loud");

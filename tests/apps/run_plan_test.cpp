@@ -1,4 +1,4 @@
-// What the plan of a run makes one doubt.
+// What the plan of a run raises doubts about.
 #include "apps/training/run_plan.hpp"
 
 #include <doctest/doctest.h>

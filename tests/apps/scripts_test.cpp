@@ -33,7 +33,7 @@ std::string write_script(const TemporaryFolder& folder, const std::string& name,
   return path;
 }
 
-/// The program in small: few images, few steps of a small network.
+/// The program on a small scale: few images, few steps of a small network.
 constexpr const char* kSmall = R"(case "$1" in
   doctor) exit 0 ;;
   synth) set -- "$@" --train 2 --val 1 --size 32 ;;
@@ -41,7 +41,7 @@ constexpr const char* kSmall = R"(case "$1" in
 esac
 exec "$NIBBLE_PROGRAM" "$@"
 )";
-/// A program that only says that the served model's logits are others than the checkpoint's.
+/// A program that only says that the served model's logits differ from the checkpoint's.
 constexpr const char* kServesOtherLogits = R"(case "$1 $2" in
   "synth --out") mkdir -p "$3/val" && touch "$3/val/0.jpg" ;;
   "eval "*model.safetensors) echo '{"images":3,"logits_sha256":"b"}' ;;
@@ -49,7 +49,7 @@ constexpr const char* kServesOtherLogits = R"(case "$1 $2" in
 esac
 )";
 
-/// A tree that holds the quickstart alone, in which building and installing are only noted; building puts `program`
+/// A tree that holds only the quickstart, in which building and installing are only noted; building puts `program`
 /// into place.
 class Quickstart {
  public:
@@ -148,7 +148,7 @@ TEST_CASE("same_logits: a small model has one value for both files, two levels, 
         std::string::npos);
 }
 
-/// Answers like the program; one of all evaluations has other logits.
+/// Answers like the program; one of all evaluations has different logits.
 constexpr const char* kOneDiffers = R"(case "$NIBBLE_ISA $*" in
   *" doctor --json") echo '{"isa_runnable":["scalar","avx2"]}' ;;
   *" train "*) mkdir -p "$5" && touch "$5/latest" ;;

@@ -24,7 +24,7 @@ struct TestClock {
   static StepResult step(double loss) {
     return {.loss = loss, .top1 = 2, .top5 = 4, .images = 8, .rate = 0.5f, .gradient_norm = 3};
   }
-  /// A run of 20 steps, 4 an epoch.
+  /// A run of 20 steps, 4 per epoch.
   StepMeter meter() {
     return StepMeter(20, 4, [this] { return now; });
   }

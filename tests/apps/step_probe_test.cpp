@@ -103,7 +103,7 @@ TEST_CASE(
     const bool end = u.name == "conv1" || u.name == "fc";
     (end ? ends : body) += u.macs();
   }
-  const int64_t images = 2 * std::min(threads(), 2);  // a shard a thread, at most a batch
+  const int64_t images = 2 * std::min(threads(), 2);  // a shard per thread, at most a batch
   const auto of = [](const Probed& p, MacUnit unit) { return p.macs[static_cast<size_t>(unit)]; };
 
   const Probed quantized = probe(o);

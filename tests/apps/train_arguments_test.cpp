@@ -63,7 +63,7 @@ void check_options(const TrainOptions& o) {
                                .mode = QuantMode::kFake,
                                .scheme = QuantScheme::kNearest,
                                .image_size = 96,
-                               .classes = NetworkOptions().classes,  // the data set's, so no option
+                               .classes = NetworkOptions().classes,  // the data set's, so not an option
                                .same_padding = true,
                                .signed_block_input = true,
                                .bf16_weights = true,

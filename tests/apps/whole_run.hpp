@@ -16,13 +16,14 @@
 namespace nibble::testing {
 
 /// Whether to repeat what no kernel level changes (moments of a kill, seeds, schedules, decoders): on the machine's
-/// best level of a build without sanitizers. Elsewhere such a test does its work once: seven levels take minutes else.
+/// best level of a build without sanitizers. Elsewhere such a test does its work once: otherwise seven levels take
+/// minutes.
 inline bool thorough() {
   kernels::active();  // obeys NIBBLE_ISA
   return !kAddressSanitizer && active_isa() == runnable_isas().back();
 }
 
-/// What `nibble synth` is told: images of each of its ten classes, pixels a side.
+/// What `nibble synth` is told: images of each of its ten classes, pixels per side.
 struct SyntheticImages {
   int train = 2, val = 1, size = 32;
 };
@@ -47,7 +48,7 @@ inline nlohmann::json json_of(const Result& r) {
   return nlohmann::json::parse(r.out);
 }
 
-/// One value a line.
+/// One value per line.
 inline std::vector<nlohmann::json> json_lines(const std::string& text) {
   std::vector<nlohmann::json> lines;
   std::istringstream in(text);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Users' programs compile, link and run against the installed library with pkg-config alone: CONSUMER.cpp, the program
-# that README.md shows, which has to name the label that `nibble predict` names, and TRAIN.cpp, which has to say the
-# accuracy that `nibble eval` says of its file.
+# that README.md shows, which has to name the label that `nibble predict` names, and TRAIN.cpp, which has to print the
+# accuracy that `nibble eval` prints for its file.
 # Usage: pkg_config.sh BUILD_DIR CONSUMER.cpp README.md TRAIN.cpp MESON COMPILER...
 set -eu
 build=$1 consumer=$2 readme=$3 train=$4 meson=$5
@@ -30,7 +30,7 @@ compile() {
   "$@" -std=c++20 $(pkg-config --cflags nibble) "$source" -o "$program" $(pkg-config --static --libs nibble)
 }
 
-# What the build takes headers of is no package that users need.
+# A package that the build only takes headers from is not one that users need.
 case $(pkg-config --print-requires --print-requires-private nibble) in
   *stb* | *xsimd* | *json*) echo "nibble.pc requires a package of which only the build needs headers"; exit 1 ;;
 esac

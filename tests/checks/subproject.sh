@@ -1,6 +1,6 @@
 #!/bin/sh
-# A project that has nibble as a Meson subproject gets the library alone, and the rest when it asks for it. Configures only.
-# Usage: subproject.sh SOURCE_ROOT MESON COMPILER...
+# A project that has nibble as a Meson subproject gets only the library, and the rest when it asks for it. Configures
+# only. Usage: subproject.sh SOURCE_ROOT MESON COMPILER...
 set -eu
 root=$1 meson=$2
 shift 2
@@ -17,12 +17,12 @@ executable('host', 'host.cpp', dependencies: dependency('nibble', fallback: 'nib
 END
 echo 'int main() {}' >"$host/host.cpp"
 
-# targets FOLDER: names of what it builds, one a line.
+# targets FOLDER: names of what it builds, one per line.
 targets() {
   "$meson" introspect "$1" --targets | grep -o '"name": *"[^"]*"' | cut -d'"' -f4
 }
 
-# An installed nibble would do for the host, but is not what is tried here.
+# An installed nibble would do for the host, but is not what is tested here.
 "$meson" setup "$host/plain" "$host" --force-fallback-for=nibble >"$host/log" || { tail -n 20 "$host/log"; exit 1; }
 targets "$host/plain" >"$host/plain.txt"
 grep -qx nibble "$host/plain.txt" || { echo "a subproject does not build the library"; exit 1; }

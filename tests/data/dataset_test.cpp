@@ -58,7 +58,7 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
   CHECK(set.label(4) == 0);
   CHECK(set.read(4).width == 10);
   CHECK(set.decoder() != Decoder::auto_);
-  // a/: notes.txt, jpg, folder.jpg and notes.md, which nobody looks at; hidden ones are left out in silence.
+  // a/: notes.txt, jpg, folder.jpg and notes.md, which are not looked at; hidden ones are left out silently.
   CHECK(set.left_out() ==
         root + "<class>/: left out 4 entries that are no .jpg, .jpeg or .png files, such as a/folder.jpg");
 }

@@ -168,7 +168,7 @@ std::vector<uint8_t> flat_jpeg(int side, int components, bool interleaved) {
     const int count = interleaved ? components : 1;
     f.insert(f.end(), {0xFF, 0xDA, 0, static_cast<uint8_t>(6 + 2 * count), static_cast<uint8_t>(count)});
     for (int i = 0; i < count; ++i) f.insert(f.end(), {static_cast<uint8_t>(c + i), 0x00});
-    f.insert(f.end(), {0, 63, 0, static_cast<uint8_t>(0xFF >> 2 * count)});  // two bits a block, then ones
+    f.insert(f.end(), {0, 63, 0, static_cast<uint8_t>(0xFF >> 2 * count)});  // two bits per block, then ones
   }
   f.insert(f.end(), {0xFF, 0xD9});
   return f;
@@ -190,7 +190,7 @@ TEST_CASE("every form of PNG becomes RGB: alpha is dropped, gray repeated, a pal
   const struct {
     const char* what;
     PngForm form;
-    std::vector<uint8_t> rows;  // of 3 x 1 pixels, behind the filter's byte
+    std::vector<uint8_t> rows;  // of 3 x 1 pixels, after the filter's byte
     std::vector<PngChunk> chunks;
     std::vector<uint8_t> pixels;
   } forms[] = {
@@ -267,7 +267,7 @@ TEST_CASE("a missing file is a disk error, a folder and a pipe are data errors")
   CHECK_THROWS_AS(read_file(dir / "absent.jpg"), DiskError);
   CHECK_THROWS_AS(read_file(dir.path()), DataError);
   REQUIRE(::mkfifo((dir / "pipe.jpg").c_str(), 0600) == 0);
-  CHECK_THROWS_AS(read_file(dir / "pipe.jpg"), DataError);  // nobody writes to it: opening must not wait
+  CHECK_THROWS_AS(read_file(dir / "pipe.jpg"), DataError);  // it has no writer: opening must not wait
 }
 
 TEST_CASE("every hostile image decodes or is refused as its manifest says, within two seconds") {

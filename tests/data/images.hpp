@@ -74,7 +74,7 @@ inline void put_chunk(std::vector<uint8_t>& out, const char* type, std::span<con
   put_be32(out, ~crc);
 }
 
-/// Forms of PNG: bits a sample and the colour type of the header.
+/// Forms of PNG: bits per sample and the colour type of the header.
 struct PngForm {
   uint8_t depth = 8, colour = 2;
   bool interlaced = false;

@@ -1,5 +1,5 @@
-// What the JPEG check hands on: no metadata, whatever is wrong with it, and image data as it is. The decoders differ in
-// what they do with more data than the blocks take.
+// What the JPEG check passes on: no metadata, whatever is wrong with it, and image data as it is. The decoders differ
+// in what they do with more data than the blocks take.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -48,8 +48,8 @@ Outcome outcome_of(const Bytes& file, Decoder decoder) {
   }
 }
 
-/// A gray image of two blocks beside each other, mid gray, a restart between them; behind the first block's one byte of
-/// data lies `surplus`.
+/// A gray image of two blocks side by side, mid gray, a restart between them; the first block's one byte of data is
+/// followed by `surplus`.
 Bytes two_intervals(const Bytes& surplus) {
   Bytes file = tiny_jpeg(16, 8);
   const Bytes restart_interval = {0xFF, 0xDD, 0, 4, 0, 1};
@@ -122,7 +122,7 @@ TEST_CASE(
   const Bytes surplus(12, 0x55);
   const Outcome stb = outcome_of(two_intervals(surplus), Decoder::stb);
   CHECK(has(stb.error, "its data is damaged"));
-  CHECK(all_gray(outcome_of(one_interval(surplus), Decoder::stb)));  // without restarts it stops behind the last block
+  CHECK(all_gray(outcome_of(one_interval(surplus), Decoder::stb)));  // without restarts it stops after the last block
   Bytes stuffed(16, 0x55);
   stuffed.insert(stuffed.begin() + 12, {0xFF, 0});
   // stb_image 2.27 takes FF 00 for a marker; later versions skip it.

@@ -102,10 +102,10 @@ TEST_CASE("the same images are the same data set in class folders, in Tiny Image
     for (const fs::path& itself : {dir / other / "val", dir / other / "val" / "", dir / other / "val" / "."})
       CHECK(listing(*open_images(itself, "", Decoder::auto_)) == listing(*folders));
   }
-  // Beside class folders a list counts for nothing.
+  // Next to class folders a list counts for nothing.
   write_file(dir / "folders" / "val.txt", "5.JPEG b\n");
   CHECK(listing(*open_images(dir / "folders", "val", Decoder::auto_)) == listing(*folders));
-  // What nobody names is left out and counted, so is what is no image in a class folder's images/.
+  // What the list does not name is left out and counted, as is what is not an image in a class folder's images/.
   write_file(dir / "listed" / "val" / "2.JPEG", image);
   CHECK(open_images(dir / "listed", "val", Decoder::auto_)->left_out() ==
         (dir / "listed" / "val").string() + ": left out 1 image that " + (dir / "listed" / "val.txt").string() +
@@ -144,7 +144,7 @@ TEST_CASE("lists that do not fit their folder are refused with the line, folders
   const auto without = [&] { open_images(dir.path(), "train", Decoder::auto_); };
   CHECK(error_of(without).find((dir / "train").string() + " holds the folder images alone, and no list") == 0);
   CHECK(error_of(without).find((dir / "train/train_annotations.txt").string()) != std::string::npos);
-  write_file(dir / "train" / "other" / "1.jpg", jpeg_text());  // beside another one it is a class
+  write_file(dir / "train" / "other" / "1.jpg", jpeg_text());  // next to another one it is a class
   CHECK(open_images(dir.path(), "train", Decoder::auto_)->class_names() == std::vector<std::string>{"images", "other"});
 }
 
@@ -197,7 +197,7 @@ TEST_CASE("CIFAR's records become images of their classes, in the order of the f
   CHECK(val->read(1).pixels[0] == 8);
   CHECK(listing(*open_images(dir / "ten", "test", Decoder::auto_)) == listing(*val));
   CHECK_THROWS_AS(open_images(dir / "ten", "extra", Decoder::auto_), UsageError);
-  // Other pixels of the same name and label are told apart; of files their sizes do that.
+  // Other pixels of the same name and label are told apart; for files their sizes do that.
   CHECK(val->content_mark(0) != val->content_mark(1));
   CHECK(val->content_mark(0) == open_images(dir / "ten", "val", Decoder::auto_)->content_mark(0));
 

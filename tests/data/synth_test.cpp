@@ -98,14 +98,14 @@ TEST_CASE("images of another seed or size and somebody's own are not replaced, h
   const auto long_ago = std::filesystem::last_write_time(last) - std::chrono::hours(1);
   std::filesystem::last_write_time(last, long_ago);
   CHECK(write_synthetic_folder(more).train == 20);
-  CHECK(std::filesystem::last_write_time(last) == long_ago);  // not written anew
+  CHECK(std::filesystem::last_write_time(last) == long_ago);  // not rewritten
   std::filesystem::resize_file(last, 100);
   write_synthetic_folder(more);
   CHECK(read_file(last) == image);
   std::ofstream(last) << "mine";
   std::filesystem::remove(args.dir / "train/plain_disk/00001.jpg");
   CHECK_THROWS_WITH_AS(write_synthetic_folder(more), doctest::Contains(last.c_str()), DataError);
-  CHECK_FALSE(std::filesystem::exists(args.dir / "train/plain_disk/00001.jpg"));  // nothing is written before
+  CHECK_FALSE(std::filesystem::exists(args.dir / "train/plain_disk/00001.jpg"));  // nothing is written before that
 }
 
 TEST_CASE("what is in the way in either split is refused before anything is written") {

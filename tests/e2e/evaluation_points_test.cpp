@@ -20,7 +20,7 @@ using nibble::testing::TemporaryFolder;
 using nibble::testing::thorough;
 using nibble::testing::write_text;
 
-/// Two steps an epoch, six in all, an evaluation after each epoch and after the last step.
+/// Two steps per epoch, six in all, an evaluation after each epoch and after the last step.
 constexpr const char* kThreeEpochs =
     " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs 3 --calibrate-at 3 --keep 9"
     " --precision w4a4-fl8 --strict-data --quiet --json";
@@ -82,7 +82,7 @@ TEST_CASE("an evaluation whose line or whose link to the best is missing is made
     CHECK(read_text(run + "/checkpoints/step-000006.safetensors") == last);
     CHECK(std::filesystem::read_symlink(run + "/best") == best);
   }
-  // A finished run that is resumed says its result again, without a speed, and changes nothing.
+  // A finished run that is resumed prints its result again, without a speed, and changes nothing.
   const auto again = run_program("train --resume " + run + " --quiet");
   REQUIRE(again.code == 0);
   CHECK(again.out.find("done: top1") != std::string::npos);
@@ -146,7 +146,7 @@ TEST_CASE("images_per_second of a run, in its log and in its result, leaves out 
       run_program("train --data " + data + " --out " + run + kThreeEpochs, "NIBBLE_PROFILE='" + trace + "'");
   REQUIRE(r.code == 0);
   const double inside = seconds_in_steps(trace);
-  double logged = 0;  // 32 images a line of the log
+  double logged = 0;  // 32 images per line of the log
   for (const nlohmann::json& line : metrics_of(run))
     if (!line.contains("eval/top1")) logged += 32 / line.at("images_per_second").get<double>();
   CHECK(logged >= 0.999 * inside);
@@ -157,7 +157,7 @@ TEST_CASE("images_per_second of a run leaves the evaluations out: with theirs, n
   if (no_program()) return;
   const TemporaryFolder folder("rate-evaluations");
   const std::string data = folder / "data", run = folder / "run";
-  // Evaluations that take longer than all the rest: 400 images behind every 16 of training.
+  // Evaluations that take longer than all the rest: 400 images after every 16 of training.
   REQUIRE(run_program("synth --out " + data + " --train 2 --val 40 --size 40").code == 0);
   const auto began = std::chrono::steady_clock::now();
   const Result r = run_program("train --data " + data + " --out " + run + kThreeEpochs);

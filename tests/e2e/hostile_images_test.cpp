@@ -46,7 +46,7 @@ bool expected_outcome(const ManifestRow& row, const std::string& decoder, bool r
   return allowed(row.expected, refused ? 3 : 0);
 }
 
-/// One process a file: its exit code, its bounds.
+/// One process per file: its exit code, its bounds.
 void check_alone(const std::string& run, const std::filesystem::path& root, const ManifestRow& row,
                  const std::string& decoder) {
   CAPTURE(decoder);

@@ -1,4 +1,5 @@
-// What inspect says of a model is what the model is: bounds of the checkpoint, codes counted anew on the same images.
+// What inspect says about a model is what the model is: bounds of the checkpoint, codes counted again on the same
+// images.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
@@ -231,7 +232,7 @@ TEST_CASE("inspect: the form of scales is the one that the quantizers have, not 
     const Result table = run_program("inspect " + path);
     CHECK(table.code == 0);
     CHECK(has(table.out, o.precision == "w4a4" ? "scales per channel by shift" : "scales per channel by fold"));
-    // layer1.0.conv2, 3x3 on 8x8, in fewer products of 16 bits.
+    // layer1.0.conv2, 3x3 on 8x8, by Winograd products of 16 bits.
     if (o.precision == "w8a8" && !kernels::active().u8s8.run_strided) CHECK(has(table.out, "s16s14"));
   }
 }

@@ -24,14 +24,14 @@ using namespace nibble::testing;
 using Clock = std::chrono::steady_clock;
 using Log = std::vector<nlohmann::json>;
 
-/// Five steps an epoch on 80 images, calibrated after three tenths.
+/// Five steps per epoch on 80 images, calibrated after three tenths.
 std::string steps_to_kill(int64_t epochs) {
   const auto text = [](int64_t n) { return std::to_string(n); };
   return " --arch resnet26 --width 0.1 --image-size 32 --batch-size 16 --shard 8 --epochs " + text(epochs) +
          " --eval-every " + text(epochs / 4) + " --calibrate-at " + text(epochs * 3 / 2) +
          " --save-every 2 --precision w4a4-fl8 --quiet";
 }
-/// Twelve steps an epoch on 100 images; lines of the log at steps 10, 12, 20, 24, ...
+/// Twelve steps per epoch on 100 images; lines of the log at steps 10, 12, 20, 24, ...
 constexpr const char* kSmall = " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --quiet";
 
 /// `nibble train`, for a shell that becomes it.
@@ -118,7 +118,7 @@ TEST_CASE("the log of a run that was killed behind each of its checkpoints and r
   MESSAGE("killed ", kills, " times");
   CHECK(kills > 0);
   const Log expected = comparable_log(whole);
-  CHECK(expected.size() == 15);  // two lines and an evaluation an epoch
+  CHECK(expected.size() == 15);  // two lines and an evaluation per epoch
   CHECK(comparable_log(killed) == expected);
   CHECK(std::filesystem::read_symlink(killed + "/best") == std::filesystem::read_symlink(whole + "/best"));
   CHECK(read_text(killed + "/" + checkpoint_of(60)) == read_text(whole + "/" + checkpoint_of(60)));
@@ -319,7 +319,7 @@ TEST_CASE("a second signal stops at once where nobody reads what is said about t
   }
   Child child(train("--data " + data + " --out " + run + kSmall + " --steps 100000 --eval-every 0", err));
   REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
-  // Again and again: signals that wait for a process that stands still are one.
+  // Again and again: signals that wait for a stopped process become one.
   const Clock::time_point patience = Clock::now() + std::chrono::seconds(60);
   Clock::time_point next = Clock::now();
   REQUIRE_FALSE(child.reaches([&] {

@@ -28,8 +28,8 @@ using nibble::testing::same_bytes;
 using nibble::testing::synthetic_data;
 using nibble::testing::TemporaryFolder;
 
-/// No option that changes a result has its default, but --quant-mode and (of no meaning per tensor) --per-channel-by.
-/// Three steps an epoch, so two of warm-up.
+/// No option that changes a result has its default, except --quant-mode and (of no meaning per tensor)
+/// --per-channel-by. Three steps per epoch, so two of warm-up.
 constexpr const char* kOptions =
     " --arch resnet26 --width 0.1 --precision w8a4-fl8 --granularity per_tensor --image-size 48 --same-padding"
     " --signed-block-input --quant-scheme nearest --bf16-weights --classes 7 --per-class 4 --min-crop 0.6 --decoder "
@@ -37,7 +37,7 @@ constexpr const char* kOptions =
     " --lr 0.7 --warmup-epochs 0.7 --schedule step --optimizer lars --momentum 0.8 --no-nesterov --weight-decay 0.01"
     " --clip-grad-norm 0.5 --label-smoothing 0.2 --calibrate-at 3 --no-zero-gamma --seed 5 --quiet";
 
-/// The same, said to the library.
+/// The same, told to the library.
 std::unique_ptr<Trainer> trained_by_hand(const std::string& data) {
   const NetworkOptions network{.arch = "resnet26",
                                .width = 0.1,
@@ -128,7 +128,7 @@ TEST_CASE("a run is not resumed with another decoder, which is named, and is wit
   REQUIRE(run_program("train --data " + data + " --out " + run + options + "stb").code == 0);
   const std::string config = read_text(run + "/config.resolved.toml"), whole = read_text(run + last);
   std::filesystem::remove(run + last);
-  if (resolve(Decoder::auto_) == Decoder::turbo) {  // else stb is the only one that this build has
+  if (resolve(Decoder::auto_) == Decoder::turbo) {  // otherwise stb is the only one that this build has
     for (const std::string other : {"turbo", "auto"}) {
       const Result r = run_program("train --resume " + run + " --quiet --decoder " + other);
       CAPTURE(r.err);

@@ -1,5 +1,5 @@
-// What the commands say is so: the log's rates, evaluations and predictions that agree, weights that were taken, files
-// that anybody's Python reads.
+// What the commands say is true: the log's rates, evaluations and predictions that agree, weights that were taken,
+// files that plain Python reads.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -46,8 +46,8 @@ std::map<std::string, std::string> kernels_of(const std::string& path) {
   return kernels;
 }
 
-/// Reads CHECKPOINT and SERVED (resnet26, width 0.1, 10 classes, w4a4-fl8, one scale a tensor, so that weights are not
-/// folded) and compares every tensor of the network with what it must be.
+/// Reads CHECKPOINT and SERVED (resnet26, width 0.1, 10 classes, w4a4-fl8, one scale per tensor, so that weights are
+/// not folded) and compares every tensor of the network with what it must be.
 constexpr const char* kReader = R"(import json, struct, sys
 
 SIZES = {'F32': 4, 'I32': 4, 'I8': 1, 'U8': 1}
@@ -135,7 +135,7 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
   if (no_program()) return;
   const TemporaryFolder folder("schedule");
   const std::string data = synthetic_data(folder, {.train = 10, .val = 2});
-  // Six steps an epoch, 24 in all, the first nine of them warm-up. A line has the rate of the step that ends there.
+  // Six steps per epoch, 24 in all, the first nine of them warm-up. A line has the rate of the step that ends there.
   const auto half_cosine = [](double progress) {
     return 0.5 + 0.5 * std::cos(3.14159265358979323846 * std::min(progress, 1.0));
   };

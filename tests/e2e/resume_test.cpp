@@ -1,4 +1,5 @@
-// A resumed run is the same run: it goes on from the same weights, with the same options, on the same images, or not.
+// A resumed run is the same run: it continues from the same weights, with the same options, on the same images, or not
+// at all.
 #include <doctest/doctest.h>
 
 #include <fstream>
@@ -216,7 +217,8 @@ TEST_CASE("a model whose logits are not finite ends its run with exit code 6 and
   const nlohmann::json result = nlohmann::json::parse(evaluated.out);
   CHECK(result.at("images") == 10);
   CHECK(result.at("loss").is_null());  // JSON has no NaN
-  // Of a single image they may be finite, by the level of the kernels; what is printed is a probability anyway.
+  // For a single image they may be finite, depending on the level of the kernels; what is printed is a probability
+  // anyway.
   const Result one = run_program("predict " + run + "/latest --json " + data + "/val/striped_disk/00000.jpg");
   CHECK((one.code == 6 ? one.out.empty() : one.code == 0 && !has(one.out, "null")));
 }
@@ -237,7 +239,7 @@ TEST_CASE("a run or a study among its own images would be one of their classes, 
     CHECK(std::filesystem::exists(out) == (out == data + "/train"));
     CHECK_FALSE(std::filesystem::exists(out + "/.lock"));
   }
-  // A name of which nothing exists yet, said from where it would be made.
+  // A name of which nothing exists yet, given relative to where it would be made.
   const Result here = run_program(std::string("train --data .. --out run") + kThreeSteps, "cd " + data + "/train && ");
   CHECK(here.code == 2);
   CHECK(has(here.err, "--out run lies among the images of ../train"));

@@ -24,7 +24,7 @@ TEST_CASE("the best checkpoint of a run that quantizes is a quantized one, whate
   for (int seed : thorough() ? std::vector{2, 3, 5, 6} : std::vector{2}) {
     CAPTURE(seed);
     const std::string run = folder / ("run" + std::to_string(seed));
-    // 8 steps: evaluations at 2, 4 before and at 6, 8 behind the calibration.
+    // 8 steps: evaluations at 2, 4 before and at 6, 8 after the calibration.
     train_run(data, run,
               kTrain + " --epochs 4 --calibrate-at 6 --precision w4a4 --quiet --seed " + std::to_string(seed));
     CHECK(std::filesystem::read_symlink(run + "/best") >= checkpoint_of(6));
@@ -158,7 +158,7 @@ TEST_CASE("a training image that cannot be read is replaced, named once and coun
 TEST_CASE("a run saves at each epoch's end, evaluates every second one when told to, and keeps as many as it is told") {
   if (no_program()) return;
   const TemporaryFolder folder("every");
-  const std::string data = synthetic_data(folder, {.train = 4});  // five steps an epoch
+  const std::string data = synthetic_data(folder, {.train = 4});  // five steps per epoch
   for (const std::string keep : {"9", "1"}) {
     CAPTURE(keep);
     const std::string run = folder / ("run" + keep);

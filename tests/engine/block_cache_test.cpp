@@ -105,7 +105,7 @@ TEST_CASE(
   CHECK(block_cache_stats().most_used_bytes == base + 35 * kMiB);
   give_block(large);
   release_kept_blocks();
-  // Nobody touches these, so they take addresses alone.
+  // These are never touched, so they take only addresses.
   const auto limit = [] {
     const size_t peak = block_cache_stats().most_used_bytes;
     return peak + peak / 16 + std::min(peak / 16, 32 * kMiB);

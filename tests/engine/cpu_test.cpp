@@ -153,7 +153,7 @@ TEST_CASE("tiles may be used when the kernel granted them, and else their refusa
   CHECK(promised(f, Isa::amx));
 
   f = with_tiles();
-  note_tile_permission(f, 0, ~kTileBit);  // the request went well, and yet: all but the tiles
+  note_tile_permission(f, 0, ~kTileBit);  // the request succeeded, and yet: all but the tiles
   CHECK_FALSE(f.amx_permitted);
   CHECK(f.amx_refusal == "the kernel did not grant AMX tiles");
   CHECK_FALSE(promised(f, Isa::amx));

@@ -162,7 +162,7 @@ TEST_CASE("a zone has the time of all threads that help in its loops, and is one
   CHECK(outer->count == 1);
   CHECK(inner->count == 30);
   CHECK(inner->self_seconds >= 0.060);
-  CHECK(outer->seconds >= 0.120);  // whoever ran the 60 tasks; the wall time of three threads is a third of it
+  CHECK(outer->seconds >= 0.120);  // whichever ran the 60 tasks; the wall time of three threads is a third of it
   CHECK(outer->self_seconds >= 0.060);
   CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
   REQUIRE(labelled_zone_table().size() == 1);
@@ -185,7 +185,7 @@ TEST_CASE("tasks that follow each other on a helping thread are one event of the
   std::filesystem::remove(path);
   std::map<std::string, int> events;
   for (const auto& event : trace.at("traceEvents")) ++events[event.at("name")];
-  CHECK(events["own"] == 3);  // zones of its own stay apart
+  CHECK(events["own"] == 3);  // zones of its own stay separate
   CHECK(events["outer"] >= 2);
   CHECK(events["outer"] < 1000);  // a gap now and then, when the thread is interrupted
   REQUIRE(find("outer"));

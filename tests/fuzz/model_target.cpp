@@ -13,7 +13,7 @@
 namespace nibble::testing {
 namespace {
 
-// Ten times the seeds': a network may be valid and still claim images of 1,024 pixels a side.
+// Ten times the seeds': a network may be valid and still claim images of 1,024 pixels per side.
 constexpr int64_t kMostMacs = 20'000'000;
 
 std::optional<SafetensorsFile> sealed(std::span<const uint8_t> input) {

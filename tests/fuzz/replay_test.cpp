@@ -13,7 +13,7 @@
 namespace nibble::testing {
 namespace {
 
-constexpr uint32_t kRounds = 300;  // a target: half a second in a release build, some seconds under sanitizers
+constexpr uint32_t kRounds = 300;  // per target: half a second in a release build, some seconds under sanitizers
 
 std::vector<FuzzInput> kept_inputs(const char* target) {
   const std::filesystem::path corpus = std::filesystem::path(NIBBLE_SOURCE_ROOT) / "tests/fuzz/corpus";

@@ -91,7 +91,7 @@ inline int64_t padding_at(int64_t rows, int64_t n) {
 }
 
 /// rows x n elements in a buffer with a stride above n and guard elements before them; every byte that no row owns
-/// keeps a pattern, so comparing two grids also proves that nothing was written outside the rows. Nothing lies behind
+/// keeps a pattern, so comparing two grids also proves that nothing was written outside the rows. Nothing lies after
 /// the last row: a kernel that reads or writes there crashes.
 template <typename T>
 class Grid {
@@ -173,7 +173,7 @@ template <typename Body>
 void for_each_level(const Body& body) {
   set_float_mode();
   for (const Isa isa : levels_under_test()) body(kernels::table_of(isa).ew, std::string(name_of(isa)));
-  // Where levels are forced one after the other: beside the one that every build and every machine has.
+  // Where levels are forced one after another: along with the one that every build and every machine has.
   if (env(EnvVar::kIsa) && active_isa() != Isa::scalar) return;
   for (const auto& [name, ew] : EmulatedElementwise::all()) body(ew, name);
 }

@@ -1,4 +1,4 @@
-// The transforms behind gradients of 3x3 convolutions in fewer products: bit by bit against plain lines of floats, and
+// The transforms for Winograd gradients of 3x3 convolutions: bit by bit against plain lines of floats, and
 // these lines against the products that they stand for.
 #include <cmath>
 
@@ -154,7 +154,7 @@ void check_filtering(Line source, size_t side, Line kernel_line, size_t kernel_s
   const std::vector<float> got = transformed(outputs, side, products);
   const std::vector<double> want = correlation(values, side, kernel, kernel_side);
   REQUIRE(got.size() == want.size());
-  // Sums of at most 16 products of 225, behind roundings of terms that are up to 600 times as large.
+  // Sums of at most 16 products of 225, after roundings of terms that are up to 600 times as large.
   for (size_t q = 0; q < got.size(); ++q) CHECK(std::abs(double{got[q]} - want[q]) < 0.05);
 }
 

@@ -1,4 +1,4 @@
-// The integer transforms of 3x3 convolutions in fewer products, against their matrices.
+// The integer transforms of 3x3 Winograd convolutions, against their matrices.
 #include <algorithm>
 #include <cmath>
 

@@ -9,7 +9,7 @@
 
 namespace nibble::testing {
 
-/// Memory behind which a protected page lies; what was given back is given out again, because mapping and protecting
+/// Memory followed by a protected page; what was given back is given out again, because mapping and protecting
 /// pages took two thirds of the time of all element-wise tests. For one thread.
 class EndOfPagePool {
  public:
@@ -37,7 +37,7 @@ class EndOfPagePool {
   }
 };
 
-/// Elements that end where a protected page begins, so that reading beyond them ends the test. With `lines` they begin
+/// Elements that end where a protected page begins, so that reading past them ends the test. With `lines` they begin
 /// with a line of the cache, so that a kernel may stream, and end up to 63 bytes earlier.
 template <typename T>
 struct EndOfPage {

@@ -115,7 +115,7 @@ inline void check_pair_sums(const GemmFloat<bf16>& g, const std::string& kernel)
     Matrix<bf16> a(g.mr, k), b(k, g.nr);
     fill_reals(Reals::kSpread, a, random);
     fill_reals(Reals::kSpread, b, random);
-    // Row 0 is a denormal beside 2^100, which would make a number of it; row 1 is products that are denormals.
+    // Row 0 is a denormal next to 2^100, which would make a number of it; row 1 is products that are denormals.
     for (int64_t i = 0; i < k; ++i) {
       a(0, i) = i == 0 ? bf16{0x007f} : bf16{};
       a(1, i) = real_as<bf16>(std::ldexp(1.0, -80));

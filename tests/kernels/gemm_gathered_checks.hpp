@@ -9,10 +9,10 @@
 namespace nibble::testing {
 
 /// Which rows are the row of zeros: none, and there is none; some of every tile; in the first segment all, whose memory
-/// is then something else, because nobody needs to read it.
+/// is then something else, because no kernel needs to read it.
 enum class Zeros { kNone, kSome, kWholeSegment };
 
-/// Rows in a random order at addresses of no alignment; behind the elements of each segment, up to the end of its last
+/// Rows in a random order at unaligned addresses; after the elements of each segment, up to the end of its last
 /// group, lies what an operand may hold, and nothing that may be read.
 template <typename Gemm, typename Fill>
 void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segments, Zeros zeros, const Fill& fill,
@@ -32,7 +32,7 @@ void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segmen
     if (is_zeros(at)) std::fill_n(&a(at % rows, int64_t{at / rows} * k), k, A{});
   auto packed = pack(g, a, b, segments);
 
-  constexpr int kBefore = 3;  // elements in front of a segment
+  constexpr int kBefore = 3;  // elements before a segment
   std::vector<std::vector<A, EndOfPage<A>>> cells;
   std::vector<const void*> pointers(static_cast<size_t>(count * rows));
   std::vector<int> order(static_cast<size_t>(count * rows));
@@ -72,7 +72,7 @@ void check_gathered_case(const Gemm& g, int rows, const std::vector<int>& segmen
   }
 }
 
-/// Every number of rows of two tiles and one more, depths around groups, segments one behind the other.
+/// Every number of rows of two tiles and one more, depths around groups, consecutive segments.
 template <typename Gemm, typename Fill>
 void check_gathered(const Gemm& g, const Fill& fill, const std::string& kernel) {
   if (g.run_gathered == nullptr) return;

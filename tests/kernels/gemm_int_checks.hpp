@@ -111,7 +111,7 @@ void check_codes(const kernels::GemmCodes<A, B>& g, CodeRange range, const std::
   }
 }
 
-/// Segments packed one behind the other are one longer product.
+/// Segments packed in sequence are one longer product.
 template <typename A, typename B>
 void check_code_segments(const kernels::GemmCodes<A, B>& g, CodeRange range, const std::string& kernel) {
   for (const std::vector<int>& segments : {std::vector<int>{39, 1, 79}, {64, 64}, {3, 5, 7, 11, 13, 17, 19, 23, 29}}) {

@@ -11,7 +11,7 @@ struct StridedCase {
   int64_t gap_bytes = 0;  // between rows, beyond what their groups take
 };
 
-/// Left and right elements: largest values, or random ones; what lies behind the elements of a row is `rest`.
+/// Left and right elements: largest values, or random ones; what lies after the elements of a row is `rest`.
 template <typename A, typename B>
 struct StridedFill {
   A low, high, rest;
@@ -61,7 +61,7 @@ void check_strided_case(const Gemm& g, const StridedCase& e, const StridedFill<A
             value_of(a[static_cast<size_t>(r * e.segments * e.k + i)]) * value_of(b[static_cast<size_t>(i * g.nr + n)]);
       sums.push_back(sum);
     }
-  // Calls in a row, each of which stores what the one before it holds: fewer rows behind more, more behind fewer.
+  // Calls in a row, each of which stores what the one before it holds: fewer rows after more, more after fewer.
   struct Call {
     int rows;
     bool with_start;

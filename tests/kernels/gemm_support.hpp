@@ -53,7 +53,7 @@ inline double value_of(bf16 v) {
   return static_cast<double>(to_float(v));
 }
 
-/// Row-major rows x columns elements; reading beyond them ends the test.
+/// Row-major rows x columns elements; reading past them ends the test.
 template <typename T>
 struct Matrix {
   int64_t rows = 0, columns = 0;
@@ -169,7 +169,7 @@ Packed<Gemm> pack(const Gemm& g, const Matrix<typename Operands<Gemm>::A>& a,
   return p;
 }
 
-/// A right operand that may be asked for and not read: nothing is mapped there.
+/// A right operand that may be prefetched and not read: nothing is mapped there.
 inline const void* const kOnlyAskedFor = reinterpret_cast<const void*>(std::uintptr_t{1} << 12);
 
 /// C with a stride above nr; `before` fills it, and what lies beyond the tiles must keep that value.
@@ -186,7 +186,7 @@ Matrix<typename Operands<Gemm>::C> run(const Gemm& g, Packed<Gemm>& p, typename 
   return c;
 }
 
-/// True if the row behind the last tile and the columns beyond nr still hold `before`.
+/// True if the row after the last tile and the columns beyond nr still hold `before`.
 template <typename Gemm, typename C>
 bool rims_kept(const Gemm& g, const Matrix<C>& c, C before) {
   for (int64_t r = 0; r < c.rows; ++r)

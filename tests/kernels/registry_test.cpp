@@ -26,7 +26,7 @@ bool probe() {
   return answers[level];
 }
 
-/// Tables that hold a probe each and nothing else; all levels pass but `broken`.
+/// Tables that hold a probe each and nothing else; all levels but `broken` pass.
 struct ProbedTables {
   kernels::Table level[kIsaCount];
   explicit ProbedTables(std::optional<Isa> broken) {

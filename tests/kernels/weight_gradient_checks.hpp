@@ -111,7 +111,7 @@ inline void check_gradient_block(const WeightGradient& g, Pixels pixels, Gradien
                       .run_count = 2,
                       .sums = sums + t * kSums,
                       .ahead = sums,
-                      .ahead_stride = 1 << 20});  // far outside of any memory
+                      .ahead_stride = 1 << 20});  // far outside any memory
     }
     for (const double before : {0.0, 1.0}) {  // overwrites junk, then adds the products to themselves
       run(list.data(), count, before > 0 ? Into::kAccumulate : Into::kOverwrite);
@@ -125,7 +125,7 @@ inline void check_gradient_block(const WeightGradient& g, Pixels pixels, Gradien
     }
     CHECK_MESSAGE(to->guard_intact(), what);
   }
-  // Outputs that the layer does not have are zero, whatever lies behind the row.
+  // Outputs that the layer does not have are zero, whatever lies after the row.
   const auto* const sums = reinterpret_cast<const float*>(by_left.data());
   for (int64_t i = e.outputs * WeightGradient::kChannels; i < kSums; ++i) CHECK_MESSAGE(sums[i] == 0.0f, what);
 }

@@ -1,4 +1,4 @@
-// The counts of codes against the codes that the modules hand on, and against those of the naive executor.
+// The counts of codes against the codes that the modules pass on, and against those of the naive executor.
 #include "nn/activation_usage.hpp"
 
 #include <doctest/doctest.h>
@@ -29,7 +29,7 @@ size_t code_of(const Tensor& output, int64_t row, int64_t channel, const Activat
       std::lround(to_float(output.row<bf16>(row)[channel]) * q.scale[static_cast<size_t>(channel)]));
 }
 
-/// Checks every value that exists as codes alone; returns how many do.
+/// Checks every value that exists only as codes; returns how many do.
 int check_counts(const NetworkOptions& options) {
   const Model model = calibrated_model(options);
   const Tensor images = random_images(2, 32);

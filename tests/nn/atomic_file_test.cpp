@@ -138,7 +138,7 @@ TEST_CASE("atomic file: a failure of any call throws DiskError and leaves the ol
         WithFault with(Fault{.fail_at = call, .error_number = error_number});
         CHECK_THROWS_AS(write_new(dir / "a"), DiskError);
       }
-      // Behind the rename only the durability is in doubt: the new file is complete.
+      // After the rename only the durability is in doubt: the new file is complete.
       CHECK(content_of(dir / "a") == (call < 4 ? "old" : "new content"));
       CHECK(files_in(dir.path()) == 1);
     }

@@ -302,7 +302,7 @@ TEST_CASE("checkpoint: every sampled flipped byte and every truncation is refuse
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
 }
 
-/// A file as torchvision's state dict would be: no checksums, num_batches_tracked beside the norms; `prefix` before
+/// A file as torchvision's state dict would be: no checksums, num_batches_tracked next to the norms; `prefix` before
 /// every name.
 void write_torchvision(const std::filesystem::path& path, const Model& model, const std::string& leave_out = "",
                        const std::string& prefix = "") {

@@ -19,7 +19,7 @@ struct Edited {
   std::map<std::string, Tensor> tensors;
 };
 
-/// Writes the edited copy beside `good`, its checksums new, and gives what `load` says about it, or "accepted".
+/// Writes the edited copy next to `good`, its checksums new, and gives what `load` says about it, or "accepted".
 inline std::string error_after(const std::filesystem::path& good, const std::function<void(Edited&)>& edit,
                                const std::function<void(const std::filesystem::path&)>& load) {
   const SafetensorsFile file = SafetensorsFile::open(good);

@@ -120,7 +120,7 @@ int64_t differences(const Tensor& t, int64_t image, const NaiveMap& naive) {
   return wrong;
 }
 
-/// One trace of the naive executor an image.
+/// One trace of the naive executor per image.
 std::vector<NaiveTrace> naive_traces(const ServedModel& served, const Tensor& images) {
   std::vector<NaiveTrace> traces;
   const size_t per_image = images.bytes() / static_cast<size_t>(images.dim(0));
@@ -287,7 +287,7 @@ TEST_CASE("executor: layers overridden to bf16 are stable per level and equal th
   o.overrides = {
       {"conv1", {16, 16}}, {"layer2.0.downsample.0", {16, 16}}, {"layer3.1.conv2", {16, 16}}, {"fc", {16, 16}}};
   check_mixed_model(o);
-  o.signed_block_input = true;  // conv1 of stage 2 reads a signed quantizer beside a bf16 projection
+  o.signed_block_input = true;  // conv1 of stage 2 reads a signed quantizer next to a bf16 projection
   check_mixed_model(o);
 }
 

@@ -57,7 +57,7 @@ TEST_CASE("executor: in the caller's memory it gives the logits of tensors, and 
 
 TEST_CASE("executor: both walks give the same logits, however many threads share an image") {
   const ThreadsGuard guard;
-  // Strips of a few rows, and of 96 pixels, which several threads cut by points: behind the first rows, too.
+  // Strips of a few rows, and of 96 pixels, which several threads cut by points: after the first rows, too.
   struct Case {
     const char* precision;
     int64_t side, strip;

@@ -2,7 +2,7 @@
 //
 // Weights are whole numbers times a power of two whose largest is the top code, and bounds are powers of two (that of
 // the image: of codes), large enough to absorb eps. Then every scale is a power of two, a dequantized operand is exact
-// in bf16, a sum of at most 2^24 units is exact in fp32, and a scale moves through a product without a rounding.
+// in bf16, a sum of at most 2^24 units is exact in fp32, and a scale moves through a product without rounding.
 #include <doctest/doctest.h>
 
 #include <algorithm>

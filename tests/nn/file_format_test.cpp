@@ -140,7 +140,7 @@ Checked check(const TempDir& dir, const std::string& served) {
   return c;
 }
 
-/// The indented block behind the page's last heading, flush left.
+/// The indented block after the page's last heading, flush left.
 std::string reader_of_page() {
   const std::string page = read_text_file(kPage, 1 << 20), heading = "\n## A reader\n";
   std::string program;
@@ -205,7 +205,7 @@ TEST_CASE(
       NetworkOptions o = small_options(precision, 0.07);  // odd channels: odd rows of nibbles
       o.granularity = form.granularity;
       o.per_channel_by = form.by;
-      // Beside a projection of its own bits conv1 has a quantizer of its own; a layer in bf16 has none.
+      // Next to a projection with bits of its own conv1 has a quantizer of its own; a layer in bf16 has none.
       o.overrides = {{"layer3.0.downsample.0", {8, 8}}, {"layer2.1.conv2", {16, 16}}};
       check_form(o, precision == "w8a4" ? form.in_w8a4 : form.in_w4a4_fl8);
     }

@@ -1,5 +1,5 @@
-// Files that an earlier build wrote are read and give the numbers that they gave then. They are kept, never made anew:
-// all other tests read what the same build has written, and would follow it anywhere.
+// Files that an earlier build wrote are read and give the numbers that they gave then. They are kept, never remade: all
+// other tests read what the same build has written, and would follow it anywhere.
 #include <doctest/doctest.h>
 
 #include <filesystem>

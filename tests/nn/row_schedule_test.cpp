@@ -62,7 +62,7 @@ void check_schedule(const NetworkOptions& options, size_t end, int64_t strip_poi
     }
     live = step.live;
     if (output) {
-      // What lies behind the row that is written next and is not yet overwritten has to survive a move of the window.
+      // What lies after the row that is written next and is not yet overwritten has to survive a move of the window.
       int64_t filled = 0;
       for (size_t m = 0; m < end; ++m)
         if (schedule.map_of[m] == map) filled = std::max(filled, net.units[m].max_pool ? p.pooled[m] : p.map[m]);
@@ -137,7 +137,7 @@ TEST_CASE("the blocks of a stage share a map, and the row schedule keeps a few o
   for (size_t block_output : {4, 7, 10}) CHECK(schedule.map_of[block_output] == 1);
   for (size_t block_output : {14, 17, 20, 23}) CHECK(schedule.map_of[block_output] == 11);
   for (size_t u = 1; u < 10; ++u) CHECK(schedule.map_rows[u][static_cast<size_t>(ReadAs::kShortcut)] <= 8);
-  for (size_t u = 11; u < 23; ++u)  // but for what reads the stage before, of which all rows exist
+  for (size_t u = 11; u < 23; ++u)  // except for what reads the stage before, of which all rows exist
     if (u != 12) CHECK(schedule.map_rows[u][static_cast<size_t>(ReadAs::kShortcut)] <= 12);
   CHECK(schedule.map_rows[1][static_cast<size_t>(ReadAs::kInput)] == 56);
   CHECK(schedule.map_rows[0][0] <= 16);

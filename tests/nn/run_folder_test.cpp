@@ -301,7 +301,7 @@ TEST_CASE("checkpoints: the newest valid one is found, and each damaged newer on
   CHECK(found.skipped[0].reason.find("header does not match its SHA-256") != std::string::npos);
   CHECK(found.skipped[1].path == store.path_for(30));
 
-  // What is no fault of the file ends the search: publishing an older step would remove the newer files.
+  // What is not the file's fault ends the search: publishing an older step would remove the newer files.
   const auto no_memory = [](const fs::path& path) {
     throw UnsupportedError("'{}' needs more memory than there is", path.string());
   };

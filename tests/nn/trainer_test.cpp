@@ -29,7 +29,7 @@ using testing::TempDir;
 
 constexpr int64_t kShard = 4, kBatch = 8;
 /// Under sanitizers a step takes ten times as long, and what is learnt is not what they watch: a few steps on either
-/// side of calibration, and no judgement of the loss.
+/// side of calibration, and the loss is not judged.
 constexpr bool kLearns = !kAddressSanitizer;
 
 struct Batch {
@@ -37,7 +37,7 @@ struct Batch {
   std::vector<int32_t> labels;
 };
 
-/// Five classes told apart by colour and by the direction of stripes; every step draws other images.
+/// Five classes told apart by colour and by the direction of stripes; every step draws different images.
 Batch separable_batch(int64_t step, int64_t n = kBatch, int64_t size = 32) {
   Batch b{Tensor(DType::u8, {n, size, size, 3}), {}};
   for (int64_t i = 0; i < n; ++i) {
@@ -211,7 +211,7 @@ TEST_CASE("trainer: the loss does not jump when the activations become integers"
     const char* precision;
     PerChannelBy by;
     Granularity granularity = Granularity::kPerChannel;
-  } cases[] = {{"w8a8", PerChannelBy::kFold},  // shifts are of 4-bit codes only
+  } cases[] = {{"w8a8", PerChannelBy::kFold},  // shifts are for 4-bit codes only
                {"w4a4", PerChannelBy::kFold},
                {"w4a4-fl8", PerChannelBy::kFold},
                {"w4a4-fl8", PerChannelBy::kShift},
@@ -285,7 +285,7 @@ TEST_CASE("trainer: a clone of the model stays as it is, a copy trains on") {
   };
   CHECK(differing(kept) == 0);
   train_step(trainer);
-  CHECK(differing(kept) == 5 * std::ssize(kept.units) - 3);  // fc has weights and a bias alone
+  CHECK(differing(kept) == 5 * std::ssize(kept.units) - 3);  // fc has only weights and a bias
   CHECK(differing(copy) == 0);
 }
 
@@ -567,7 +567,7 @@ TEST_CASE("trainer: every precision and mode learns a separable problem; with a 
   quirks.per_channel_by = PerChannelBy::kShiftFold;
   const auto [first, last] = first_and_last(quirks, 0.02f, kSteps);
   learns(first, last, 0.75);
-  // A block output is left with a signed quantizer alone where the projection beside it reads bf16.
+  // A block output is left with only a signed quantizer where the projection next to it reads bf16.
   quirks.overrides = {{"layer2.0.downsample.0", {16, 16}}, {"layer3.0.downsample.0", {16, 16}}};
   const auto [first_signed, last_signed] = first_and_last(quirks, 0.02f, kSteps);
   learns(first_signed, last_signed, 0.75);

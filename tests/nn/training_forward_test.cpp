@@ -1,5 +1,5 @@
-// The training pass beside others that must agree with it: evaluation with the batch's own statistics, the gradients
-// of the same network without quantized activations, and those with fewer outputs kept.
+// The training pass compared with others that must agree with it: evaluation with the batch's own statistics, the
+// gradients of the same network without quantized activations, and those with fewer outputs kept.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -116,7 +116,7 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
     const Shard quantized = forward_and_backward(model, images);
     // Codes move values across ReLU's corner, and so gradients far from the loss; with offsets of 6 none would cross
     // it, but the pads of 3x3 layers would then drown what tells images apart. Seen: 0.003 to 0.004 in fc, elsewhere at
-    // most 0.39, with the 4-bit overrides 0.51; without what the second quantizer of a value hands back 0.96 and more
+    // most 0.39, with the 4-bit overrides 0.51; without what the second quantizer of a value hands back, 0.96 and more
     // in conv1. A halved gradient is 0.5 away.
     for (size_t u = 0; u < model.units.size(); ++u) {
       CAPTURE(model.network.units[u].name);

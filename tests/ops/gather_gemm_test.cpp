@@ -142,7 +142,7 @@ void check_float(const kernels::GemmFloat<T>& gemm, double (*read)(T), T (*make)
       CHECK(first_beyond({got.begin(), got.end()}, expected.value, [&](size_t i) {
               return 2 * static_cast<double>(depth + 1) * kUnitF32 * expected.magnitude[i];
             }) == "");
-      // The order of a sum is fixed by its depth: a row has the same bits alone.
+      // The order of a sum is fixed by its depth: a row by itself has the same bits.
       const std::vector<T> last(a.end() - depth, a.end());
       const auto alone = product<T, T, float>(gemm, last, b, 1, size.segments, size.k, shape.columns);
       CHECK(std::memcmp(alone.data(), got.data() + (shape.rows - 1) * shape.columns, at(shape.columns) * 4) == 0);
@@ -303,7 +303,7 @@ void check_parts(const Gemm& gemm, const std::vector<T>& w, int64_t outputs, int
               outputs_are_depth ? PanelPart{.k0 = o, .k = count, .columns = columns}
                                 : PanelPart{.k = k, .n0 = o, .columns = count});
   }
-  // What rounds a panel up to a cache line is nobody's.
+  // What rounds a panel up to a cache line belongs to no panel.
   const auto used = static_cast<size_t>(std::ssize(taps) * gemm.nr * whole.segment_k * gemm.b_bytes);
   for (int64_t p = 0; p < whole.count(); ++p) CHECK(std::memcmp(whole.panel(p), parts.panel(p), used) == 0);
 }
@@ -379,8 +379,8 @@ void note_gathered(const kernels::GatheredRows& /*a*/, int rows, const void* b, 
   clear(rows, c, ldc);
 }
 
-/// Calls product(source) with one thread and checks what each of its tasks asked for: in the first pass over its panels
-/// the part that it reads next, later only if its panels do not stay in cache, and nothing behind its end.
+/// Calls product(source) with one thread and checks what each of its tasks prefetched: in the first pass over its
+/// panels the part that it reads next, later only if its panels do not stay in cache, and nothing past its end.
 template <typename Product>
 void check_asked(const Gather& g, const Panels& panels, const Product& product) {
   const int64_t stride = panels.k;
@@ -482,13 +482,13 @@ TEST_CASE("a serving cut parts the larger operand of small maps") {
   using Parts = std::pair<int64_t, int64_t>;
   CHECK(cut(14, 256, 1024, 2) == Parts(1, 2));
   CHECK(cut(14, 256, 1024, 4) == Parts(1, 4));
-  CHECK(cut(14, 1024, 256, 4) == Parts(4, 1));  // two panels a thread
+  CHECK(cut(14, 1024, 256, 4) == Parts(4, 1));  // two panels per thread
   CHECK(cut(14, 256, 1024, 3) == Parts(3, 1));  // 32 panels do not come out even
   CHECK(cut(20, 1024, 256, 2) == Parts(2, 1));  // the weights are smaller
   CHECK(cut(20, 256, 512, 2) == Parts(1, 2));
   CHECK(cut(28, 256, 2048, 2) == Parts(2, 1));  // many points
   CHECK(cut(28, 256, 2048, 4) == Parts(4, 1));
-  CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));  // fewer than a block a worker
+  CHECK(cut(7, 512, 2048, 2) == Parts(1, 2));  // fewer than a block per worker
   CHECK(cut(14, 256, 1024, 1) == Parts(1, 1));
 }
 

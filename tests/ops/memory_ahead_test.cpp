@@ -1,4 +1,4 @@
-// What products ask the memory for: rows that the next task or chunk reads, each once, and nothing else.
+// What products prefetch: rows that the next task or chunk reads, each once, and nothing else.
 #include "ops/memory_ahead.hpp"
 
 #include <doctest/doctest.h>
@@ -45,7 +45,7 @@ struct Asked {
 };
 std::vector<Asked> asked;  // by one thread
 
-/// The level's kernel, which also notes what it may ask for.
+/// The level's kernel, which also notes what it may prefetch.
 template <typename T>
 void note_run(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, float* c, int64_t ldc,
               kernels::Into into, const void* next_b) {
@@ -59,7 +59,7 @@ void note_run(int k, int rows, const void* a, int64_t a_panel_bytes, const void*
   gemm->run(k, rows, a, a_panel_bytes, b, c, ldc, into, next_b);
 }
 
-/// Bytes of `t` from row `first` on that were asked for; -1 when some were asked for twice.
+/// Bytes of `t` from row `first` on that were prefetched; -1 when some were prefetched twice.
 int64_t asked_of(const Tensor& t, int64_t first) {
   std::vector<uint8_t> seen(t.bytes());
   const auto from = static_cast<size_t>(first) * t.row_bytes();
@@ -102,12 +102,12 @@ TEST_CASE("a chunk of a weight gradient asks for the rows of the next one, the l
       asked.clear();
       packed_conv_backward_weights(layer, op.x, d_y, d_w);
       for (const Asked& a : asked) CHECK((within(a, d_y) || within(a, op.x)));
-      // The first chunk has 512 to 2,048 points, and its own rows are asked for by nobody.
+      // The first chunk has 512 to 2,048 points, and its own rows are never prefetched.
       const int64_t later = std::max<int64_t>(0, d_y.rows() - 2048);
       CHECK(asked_of(d_y, 512) >= later * static_cast<int64_t>(d_y.row_bytes()) * 3 / 4);
       CHECK(asked_of(d_y, 512) == asked_of(d_y, 0));
       const int64_t x_bytes = later * s.stride * s.stride * static_cast<int64_t>(op.x.row_bytes());
-      if (s.kh > 1)  // rows that chunks share may be asked for twice
+      if (s.kh > 1)  // rows that chunks share may be prefetched twice
         CHECK(std::any_of(asked.begin(), asked.end(), [&](const Asked& a) { return within(a, op.x); }));
       else if (s.stride == 1 || bits_of(op.x.dtype()) == 4)  // where a chunk of it is at least a piece on every level
         CHECK(asked_of(op.x, 0) >= (s.ic == 256 ? x_bytes * 3 / 4 : 0));
@@ -135,7 +135,7 @@ TEST_CASE("a task of a gathered product asks for the rows of the next one, the l
     asked.clear();
     packed_conv_backward_input(layer, d_y, op.x.shape());
     const auto row = static_cast<int64_t>(d_y.row_bytes());
-    // Tasks of 512 points: the first reads its rows unasked.
+    // Tasks of 512 points: the first reads its rows without prefetching.
     CHECK(asked_of(d_y, 512) >= (d_y.rows() - 512) * row * 3 / 4);
     CHECK(asked_of(d_y, 512) == asked_of(d_y, 0));
     for (const Asked& a : asked) {

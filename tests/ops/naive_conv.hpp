@@ -1,5 +1,5 @@
-// Convolutions and their gradients as sums in double, one product after the other, and a tensor's elements as doubles.
-// Compiled apart and optimised: under sanitizers they are most of what the tests of ops do.
+// Convolutions and their gradients as sums in double, one product after another, and a tensor's elements as doubles.
+// Compiled separately and optimised: under sanitizers they are most of what the tests of ops do.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -48,8 +48,8 @@ Sums naive_forward(const ConvShape& s, const Doubles& x, const Doubles& w);
 Sums naive_input_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& w);
 Sums naive_weight_gradient(const ConvShape& s, const Doubles& d_y, const Doubles& x);
 
-/// What stands behind the roundings of the gradients of a 3x3 convolution of stride 1 in fewer products
-/// (ops/winograd.hpp): the same transforms of magnitudes, by matrices of magnitudes. edge: of the tiles, 2 or 4.
+/// What stands behind the roundings of the Winograd gradients of a 3x3 convolution of stride 1 (ops/winograd.hpp): the
+/// same transforms of magnitudes, by matrices of magnitudes. edge: of the tiles, 2 or 4.
 Doubles winograd_input_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& w, int64_t edge);
 Doubles winograd_weight_gradient_magnitude(const ConvShape& s, const Doubles& d_y, const Doubles& x, int64_t edge);
 

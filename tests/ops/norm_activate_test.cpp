@@ -250,7 +250,7 @@ void check_branch(const NormBranch& b, const Doubles& g) {
   CHECK(first_beyond(values_of(gradient_of(b)), e.d_y, [&](size_t i) { return e.bound_y[i]; }) == "");
 }
 
-/// Whether backward has z itself or its clip classes alone.
+/// Whether backward has z itself or only its clip classes.
 enum class Keep { kZ, kClasses };
 
 /// Whether the last gradient is there as a whole or is handed over row by row.
@@ -309,7 +309,7 @@ void check_backward(const Setup& setup, const Shape& shape, Keep keep, Last last
   });
 }
 
-/// Both sides of every task and block border: 512 rows a task, 64 a kernel call.
+/// Both sides of every task and block border: 512 rows per task, 64 per kernel call.
 const Shape& shape_of(int64_t channels) {
   static const Shape kSmall[] = {{1, 1, 1, 1}, {2, 5, 7, 39}, {1, 27, 21, 64}, {3, 1, 29, 79}};
   for (const Shape& s : kSmall)

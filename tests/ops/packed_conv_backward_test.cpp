@@ -127,8 +127,8 @@ TEST_CASE("weight gradients of so many points that they are summed in parts matc
   CHECK(gradient_parts(1, 400) == 16);
   CHECK(gradient_parts(1, 15) == 1);
   CHECK(gradient_parts(9, 400) == 1);
-  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others; in fewer
-  // products of 5 rows of 20 tiles, 21 an image: 17 of four images and a row less, in two parts.
+  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others; by
+  // Winograd of 5 rows of 20 tiles, 21 per image: 17 of four images and a row less, in two parts.
   const ConvShape s{.n = 3, .h = 79, .w = 80, .ic = 17, .oc = 15};
   ConvShape padded = s;
   padded.n = 4;
@@ -214,7 +214,7 @@ TEST_CASE("what was there before is added, and the rows of the sum are handed ov
           return;
         }
         CHECK(!packed_conv_backward_input(layer, d_y, x_shape, before, &collected).defined());
-        // A strided layer rounds the sum alone, not its own part before.
+        // A strided layer rounds only the sum, not its own part before.
         CHECK(first_beyond(values_of(collected.rows), expected, [&](size_t i) {
                 return s.stride == 1 || bare[i] == 0 ? 0.0 : 2 * kUnitBf16 * (std::abs(b[i]) + std::abs(bare[i]));
               }) == "");
@@ -419,7 +419,7 @@ TEST_CASE("gradients in fewer products match their definition on every small map
 }
 
 TEST_CASE("the errors of gradients in fewer products are as small as measured, far below what a lost product makes") {
-  // Bounds by magnitudes grow with the transforms, 600-fold in tiles of 4x4. Of random values the errors were 1e-6 to
+  // Bounds by magnitudes grow with the transforms, 600-fold in tiles of 4x4. For random values the errors were 1e-6 to
   // 4e-6 in fp32; a lost tap of these makes 2e-2.
   const std::vector<NamedShape> shapes = {{"14x14", three(2, 14, 14, 79, 39, 1, 1)},
                                           {"7x7", three(3, 7, 7, 79, 39, 1, 1)},
@@ -461,7 +461,7 @@ TEST_CASE("tiles of 4x4 outputs are for large maps, of 2x2 for others, and none 
     CHECK(edge(s) == 0);
     CHECK(edge(s, 2) == 0);
   }
-  // Beside products of pairs, where the sums over tiles are of few channels.
+  // On levels that multiply pairs, where the sums over tiles are of few channels.
   CHECK(edge(three(1, 56, 56, 64, 64, 1, 1), 2) == 4);
   CHECK(edge(three(1, 28, 28, 128, 128, 1, 1), 2) == 4);
   CHECK(edge(three(1, 28, 28, 128, 227, 1, 1), 2) == 4);

@@ -38,8 +38,8 @@ inline void check_images_alone(const LayerWeights& layer, const ConvShape& s, co
   }
 }
 
-/// What a layer's gradients should be. Their magnitudes bound the rounding errors: those of the products' sum, or,
-/// where the layer has fewer products, of these.
+/// What a layer's gradients should be. Their magnitudes bound the rounding errors: those of the products' sum, or, in a
+/// Winograd layer, of its fewer products.
 inline Sums input_gradient_of(const LayerWeights& layer, const ConvShape& s, const OutputGradient& g,
                               const Doubles& w_hat) {
   Sums expected = naive_input_gradient(s, g.of_y, w_hat);
@@ -55,8 +55,8 @@ inline Sums weight_gradient_of(const LayerWeights& layer, const ConvShape& s, co
   return expected;
 }
 
-/// How far the weight gradients of two levels may be apart, but for their number of terms: of positive products as much
-/// as their sums, of fewer ones the magnitudes behind them. `sums` are a d_weights of d_y as it is.
+/// How far the weight gradients of two levels may be apart, except for their number of terms: for positive products as
+/// much as their sums, for Winograd ones the magnitudes behind them. `sums` are a d_weights of d_y as it is.
 inline Doubles level_magnitude(const Operands& op, const Tensor& d_y, const Doubles& sums) {
   const ConvShape& s = op.shape;
   Doubles magnitude = sums;
@@ -70,8 +70,8 @@ inline Doubles level_magnitude(const Operands& op, const Tensor& d_y, const Doub
   return magnitude;
 }
 
-/// Roundings beside those of a sum: of transforms there and back, 2 + 4 + 4 in tiles of 2x2, 8 + 8 + 10 or 8 + 10 + 8
-/// in tiles of 4x4, with those of their constants; of the scale (2).
+/// Roundings in addition to those of a sum: of transforms there and back, 2 + 4 + 4 in tiles of 2x2, 8 + 8 + 10 or 8 +
+/// 10 + 8 in tiles of 4x4, with those of their constants; of the scale (2).
 inline double other_roundings(int64_t edge) {
   return edge == 4 ? 28 : 12;
 }

@@ -98,7 +98,7 @@ TEST_CASE("planes: a 1x1 kernel reads its source in place, but few points are co
 
 namespace {
 
-/// Wrong elements of the pixels that a stem's points read, grid rows [g0, g1), of which alone the source exists; where
+/// Wrong elements of the pixels that a stem's points read, grid rows [g0, g1), the only ones whose source exists; where
 /// a pixel has no kernel row only floats have to be zero.
 template <typename T>
 int64_t wrong_elements(const ConvShape& s, int64_t g0, int64_t g1, T (*element)(int64_t)) {

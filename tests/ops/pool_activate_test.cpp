@@ -1,4 +1,4 @@
-// The two pools with the quantizer behind them: forward bit by bit, gradients against their definition.
+// The two pools with the quantizer after them: forward bit by bit, gradients against their definition.
 #include <optional>
 
 #include "ops/pool_activate.hpp"
@@ -82,7 +82,7 @@ Pooled naive_max_pool(const Image& image, const Doubles& z) {
   return out;
 }
 
-/// METHOD.md section 2, for values behind ReLU.
+/// METHOD.md section 2, for values after ReLU.
 double clip_slope(double value, const ActivationQuantizer& q, size_t c) {
   const float t = static_cast<float>(value) * q.scale[c], bucket = std::floor(t);
   if (q.scheme == QuantScheme::kNearest) return t < q.top() ? 1.0 : t == q.top() ? 0.5 : 0.0;

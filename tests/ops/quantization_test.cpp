@@ -14,7 +14,7 @@ struct Golden {
   double gradient;
 };
 
-/// One channel a column, so that vector bodies and tails see every value.
+/// One channel per column, so that vector bodies and tails see every value.
 Tensor columns_of(const std::vector<Golden>& golden, int64_t channels) {
   Tensor x(DType::f32, {static_cast<int64_t>(golden.size()), channels});
   for (int64_t r = 0; r < x.rows(); ++r)
@@ -24,7 +24,7 @@ Tensor columns_of(const std::vector<Golden>& golden, int64_t channels) {
 
 constexpr int64_t kChannels = 19;
 
-/// Codes through the affine kernel on fp32, because the golden values are no bf16 numbers.
+/// Codes through the affine kernel on fp32, because the golden values are not bf16 numbers.
 std::vector<int> codes_of_f32(const Tensor& x, const ActivationQuantizer& q) {
   const int64_t rows = x.rows();
   Tensor codes(DType::u8, x.shape());
@@ -139,7 +139,7 @@ TEST_CASE("unsigned 4-bit codes and their gradients have the published golden va
 }
 
 TEST_CASE("clipped, then rounded to nearest: unsigned 4-bit codes and their gradients") {
-  // A bound of 15 makes the scale 1, one of 6 (2.5 steps a unit) has ties at 0.2, 0.6, ...
+  // A bound of 15 makes the scale 1, one of 6 (2.5 steps per unit) has ties at 0.2, 0.6, ...
   check_unsigned(15.0f,
                  {{-3.0f, 0, 0},
                   {0.25f, 0, 1},

@@ -1,4 +1,4 @@
-// A layer in fewer products against the naive one, however it is cut.
+// A Winograd layer against the naive one, however it is cut.
 #pragma once
 #include <algorithm>
 #include <deque>
@@ -23,7 +23,7 @@ class CopiedSource {
     const int64_t pixels = (range.end - range.begin) * gather_.sw, stride = rows.stride;
     if (pixels == 0) return rows;
     const std::lock_guard lock(mutex_);
-    copies_.emplace_back(at((pixels - 1) * stride + channels_));  // nothing is read behind the last pixel's channels
+    copies_.emplace_back(at((pixels - 1) * stride + channels_));  // nothing is read past the last pixel's channels
     std::copy_n(rows.data + (range.begin - rows.first_row) * gather_.sw * stride, copies_.back().size(),
                 copies_.back().data());
     rows.data = copies_.back().data();
@@ -39,8 +39,8 @@ class CopiedSource {
   mutable std::deque<std::vector<uint8_t, EndOfPage<uint8_t>>> copies_;
 };
 
-/// Sums of a layer as the executor makes them, in one way to cut them, of the rows of a grid; an output that nobody or
-/// two wrote is -1.
+/// Sums of a layer as the executor makes them, in one way to cut them, of the rows of a grid; an output that no task or
+/// more than one wrote is -1.
 inline Doubles served_sums(const LayerWeights& layer, const Operands& op, const Gather& g, int64_t workers,
                            int64_t columns) {
   const int64_t oc = op.shape.oc;

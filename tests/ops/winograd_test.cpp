@@ -1,4 +1,4 @@
-// 3x3 convolutions in fewer products: exact whatever the shape, the cut and the codes, and only where they are.
+// 3x3 Winograd convolutions: exact whatever the shape, the cut and the codes, and only where they are.
 #include <algorithm>
 #include <utility>
 
@@ -10,7 +10,7 @@ using winograd::Form;
 
 namespace {
 
-/// Shapes beside those of every convolution: maps of one to nine rows, blocks that span images, many channels.
+/// Shapes in addition to those of every convolution: maps of one to nine rows, blocks that span images, many channels.
 std::vector<NamedShape> shapes() {
   std::vector<NamedShape> all;
   for (const NamedShape& named : conv_shapes())
@@ -22,7 +22,7 @@ std::vector<NamedShape> shapes() {
   all.push_back({"7x7, several images a block", three(5, 7, 7, 64, 33, 1, 1)});
   all.push_back({"no pad before", three(2, 6, 5, 15, 16, 1, 0)});
   all.push_back({"two pads before", three(2, 6, 5, 15, 16, 1, 2)});
-  ConvShape unpadded_below = three(2, 6, 8, 15, 16, 1, 1);  // 5x7 outputs: odd both ways, without a pad behind
+  ConvShape unpadded_below = three(2, 6, 8, 15, 16, 1, 1);  // 5x7 outputs: odd both ways, without a pad after
   unpadded_below.pad_after = 0;
   all.push_back({"no pad after", unpadded_below});
   return all;
@@ -39,7 +39,7 @@ const std::vector<Precision>& eight_bits() {
   return all;
 }
 
-/// In tiles of which edge the level in use serves a layer that suits; 0: in the plain product.
+/// In tiles of which edge the level in use serves a suitable layer; 0: by the plain product.
 int64_t edge_here(const LayerWeights& layer, const Operands& op) {
   const Precision& p = op.precision;
   if (layer.strided() || p.is_signed) return 0;
@@ -51,7 +51,7 @@ int64_t edge_here(const LayerWeights& layer, const Operands& op) {
              : edge;
 }
 
-/// Checks a layer that is served so; the number of them.
+/// Checks the layers that are served this way; returns their number.
 int64_t check_served(const Operands& op) {
   const LayerWeights layer = op.layer(Passes::kServing);
   CHECK(layer.served_edge == edge_here(layer, op));
@@ -226,7 +226,7 @@ TEST_CASE("layers that fewer products do not suit keep the plain product") {
       CHECK(layer.served_edge == edge_here(layer, op));
       CHECK_FALSE(op.layer(Passes::kForward).fewer_products());
     });
-    // A file may hold -8, which no quantizer here makes and the transformed weights have no room for.
+    // A file may hold -8, which no quantizer here makes and for which the transformed weights have no room.
     Operands op = make_operands({"3x3", three(1, 4, 5, 16, 17, 1, 1)}, four_bits().back());
     op.weights.codes.data<int8_t>()[5] = -8;
     op.multiplied_w[5] = -8;

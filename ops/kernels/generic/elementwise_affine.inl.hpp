@@ -5,8 +5,8 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-/// The kernel below, compiled with and without the addition of the offset: it would be one of about ten operations on
-/// each vector of every inner convolution's output.
+/// The kernel below, compiled with and without the addition of the offset, which would be one of about ten operations
+/// on each vector of every inner convolution's output.
 template <bool kOffset, typename Acc>
 NIBBLE_INLINE void affine_quantize_as(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m,
                                       const float* a, UnsignedQuantizer q, Rows<uint8_t> codes) {
@@ -56,15 +56,15 @@ void affine_bf16(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const floa
   });
 }
 
-/// The kernel below is compiled for what most blocks have, with a quantizer that floors: kKnown. Without it the block
-/// is asked in every row what it has, and five branches take ports from the vectors.
+/// The kernel below is compiled for what most blocks have, with a quantizer that floors: kKnown. Without it every row
+/// checks what the block has, and five branches take ports from the vectors.
 template <bool kKnown, bool kShortcut, bool kOut, typename Acc>
 NIBBLE_INLINE void add_relu_rows(const Acc* acc, int64_t ld, int64_t rows, int64_t n, const float* m, const float* a,
                                  const AddReluArgs& given) {
   const AddReluArgs args = given;  // the stores of bytes might change what a reference means
   const Rows<const bf16> shortcut = args.shortcut;
   const UnsignedQuantizer q = args.quantizer;
-  // Asking again for what is there costs less than a branch.
+  // Prefetching again what is there costs less than a branch.
   const bf16* const next = kKnown && args.next_shortcut == nullptr ? shortcut.data : args.next_shortcut;
   const uint8_t* const next_codes = kKnown && args.next_codes == nullptr ? args.codes.data : args.next_codes;
   over_channels<kCodeVectors>(n, [&](auto block, int64_t c) NIBBLE_INLINE_BODY {

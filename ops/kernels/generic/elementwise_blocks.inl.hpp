@@ -41,11 +41,11 @@ NIBBLE_INLINE void over_channels(int64_t n, const Body& body) {
 /// than four in a training step whose results are streamed, single rows up to 60 % in the cache.
 constexpr int64_t kGroupRows = 4;
 
-/// Channels between the block that is worked on and the one that is asked for, in all rows of the group: 4 KiB of a
-/// bf16 tensor. With what hardware prefetches alone, groups of four rows made 7 to 13 GB/s, with requests 11 to 20.
+/// Channels between the block that is worked on and the one that is prefetched, in all rows of the group: 4 KiB of a
+/// bf16 tensor. With hardware prefetching alone, groups of four rows made 7 to 13 GB/s, with these prefetches 11 to 20.
 constexpr int64_t kFetchAhead = 512;
 
-/// The rows [first, end) of a pass, and where what is worked on a little later lies from an element of theirs.
+/// The rows [first, end) of a pass, and how far from one of their elements lies what is worked on a little later.
 struct RowGroup {
   int64_t first, end;
   int64_t rows_ahead, channels_ahead;
@@ -68,7 +68,7 @@ NIBBLE_INLINE void over_rows(int64_t rows, int64_t n, const Body& body) {
   }
 }
 
-/// Asks for the lines of a block of bf16 channels, where it has whole ones.
+/// Prefetches the lines of a block of bf16 channels, where it has whole ones.
 template <typename B>
 NIBBLE_INLINE void prefetch_block(const bf16* p) {
   constexpr int kLine = 64 / sizeof(bf16);
@@ -76,7 +76,7 @@ NIBBLE_INLINE void prefetch_block(const bf16* p) {
     for (int i = 0; i < B::kWidth; i += kLine) __builtin_prefetch(p + i);
 }
 
-/// The same of codes, which will be written.
+/// The same for codes, which will be written.
 template <typename B>
 NIBBLE_INLINE void prefetch_codes(const uint8_t* p) {
   constexpr int kLine = 64;
@@ -114,7 +114,7 @@ NIBBLE_INLINE T* at(const Rows<T>& rows, int64_t r, int64_t c) {
   return rows.data + r * rows.stride + c;
 }
 
-/// Asks for the line that is worked on a little after row r, channel c; it may lie behind the last row.
+/// Prefetches the line that is worked on a little after row r, channel c; it may lie past the last row.
 template <typename T>
 NIBBLE_INLINE void fetch_ahead(const Rows<T>& rows, const RowGroup& group, int64_t r, int64_t c) {
   const int64_t elements = (r + group.rows_ahead) * rows.stride + c + group.channels_ahead;

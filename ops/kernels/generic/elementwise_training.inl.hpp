@@ -1,7 +1,7 @@
 // Training passes over rows of bf16: normalise and activate, its backward, batch norm's backward, pooling sums.
 //
-// Tried: load_halves for y, z and gradients (a shift less a vector); 1.06 of the time over 48 cases, four busy rounds
-// in turn (a Xeon with AMX): both ways are one shuffle a vector, and the shift has a port of its own.
+// Tried: load_halves for y, z and gradients (one shift less per vector); 1.06 of the time over 48 cases, four busy
+// rounds in turn (a Xeon with AMX): both ways are one shuffle per vector, and the shift has a port of its own.
 #pragma once
 #include "ops/kernels/generic/elementwise_blocks.inl.hpp"
 
@@ -42,7 +42,7 @@ NIBBLE_INLINE void store_classes(const ClassRows<uint8_t>& row, int64_t c, typen
   V::store_mask(row.high, c, positive);
 }
 
-/// The derivatives by class: of the quantizer behind ReLU, and whether ReLU passes at all.
+/// The derivatives by class: of the quantizer after ReLU, and whether ReLU passes at all.
 template <typename V>
 struct ClassSlope {
   typename V::F slope;
@@ -55,7 +55,7 @@ struct ClassSlope {
   }
 };
 
-/// The passes that differ only in how v comes about are compiled apart; what is done with v is chosen per block by
+/// The passes that differ only in how v comes about are compiled separately; what is done with v is chosen per block by
 /// branches that always go one way.
 template <Shortcut kShortcut>
 void normalise_activate_as(const NormaliseActivateArgs& given) {
@@ -128,7 +128,7 @@ void normalise_activate(const NormaliseActivateArgs& args) {
     normalise_activate_as<Shortcut::kProjected>(args);
 }
 
-/// The quantizer's derivative at t = v * scale: 0.5 below middle, 1 below top, 0.5 below end, else 0.
+/// The quantizer's derivative at t = v * scale: 0.5 below middle, 1 below top, 0.5 below end, otherwise 0.
 template <typename V>
 NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F middle, typename V::F top, typename V::F end) {
   const auto half = V::splat(0.5f);
@@ -140,7 +140,7 @@ NIBBLE_INLINE typename V::F clip_slope(typename V::F t, typename V::F middle, ty
 /// Where the derivative of an activation comes from.
 enum class Activation { kConvolution, kOutput, kClasses };  // v from y, z itself, its clip classes
 
-/// Which gradients there are is asked per vector: compiling the twelve forms apart measured no faster.
+/// Which gradients there are is checked per vector: compiling the twelve forms separately measured no faster.
 template <Activation kFrom>
 void activate_backward_as(const ActivateBackwardArgs& args) {
   const Rows<const bf16> through = args.through_quantizer, direct = args.direct;

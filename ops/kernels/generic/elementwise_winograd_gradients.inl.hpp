@@ -1,6 +1,6 @@
-// The transforms behind gradients of 3x3 convolutions in fewer products (GradientTransforms in table.hpp), written once
+// The transforms for Winograd gradients of 3x3 convolutions (GradientTransforms in table.hpp), written once
 // for both sizes of tiles on the one-dimensional ones of Lines<edge>: each is applied to the columns of a tile, then to
-// the rows of what that gave.
+// the rows of the result.
 #pragma once
 #include "ops/kernels/generic/elementwise_winograd.inl.hpp"
 

@@ -58,16 +58,16 @@ NIBBLE_INLINE void step_group(typename W::Acc (&acc)[kMr][kNv], const std::byte*
   }
 }
 
-/// Asks for the cache lines of kBytes bytes of B. Into the second-level cache alone was neither slower nor faster (Zen
-/// 5).
+/// Prefetches the cache lines of kBytes bytes of B. Into the second-level cache alone was neither slower nor faster
+/// (Zen 5).
 template <int kBytes>
 NIBBLE_INLINE void fetch(const std::byte* b) {
   NIBBLE_UNROLL_ALL for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(b + at);
 }
 
-/// The tile of several that fetches the next B panel, as long as it reads its own: the second one. The first reads a
-/// panel that may still be on its way. A tile alone fetches, too. What it leaves out of its own (segments of
-/// zeros, groups behind the last whole round) it leaves out of the next.
+/// Which of several tiles fetches the next B panel, as long as it reads its own: the second one. The first reads a
+/// panel that may still be on its way. A lone tile fetches, too. What it leaves out of its own (segments of zeros,
+/// groups after the last whole round) it leaves out of the next.
 NIBBLE_INLINE bool fetches(int tile, int tiles) {
   return tile == (tiles > 1 ? 1 : 0);
 }
@@ -108,7 +108,7 @@ constexpr auto by_rows(const Make& of_rows, std::integer_sequence<int, kLess...>
 }
 
 /// A whole tile, or the one of a panel that is not full. A short tile always fetches (its own panel, if no other: half
-/// the code for a prefetch or two a group).
+/// the code for a prefetch or two per group).
 template <typename W, int kMr, int kNv>
 void run_tiles(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
                Into into, const void* next_b) {
@@ -177,7 +177,7 @@ NIBBLE_INLINE void tile_gathered(const GatheredRows& a, const void* const* first
   }
 }
 
-/// Rows are parted evenly among as few tiles as hold them: 49 are 13, 12, 12 and 12, because a tile of few rows waits
+/// Rows are divided evenly among as few tiles as hold them: 49 are 13, 12, 12 and 12, because a tile of few rows waits
 /// for its own sums (16 as 14 and 2 would take 18 steps for 16).
 template <typename W, int kMr, int kNv>
 void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C* c, int64_t ldc, Into into,

@@ -36,7 +36,7 @@ NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte
     NIBBLE_UNROLL_ALL for (int r = 0; r < kMr; ++r) {
       NIBBLE_UNROLL_ALL for (int v = 0; v < kNv; ++v) half[r][v] = W::half_zero();
     }
-    // Eight steps a round: GCC 12 spills some sums across the rounds of a plain loop (55 instead of 65 products a
+    // Eight steps per round: GCC 12 spills some sums across the rounds of a plain loop (55 instead of 65 products per
     // cycle).
     for (; now >= kUnroll; now -= kUnroll, a += kUnroll * kBytesA, b += kUnroll * kBytesB) {
       if constexpr (kFetch) {
@@ -57,7 +57,7 @@ NIBBLE_INLINE void byte_tile(int64_t groups, const std::byte* a, const std::byte
   } while (groups > 0);
 }
 
-/// So few steps that the sums of 32 bits stay in registers, beside the 16-bit sum of one vector at a time: 103 GMAC/s
+/// So few steps that the sums of 32 bits stay in registers, next to the 16-bit sum of one vector at a time: 103 GMAC/s
 /// where sums in memory take 92 (Zen 3, depth 576).
 template <typename W, int kMr, int kNv, int kSteps, bool kFetch, int kPanelRows>
 NIBBLE_INLINE void bundle_tile(int64_t groups, const std::byte* a, const std::byte* b, int32_t* c, int64_t ldc,

@@ -9,7 +9,7 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-// What one word of a panel holds: load() gives kLanes groups, first() those of `count` elements at most, zeros behind
+// What one word of a panel holds: load() gives kLanes groups, first() those of `count` elements at most, zeros after
 // them, on levels that load bytes under a mask (W::kLoadsFirst), one() a group of `count` <= kKr elements.
 template <typename W>
 struct WordsOfQuads {
@@ -65,7 +65,7 @@ struct WordsOfFloats {
 };
 
 /// kLanes whole groups of up to kLanes rows into words that start at `to` and are kRows apart. Where a word row is
-/// narrower than a vector, a store writes beyond it and the next group overwrites that; `last`: there is no next group.
+/// narrower than a vector, a store writes past it and the next group overwrites that; `last`: there is no next group.
 template <typename W, typename Kind, int kRows, typename S>
 NIBBLE_INLINE void pack_block(const S* const* rows, int m, int64_t first, bool last, uint32_t* to) {
   constexpr int kWidth = kRows < W::kLanes ? kRows : W::kLanes;

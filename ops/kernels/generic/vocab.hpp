@@ -50,8 +50,8 @@
 #endif
 
 #define NIBBLE_INLINE inline __attribute__((always_inline))
-// For the body of a loop over blocks: out of line it reads what it captured from memory again in every row, because a
-// store of codes may alias anything.
+// For the body of a loop over blocks: out of line it reads its captures from memory again in every row, because a store
+// of codes may alias anything.
 #define NIBBLE_INLINE_BODY __attribute__((always_inline))
 #if defined(__clang__)
 #define NIBBLE_UNROLL _Pragma("unroll")

@@ -1,5 +1,6 @@
 // The vocabulary over xsimd batches (see vocab.hpp). What xsimd 8.1 lacks (width conversions, work on packed bytes) or
-// later versions do otherwise (casts of bits, maxima of what is no number) comes from the level family's convert.hpp.
+// later versions do differently (casts of bits, maxima of what is not a number) comes from the level family's
+// convert.hpp.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -107,7 +108,7 @@ struct Wide : Convert {
   template <int kCount>
   static NIBBLE_INLINE void store_clipped_codes(uint8_t* p, const F (&v)[kCount]) {
     if constexpr (kCount == 4) {
-      // What is below 0, or INT_MIN for a NaN or what no word holds, saturates to 0 where four words become bytes.
+      // What is below 0, or INT_MIN for a NaN or what no word can hold, saturates to 0 where four words become bytes.
       store_codes(p, v);
     } else {
       F positive[kCount];

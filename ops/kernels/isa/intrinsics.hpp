@@ -5,8 +5,8 @@
 #include NIBBLE_INTRINSICS_HEADER
 #else
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12's AVX-512 intrinsics begin with a vector that is not initialised on purpose, and it warns of them where they
-// are inlined.
+// GCC 12's AVX-512 intrinsics begin with a vector that is not initialised on purpose, and it warns about them where
+// they are inlined.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif

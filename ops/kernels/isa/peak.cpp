@@ -12,8 +12,8 @@ namespace nibble::kernels {
 #if defined(NIBBLE_X86_KERNELS)
 namespace {
 
-// Twelve chains hide the latency of every instruction measured (4 or 5 cycles, two a cycle; of the bf16 dot product on
-// a Zen 4, where twelve chains make exactly twice the products of FMA).
+// Twelve chains hide the latency of every instruction measured (4 or 5 cycles, two per cycle; of the bf16 dot product
+// on a Zen 4, where twelve chains make exactly twice the products of FMA).
 constexpr int kChains = 12;
 #if defined(__clang__)
 #define NIBBLE_UNROLL_CHAINS _Pragma("unroll")

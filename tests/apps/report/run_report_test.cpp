@@ -1,4 +1,4 @@
-// The report of a run: of a folder that is complete, unfinished, hostile or no run at all.
+// The report of a run: of a folder that is complete, unfinished, hostile or not a run at all.
 #include "apps/report/run_report.hpp"
 
 #include <doctest/doctest.h>

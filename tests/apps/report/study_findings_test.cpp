@@ -1,4 +1,4 @@
-// The published findings put to the test of a study: verdicts, their errors, and what is compared with what.
+// The published findings put to the test by a study: verdicts, their errors, and what is compared with what.
 #include "apps/report/study_findings.hpp"
 
 #include <doctest/doctest.h>

@@ -86,7 +86,7 @@ TEST_CASE("study report: the studies in bench/results say what this version says
     // Not the files themselves: a failure would print them.
     CHECK((study_json(points) == testing::read_text(entry.path() / "study.json")));
     CHECK((study_picture(points) == testing::read_text(entry.path() / "pareto.svg")));
-    // Every model has its label: half of a comparison is of no use.
+    // Every model has its label: half a comparison is of no use.
     const std::string picture = study_picture(points);
     const std::vector<StudyGroup> groups = group_points(points);
     for (const StudyGroup& g : groups)
@@ -399,7 +399,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(j.at("points")[0].at("top1_best") == 60);
   CHECK(j.at("points")[0].at("top1_train") == 80);
   CHECK(j.at("points")[0].at("served_bytes") == 1000000);
-  CHECK(j.at("missing").is_null());  // there is no plan beside a single file
+  CHECK(j.at("missing").is_null());  // there is no plan next to a single file
   CHECK(count_of(testing::read_text(folder / "again.html"), "<figure>") == count_of(page, "<figure>"));
   CHECK(testing::run_program("study report " + (folder / "nowhere")).code == 2);
   PointResult fewer = small_study()[1];

@@ -1,4 +1,4 @@
-// What is measured of a trained point: of which checkpoint, which evaluations and which training images.
+// What is measured of a trained point: from which checkpoint, on which evaluations and which training images.
 #include "apps/study/measure.hpp"
 
 #include <doctest/doctest.h>
@@ -179,7 +179,7 @@ TEST_CASE("study measure_point: a model whose training loss is not finite has di
   Model model = run.model(10);
   const UnitParameters& fc = model.units.back();
   std::fill_n(fc.weights.data<float>(), fc.weights.size(), 1e37f);
-  std::fill_n(fc.bias.data<float>(), fc.bias.size(), 3.4028e38f);  // finite, and no sum with it is
+  std::fill_n(fc.bias.data<float>(), fc.bias.size(), 3.4028e38f);  // finite, but no sum with it is
   run.save(10, model, 10);
   CHECK_THROWS_WITH_AS(run.measure(), doctest::Contains("not finite for training images"), DivergedError);
 }

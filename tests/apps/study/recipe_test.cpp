@@ -1,4 +1,4 @@
-// What is said of the arithmetic of a study's models.
+// What is said about the arithmetic of a study's models.
 #include "apps/study/recipe.hpp"
 
 #include <doctest/doctest.h>

@@ -67,7 +67,7 @@ TEST_CASE("study run --jobs: the results of points trained at the same time are 
     const nlohmann::json alone = result_of(in_turn + "/" + point), beside = result_of(at_once + "/" + point);
     CHECK(alone.at("provenance").at("threads") == 2);
     CHECK(beside.at("provenance").at("threads") == 1);
-    // Timed one after the other, in one sitting, with all threads.
+    // Timed one after another, in one sitting, with all threads.
     CHECK_FALSE(alone.at("latency").contains("sitting"));
     CHECK(beside.at("latency").at("sitting") == result_of(at_once + "/" + kThree[0]).at("latency").at("sitting"));
     CHECK(beside.at("latency").at("batch1_ms") > 0);
@@ -131,7 +131,7 @@ TEST_CASE(
   const std::string data = synthetic_data(folder), study = folder / "study", err = folder / "err";
   const std::vector<std::string> points = {"bf16-x0.1-s0", "w8a8-x0.1-s0"};
   const auto all = [&](const auto& holds) { return std::all_of(points.begin(), points.end(), holds); };
-  // Of a session of its own, so that a signal to the group leaves this test alone. NIBBLE_LOG=debug: lines with times.
+  // In a session of its own, so that a signal to the group leaves this test alone. NIBBLE_LOG=debug: lines with times.
   Child child("NIBBLE_LOG=debug exec setsid '" + program().value() + "' study run --jobs 2 --threads 2" +
               recipe(data, "100000", "100000") + " --precisions bf16,w8a8 --out " + study +
               " </dev/null >/dev/null 2>'" + err + "'");
@@ -151,12 +151,12 @@ TEST_CASE(
   CHECK(has(text, " and saved; continue with: nibble study run --out " + study));
   CHECK_FALSE(has(text, "at once; the newest"));
   CHECK_FALSE(has(text, "failed"));
-  // One time a line.
+  // One time per line.
   const size_t line = text.find("Z " + points[0] + ": ");
   REQUIRE(line != std::string::npos);
   CHECK(text.substr(line + points[0].size() + 4, 2) != "20");
 
-  // What is nobody's own failure ends the study with its code and one sentence.
+  // A failure that is no point's own ends the study with its code and one sentence.
   const std::string blocked = folder / "blocked";
   fs::create_directories(blocked);
   write_text(blocked + "/" + points[0], "somebody's");
@@ -194,7 +194,7 @@ TEST_CASE("study run --jobs: SIGTERM saves all points; when the process is kille
     } else {
       REQUIRE(WIFSIGNALED(status));
     }
-    // None works on; then the lock is free.
+    // No process works on; then the lock is free.
     for (const std::string& p : points)
       for (int i = 0; i < 6000 && !workers_on(study, p).empty(); ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(10));

@@ -54,9 +54,8 @@ TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished po
   std::map<std::string, std::string> finished;
   int kills = 0;
   size_t resumed = 0;
-  // The first kill comes before anything is there; two come behind a new checkpoint, so that a point is gone on with,
-  // then four at random moments. From the eighth on none comes before more was done: this ends on a machine of any
-  // speed.
+  // The first kill comes before anything is there; two come after a new checkpoint, so that a point is continued, then
+  // four at random moments. From the eighth on none comes before more was done: this ends on a machine of any speed.
   for (int attempt = 0;; ++attempt) {
     std::map<std::string, int64_t> newest;
     std::map<std::string, size_t> sessions_before;
@@ -80,7 +79,7 @@ TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished po
       const std::string run = killed + "/" + p, result = text_if_there(run + "/result.json");
       if (finished.contains(p)) CHECK(result == finished.at(p));  // not run again
       if (!result.empty()) finished[p] = result;
-      // A point that was gone on with began at the newest checkpoint there was.
+      // A point that was continued began at the newest checkpoint there was.
       if (newest[p] == 0 || sessions(run) <= sessions_before[p]) continue;
       CHECK(last_session(run) == newest[p]);
       ++resumed;

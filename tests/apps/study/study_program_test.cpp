@@ -64,7 +64,7 @@ TEST_CASE("study run: the dry run prints every point with its cost, state and ti
   const auto linear = [](const nlohmann::json& j) { return j.at("points")[1].at("linear_ratio").get<double>(); };
   CHECK(linear(with_layer) > linear(plain));
   CHECK(has(run_program(run + " --config " + config).out, "in all points: layer3.0.conv2 w8a8"));
-  // Of the bf16 points too, and that is said, once; not where there are none, nor where the layers are bf16.
+  // For the bf16 points too, and that is said, once; not where there are none, nor where the layers are bf16.
   const std::string mixed_bf16 = "the bf16 points are not all bf16 (layer3.0.conv2 w8a8)";
   const size_t said = mixed.err.find(mixed_bf16);
   CHECK(said != std::string::npos);
@@ -76,7 +76,7 @@ TEST_CASE("study run: the dry run prints every point with its cost, state and ti
   CHECK_FALSE(has(run_well(run + " --config " + unquantized).err, "not all bf16"));
   CHECK_FALSE(fs::exists(study));
 
-  // The recipe of a study keeps its layers when the study goes on without the config.
+  // The recipe of a study keeps its layers when the study continues without the config.
   REQUIRE(run_program("study run --quiet --data " + data + " --out " + study + kRecipe +
                       "--widths 0.1 --precisions w4a4 --config " + config)
               .code == 0);
@@ -157,7 +157,7 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
   CHECK(read_text(own + checkpoint).size() > 1000);
   CHECK(read_text(own + checkpoint) == read_text(study + "/w4a4-fl8-x0.1-s0" + checkpoint));
 
-  // Stopped while it was measured: measured anew, not trained.
+  // Stopped while it was measured: measured again, not trained.
   const std::string trained = read_text(study + "/bf16-x0.1-s0/metrics.jsonl");
   fs::remove(study + "/bf16-x0.1-s0/result.json");
   CHECK(run_program("study run --out " + study).code == 0);
@@ -177,7 +177,7 @@ TEST_CASE("study run: points become runs with results; a result alone counts as 
                 fs::copy_options::overwrite_existing);
   check_refused(again, 3, "is the result of bf16-x0.1-s0");
   fs::remove_all(study + "/w4a4-fl8-x0.1-s0");
-  // A point that is not of the plan counts when it is of the recipe, and is refused when not.
+  // A point that is not in the plan counts when it is of the recipe, and is refused when not.
   fs::remove_all(study + "/w4a4-fl8-x0.2-s0");
   fs::remove(study + "/plan.json");
   const std::string others = "study run --quiet --data " + data + " --out " + study + kRecipe + "--widths 0.3 ";
@@ -199,7 +199,7 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   const nlohmann::json plan = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
   CHECK(plan.at("points")[1].at("state") == "done");
   check_refused(run + kept + " --lr 0.5", 2, "kept/study.json was made with lr = 0.05");
-  // Neither do points come in that are not of this plan: the report would show them with the others.
+  // Nor do points come in that are not in this plan: the report would show them with the others.
   check_refused("study run --quiet --data " + data + kRecipe + "--lr 0.5 --widths 0.2 --precisions bf16 --out " + kept,
                 2, "kept/study.json was made with lr = 0.05");
   // The larger of the two results does not fit: the smaller one alone would hide it.
@@ -209,7 +209,7 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   CHECK(run_program(run + kept).code == 0);
   CHECK(read_text(kept + "/w4a4-x0.1-s0/result.json") == read_text(study + "/w4a4-x0.1-s0/result.json"));
   CHECK_FALSE(fs::exists(kept + "/w4a4-x0.1-s0/config.resolved.toml"));
-  // A result that was removed beside others does not come back from the file, which may be stale.
+  // A result that was removed from among others does not come back from the file, which may be stale.
   fs::remove_all(kept + "/w4a4-x0.1-s0");
   const nlohmann::json stale = nlohmann::json::parse(run_program(run + kept + " --dry-run --json").out);
   CHECK(stale.at("points")[0].at("state") == "done");
@@ -263,7 +263,7 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   fs::create_directory(study);
   for (const std::string command : {"report ", "measure ", "pick --max-linear 1 "})
     check_refused("study " + command + study, 3, "no finished");
-  // What lies in the folder is somebody's as long as it is no study.
+  // What lies in the folder is the user's as long as it is not a study.
   const std::string own = folder.write("study/recipe.toml", "# mine\nlr = 0.05\n");
   check_refused(fresh + "--widths 0.1 --config " + own, 2, "study/recipe.toml' is there already and would be replaced");
   CHECK(read_text(own) == "# mine\nlr = 0.05\n");
@@ -444,7 +444,7 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   CHECK(run_program(pick + study).err.empty());
   CHECK(has(run_program(measure + study).out, "next: nibble study report " + study));
 
-  // As a repository keeps it: one file, made anew from its points.
+  // As a repository keeps it: one file, rebuilt from its points.
   REQUIRE(run_program("study report " + study).code == 0);
   CHECK(has(read_text(study + "/report/index.html"), "all models in turn, from "));
   // The next report would lose the times that its own data had got.

@@ -8,7 +8,7 @@ namespace {
 
 TEST_CASE("points in turn take the sum of their times, several at a time what the last to end takes") {
   CHECK(StudyProgress({10, 0, 20, 30}, 1).seconds_left(5) == doctest::Approx(60));
-  CHECK(StudyProgress({10, 20, 30}, 2).seconds_left(0) == doctest::Approx(40));  // 10 and 30 beside 20
+  CHECK(StudyProgress({10, 20, 30}, 2).seconds_left(0) == doctest::Approx(40));  // 10 and 30 alongside 20
   CHECK(StudyProgress({10, 20, 30}, 3).seconds_left(0) == doctest::Approx(30));
   CHECK(StudyProgress({10, 20, 30}, 9).seconds_left(0) == doctest::Approx(30));
   CHECK(StudyProgress({}, 2).seconds_left(7) == 0);

@@ -91,7 +91,7 @@ TEST_CASE("latency: milliseconds of a call with one image, and of one image amon
   LatencyProbe probe(executor, 32);
   const double visit_ms = ms_of([&] { probe.visit(0, 9); });
   const Latency found = probe.result();
-  // Five of the nine calls of either kind take the median or longer.
+  // Five of the nine calls of each kind take the median or longer.
   CHECK(5 * found.batch1_ms + 5 * 32 * found.batch32_ms_per_image <= visit_ms);
   // The fastest of as many calls here is about the fastest there; a wrong unit is wrong by 32 or 1000.
   for (int64_t images : {1, 32}) {

@@ -36,7 +36,7 @@ std::vector<Precision> some_precisions(bool is_signed) {
   return {code_precisions()[0], code_precisions()[6], code_precisions()[8], float_precisions()[1]};
 }
 
-/// What became of a product in the given cuts, one behind the other: its sums, and whether every task kept its
+/// What became of a product in the given cuts, one after another: its sums, and whether every task kept its
 /// promises.
 struct CutProduct {
   Tensor sums;
@@ -114,7 +114,7 @@ void check_cuts(const LayerWeights& layer, const Operands& op, const std::vector
   CHECK(made.tasks == tasks);
 }
 
-/// As the executor walks: strips of `rows` rows, one behind the other.
+/// As the executor walks: strips of `rows` rows, one after another.
 std::vector<PlaneCut> strips(const Gather& g, int64_t rows) {
   std::vector<PlaneCut> all;
   for (int64_t begin = 0; begin < g.n * g.gh; begin += rows) {

@@ -10,7 +10,7 @@
 namespace nibble::testing {
 namespace {
 
-/// Pixels of dense channels; what a segment's last group reads behind them is the next pixel, and of the last one
+/// Pixels of dense channels; what a segment's last group reads past them is the next pixel, and for the last one
 /// nothing that does not exist.
 template <typename T>
 struct Map {
@@ -37,7 +37,7 @@ struct Map {
   }
 };
 
-/// The sums of both drivers, one behind the other: tasks of training; those of serving by one worker and by three, all
+/// The sums of both drivers, one after the other: tasks of training; those of serving by one worker and by three, all
 /// columns and 32 at a time.
 template <typename C, typename T, typename Gemm>
 std::vector<C> driven(const Gemm& gemm, const Gather& g, const Panels& panels, const Map<T>& map) {

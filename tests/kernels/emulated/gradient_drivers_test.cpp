@@ -128,7 +128,7 @@ TEST_CASE(
     if (!hands_over_rows(layer)) return;
     Collected collected(x_shape(s)), alone(x_shape(s));
     CHECK(!packed_conv_backward_input(layer, g.carried, x_shape(s), before, &collected).defined());
-    // A strided layer rounds the sum alone, not its own part before.
+    // A strided layer rounds only the sum, not its own part before.
     CHECK(first_beyond(values_of(collected.rows), expected, [&](size_t i) {
             return s.stride == 1 || bare[i] == 0 ? 0.0 : 2 * kUnitBf16 * (std::abs(b[i]) + std::abs(bare[i]));
           }) == "");

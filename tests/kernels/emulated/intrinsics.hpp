@@ -60,7 +60,7 @@ __m512i widened_to_eight(__m128i from) {
   return out.pack();
 }
 
-/// Truncated towards zero; 2^31 and what is no number give the lowest integer.
+/// Truncated towards zero; 2^31 and what is not a number give the lowest integer.
 inline __m512i truncated(__m512 from) {
   const Lanes<float, __m512> in(from);
   Lanes<int32_t, __m512i> out;

@@ -17,13 +17,13 @@ extern const Table kEmulated;
 }
 namespace emulated_avx512bf16 {
 extern const Table kEmulated;
-/// What the probe says of a dot product whose last sum is wrong.
+/// What the probe says about a dot product whose last sum is wrong.
 bool probe_with_wrong_sum();
 }  // namespace emulated_avx512bf16
 namespace emulated_amx {
 extern const Table kEmulated;
-/// What the probe says of tiles whose contents are lost, of those that compute one sum of codes or of floats wrong, and
-/// of those that lose what a streaming load brings.
+/// What the probe says about tiles whose contents are lost, of those that compute one sum of codes or of floats wrong,
+/// and of those that lose what a streaming load brings.
 bool probe_without_contents();
 bool probe_with_wrong_sum();
 bool probe_with_wrong_real_sum();

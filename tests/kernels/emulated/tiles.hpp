@@ -126,8 +126,8 @@ inline float fma_of_bf16(float a, float b, float c) {
   return exact || a == 0 || b == 0 ? product + c : std::fma(a, b, c);
 }
 
-/// c += a * b, pairs of bf16: even and odd products are summed apart from zero by fused multiply-adds, then both sums
-/// are added to c (the SDM's pseudocode); denormals count as zero.
+/// c += a * b, pairs of bf16: even and odd products are summed separately from zero by fused multiply-adds, then both
+/// sums are added to c (the SDM's pseudocode); denormals count as zero.
 inline void dot_bf16(int to, int left, int right) {
   Tile& c = tile(to);
   const Tile &a = tile(left), &b = tile(right);

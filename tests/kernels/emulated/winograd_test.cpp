@@ -1,4 +1,4 @@
-// 3x3 layers in fewer products on the tiles of levels that a machine may lack: served, and their gradients.
+// 3x3 Winograd layers on the tiles of levels that a machine may lack: served, and their gradients.
 #include "ops/packed_conv_weight_gradient.hpp"
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/ops/packed_gradients.hpp"

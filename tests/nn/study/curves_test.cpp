@@ -96,7 +96,7 @@ TEST_CASE("smoothing weighs five epochs 1 3 5 3 1 and renormalises at the ends")
 }
 
 TEST_CASE("smoothed values that are all equal are that value to the bit: a hundred percent stays one") {
-  // A last epoch of 9.677 (31 steps an epoch, 300 steps): its weights sum so that 100 came out as 100.00000000000001.
+  // A last epoch of 9.677 (31 steps per epoch, 300 steps): its weights sum so that 100 came out as 100.00000000000001.
   std::vector<EvalSample> all;
   for (const int64_t step : {31, 62, 93, 124, 155, 186, 217, 248, 279, 300})
     all.push_back({.step = step, .epoch = static_cast<double>(step) / 31, .top1 = 100, .top5 = 100, .loss = 0.1});
@@ -160,7 +160,7 @@ TEST_CASE("an evaluation whose epoch is not known stands for itself, and is no o
   REQUIRE(s.size() == 5);
   CHECK(s[2].top1 == 90);
   CHECK(s[2].loss == 1);
-  CHECK(s[1].top1 == doctest::Approx((3 * 10 + 5 * 20 + 40) / 9.0));  // the window goes on behind it
+  CHECK(s[1].top1 == doctest::Approx((3 * 10 + 5 * 20 + 40) / 9.0));  // the window continues after it
   CHECK(s[3].top1 == doctest::Approx((20 + 5 * 40 + 3 * 50) / 9.0));
   CHECK(best_smoothed(all, 0).step == 50);  // not the lucky one that could not be smoothed
   for (EvalSample& e : all) e.epoch = NAN;

@@ -1,4 +1,4 @@
-// Finding the finished points of a study, and refusing what is none.
+// Finding the finished points of a study, and refusing what is not one.
 #include "nn/study/study_folder.hpp"
 
 #include <doctest/doctest.h>

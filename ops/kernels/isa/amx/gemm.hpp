@@ -78,8 +78,8 @@ void end_tiles() {
   _tile_release();
 }
 
-/// Asks for the two tiles of a panel that are multiplied four steps later, or in the next panel: 8 KiB, about what a
-/// core has under way at once.
+/// Prefetches the two tiles of a panel that are multiplied four steps later, or in the next panel: 8 KiB, about what a
+/// core has in flight at once.
 NIBBLE_INLINE void ask_ahead(const std::byte* b) {
   constexpr int kTiles = 2, kSteps = 4;
   const auto* const at = reinterpret_cast<const char*>(b) + kSteps * kTiles * kTileBytes;
@@ -90,7 +90,7 @@ NIBBLE_INLINE void ask_ahead(const std::byte* b) {
 #define NIBBLE_STORE_HELD(tile, row, column) \
   if (held.rows > (row)) _tile_stored(tile, held.c + (row)*held.ldc + (column), held.ldc * 4)
 
-/// Begins a tile of sums with sixteen copies of a part of `start` (rows no bytes apart), or with zeros.
+/// Begins a tile of sums with sixteen copies of a part of `start` (rows zero bytes apart), or with zeros.
 #define NIBBLE_START_TILE(tile, column) \
   if (start == nullptr)                 \
     _tile_zero(tile);                   \
@@ -107,9 +107,9 @@ void store_held(const HeldSums<C>& held) {
 }
 
 /// 16 * kHigh rows of `rows` by 32 columns, the whole depth in tiles. The panel passes by (streaming loads), so that
-/// the rows stay in L1: 31 to 40 ns a step of 2 x 2 tiles instead of 43, where 23 are the products alone. The first
-/// step stores every held tile just before it multiplies into it: four stores in a row keep the products waiting.
-/// Tried: asking for the rows of the next block of a 1x1 convolution: a tenth slower, they come in time by themselves.
+/// the rows stay in L1: 31 to 40 ns per step of 2 x 2 tiles instead of 43, of which 23 are the products alone. The
+/// first step stores every held tile just before it multiplies into it: four stores in a row keep the products waiting.
+/// Tried: prefetching the rows of the next block of a 1x1 convolution: a tenth slower, they come in time by themselves.
 template <Product kProduct, int kHigh, bool kAhead, typename C>
 NIBBLE_INLINE void multiply_strided(const StridedRows& rows, const std::byte* panel, const C* start,
                                     const HeldSums<C>& held) {
@@ -173,7 +173,7 @@ __attribute__((noinline)) void run_strided(const StridedRows& a, int rows, const
   __asm__ volatile("" ::: "memory");
 }
 
-/// Up to 64 of the `bytes` bytes at p, zeros behind them and for a row that is missing.
+/// Up to 64 of the `bytes` bytes at p, zeros after them and for a row that is missing.
 NIBBLE_INLINE Words::V row_or_zero(const void* p, int64_t offset, int bytes, bool present) {
   return present && bytes > 0 ? Words::first_bytes(static_cast<const std::byte*>(p) + offset, bytes) : Words::zero();
 }
@@ -300,7 +300,7 @@ constexpr GemmFloat<bf16> tile_gemm_bf16() {
 }
 
 /// Products of known results by both instructions, packed and in place, with every way to load a tile, for systems that
-/// promise tiles and do not keep their contents or leave an instruction out.
+/// promise tiles but do not keep their contents or lack an instruction.
 template <Product kProduct, typename T, typename C>
 bool probe_product(T three, T minus_two) {
   constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(T)), kSums = kPanelRows * kPanelColumns;

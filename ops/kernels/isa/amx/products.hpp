@@ -1,4 +1,4 @@
-// The products of the AMX level: tiles for codes and bf16; they have no product of fp32, which is that of AVX-512.
+// The products of the AMX level: tiles for codes and bf16; tiles have no product of fp32, which is that of AVX-512.
 #pragma once
 #include "ops/kernels/isa/amx/gemm.hpp"
 #include "ops/kernels/isa/amx/weight_gradient.hpp"

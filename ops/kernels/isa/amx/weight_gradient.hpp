@@ -13,7 +13,7 @@ namespace {
 constexpr int kLaneElements = 8, kStepPoints = 32;
 constexpr int64_t kPairsAhead = 16;
 
-/// Up to eight elements of four rows, one row a lane.
+/// Up to eight elements of four rows, one row per lane.
 template <bool kWhole>
 NIBBLE_INLINE __m512i four_rows(const bf16* const* rows, int64_t offset, uint16_t present_bytes) {
   const auto row = [&](int i) {
@@ -80,7 +80,7 @@ struct PairsOfBytes {
   static NIBBLE_INLINE __m512i floats(const std::byte* pixel, int64_t c, int present) {
     const uint16_t mask = static_cast<uint16_t>((1u << present) - 1);
     const __m512i codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, at(pixel, c)));
-    // Missing channels become -kOffset, finite values in columns that nobody reads.
+    // Missing channels become -kOffset, finite values in columns that are never read.
     return _mm512_castps_si512(
         _mm512_cvtepi32_ps(kOffset == 0 ? codes : _mm512_sub_epi32(codes, _mm512_set1_epi32(kOffset))));
   }
@@ -120,7 +120,7 @@ NIBBLE_INLINE __m512i pair_of<PairsOfNibbles>(const std::byte* a, const std::byt
   return _mm512_permutexvar_epi16(codes, _mm512_load_si512(kValues));
 }
 
-/// A block's two panels of 16 channels lie one behind the other.
+/// A block's two panels of 16 channels are consecutive.
 template <typename Pixels, bool kEven, bool kOdd>
 void pack_pairs(const std::byte* const* pixels, int64_t c, int channels, int64_t pairs, uint32_t* even, uint32_t* odd) {
   const int64_t panel = pairs * Words::kLanes;
@@ -166,7 +166,7 @@ void pack_gradient_right(const void* const* pixels, int64_t channel, int channel
   }
 }
 
-/// Two rows of the block that the caller asked to be brought near, 64 bytes at a time.
+/// Two rows of the block that the caller wants prefetched, 64 bytes at a time.
 NIBBLE_INLINE void bring_rows(const BlockProduct& p, int row) {
   for (int r = row; r < row + 2; ++r) {
     const auto* const at = reinterpret_cast<const char*>(p.ahead + r * p.ahead_stride);
@@ -176,7 +176,7 @@ NIBBLE_INLINE void bring_rows(const BlockProduct& p, int row) {
 }
 
 /// Loads a tile of the operand that the next product reads again (kept in L1), or of the one that passes by: without
-/// the hint it would push out the other one (30 instead of 23 ns a step, of which the products take 22).
+/// the hint it would push out the other one (30 instead of 23 ns per step, of which the products take 22).
 #define NIBBLE_LOAD_TILE(tile, from, again) \
   if constexpr (again)                      \
     _tile_loadd(tile, from, kRowBytes);     \

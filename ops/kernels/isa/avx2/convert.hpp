@@ -22,7 +22,7 @@ struct Convert {
     if constexpr (kDomain == Domain::kNonNegative)
       return _mm256_castsi256_ps(_mm256_and_si256(to_nearest(u), _mm256_cmpgt_epi32(u, most_denormal)));
     const __m256i magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
-    const __m256i normal = _mm256_cmpgt_epi32(magnitude, most_denormal);  // else only the sign stays
+    const __m256i normal = _mm256_cmpgt_epi32(magnitude, most_denormal);  // otherwise only the sign stays
     const __m256i keep = _mm256_or_si256(normal, _mm256_set1_epi32(INT32_MIN));
     const __m256i flushed = _mm256_and_si256(to_nearest(u), keep);
     const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x00400000));

@@ -8,7 +8,8 @@ namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
 struct FloatFma {
-  // Three groups a turn: 2 to 7 % more products a second than one (depths of 512 and 64); of four GCC 12 spills sums.
+  // Three groups per turn: 2 to 7 % more products per second than one (depths of 512 and 64); with four GCC 12 spills
+  // sums.
   static constexpr int kLanes = 8, kKr = 1, kGroupBytesA = 4, kGroupBytesB = 4, kUnroll = 3;
   using C = float;
   using Acc = __m256;

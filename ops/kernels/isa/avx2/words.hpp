@@ -33,7 +33,7 @@ struct Words {
     return widen_u8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
 
-  /// The first kCount = 6 elements as floats; nothing behind them is read.
+  /// The first kCount = 6 elements as floats; nothing after them is read.
   template <int kCount>
   static NIBBLE_INLINE V first_floats(const float* p) {
     static_assert(kCount == 6);

@@ -67,7 +67,7 @@ struct Convert {
     v = widened(_mm512_castsi512_si256(halves));
     w = widened(_mm512_extracti64x4_epi64(halves, 1));
   }
-  /// Rounds two vectors and widens them again by interleaving with zeros: of each eight channels v gets the first four
+  /// Rounds two vectors and widens them again by interleaving with zeros: of every eight channels v gets the first four
   /// and w the others. That is two shuffles where `widened` takes three and two shifts.
   static NIBBLE_INLINE __m512i round_interleave(auto& v, auto& w) {
     const __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(w, v)), zero = _mm512_setzero_si512();
@@ -142,8 +142,8 @@ struct Convert {
     w = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b));
   }
   static NIBBLE_INLINE void store_interleaved_codes(uint8_t* p, __m512i a, __m512i b, __m512i c, __m512i d) {
-    // Packing joins in each lane what interleaving has parted; then eights of a and b take turns with eights of c and
-    // d.
+    // Packing joins in each lane what interleaving has separated; then eights of a and b take turns with eights of c
+    // and d.
     const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
     _mm512_storeu_si512(p, _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes));
   }

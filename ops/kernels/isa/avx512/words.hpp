@@ -20,7 +20,7 @@ struct Words {
 
   /// Sixteen groups of four bytes as they are.
   static NIBBLE_INLINE V quads(const void* p) { return _mm512_loadu_si512(p); }
-  /// The first `bytes` <= 64 bytes, zeros behind them; nothing behind them is read.
+  /// The first `bytes` <= 64 bytes, zeros after them; nothing after them is read.
   static NIBBLE_INLINE V first_bytes(const void* p, int bytes) {
     return _mm512_maskz_loadu_epi8(bytes >= 64 ? ~0ull : (1ull << bytes) - 1, p);
   }
@@ -28,7 +28,7 @@ struct Words {
   static NIBBLE_INLINE V pairs(const uint8_t* p) { return _mm512_cvtepu8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int8_t* p) { return _mm512_cvtepi8_epi16(half(p)); }
   static NIBBLE_INLINE V pairs(const int16_t* p) { return quads(p); }
-  /// The first `count` elements in pairs, zeros behind them; nothing behind them is read.
+  /// The first `count` elements in pairs, zeros after them; nothing after them is read.
   static NIBBLE_INLINE V first_pairs(const uint8_t* p, int count) {
     return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(first_of_32(count), p));
   }
@@ -43,7 +43,7 @@ struct Words {
     return widen_u8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 
-  /// The first kCount < 16 elements as floats; nothing behind them is read.
+  /// The first kCount < 16 elements as floats; nothing after them is read.
   template <int kCount>
   static NIBBLE_INLINE V first_floats(const float* p) {
     return _mm512_maskz_loadu_epi32(kFirst<kCount>, p);
@@ -53,7 +53,7 @@ struct Words {
     return widen_bf16(_mm256_maskz_loadu_epi16(kFirst<kCount>, p));
   }
 
-  /// The first `count` elements (at most 16) as floats, zeros behind them.
+  /// The first `count` elements (at most 16) as floats, zeros after them.
   static NIBBLE_INLINE V some_floats(const bf16* p, int count) {
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(count), p));
   }

@@ -19,7 +19,7 @@ struct WordsOfBf16 {
 };
 
 /// rows[k][m] -> [k/2][kMr][2]. A whole vector is stored of each pair of rows but the last one: the next overwrites
-/// what lies behind kMr.
+/// what lies past kMr.
 template <int kMr>
 void pack_pairs_transposed(const bf16* const* rows, int k, int columns, void* panel) {
   static_assert(kMr <= Words::kLanes);

@@ -6,8 +6,8 @@
 namespace nibble::kernels::NIBBLE_KERNEL_LEVEL {
 namespace {
 
-/// Pairs of bf16 products into fp32, two additions a step: of the upper elements, then of the lower ones (Intel SDM,
-/// VDPBF16PS; so does a Zen 4). Denormals count as zero, before and behind each, whatever MXCSR says.
+/// Pairs of bf16 products into fp32, two additions per step: of the upper elements, then of the lower ones (Intel SDM,
+/// VDPBF16PS; so does a Zen 4). Denormals count as zero, before and after each, whatever MXCSR says.
 struct DotOfBf16 : FloatFma {
   static constexpr int kKr = 2;
   using A = __m512i;
@@ -41,7 +41,7 @@ constexpr uint16_t half_of(int value) {
   return static_cast<uint16_t>(__builtin_bit_cast(uint32_t, static_cast<float>(value)) >> 16);
 }
 
-/// A product of known results, another one in every row and column.
+/// A product of known results, a different one in every row and column.
 bool probe_dot() {
   constexpr int kNr = kNv * DotOfBf16::kLanes;
   alignas(64) uint16_t a[2 * kMr];
@@ -63,7 +63,7 @@ bool probe_dot() {
   return true;
 }
 
-// What is not of bf16 is named again, for builds without the levels below (kernel_levels).
+// Entries other than bf16 are named again, for builds without the levels below (kernel_levels).
 constexpr Table kProducts = {
     .u8s8 = dot_gemm(),
     .u8s4 = dot_gemm(),
