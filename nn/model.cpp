@@ -99,7 +99,6 @@ void update_calibration(Calibration& c, Granularity granularity, std::vector<std
 
 FactorForm factor_form(const QuantizerSpec& spec) {
   if (spec.granularity == Granularity::kPerTensor) return FactorForm::kNone;
-  if (spec.bits != 4 || spec.is_signed) return FactorForm::kFold;  // shifts are for unsigned 4-bit codes
   switch (spec.by) {
     case PerChannelBy::kFold:
       return FactorForm::kFold;

@@ -81,7 +81,7 @@ class Builder {
     size_ = net_.options.image_size;
     value_ = conv("conv1", "bn1", 3, kStemFilters, 7, 2, kImageValue);
     UnitSpec& u = net_.units.back();
-    u.last_in_block = true;
+    u.rounds_output = true;
     u.max_pool = PoolShape{};
     if (xla_same_on(u.shape.oh())) u.max_pool->pad_before = 0;
     size_ = u.output_side();
@@ -96,11 +96,12 @@ class Builder {
       net_.units.back().relu = false;
     }
     const int reduced = conv(name + ".conv1", name + ".bn1", channels_, f, 1, 1, input);
+    if (first) openings_.push_back(net_.units.back().name);
     const int middle = conv(name + ".conv2", name + ".bn2", f, f, 3, stride, reduced);
     size_ = net_.units.back().shape.oh();
     value_ = conv(name + ".conv3", name + ".bn3", f, 4 * f, 1, 1, middle);
     net_.units.back().shortcut = shortcut;
-    net_.units.back().last_in_block = true;
+    net_.units.back().rounds_output = true;
     channels_ = 4 * f;
   }
 
@@ -125,7 +126,7 @@ class Builder {
     std::vector<Key> keys;
     for (UnitSpec& u : net_.units) {
       if (!u.precision.quantized()) continue;
-      const bool block_input = u.name.ends_with(".0.conv1");  // conv1 of a projection block
+      const bool block_input = std::find(openings_.begin(), openings_.end(), u.name) != openings_.end();
       const Key key{u.input, u.precision.activation_bits,
                     u.input == kImageValue || (net_.options.signed_block_input && block_input)};
       const auto found = std::find(keys.begin(), keys.end(), key);
@@ -142,6 +143,7 @@ class Builder {
   }
 
   Network net_;
+  std::vector<std::string> openings_;  // conv1 of each block with a projection
   ParsedPrecision precision_;
   int64_t size_ = 0, channels_ = 3;
   int value_ = kImageValue;

@@ -204,7 +204,7 @@ class TrainingPass {
     args.dequantize = model_.fake();
     if (unit.shortcut != kNoValue) {
       const NormBranch& side = branches_[static_cast<size_t>(std::max(0, unit.shortcut - 1))];
-      const bool projection = unit.shortcut > 0 && !net_.units[static_cast<size_t>(unit.shortcut - 1)].relu;
+      const bool projection = unit.shortcut > 0 && net_.units[static_cast<size_t>(unit.shortcut - 1)].is_projection();
       if (projection)
         args.projection = &side;
       else

@@ -16,7 +16,7 @@ std::vector<int> quantizers_of(const Network& network, int value) {
 
 bool rounded_before_codes(const Network& network, int value) {
   if (value == kImageValue) return false;
-  if (network.units[static_cast<size_t>(value - 1)].last_in_block || quantizers_of(network, value).size() > 1)
+  if (network.units[static_cast<size_t>(value - 1)].rounds_output || quantizers_of(network, value).size() > 1)
     return true;
   return std::any_of(network.units.begin(), network.units.end(),
                      [&](const UnitSpec& u) { return u.input == value && u.quantizer < 0; });

@@ -54,10 +54,12 @@ struct UnitSpec {
   bool relu = false;
   std::optional<PoolShape> max_pool;  // of the output, after ReLU (the stem)
   bool average_pool = false;          // the input is averaged over its pixels first (fc)
-  bool last_in_block = false;  // output is rounded to bf16 before codes are made of it: it feeds a shortcut or the pool
+  bool rounds_output = false;  // output is rounded to bf16 before codes are made of it: it feeds a shortcut or the pool
   Precision precision;
   int quantizer = -1;  // index into Network::quantizers of its input; -1: bf16 input
 
+  /// The convolution of a shortcut: nothing comes between its norm and the sum.
+  bool is_projection() const { return kind == UnitKind::kConv && !relu; }
   int64_t weight_count() const { return shape.oc * shape.k(); }
   int64_t macs() const { return shape.macs(); }
   /// Side of the map that the unit passes on: after its pool, if it has one.

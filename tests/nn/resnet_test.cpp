@@ -185,7 +185,7 @@ TEST_CASE("resnet: conv3 adds the projection in a first block and the block's in
     CHECK(u.input <= static_cast<int>(i));  // only values that exist already
     const bool last = u.name.ends_with("conv3");
     CHECK((u.shortcut != kNoValue) == last);
-    CHECK(u.last_in_block == (last || u.name == "conv1"));
+    CHECK(u.rounds_output == (last || u.name == "conv1"));
     CHECK(u.relu == (u.name != "fc" && !u.name.ends_with("downsample.0")));
     CHECK(u.max_pool.has_value() == (u.name == "conv1"));
     CHECK(u.average_pool == (u.name == "fc"));

@@ -133,8 +133,7 @@ TEST_CASE("training forward: with 8-bit activations that nothing clips, gradient
 size_t dropped_bytes(const Network& net, int64_t images) {
   size_t bytes = 0;
   for (const UnitSpec& unit : net.units) {
-    const bool projection = unit.kind != UnitKind::kLinear && !unit.relu;
-    if (unit.shortcut == kNoValue && !projection) continue;
+    if (unit.shortcut == kNoValue && !unit.is_projection()) continue;
     const ConvShape& s = unit.shape;
     const Tensor y(DType::bf16, {images, s.oh(), s.ow(), s.oc}, Tensor::round_stride(DType::bf16, s.oc));
     if (y.bytes() >= kSmallestBlock) bytes += y.bytes();
