@@ -78,7 +78,7 @@ void augment_train(const Image& image, const TrainTransform& t, const SampleKey&
 
 ResizeArgs eval_resize(int width, int height, int size) {
   if (width < 1 || height < 1 || size < 1)
-    throw ShapeError("[eval_resize] {} x {} pixels to {} a side; all must be at least 1", width, height, size);
+    throw ShapeError("[eval_resize] {} x {} pixels to {} per side; all must be at least 1", width, height, size);
   const int64_t side = static_cast<int64_t>(std::floor(size / 0.875 + 0.5));
   const int64_t shorter = std::min(width, height), longer = std::max(width, height);
   const int scaled = static_cast<int>(side * longer / shorter);

@@ -56,14 +56,14 @@ std::vector<std::string> names_in(const fs::path& path) {
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     if (line.empty()) continue;
     if (!is_utf8(line) || std::find(names.begin(), names.end(), line) != names.end())
-      throw DataError("{} names a class '{}' that is there twice or is not UTF-8; fetch the data set anew",
+      throw DataError("{} names a class '{}' that is there twice or is not UTF-8; fetch the data set again",
                       path.string(), shortened(line, 80));
     if (names.size() == 256)
-      throw DataError("{} names more than the 256 classes that a label can tell apart; fetch the data set anew",
+      throw DataError("{} names more than the 256 classes that a label can tell apart; fetch the data set again",
                       path.string());
     names.emplace_back(line);
   }
-  if (names.empty()) throw DataError("{} names no class; fetch the data set anew", path.string());
+  if (names.empty()) throw DataError("{} names no class; fetch the data set again", path.string());
   return names;
 }
 
@@ -75,7 +75,7 @@ void read_at(int fd, int64_t offset, std::span<uint8_t> to, const fs::path& path
         pread(fd, to.data() + done, to.size() - done, static_cast<off_t>(offset) + static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw_disk_error("read", path, errno);
-    if (n == 0) throw DataError("{} was cut short while it was read; fetch it anew", path.string());
+    if (n == 0) throw DataError("{} was cut short while it was read; fetch it again", path.string());
     done += static_cast<size_t>(n);
   }
 }
@@ -108,7 +108,8 @@ void Cifar::open(const fs::path& path) {
   if (fstat(file.descriptor.get(), &status) != 0) throw_disk_error("look at", path, errno);
   const int64_t record = label_bytes_ + kImageBytes, bytes = status.st_size;
   if (!S_ISREG(status.st_mode) || bytes == 0 || bytes % record != 0)
-    throw DataError("{} has {} bytes, not a whole number of images of {}; fetch it anew", path.string(), bytes, record);
+    throw DataError("{} has {} bytes, not a whole number of images of {}; fetch it again", path.string(), bytes,
+                    record);
   // A call for 512 records, 1.5 MB: the labels alone would take a call each.
   constexpr int64_t kPiece = 512;
   std::vector<uint8_t> piece;
@@ -119,7 +120,7 @@ void Cifar::open(const fs::path& path) {
     for (int64_t i = 0; i < count; ++i) {
       const uint8_t label = piece[static_cast<size_t>(i * record + label_bytes_ - 1)];
       if (label >= classes_.size())
-        throw DataError("image {} of {} has the label {}, but there are names of {} classes; fetch the data set anew",
+        throw DataError("image {} of {} has the label {}, but there are names of {} classes; fetch the data set again",
                         at + i, path.string(), label, classes_.size());
       labels_.push_back(label);
     }

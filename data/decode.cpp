@@ -30,7 +30,7 @@ void reject(const std::string& path, const std::string& why) {
 void check_limits(const std::string& path, int64_t width, int64_t height) {
   if (width == 0 || height == 0) reject(path, fmt::format("the header says {}x{} pixels", width, height));
   if (width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
-    reject(path, fmt::format("the header says {}x{} pixels, over the limit of {} a side and {} Mpx in all", width,
+    reject(path, fmt::format("the header says {}x{} pixels, over the limit of {} per side and {} Mpx in all", width,
                              height, kMaxSide, kMaxPixels >> 20));
 }
 

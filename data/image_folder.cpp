@@ -146,9 +146,9 @@ void ImageFolder::read_class_folders() {
     for (std::string& file : found.files) images_.push_back({.file = std::move(file), .label = static_cast<int>(k)});
   }
   if (others.count == 0) return;
-  const std::string what = others.count == 1
-                               ? "1 entry that is no .jpg, .jpeg or .png file:"
-                               : fmt::format("{} entries that are no .jpg, .jpeg or .png files, such as", others.count);
+  const std::string what =
+      others.count == 1 ? "1 entry that is not a .jpg, .jpeg or .png file:"
+                        : fmt::format("{} entries that are not .jpg, .jpeg or .png files, such as", others.count);
   left_out_ = fmt::format("{}/<class>/: left out {} {}", root_.string(), what, others.first);
 }
 
@@ -178,8 +178,8 @@ void ImageFolder::read_list(const fs::path& source) {
                       l.file);
     for (; file != files.end() && *file < l.file; ++file) others.add(*file);
     if (file == files.end() || *file != l.file)
-      throw DataError("{} line {} names {}, which is no image in {}; put it there or remove the line", source.string(),
-                      l.line, l.file, folder.string());
+      throw DataError("{} line {} names {}, which is not an image in {}; put it there or remove the line",
+                      source.string(), l.line, l.file, folder.string());
     ++file;
     const auto name = std::lower_bound(classes_.begin(), classes_.end(), l.class_name);
     images_.push_back({.file = std::move(l.file), .label = static_cast<int>(name - classes_.begin())});

@@ -187,7 +187,7 @@ class JpegChecker {
                       marker));
     if (!frame_.empty()) fail("the JPEG has two frame headers");
     if (body.size() < 6) fail("the JPEG frame header is cut short");
-    if (body[0] != 8) fail(fmt::format("the JPEG has {} bits a sample, only 8 are supported", body[0]));
+    if (body[0] != 8) fail(fmt::format("the JPEG has {} bits per sample, only 8 are supported", body[0]));
     out_.height = read_be16(body.data() + 1);
     out_.width = read_be16(body.data() + 3);
     out_.components = body[5];

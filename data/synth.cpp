@@ -181,11 +181,11 @@ void draw_bar(Canvas& canvas, Rng& rng) {
 
 void check_args(int size, int64_t train_per_class, int64_t val_per_class) {
   if (size < kMinSide || size > kMaxSideSynth)
-    throw UsageError("a synthetic image of {} pixels a side was asked for (--size), but sides go from {} to {}", size,
+    throw UsageError("a synthetic image of {} pixels per side was asked for (--size), but sides go from {} to {}", size,
                      kMinSide, kMaxSideSynth);
   if (train_per_class < 1 || val_per_class < 1 || train_per_class > 99999 || val_per_class > 99999)
     throw UsageError(
-        "{} training (--train) and {} validation (--val) images a class were asked for, but both go from 1 to 99999",
+        "{} training (--train) and {} validation (--val) images per class were asked for, but both go from 1 to 99999",
         train_per_class, val_per_class);
 }
 
@@ -245,7 +245,7 @@ void require_same_image(const fs::path& path, const std::vector<uint8_t>& ours) 
   const std::vector<uint8_t> there = read_file(path);
   if (there.size() > ours.size() || !std::equal(there.begin(), there.end(), ours.begin()))
     throw DataError(
-        "{} is in the way of the synthetic images: it is another image than this seed and size make; choose an empty "
+        "{} is in the way of the synthetic images: it is not the image that this seed and size make; choose an empty "
         "folder or remove it",
         path.string());
 }

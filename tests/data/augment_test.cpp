@@ -102,7 +102,7 @@ TEST_CASE("an odd remainder of the evaluation crop is halved to the even side, u
   CHECK(eval_resize(37, 39, 32).window == Box{2, 4, 32, 32});
 }
 
-TEST_CASE("a frame that somebody else owns is read where it lies") {
+TEST_CASE("a frame that someone else owns is read where it lies") {
   const Image owned = formula_image(97, 61);
   const std::vector<uint8_t> frame(owned.pixels.get(), owned.pixels.get() + owned.bytes());
   const Image borrowed{.width = 97, .height = 61, .pixels = {std::shared_ptr<const uint8_t[]>(), frame.data()}};

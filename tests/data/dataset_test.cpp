@@ -60,7 +60,7 @@ TEST_CASE("an image folder lists images in bytewise path order with labels of so
   CHECK(set.decoder() != Decoder::auto_);
   // a/: notes.txt, jpg, folder.jpg and notes.md, which are not looked at; hidden ones are left out silently.
   CHECK(set.left_out() ==
-        root + "<class>/: left out 4 entries that are no .jpg, .jpeg or .png files, such as a/folder.jpg");
+        root + "<class>/: left out 4 entries that are not .jpg, .jpeg or .png files, such as a/folder.jpg");
 }
 
 TEST_CASE("a link to nowhere in place of a class or an image is an error that names it, not left out") {

@@ -92,7 +92,7 @@ TEST_CASE("errors name the file, the reason and what to do") {
     CHECK(error_of(text, d).find("starts with 0x6865 and is neither JPEG nor PNG") != std::string::npos);
     CHECK(error_of(tiny_jpeg(0, 8), d).find("the header says 0x8 pixels") != std::string::npos);
     CHECK(error_of(tiny_jpeg(16385, 8), d).find("16385x8 pixels, over the limit of 16384") != std::string::npos);
-    CHECK(error_of(tiny_jpeg(9000, 9000), d).find("over the limit of 16384 a side and 64 Mpx") != std::string::npos);
+    CHECK(error_of(tiny_jpeg(9000, 9000), d).find("over the limit of 16384 per side and 64 Mpx") != std::string::npos);
   }
 }
 
@@ -106,7 +106,7 @@ TEST_CASE("damaged JPEG tables and headers are refused before a decoder sees the
   // Offsets: DQT body 6, SOF body 75, first DHT body 88, second DHT body 110, SOS body 132.
   const Damage damages[] = {
       {6, 0x24, "invalid quantization table"},
-      {75, 12, "12 bits a sample"},
+      {75, 12, "12 bits per sample"},
       {80, 2, "2 components"},
       {82, 0x51, "invalid sampling factors"},
       {88, 0x25, "invalid Huffman table"},

@@ -137,8 +137,7 @@ TEST_CASE(
   CHECK(all_gray(end));
 }
 
-TEST_CASE(
-    "hopper_bad_exif.jpg: stb_image refuses it without its EXIF, too, for the data behind its restart intervals") {
+TEST_CASE("hopper_bad_exif.jpg: stb_image refuses it without its EXIF, too, for the data after its restart intervals") {
   const auto shared = testing::shared_data("hostile-images");
   if (!shared) {
     MESSAGE("skipped: no shared test data");

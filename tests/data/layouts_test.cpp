@@ -116,7 +116,7 @@ TEST_CASE("the same images are the same data set in class folders, in Tiny Image
   write_file(dir / "nested" / "val" / "a" / "b_boxes.txt", "");
   CHECK(open_images(dir / "nested", "val", Decoder::auto_)->left_out() ==
         (dir / "nested" / "val").string() +
-            "/<class>/: left out 2 entries that are no .jpg, .jpeg or .png files, such as a/b_boxes.txt");
+            "/<class>/: left out 2 entries that are not .jpg, .jpeg or .png files, such as a/b_boxes.txt");
 }
 
 TEST_CASE("lists that do not fit their folder are refused with the line, folders without a list with its names") {
@@ -129,7 +129,7 @@ TEST_CASE("lists that do not fit their folder are refused with the line, folders
     CHECK(error_of(open).find(place) != std::string::npos);
   const std::string list = (dir / "val.txt").string();
   write_file(list, "1.jpg a\n3.jpg b\n");
-  CHECK(error_of(open) == list + " line 2 names 3.jpg, which is no image in " + (dir / "val").string() +
+  CHECK(error_of(open) == list + " line 2 names 3.jpg, which is not an image in " + (dir / "val").string() +
                               "; put it there or remove the line");
   write_file(list, "2.jpg a\n2.jpg b\n");
   CHECK(error_of(open) == list + " line 2 names 2.jpg a second time; remove one of the two lines");
@@ -222,12 +222,12 @@ TEST_CASE("CIFAR's files that are cut, mislabelled or missing are refused by nam
   const std::string third = (dir / "data_batch_3.bin").string(), names = (dir / "batches.meta.txt").string();
   const std::string whole = record({0}, 1);
   write_file(third, whole + whole.substr(0, 3072));
-  CHECK(error_of(open) == third + " has 6145 bytes, not a whole number of images of 3073; fetch it anew");
+  CHECK(error_of(open) == third + " has 6145 bytes, not a whole number of images of 3073; fetch it again");
   write_file(third, "");
   CHECK(error_of(open).find(third + " has 0 bytes") == 0);
   write_file(third, whole + record({3}, 1));
   CHECK(error_of(open) ==
-        "image 1 of " + third + " has the label 3, but there are names of 3 classes; fetch the data set anew");
+        "image 1 of " + third + " has the label 3, but there are names of 3 classes; fetch the data set again");
   fs::remove(third);
   CHECK(error_of(open).find("there is no " + third) == 0);
   CHECK_THROWS_AS(open(), DataError);

@@ -235,7 +235,7 @@ TEST_CASE("a bad image is replaced by the next good one of the permutation, name
   CHECK(loader.skipped()[0].reason.find("made to fail") != std::string::npos);
 }
 
-TEST_CASE("with strict data the first bad image is an error, and goes on being one") {
+TEST_CASE("with strict data the first bad image is an error, and stays one") {
   const auto set = std::make_shared<FakeSet>(32);
   set->bad = {epoch_order(32, 5, 0)[10]};
   for (const int workers : {1, 3}) {
@@ -327,7 +327,7 @@ TEST_CASE("waiting time is measured when data is slower than its consumer") {
   CHECK(loader.wait_seconds() < 60.0);
 }
 
-TEST_CASE("without memory for another batch the loader hands out those it has, and asks again behind them") {
+TEST_CASE("without memory for another batch the loader hands out those it has, and asks again after them") {
   constexpr int64_t kBatches = 5;
   std::set<int64_t> refused;  // the first time that it is asked for, when the batch before it is still in the loader
   bool never = false;

@@ -82,7 +82,7 @@ TEST_CASE("a written folder is an ImageFolder of real JPEG files, and writing it
   CHECK(read_file(train.path(7)) == before);
 }
 
-TEST_CASE("images of another seed or size and somebody's own are not replaced, half an image of ours is") {
+TEST_CASE("images of another seed or size and someone's own are not replaced, half an image of ours is") {
   const TempDir dir;
   const SyntheticFolderArgs args{.dir = dir / "set", .train_per_class = 1, .val_per_class = 1, .size = 16, .seed = 3};
   write_synthetic_folder(args);

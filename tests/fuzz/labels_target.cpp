@@ -21,7 +21,7 @@ bool check_labels(std::span<const uint8_t> input) {
     const bool inside = l.file.find('/') == std::string::npos && l.class_name.find('/') == std::string::npos &&
                         l.class_name != "." && l.class_name != "..";
     if (!inside || !is_image_name(l.file) || l.class_name.empty() || !is_utf8(l.class_name) || l.line <= line)
-      throw std::logic_error("a label list gives what is no name");
+      throw std::logic_error("a label list gives what is not a name");
     line = l.line;
   }
   return true;

@@ -48,7 +48,7 @@ void check_metrics(const std::string& text) {
   (void)logged_value(path, 3, "train/loss");
   { MetricsLog log(path, {.keep_to_step = 3}); }
   for (const TrainSample& s : read_curves(path).train)
-    if (s.step > 3) throw std::logic_error("a line behind the step stayed in the log");
+    if (s.step > 3) throw std::logic_error("a line after the step stayed in the log");
 }
 
 bool check_study(std::span<const uint8_t> input) {
