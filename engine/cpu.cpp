@@ -201,7 +201,7 @@ Isa isa_from_name(std::string_view name) {
     if (name_of(isa) == name) return isa;
     names += fmt::format("{}{}", i ? ", " : "", name_of(isa));
   }
-  throw UsageError("NIBBLE_ISA is '{}', which is no kernel level; use one of: {}", name, names);
+  throw UsageError("NIBBLE_ISA is '{}', which is not a kernel level; use one of: {}", name, names);
 }
 
 Isa active_isa() {

@@ -53,7 +53,7 @@ TEST_CASE("control groups: version 1 has a hierarchy for each controller, in whi
   CHECK_FALSE(memory_limit(mount.groups(outside)).has_value());
 }
 
-TEST_CASE("control groups: what is not there or no limit is none") {
+TEST_CASE("control groups: what is missing or sets no limit gives none") {
   const Mount mount;
   for (const std::string membership : {"", "garbage\n", "0::\n", "0::/gone\n", ":::\n", "5:cpu:/x\n"}) {
     INFO(membership);

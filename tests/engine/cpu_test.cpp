@@ -22,7 +22,7 @@ using nibble::testing::error_of;
 TEST_CASE("isa names go both ways, and a wrong one lists them all") {
   for (int i = 0; i < kIsaCount; ++i) CHECK(isa_from_name(name_of(static_cast<Isa>(i))) == static_cast<Isa>(i));
   CHECK(error_of<UsageError>([] { isa_from_name("avx3"); }) ==
-        "NIBBLE_ISA is 'avx3', which is no kernel level; use one of: "
+        "NIBBLE_ISA is 'avx3', which is not a kernel level; use one of: "
         "scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx");
   CHECK(error_of<UsageError>([] { isa_from_name(""); }).find("NIBBLE_ISA is ''") == 0);
 }

@@ -70,7 +70,7 @@ TEST_CASE("zones count calls and split self time from the zones inside") {
   CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
 }
 
-TEST_CASE("starting anew forgets old zones and drops those still open") {
+TEST_CASE("starting again forgets old zones and drops those still open") {
   start_profiler();
   { Zone zone("old"); }
   {

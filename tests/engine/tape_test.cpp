@@ -65,7 +65,7 @@ TEST_CASE("a loss is seeded with 1 and gradients of several uses add up") {
   CHECK(*y.grad().data<float>() == 9.0f);
 }
 
-TEST_CASE("a branch that does not reach the loss gets no gradient and disturbs nobody") {
+TEST_CASE("a branch that does not reach the loss gets no gradient and disturbs no other") {
   const Variable x(number(3), Grad::kWanted), unused(number(7), Grad::kWanted);
   Tape tape;
   const Variable loss = mul(&tape, x, x);
@@ -142,7 +142,7 @@ TEST_CASE("recording needs a tape and an input that wants a gradient") {
   CHECK_FALSE(recording(nullptr, wanted));
 }
 
-TEST_CASE("backward names a loss that is no number, and gradients that do not add") {
+TEST_CASE("backward names a loss that is not a number, and gradients that do not add") {
   Tape tape;
   CHECK(error_of<ShapeError>([&] { tape.backward(Variable(Tensor(DType::f32, {3}), Grad::kWanted)); }) ==
         "[backward] the loss is one f32 number, got f32 [3]; pass a gradient for other outputs");

@@ -31,7 +31,7 @@ TEST_CASE("shape refuses a fifth dimension and a negative one") {
   CHECK(error_of<ShapeError>([] { Shape{1, -2}; }).find("a dimension is negative: -2") != std::string::npos);
 }
 
-TEST_CASE("shapes and tensors refuse sizes whose product does not fit, also beside a dimension of 0") {
+TEST_CASE("shapes and tensors refuse sizes whose product does not fit, also next to a dimension of 0") {
   const int64_t big = int64_t{1} << 31;
   CHECK(error_of<ShapeError>([&] {
           Shape{big, big, 4};

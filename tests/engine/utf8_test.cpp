@@ -49,7 +49,7 @@ TEST_CASE("UTF-8: text is shortened at the end of a character") {
   CHECK(shortened(std::string(1000, 'x')).size() == 303);
 }
 
-TEST_CASE("UTF-8: overlong forms, lone continuations and bytes that never occur are none") {
+TEST_CASE("UTF-8: overlong forms, lone continuations and bytes that never occur are invalid") {
   CHECK(is_utf8(""));
   for (const char* text : {"\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\x80", "\xbf", "\xfe", "\xff",
                            "\xf5\x80\x80\x80", "\xc3(", "caf\xe9"})
