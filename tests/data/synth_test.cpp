@@ -91,8 +91,8 @@ TEST_CASE("images of another seed or size and someone's own are not replaced, ha
   SyntheticFolderArgs other_seed = args, other_size = args, more = args;
   other_seed.seed = 4;
   other_size.size = 32;
-  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_seed), doctest::Contains("another image"), DataError);
-  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_size), doctest::Contains("another image"), DataError);
+  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_seed), doctest::Contains("not the image that"), DataError);
+  CHECK_THROWS_WITH_AS(write_synthetic_folder(other_size), doctest::Contains("not the image that"), DataError);
   CHECK(read_file(last) == image);
   more.train_per_class = 2;
   const auto long_ago = std::filesystem::last_write_time(last) - std::chrono::hours(1);
