@@ -193,7 +193,7 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
 
 Checkpoint load_checkpoint(const SafetensorsFile& file) {
   if (kind_of(file) != ModelFileKind::kCheckpoint)
-    throw ModelError("{} is no checkpoint; give a file from a run's checkpoints folder", file.source());
+    throw ModelError("{} is not a checkpoint; give a file from a run's checkpoints folder", file.source());
   require_version(file);
   Checkpoint c;
   c.model.network = read_network(file);

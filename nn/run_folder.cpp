@@ -191,12 +191,12 @@ void require_free(const fs::path& path) {
     throw DiskError("cannot make the folder '{}': a file of that name is in the way; choose another name",
                     path.string());
   if (path_exists(run_config_path(path)))
-    throw UsageError("'{}' already holds a run; go on with it by --resume or choose another folder", path.string());
+    throw UsageError("'{}' already holds a run; continue it with --resume or choose another folder", path.string());
   // A lone checkpoint of step 0 is what a full disk left of a run from given weights that never began.
   const std::vector<int64_t> steps = CheckpointStore(path, 1).steps();
   const bool checkpoints = !steps.empty() && steps != std::vector<int64_t>{0};
   if (checkpoints || path_exists(run_metrics_path(path)))  // a new run would take the old log's evaluations for its own
-    throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can go on from {}; choose another folder",
+    throw UsageError("'{}' holds {} but no config.resolved.toml, so no run can resume from {}; choose another folder",
                      path.string(), checkpoints ? "checkpoints" : "a metrics.jsonl", checkpoints ? "them" : "it");
   for (const fs::path& file : {path / kLatest, path / kBest, run_machine_path(path)})
     if (path_exists(file) && (steps.empty() || file != path / kLatest))

@@ -62,7 +62,8 @@ std::shared_ptr<Storage> allocate(uint64_t bytes, const std::string& source) {
 
 void check_file_size(uint64_t bytes, const std::string& source, const SafetensorsOpenArgs& args) {
   if (bytes > args.max_bytes)
-    throw ModelError("'{}' has {} bytes, above the limit of {}; it is no model of ours", source, bytes, args.max_bytes);
+    throw ModelError("'{}' has {} bytes, above the limit of {}; it is not a model of ours", source, bytes,
+                     args.max_bytes);
 }
 
 [[noreturn]] void refuse_damaged(const std::string& source, const std::string& what) {

@@ -172,7 +172,7 @@ void check_layout(const SafetensorsHeader& header, const std::string& source) {
   for (const TensorEntry& entry : header.entries) {
     if (entry.begin != expected)
       refuse(source, fmt::format("tensor {} {} {}", quote_name(entry.name),
-                                 entry.begin < expected ? "overlaps" : "leaves a hole behind",
+                                 entry.begin < expected ? "overlaps" : "leaves a hole after",
                                  before == nullptr ? "the header" : "tensor " + quote_name(*before)));
     if (entry.end > header.data_bytes)
       refuse(source, fmt::format("tensor {} ends at byte {} but only {} bytes follow the header (the file is cut)",
@@ -181,7 +181,7 @@ void check_layout(const SafetensorsHeader& header, const std::string& source) {
     before = &entry.name;
   }
   if (expected != header.data_bytes)
-    refuse(source, fmt::format("{} bytes behind {} belong to no tensor", header.data_bytes - expected,
+    refuse(source, fmt::format("{} bytes after {} belong to no tensor", header.data_bytes - expected,
                                before == nullptr ? "the header" : "the last tensor " + quote_name(*before)));
 }
 

@@ -53,8 +53,8 @@ void check_shard(const Network& network, int64_t shard) {
   for (const UnitSpec& unit : network.units)
     if (unit.kind == UnitKind::kConv && shard * unit.shape.oh() * unit.shape.ow() < 2)
       throw UsageError(
-          "--shard 1 at {} px leaves batch norm one value per channel behind {}, and its result is always 0; use 2 or "
-          "more images a shard, or larger ones",
+          "--shard 1 at {} px leaves batch norm one value per channel after {}, and its result is always 0; use 2 or "
+          "more images per shard, or larger ones",
           network.options.image_size, unit.name);
 }
 

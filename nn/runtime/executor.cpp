@@ -149,7 +149,7 @@ void Executor::run(std::span<const uint8_t> images, std::span<float> logits, Wal
   const int64_t n = std::ssize(images) / (s.h * s.w * 3), classes = model_->network.units.back().shape.oc;
   if (n < 1 || std::ssize(images) != n * s.h * s.w * 3 || std::ssize(logits) != n * classes)
     throw ShapeError(
-        "[executor] {} bytes of images and {} logits: the model takes {} bytes an image ({}x{} RGB) and gives {} "
+        "[executor] {} bytes of images and {} logits: the model takes {} bytes per image ({}x{} RGB) and gives {} "
         "logits; hand over both for the same number of images",
         images.size(), logits.size(), s.h * s.w * 3, s.h, s.w, classes);
   run_images(images.data(), n, walk, logits.data());

@@ -157,7 +157,7 @@ ServedModel load_served(const std::filesystem::path& path) {
 
 ServedModel load_served(const SafetensorsFile& file) {
   if (kind_of(file) != ModelFileKind::kServed)
-    throw ModelError("{} is no served model; make one with nibble export", file.source());
+    throw ModelError("{} is not a served model; make one with nibble export", file.source());
   require_version(file);
   const FloatModeScope mode;
   ServedModel model;

@@ -58,14 +58,14 @@ class ResultReader {
  public:
   ResultReader(const nlohmann::json& object, std::string source, std::string path)
       : object_(object), source_(std::move(source)), path_(std::move(path)) {
-    if (!object.is_object()) fail("", "is no object");
+    if (!object.is_object()) fail("", "is not an object");
   }
 
   ResultReader inside(const char* key) const { return {value(key), source_, path_ + key + "."}; }
 
   std::vector<ResultReader> items(const char* key) const {
     const nlohmann::json& list = value(key);
-    if (!list.is_array()) fail(key, "is no list");
+    if (!list.is_array()) fail(key, "is not a list");
     std::vector<ResultReader> all;
     for (size_t i = 0; i < list.size(); ++i) all.push_back({list[i], source_, fmt::format("{}{}[{}].", path_, key, i)});
     return all;
@@ -74,7 +74,7 @@ class ResultReader {
   bool has(const char* key) const { return object_.contains(key); }
 
   std::string text(const char* key) const {
-    if (!value(key).is_string()) fail(key, "is no text");
+    if (!value(key).is_string()) fail(key, "is not a string");
     return value(key).get<std::string>();
   }
 
@@ -82,7 +82,7 @@ class ResultReader {
   double number(const char* key, double low = 0, double high = kMostNumber) const {
     const nlohmann::json& v = value(key);
     const double x = v.is_number() ? v.get<double>() : std::nan("");
-    if (!(x >= low && x <= high)) fail(key, fmt::format("is no number from {} to {}", low, high));
+    if (!(x >= low && x <= high)) fail(key, fmt::format("is not a number from {} to {}", low, high));
     return x;
   }
   double percent(const char* key) const { return number(key, 0, 100); }
@@ -97,14 +97,14 @@ class ResultReader {
   int64_t count(const char* key) const { return whole(value(key), key); }
 
   std::vector<int64_t> counts(const char* key) const {
-    if (!value(key).is_array()) fail(key, "is no list");
+    if (!value(key).is_array()) fail(key, "is not a list");
     std::vector<int64_t> all;
     for (const nlohmann::json& v : value(key)) all.push_back(whole(v, key));
     return all;
   }
 
   uint64_t unsigned_number(const char* key) const {
-    if (!value(key).is_number_unsigned()) fail(key, "is no whole number from 0");
+    if (!value(key).is_number_unsigned()) fail(key, "is not a whole number of at least 0");
     return value(key).get<uint64_t>();
   }
 
@@ -112,8 +112,8 @@ class ResultReader {
     std::string place = path_ + key;
     if (place.ends_with('.')) place.pop_back();
     throw DataError(
-        "{} is no result of a training run: {} {}; give a study's folder or its study.json, or, if it is a point's "
-        "damaged result.json, remove it to compute the point again",
+        "{} is not the result of a training run: {} {}; give a study's folder or its study.json, or, if it is a "
+        "point's damaged result.json, remove it to compute the point again",
         source_, place.empty() ? "its text" : "'" + place + "'", what);
   }
 
@@ -126,7 +126,7 @@ class ResultReader {
 
   int64_t whole(const nlohmann::json& v, const char* key) const {
     const std::optional<int64_t> number = whole_number(v);
-    if (!number || *number < 0) fail(key, "is no whole number from 0");
+    if (!number || *number < 0) fail(key, "is not a whole number of at least 0");
     return *number;
   }
 
@@ -302,7 +302,7 @@ PointResult point_result_from_json(const std::string& text, const std::string& s
 std::vector<PointResult> points_from_json(const std::string& text, const std::string& source) {
   const nlohmann::json j = parse_json_or_discard(text);
   if (!j.is_object() || !j.contains("points") || !j["points"].is_array())
-    throw DataError("'{}' is no study: it has no list of points; name a study folder or its study.json", source);
+    throw DataError("'{}' is not a study: it has no list of points; name a study folder or its study.json", source);
   std::vector<PointResult> points;
   // Read where they are: copying or printing a value recurses, and a hostile file nests a million lists.
   for (const nlohmann::json& p : j["points"])

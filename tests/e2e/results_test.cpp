@@ -70,7 +70,7 @@ def load(path):
         assert last - first == size * product(t['shape']), name + ' has another size than its shape'
         assert (8 + length + first) % size == 0, name + ' is not aligned'
         t['bytes'], end = area[first:last], last
-    assert end == len(area), 'bytes behind the last tensor'
+    assert end == len(area), 'bytes after the last tensor'
     return header, metadata
 
 def resnet26():

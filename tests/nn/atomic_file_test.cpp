@@ -255,7 +255,7 @@ TEST_CASE("path_exists: yes, no, and an error where it cannot be told") {
                          DiskError);
 }
 
-TEST_CASE("atomic file: what is no file is refused before anything is written, and stays") {
+TEST_CASE("atomic file: what is not a file is refused before anything is written, and stays") {
   testing::TempDir dir;
   const fs::path pipe = dir / "pipe", link = dir / "link";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
@@ -379,7 +379,7 @@ TEST_CASE("remove_temporary_files takes nothing away between its creation and it
   CHECK(lost == 0);
 }
 
-TEST_CASE("read_text_file refuses what is missing, too large or no file") {
+TEST_CASE("read_text_file refuses what is missing, too large or not a file") {
   testing::TempDir dir;
   write_file_atomically(dir / "a", "12345");
   CHECK(read_text_file(dir / "a", 5) == "12345");

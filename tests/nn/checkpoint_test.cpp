@@ -181,9 +181,9 @@ TEST_CASE("checkpoint: each kind of wrong content is refused by name") {
   const std::vector<Case> cases = {
       {"version", [](Edited& e) { e.metadata["nibble.version"] = "2"; }, "version '2'"},
       {"no version", [](Edited& e) { e.metadata.erase("nibble.version"); }, "nibble.version"},
-      {"kind", [](Edited& e) { e.metadata["nibble.format"] = "served"; }, "no checkpoint"},
+      {"kind", [](Edited& e) { e.metadata["nibble.format"] = "served"; }, "not a checkpoint"},
       {"unknown kind", [](Edited& e) { e.metadata["nibble.format"] = "onnx"; }, "onnx"},
-      {"no kind", [](Edited& e) { e.metadata.erase("nibble.format"); }, "no checkpoint"},
+      {"no kind", [](Edited& e) { e.metadata.erase("nibble.format"); }, "not a checkpoint"},
       {"missing kernel", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight"); }, "layer2.1.conv2.weight"},
       {"missing momentum", [](Edited& e) { e.tensors.erase("momentum.bn1.weight"); }, "momentum.bn1.weight"},
       {"missing statistics", [](Edited& e) { e.tensors.erase("bn1.running_var"); }, "bn1.running_var"},
@@ -350,7 +350,8 @@ TEST_CASE("checkpoint: fc of another number of classes stays fresh and is report
   CHECK(has(given.because, "has no fc.weight"));
 }
 
-TEST_CASE("checkpoint: as given weights it keeps its fc for the classes it names, and starts it anew for others") {
+TEST_CASE(
+    "checkpoint: as given weights it keeps its fc for the classes it names, and starts it from scratch for others") {
   const TempDir dir;
   const Model source = random_model(small_options("bf16"), 21);
   save_checkpoint(dir / "c.safetensors", source, make_gradients(source), 4, "{}", {"a", "b", "c", "d", "e"});

@@ -93,7 +93,7 @@ TEST_CASE("evaluation: by class, with the class that images were most often take
   CHECK(top1 == e.result().top1);
 }
 
-TEST_CASE("evaluation: logits that are not finite are right about nothing and make the loss no number") {
+TEST_CASE("evaluation: logits that are not finite are right about nothing and make the loss not a number") {
   const float nan = std::nanf(""), inf = HUGE_VALF;
   const std::vector<std::vector<float>> wrong = {{nan, nan, nan}, {1, nan, 0}, {nan, 1, 0}};
   for (const std::vector<float>& row : wrong) {

@@ -234,7 +234,8 @@ TEST_CASE("executor: the published quirks (SAME padding, signed block inputs) gi
   }
 }
 
-TEST_CASE("executor: activations rounded to nearest give the same bits everywhere, and others than floored ones") {
+TEST_CASE(
+    "executor: activations rounded to nearest give the same bits everywhere, and different bits from floored ones") {
   for (const char* precision : {"w4a4-fl8", "w8a4"})
     for (PerChannelBy by : {PerChannelBy::kFold, PerChannelBy::kShift, PerChannelBy::kShiftFold}) {
       CAPTURE(precision);

@@ -48,7 +48,7 @@ TEST_CASE("executor: in the caller's memory it gives the logits of tensors, and 
   executor.run(bytes, logits);
   CHECK(std::equal(logits.begin(), logits.end(), expected.data<float>()));
   logits.pop_back();
-  CHECK_THROWS_WITH_AS(executor.run(bytes, logits), doctest::Contains("3072 bytes an image (32x32 RGB)"), ShapeError);
+  CHECK_THROWS_WITH_AS(executor.run(bytes, logits), doctest::Contains("3072 bytes per image (32x32 RGB)"), ShapeError);
   logits.push_back(0);
   bytes.pop_back();
   CHECK_THROWS_AS(executor.run(bytes, logits), ShapeError);

@@ -56,7 +56,7 @@ def container(path):
         at = end
         if name != names[-1]:
             assert metadata['nibble.crc32c.' + name] == crc32c(data[start + begin:start + end]), 'CRC of ' + name
-    assert start + at == len(data), 'bytes behind the last tensor'
+    assert start + at == len(data), 'bytes after the last tensor'
     ordered = sorted(names[:-1], key=lambda name: (-widths[header[name]['dtype']], name))
     assert names == ordered + ['nibble.header_checksum'], 'order of the tensors'
     assert data[-32:] == hashlib.sha256(data[:start]).digest(), 'SHA-256 of the header'

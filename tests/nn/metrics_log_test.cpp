@@ -65,7 +65,7 @@ TEST_CASE("metrics record: numbers read back to the same value, what JSON lacks 
   CHECK(MetricsRecord().text() == "{}");
 }
 
-TEST_CASE("metrics log: lines are in the file as soon as they are written, and a second opening goes on") {
+TEST_CASE("metrics log: lines are in the file as soon as they are written, and a second opening continues") {
   testing::TempDir dir;
   {
     MetricsLog log(dir / "m");
@@ -93,7 +93,7 @@ TEST_CASE("metrics log: resuming removes later steps, damaged lines and the part
         "{\"step\":\"9\"}\n");
 }
 
-TEST_CASE("metrics log: a logged value is found by its step and key, exactly, past lines that are no objects") {
+TEST_CASE("metrics log: a logged value is found by its step and key, exactly, past lines that are not objects") {
   testing::TempDir dir;
   CHECK_FALSE(logged_value(dir / "m", 1, "a"));
   const double third = 1.0 / 3;
@@ -129,7 +129,7 @@ TEST_CASE("metrics log: hostile lines, deep or long, are removed and do no harm"
   CHECK(after_cut("{\"a\":\"" + std::string(2'000'000, 'x') + "\"}\n{\"step\":1}\n", 1, 1) == "{\"step\":1}\n");
 }
 
-TEST_CASE("metrics log: a full disk is a DiskError, leaves whole lines, and writing may go on") {
+TEST_CASE("metrics log: a full disk is a DiskError, leaves whole lines, and writing may continue") {
   testing::TempDir dir;
   MetricsLog log(dir / "m");
   log.write(MetricsRecord().add("step", 1));

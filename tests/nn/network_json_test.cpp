@@ -108,7 +108,7 @@ TEST_CASE("network json: a key of a newer version is refused by name at every le
   CHECK_THROWS_AS(network_options_from_json("[1]", "the/file"), ModelError);
 }
 
-TEST_CASE("network json: numbers that are no whole numbers or do not fit are refused") {
+TEST_CASE("network json: numbers that are not whole or do not fit are refused") {
   nlohmann::json j = nlohmann::json::parse(network_options_to_json(unusual()));
   j["classes"] = 10.5;
   CHECK_THROWS_AS(network_options_from_json(j.dump(), "f"), ModelError);

@@ -93,7 +93,7 @@ TEST_CASE("run folder: a log without a config is refused, because a new run woul
     fs::remove(run.config_path());
   }
   CHECK_THROWS_WITH_AS(RunFolder::create(path),
-                       fmt::format("'{}' holds a metrics.jsonl but no config.resolved.toml, so no run can go on from "
+                       fmt::format("'{}' holds a metrics.jsonl but no config.resolved.toml, so no run can resume from "
                                    "it; choose another folder",
                                    path.string())
                            .c_str(),
@@ -103,7 +103,7 @@ TEST_CASE("run folder: a log without a config is refused, because a new run woul
   CHECK_NOTHROW(RunFolder::create(path));
 }
 
-TEST_CASE("run folder: what a full disk left of a run that did not begin is no run") {
+TEST_CASE("run folder: what a full disk left of a run that did not begin is not a run") {
   const testing::TempDir dir;
   RunFolder::create(dir / "run");  // as the first call did, which then could not write the config
   const CheckpointStore store(dir / "run", 2);
@@ -121,10 +121,10 @@ TEST_CASE("run folder: a file that a run would replace is kept, and no run is ma
     CAPTURE(name);
     testing::TempDir dir;
     fs::create_directories(dir / "models");
-    write_file_atomically(dir / "models" / name, "of somebody");
+    write_file_atomically(dir / "models" / name, "of someone");
     CHECK_THROWS_WITH_AS(RunFolder::create(dir / "models"), doctest::Contains("exists, and a run would replace it"),
                          UsageError);
-    CHECK(read_text_file(dir / "models" / name, 100) == "of somebody");
+    CHECK(read_text_file(dir / "models" / name, 100) == "of someone");
     CHECK(std::distance(fs::directory_iterator(dir / "models"), {}) == 1);  // no lock, no folder for checkpoints
     fs::remove(dir / "models" / name);
     CHECK_NOTHROW(RunFolder::create(dir / "models"));
@@ -133,13 +133,13 @@ TEST_CASE("run folder: a file that a run would replace is kept, and no run is ma
 
 TEST_CASE("run folder: a file in its place is named as the user named it, and kept") {
   testing::TempDir dir;
-  write_file_atomically(dir / "run", "of somebody");
+  write_file_atomically(dir / "run", "of someone");
   CHECK_THROWS_WITH_AS(RunFolder::create(dir / "run"),
                        ("cannot make the folder '" + (dir / "run").string() +
                         "': a file of that name is in the way; choose another name")
                            .c_str(),
                        DiskError);
-  CHECK(read_text_file(dir / "run", 100) == "of somebody");
+  CHECK(read_text_file(dir / "run", 100) == "of someone");
 }
 
 TEST_CASE("run folder: what create makes is durable, what was there already is not synced") {
@@ -170,7 +170,7 @@ TEST_CASE("run folder: a place that cannot be looked at is a DiskError, not a pl
   CHECK_THROWS_AS(resolve_model_path(dir / "run"), DiskError);
 }
 
-TEST_CASE("run folder: what is no run folder is refused with a sentence") {
+TEST_CASE("run folder: what is not a run folder is refused with a sentence") {
   testing::TempDir dir;
   write_file_atomically(dir / "file", "x");
   CHECK_THROWS_AS(RunFolder::resume(dir / "missing"), UsageError);
@@ -244,7 +244,7 @@ TEST_CASE("checkpoints: the newest keep stay, and the best") {
   CHECK_THROWS_AS(store.path_for(-1), UsageError);
 }
 
-TEST_CASE("checkpoints: the best of a run that goes on from an earlier step is one that can be read, or none") {
+TEST_CASE("checkpoints: the best of a run that resumes from an earlier step is one that can be read, or none") {
   const testing::TempDir dir;
   RunFolder::create(dir / "run");
   const CheckpointStore store(dir / "run", 9);
@@ -349,7 +349,7 @@ TEST_CASE("checkpoints: the caller's own check decides, foreign files and names 
   CHECK(found.skipped[0].reason == "another architecture");
 }
 
-TEST_CASE("checkpoints: a file that cannot be read is no damaged one, so no older one takes its place") {
+TEST_CASE("checkpoints: a file that cannot be read is not a damaged one, so no older one takes its place") {
   testing::TempDir dir;
   const RunFolder run = new_run(dir / "run");
   const CheckpointStore store = run.checkpoints(2);
@@ -374,11 +374,11 @@ TEST_CASE("checkpoints: while it cannot be told which one is the best, none is r
   CHECK_THROWS_AS(store.best_step(), DiskError);
   CHECK_THROWS_AS(store.publish(30), DiskError);
   CHECK(store.steps() == Steps{10, 20, 30});
-  write_file_atomically(dir / "run/best", "a file is no link");
+  write_file_atomically(dir / "run/best", "a file is not a link");
   CHECK_FALSE(store.best_step());
 }
 
-TEST_CASE("checkpoints: a process killed at any call of writing and publishing leaves a folder to go on from") {
+TEST_CASE("checkpoints: a process killed at any call of writing and publishing leaves a folder to resume from") {
   testing::TempDir dir;
   { new_run(dir / "run"); }
   static int calls_left = 0;

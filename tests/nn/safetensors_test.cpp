@@ -172,7 +172,7 @@ TEST_CASE("safetensors: every truncation and any growth is refused with the sect
   }
   std::vector<std::byte> longer = good;
   longer.push_back(std::byte{0});
-  CHECK(contains(refusal(longer), "1 bytes behind the last tensor 'nibble.header_checksum'"));
+  CHECK(contains(refusal(longer), "1 bytes after the last tensor 'nibble.header_checksum'"));
 }
 
 TEST_CASE("safetensors: a file without checksums opens, unless they are required") {
@@ -289,9 +289,9 @@ TEST_CASE("safetensors: sizes, holes, overlaps and overflow are refused with the
   CHECK(refusal(two(R"("shape":[0],"data_offsets":[4,4])", R"("shape":[4],"data_offsets":[0,4])"), 4) == "accepted");
   CHECK(contains(refusal(two(a, R"("shape":[4],"data_offsets":[3,7])"), 7), "tensor 'b' overlaps tensor 'a'"));
   CHECK(contains(refusal(two(a, a), 4), "tensor 'b' overlaps tensor 'a'"));
-  CHECK(contains(refusal(two(a, R"("shape":[4],"data_offsets":[5,9])"), 9), "'b' leaves a hole behind tensor 'a'"));
-  CHECK(contains(refusal(one("U8", R"("shape":[1],"data_offsets":[1,2])"), 2), "leaves a hole behind the header"));
-  CHECK(contains(refusal(one("U8", a), 5), "1 bytes behind the last tensor 'a'"));
+  CHECK(contains(refusal(two(a, R"("shape":[4],"data_offsets":[5,9])"), 9), "'b' leaves a hole after tensor 'a'"));
+  CHECK(contains(refusal(one("U8", R"("shape":[1],"data_offsets":[1,2])"), 2), "leaves a hole after the header"));
+  CHECK(contains(refusal(one("U8", a), 5), "1 bytes after the last tensor 'a'"));
   CHECK(contains(refusal(one("U8", a), 3), "tensor 'a' ends at byte 4"));
   CHECK(contains(refusal(one("F32", a), 4), "tensor 'a' of 16 bytes has the data_offsets 0 and 4"));
   CHECK(contains(refusal(one("U8", R"("shape":[4],"data_offsets":[4,0])"), 4), "data_offsets 4 and 0"));

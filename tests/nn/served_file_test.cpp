@@ -146,7 +146,7 @@ std::string error_serving_after(const std::function<void(Edited&)>& edit, const 
                               [](const auto& path) { Executor(load_served(path)).run(random_images(1, 32)); });
 }
 
-TEST_CASE("served file: one that its check refuses leaves the older file as it was, and nothing beside it") {
+TEST_CASE("served file: one that its check refuses leaves the older file as it was, and nothing next to it") {
   const TempDir dir;
   const ServedModel model = make_served(calibrated_model(small_options("w4a4-fl8", 0.1)));
   write_file_atomically(dir / "m.safetensors", "older");
@@ -175,7 +175,7 @@ TEST_CASE("served file: each kind of wrong content is refused by name") {
   };
   const std::vector<Case> cases = {
       {"version", [](Edited& e) { e.metadata["nibble.version"] = "0"; }, "version '0'"},
-      {"kind", [](Edited& e) { e.metadata["nibble.format"] = "checkpoint"; }, "no served model"},
+      {"kind", [](Edited& e) { e.metadata["nibble.format"] = "checkpoint"; }, "not a served model"},
       {"missing weight", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight"); }, "layer2.1.conv2.weight"},
       {"missing scale", [](Edited& e) { e.tensors.erase("layer2.1.conv2.weight_scale"); },
        "layer2.1.conv2.weight_scale"},
@@ -289,7 +289,7 @@ TEST_CASE("served file: every sampled flipped byte and every truncation is refus
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
 }
 
-TEST_CASE("served file: the check behind an export accepts the model's own file and refuses that of any other") {
+TEST_CASE("served file: the check after an export accepts the model's own file and refuses that of any other") {
   const TempDir dir;
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.13)),
               other = calibrated_model(small_options("w4a4-fl8", 0.13), 8);

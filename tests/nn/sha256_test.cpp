@@ -77,7 +77,7 @@ TEST_CASE("crc32c gives the values of RFC 3720 appendix B.4") {
   CHECK(crc32c(ascending) == 0x46dd794eu);
 }
 
-TEST_CASE("crc32c goes on from an earlier value at every cut") {
+TEST_CASE("crc32c continues from an earlier value at every cut") {
   std::vector<std::byte> bytes(61);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 37 % 251);
   const std::span<const std::byte> all(bytes);

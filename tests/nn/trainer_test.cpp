@@ -249,7 +249,7 @@ TEST_CASE("trainer: calibration before any statistics is refused") {
   CHECK_NOTHROW(Trainer(fresh_model(small_options("bf16", 0.1)), trainer_options(0)));
 }
 
-TEST_CASE("trainer: batches that are no multiple of the shard and labels that do not fit are refused") {
+TEST_CASE("trainer: batches that are not a multiple of the shard and labels that do not fit are refused") {
   Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
   const Batch b = separable_batch(0, 6);
   CHECK_THROWS_WITH_AS(trainer.step(b.images, b.labels), doctest::Contains("shard size 4"), ShapeError);
@@ -267,7 +267,7 @@ TEST_CASE("trainer: batches that are no multiple of the shard and labels that do
                        UsageError);
 }
 
-TEST_CASE("trainer: a clone of the model stays as it is, a copy trains on") {
+TEST_CASE("trainer: a clone of the model stays as it is, a copy keeps training") {
   Trainer trainer(fresh_model(small_options("w4a4-fl8", 0.1)), trainer_options(3));
   train_step(trainer);
   const Model kept = trainer.model().clone(), copy = trainer.model();

@@ -153,7 +153,7 @@ TEST_CASE("evaluations before the first step that counts are neither the best no
   CHECK(best_smoothed(all, 81).top1 == best_smoothed(all, 0).top1);  // none is left: all count
 }
 
-TEST_CASE("an evaluation whose epoch is not known stands for itself, and is no other's neighbour") {
+TEST_CASE("an evaluation whose epoch is not known stands for itself, and is not a neighbour of any other") {
   std::vector<EvalSample> all = evaluations({10, 20, 90, 40, 50});
   all[2].epoch = NAN;
   const auto s = smoothed(all);

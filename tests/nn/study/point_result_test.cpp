@@ -100,7 +100,7 @@ TEST_CASE("a point whose codes were not counted keeps its bounds") {
   CHECK(q.layers[1].usage.codes.empty());
 }
 
-TEST_CASE("a point timed beside others says when, and one timed alone says nothing") {
+TEST_CASE("a point timed alongside others says when, and one timed alone says nothing") {
   PointResult p = sample();
   CHECK(to_json(p).find("sitting") == std::string::npos);
   p.latency.sitting = "2026-11-27T14:30:05Z";
@@ -133,20 +133,20 @@ TEST_CASE("hostile results are refused in one sentence that names file, key and 
   };
   CHECK(with("/ratio/linear", 0).find("'ratio.linear'") != std::string::npos);
   for (const char* text : {"", "{", "[]", "null", "\"x\"", "{\"format\":1}", "{\"format\":\"nibble-point-2\"}"})
-    CHECK_MESSAGE(refusal(text).starts_with("results/a.json is no result of a training run: "), text);
-  CHECK(refusal(std::string(100000, '[')).starts_with("results/a.json is no result"));
-  CHECK(with("/last/top1", 100.5).find("'last.top1' is no number from 0 to 100;") != std::string::npos);
+    CHECK_MESSAGE(refusal(text).starts_with("results/a.json is not the result of a training run: "), text);
+  CHECK(refusal(std::string(100000, '[')).starts_with("results/a.json is not the result"));
+  CHECK(with("/last/top1", 100.5).find("'last.top1' is not a number from 0 to 100;") != std::string::npos);
   CHECK(with("/last/top1", "70").find("'last.top1'") != std::string::npos);
-  CHECK(with("/last/images", -1).find("'last.images' is no whole number") != std::string::npos);
-  CHECK(with("/last/images", 1.5).find("'last.images' is no whole number") != std::string::npos);
+  CHECK(with("/last/images", -1).find("'last.images' is not a whole number") != std::string::npos);
+  CHECK(with("/last/images", 1.5).find("'last.images' is not a whole number") != std::string::npos);
   CHECK(with("/cost/macs", std::numeric_limits<uint64_t>::max()).find("'cost.macs'") != std::string::npos);
   CHECK(with("/width", 0).find("'width'") != std::string::npos);
   CHECK(with("/seed", -1).find("'seed'") != std::string::npos);
-  CHECK(with("/layers", 3).find("'layers' is no list") != std::string::npos);
-  CHECK(with("/layers/3", 3).find("'layers[3]' is no object") != std::string::npos);
+  CHECK(with("/layers", 3).find("'layers' is not a list") != std::string::npos);
+  CHECK(with("/layers/3", 3).find("'layers[3]' is not an object") != std::string::npos);
   CHECK(with("/layers/1/code_counts", std::vector<int>(257, 0)).find("'layers[1].code_counts'") != std::string::npos);
   CHECK(with("/layers/1/clipped", 13).find("'layers[1].clipped' is more than 'values'") != std::string::npos);
-  CHECK(with("/latency", nullptr).find("'latency' is no object") != std::string::npos);
+  CHECK(with("/latency", nullptr).find("'latency' is not an object") != std::string::npos);
   CHECK(with("/last/top1", 100.5).find("remove it to compute the point again") != std::string::npos);
 }
 

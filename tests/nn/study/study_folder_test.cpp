@@ -71,16 +71,16 @@ TEST_CASE("a study whose points nest lists very deeply is read like any other") 
   write_file_atomically(dir / "study.json", "{\"points\":[{\"more\":" + deep + "," + good.substr(1) + "]}");
   CHECK(read_study(dir / "").size() == 1);
   write_file_atomically(dir / "study.json", "{\"points\":[" + good + "," + deep + "]}");
-  CHECK(has(refusal(dir / ""), "study.json (point 2) is no result"));
+  CHECK(has(refusal(dir / ""), "study.json (point 2) is not the result"));
 }
 
-TEST_CASE("what is no study is refused in one sentence that names the file") {
+TEST_CASE("what is not a study is refused in one sentence that names the file") {
   const testing::TempDir dir;
   CHECK(has(refusal(dir / "none"), "there is no study"));
   CHECK(has(refusal(dir / ""), "has no finished point"));
   for (const char* text : {"", "[]", "{}", "{\"points\":7}", "{\"points\":"}) {
     write_file_atomically(dir / "study.json", text);
-    CHECK(has(refusal(dir / ""), "study.json' is no study"));
+    CHECK(has(refusal(dir / ""), "study.json' is not a study"));
   }
   write_file_atomically(dir / "study.json", "{\"points\":[]}");
   CHECK(has(refusal(dir / ""), "has no finished point"));
@@ -88,7 +88,7 @@ TEST_CASE("what is no study is refused in one sentence that names the file") {
   CHECK(has(refusal(dir / ""), "study.json (point 2)"));
   write_result(dir / "", "a", point("bf16", 1, 0));
   write_file_atomically(result_path(dir / "", "a"), "{}");
-  CHECK(has(refusal(dir / ""), "result.json is no result"));
+  CHECK(has(refusal(dir / ""), "result.json is not the result"));
   write_result(dir / "", "a", point("bf16", 1, 0));
   write_result(dir / "", "b", point("bf16", 1, 0));
   CHECK(has(refusal(dir / ""), "two results called 'bf16"));
