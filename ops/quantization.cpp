@@ -22,7 +22,7 @@ void check_bounds(const std::vector<float>& bound) {
   if (bound.empty()) throw ModelError("[quantizer] there are no bounds; calibrate before quantizing activations");
   for (size_t c = 0; c < bound.size(); ++c) {
     if (!(bound[c] > 0.0f && bound[c] <= kLargestBound))
-      throw ModelError("[quantizer] the bound of channel {} is {}, but it must be positive and finite; calibrate anew",
+      throw ModelError("[quantizer] the bound of channel {} is {}, but it must be positive and finite; calibrate again",
                        c, bound[c]);
   }
 }

@@ -14,10 +14,10 @@ void check(const Tensor& logits, const Labels& labels, float smoothing) {
   require_f32("softmax_cross_entropy", "logits", logits, 2);
   const int64_t n = logits.dim(0), classes = logits.dim(1);
   if (n == 0 || classes == 0)
-    throw ShapeError("[softmax_cross_entropy] logits are {}, and the mean of nothing is no loss; pass a batch",
+    throw ShapeError("[softmax_cross_entropy] logits are {}, and the mean of nothing is not a loss; pass a batch",
                      logits.shape().str());
   if (labels.size() != n)
-    throw ShapeError("[softmax_cross_entropy] {} labels came with {} rows of logits; pass one label a row",
+    throw ShapeError("[softmax_cross_entropy] {} labels came with {} rows of logits; pass one label per row",
                      labels.size(), n);
   if (!(smoothing >= 0.0f && smoothing < 1.0f))
     throw UsageError("[softmax_cross_entropy] label smoothing is {}, but it must be at least 0 and below 1; change it",
@@ -25,7 +25,7 @@ void check(const Tensor& logits, const Labels& labels, float smoothing) {
   for (int64_t i = 0; i < n; ++i)
     if (labels[i] < 0 || labels[i] >= classes)
       throw DataError(
-          "[softmax_cross_entropy] label {} of row {} is none of the {} classes of the logits; "
+          "[softmax_cross_entropy] label {} of row {} is not one of the {} classes of the logits; "
           "build the model with the data set's number of classes",
           labels[i], i, classes);
 }

@@ -19,7 +19,7 @@ TEST_CASE("float products lie within the bound of recursive summation and are ex
   for_each_floating_family([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
 }
 
-TEST_CASE("float segments packed one behind the other are one longer product") {
+TEST_CASE("float segments packed one after the other are one longer product") {
   for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
 }
 
@@ -42,7 +42,7 @@ TEST_CASE("a float panel does not depend on how its operand lay in memory") {
   for_each_floating_family([](const auto& g, const std::string& kernel) { check_float_layouts(g, kernel); });
 }
 
-TEST_CASE("float rows multiplied in place equal the naive product, whatever lies behind them") {
+TEST_CASE("float rows multiplied in place equal the naive product, whatever lies after them") {
   bool checked = false;
   for (const Isa isa : levels_under_test()) {
     const GemmFloat<bf16>& g = kernels::table_of(isa).bf16_gemm;

@@ -16,7 +16,7 @@ TEST_CASE("integer products equal the naive ones for every extent and every extr
   for_each_int_family([](const auto&... args) { check_codes(args...); });
 }
 
-TEST_CASE("integer segments packed one behind the other are one longer product") {
+TEST_CASE("integer segments packed one after the other are one longer product") {
   for_each_int_family([](const auto&... args) { check_code_segments(args...); });
 }
 
@@ -24,7 +24,7 @@ TEST_CASE("an integer panel does not depend on how the right operand lay in memo
   for_each_int_family([](const auto&... args) { check_code_layouts(args...); });
 }
 
-TEST_CASE("integer rows multiplied in place equal the naive product, whatever lies behind them") {
+TEST_CASE("integer rows multiplied in place equal the naive product, whatever lies after them") {
   bool checked = false;
   for_each_int_family([&](const auto& g, CodeRange range, const std::string& kernel) {
     check_strided_codes(g, range, kernel);

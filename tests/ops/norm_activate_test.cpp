@@ -57,7 +57,7 @@ constexpr Setup kSetups[] = {
     {"shortcut, bf16", Side::kShortcut, true, 0, false, false, true},
     {"projection, u4, both outputs used", Side::kProjection, true, 4, false, true, true},
     {"projection, u8 dequantized, both outputs used", Side::kProjection, true, 8, true, true, true},
-    {"nobody reads it", Side::kShortcut, true, 4, false, false, false},
+    {"no one reads it", Side::kShortcut, true, 4, false, false, false},
     {"inner unit, u4 to nearest", Side::kNone, false, 4, false, true, false, QuantScheme::kNearest},
     {"inner unit, u4 to nearest, dequantized", Side::kNone, false, 4, true, true, false, QuantScheme::kNearest},
     {"shortcut, u8 to nearest, both outputs used", Side::kShortcut, true, 8, false, true, true, QuantScheme::kNearest},

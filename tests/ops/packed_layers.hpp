@@ -70,7 +70,7 @@ inline std::vector<NamedShape> conv_shapes() {
       {"3x3 stride 2, 32 images, SAME", three(32, 4, 4, 3, 64, 2, 0)},
       {"3x3, 32 images, one pixel too many", three(32, 5, 13, 1, 2, 1, 1)},
       {"3x3, 33 images", three(33, 2, 2, 3, 3, 1, 1)},
-      {"2x2 stride 3: classes nobody reads", {.n = 1, .h = 7, .w = 8, .ic = 5, .oc = 4, .kh = 2, .kw = 2, .stride = 3}},
+      {"2x2 stride 3: classes no one reads", {.n = 1, .h = 7, .w = 8, .ic = 5, .oc = 4, .kh = 2, .kw = 2, .stride = 3}},
       {"1x1 stride 2, the only pixel between the windows",
        {.n = 2, .h = 1, .w = 1, .ic = 5, .oc = 3, .kh = 1, .kw = 1, .stride = 2, .pad_before = 1, .pad_after = 1}},
       {"1x3", {.n = 1, .h = 4, .w = 6, .ic = 15, .oc = 3, .kh = 1, .kw = 3, .pad_before = 1, .pad_after = 0}},

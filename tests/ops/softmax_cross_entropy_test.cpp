@@ -143,23 +143,23 @@ TEST_CASE("softmax cross entropy stays finite for large logits and becomes NaN f
 TEST_CASE("softmax cross entropy names what does not fit") {
   const Tensor x = random_tensor({2, 10}, 1);
   CHECK(error_of<ShapeError>([&] { softmax_cross_entropy_forward(x, view({1}), {}); }) ==
-        "[softmax_cross_entropy] 1 labels came with 2 rows of logits; pass one label a row");
+        "[softmax_cross_entropy] 1 labels came with 2 rows of logits; pass one label per row");
   CHECK(error_of<DataError>([&] {
           softmax_cross_entropy_forward(x, view({1, 10}), {});
         }) ==
-        "[softmax_cross_entropy] label 10 of row 1 is none of the 10 classes of the logits; "
+        "[softmax_cross_entropy] label 10 of row 1 is not one of the 10 classes of the logits; "
         "build the model with the data set's number of classes");
   CHECK(error_of<DataError>([&] {
           softmax_cross_entropy_forward(x, view({-1, 0}), {});
         }) ==
-        "[softmax_cross_entropy] label -1 of row 0 is none of the 10 classes of the logits; "
+        "[softmax_cross_entropy] label -1 of row 0 is not one of the 10 classes of the logits; "
         "build the model with the data set's number of classes");
   CHECK(error_of<UsageError>([&] {
           softmax_cross_entropy_forward(x, view({1, 2}), {.label_smoothing = 1.0f});
         }) == "[softmax_cross_entropy] label smoothing is 1, but it must be at least 0 and below 1; change it");
   CHECK(error_of<ShapeError>([&] {
           softmax_cross_entropy_forward(Tensor(DType::f32, {0, 10}), view({}), {});
-        }) == "[softmax_cross_entropy] logits are [0,10], and the mean of nothing is no loss; pass a batch");
+        }) == "[softmax_cross_entropy] logits are [0,10], and the mean of nothing is not a loss; pass a batch");
   CHECK(error_of<DTypeError>([&] {
           softmax_cross_entropy_forward(Tensor(DType::bf16, {2, 10}), view({1, 2}), {});
         }) == "[softmax_cross_entropy] logits is bf16, but the generic ops compute in f32 only; convert it first");

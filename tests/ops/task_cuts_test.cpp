@@ -104,7 +104,7 @@ TEST_CASE("tasks: two threads share rows where there are two blocks of points, e
       }
 }
 
-TEST_CASE("tasks: whole images stand for whole tasks of rows, one behind the other") {
+TEST_CASE("tasks: whole images stand for whole tasks of rows, one after the other") {
   for (const NamedShape& named : conv_shapes()) {
     const Gather g = forward_gather(named.shape);
     if (!images_innermost(g)) continue;

@@ -165,7 +165,7 @@ TEST_CASE("emulated drivers: a product by images and one by planes, cut for any 
   });
 }
 
-TEST_CASE("emulated drivers: nothing is read behind the end of the input, whether it is copied or read in place") {
+TEST_CASE("emulated drivers: nothing is read past the end of the input, whether it is copied or read in place") {
   set_float_mode();
   std::vector<NamedShape> shapes = every_shape();
   shapes.push_back({"1x1 in place, half a tile at the end", {.n = 1, .h = 7, .w = 11, .ic = 64, .oc = 39}});

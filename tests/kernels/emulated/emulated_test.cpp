@@ -41,7 +41,7 @@ TEST_CASE("emulated: integer products equal the naive ones for every extent and 
   for_each_int([](const auto&... args) { check_codes(args...); });
 }
 
-TEST_CASE("emulated: integer segments packed one behind the other are one longer product") {
+TEST_CASE("emulated: integer segments packed one after the other are one longer product") {
   for_each_int([](const auto&... args) { check_code_segments(args...); });
 }
 
@@ -49,7 +49,7 @@ TEST_CASE("emulated: an integer panel does not depend on how the right operand l
   for_each_int([](const auto&... args) { check_code_layouts(args...); });
 }
 
-TEST_CASE("emulated: rows multiplied in place equal the naive product, whatever lies behind them") {
+TEST_CASE("emulated: rows multiplied in place equal the naive product, whatever lies after them") {
   for_each_int([](const auto&... args) { check_strided_codes(args...); });
   for (const Level& level : kLevels) check_strided_floats(level.table->bf16_gemm, level.name);
 }
@@ -67,7 +67,7 @@ TEST_CASE("emulated: float products lie within the bound and are exact for small
   for_each_float([](const auto& g, const std::string& kernel) { check_floats(g, kernel); });
 }
 
-TEST_CASE("emulated: float segments packed one behind the other are one longer product") {
+TEST_CASE("emulated: float segments packed one after the other are one longer product") {
   for_each_float([](const auto& g, const std::string& kernel) { check_float_segments(g, kernel); });
 }
 
