@@ -92,10 +92,10 @@ class Bench : public Command {
              "shards one after another, their widest outputs made twice (train)");
     add_option(app, "--repeats", repeats_, "measured repeats of each phase").capture_default_str();
     add_flag(app, "--profile", profile_,
-             "also where each phase's time goes, per kind of pass and per layer, against the peaks probed beside it");
+             "also where each phase's time goes, per kind of pass and per layer, against the peaks probed alongside");
     add_option(app, "--trace", trace_,
                "Chrome trace to write (chrome://tracing, Perfetto): what every thread did in the last phase");
-    add_flag(app, "--json", json_, "print one JSON object a phase");
+    add_flag(app, "--json", json_, "print one JSON object per phase");
     declare_threads(app, threads_);
     network_.declare(app, "Network");
   }
@@ -105,9 +105,9 @@ class Bench : public Command {
     network_.resolve();
     options_.network = network_.options;
     if (what_ == "infer" && has_option(*app_, "--shard"))
-      throw UsageError("--shard is of training: inference has none; leave it away");
+      throw UsageError("--shard is for training: inference has none; leave it out");
     if (what_ == "infer" && options_.low_memory)
-      throw UsageError("--low-memory is of training: inference keeps no more; leave it away");
+      throw UsageError("--low-memory is for training: inference keeps no more; leave it out");
     if (what_ != "train" && what_ != "infer") throw UsageError("nibble bench measures train or infer, not '{}'", what_);
     if (repeats_ < 1) throw UsageError("--repeats is {}; use at least 1", repeats_);
     if (what_ == "train") options_.validate();
@@ -116,7 +116,7 @@ class Bench : public Command {
     if (what_ == "infer" && !is_servable(build_resnet(options_.network)))
       throw UsageError("nibble bench infer measures the served model, and fake mode is not served; use train");
     if (!trace_.empty()) {
-      refuse_to_replace(trace_, kTraceBegins, "Chrome trace");
+      refuse_to_replace(trace_, kTraceBegins, "a Chrome trace");
       write_chrome_trace(trace_);  // an empty one: a file that cannot be written is known before the measurement
     }
     if (profile_) {

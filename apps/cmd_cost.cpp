@@ -29,7 +29,7 @@ class CostCommand : public Command {
     network_.declare(app, "Network");
     add_option(app, "--max-linear", max_linear_,
                "answer the largest width, in steps of 0.01 from 0.05 to 8, whose linear cost ratio is at most this");
-    add_flag(app, "--measure", measure_, "add what the models leave out: bytes of the served file, ms an image here");
+    add_flag(app, "--measure", measure_, "add what the models leave out: bytes of the served file, ms per image here");
     declare_threads(app, threads_);
     add_flag(app, "--json", json_, "print one JSON object");
   }
@@ -37,12 +37,12 @@ class CostCommand : public Command {
   int run() override {
     apply_threads(threads_);
     if (has_option(*app_, "--max-linear") && has_option(*app_, "--width"))
-      throw UsageError("--max-linear answers a width and takes none; leave --width or --max-linear away");
+      throw UsageError("--max-linear answers a width and takes none; leave out --width or --max-linear");
     network_.resolve();
     if (measure_ && !is_servable(build_resnet(network_.options)))
       throw UsageError(
-          "--measure builds the served model, which a network of --quant-mode fake does not have; leave one of them "
-          "away");
+          "--measure builds the served model, which a network of --quant-mode fake does not have; leave "
+          "one of them out");
     const bool wanted = has_option(*app_, "--max-linear");
     if (wanted) network_.options.width = width_for_linear(network_.options, max_linear_);
     const Cost cost = cost_of(build_resnet(network_.options));
@@ -116,10 +116,10 @@ class CostCommand : public Command {
     if (has_option(*app_, "--max-linear"))
       print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, network_.options.width));
     if (measure_)
-      print(
-          fmt::format("served file {} bytes; {:.2f} ms for one image, {:.2f} ms an image in a batch of 32 ({}, {}, {})",
-                      grouped(static_cast<int64_t>(served_bytes_)), latency_.batch1_ms, latency_.batch32_ms_per_image,
-                      latency_.cpu, latency_.isa, counted(latency_.threads, "thread")));
+      print(fmt::format(
+          "served file {} bytes; {:.2f} ms for one image, {:.2f} ms per image in a batch of 32 ({}, {}, {})",
+          grouped(static_cast<int64_t>(served_bytes_)), latency_.batch1_ms, latency_.batch32_ms_per_image, latency_.cpu,
+          latency_.isa, counted(latency_.threads, "thread")));
   }
 
   CLI::App* app_ = nullptr;

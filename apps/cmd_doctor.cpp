@@ -213,13 +213,13 @@ class Doctor : public Command {
                       mebibytes("memory_bytes"), mebibytes("memory_limit_bytes"), mebibytes("memory_available_bytes"),
                       text("huge_pages")));
     print(fmt::format(
-        "decoder  {}, {} images/s a thread{}", text("decoder"), rate(j.at("decode_images_per_second_per_thread")),
+        "decoder  {}, {} images/s per thread{}", text("decoder"), rate(j.at("decode_images_per_second_per_thread")),
         data_.empty()
             ? fmt::format(" (procedural JPEGs of {0}x{0} px in memory; --data measures yours)", kProceduralSide)
             : ""));
     if (!data_.empty()) {
       const auto& loader = j.at("loader_images_per_second_per_thread");
-      print(fmt::format("loader   {} images/s a thread at 64 px, {} at 128 px, {} at 224 px (decoded and augmented)",
+      print(fmt::format("loader   {} images/s per thread at 64 px, {} at 128 px, {} at 224 px (decoded and augmented)",
                         rate(loader["64"]), rate(loader["128"]), rate(loader["224"])));
     }
     const auto& probe = j.at("probe_train_images_per_second");
@@ -237,7 +237,7 @@ class Doctor : public Command {
     const double rate = 1000 / latency.batch32_ms_per_image;
     e["inference_batch1_ms"] = latency.batch1_ms;
     e["inference_images_per_second"] = rate;
-    return fmt::format("\ninference: {} img/s in batches of 32, {:.1f} ms an image alone", rate_text(rate),
+    return fmt::format("\ninference: {} img/s in batches of 32, {:.1f} ms per image alone", rate_text(rate),
                        latency.batch1_ms);
   }
 

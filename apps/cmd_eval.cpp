@@ -85,7 +85,7 @@ class Eval : public Command {
       throw DataError("{} has {} classes, of which the model {} was trained on the first {}; {} --classes {}", data_,
                       here.size(), model.path, there.size(), classes_ > 0 ? "use" : "add", there.size());
     if (classes_ > 0 && std::ssize(there) > classes_)
-      throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it away",
+      throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it out",
                        classes_, there.size(), model.path);
     const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
     const auto name = [&](const std::vector<std::string>& all) {

@@ -40,7 +40,7 @@ class Export : public Command {
     refuse_earlier_than_calibrated(path, checkpoint);
     std::error_code ignored;
     if (fs::equivalent(path, out_, ignored))
-      throw UsageError("--out {} is the checkpoint itself, which training goes on from; choose another file", out_);
+      throw UsageError("--out {} is the checkpoint itself, which training resumes from; choose another file", out_);
     refuse_to_replace_other_files();
     const auto [served, sizes] = export_served(checkpoint, out_);
     if (json_)
@@ -68,8 +68,8 @@ class Export : public Command {
     if (!checkpoint.model.calibration_pending() || path == latest || !path_exists(latest)) return;
     if (load_checkpoint(latest).model.calibration_pending()) return;
     throw ModelError(
-        "{} is from before calibration, with bf16 activations, and {} has not been evaluated since; export {}, or go "
-        "on training",
+        "{} is from before calibration, with bf16 activations, and {} has not been evaluated since; export {}, or "
+        "continue training",
         path.string(), model_, latest.string());
   }
 
@@ -83,7 +83,7 @@ class Export : public Command {
     } catch (const ModelError&) {
     }
     if (!served)
-      throw UsageError("{} exists and is no served model, so it is not replaced; choose another --out", out_);
+      throw UsageError("{} exists and is not a served model, so it is not replaced; choose another --out", out_);
   }
 
   void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {

@@ -36,7 +36,7 @@ class Predict : public Command {
     add_option(app, "IMAGE", images_, "JPEG or PNG files").required();
     add_option(app, "--top", top_, "labels per image").capture_default_str();
     add_option(app, "--decoder", decoder_, "auto (that of the model's training), turbo or stb").capture_default_str();
-    add_flag(app, "--json", json_, "print one JSON object a line");
+    add_flag(app, "--json", json_, "print one JSON object per line");
     declare_threads(app, threads_);
   }
 
@@ -52,7 +52,7 @@ class Predict : public Command {
       std::string damage;
       try {
         if (std::filesystem::is_directory(path, none))
-          throw DataError("{} is a folder and no image; name its images, such as {}", path, all_in(path));
+          throw DataError("{} is a folder, not an image; name its images, such as {}", path, all_in(path));
         const Image image = load_image(path, decoder);
         damage = image.warning;
         best = predict(model, image);

@@ -31,7 +31,7 @@ class Report : public Command {
     apply_threads(threads_);
     const std::filesystem::path out =
         out_.empty() ? std::filesystem::path(run_) / "report.html" : std::filesystem::path(out_);
-    refuse_to_replace(out, "<!DOCTYPE html", "HTML page");
+    refuse_to_replace(out, "<!DOCTYPE html", "an HTML page");
     const std::string page = run_report(read_run(run_));
     make_folders_above(out);
     write_file_atomically(out, page);

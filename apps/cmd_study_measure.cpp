@@ -98,7 +98,7 @@ class StudyMeasureCommand : public Command {
   }
 
   void print_table(const std::vector<TimedNetwork>& networks) const {
-    std::vector<std::vector<std::string>> rows = {{"model", "ms, one image", "ms an image of 32"}};
+    std::vector<std::vector<std::string>> rows = {{"model", "ms, one image", "ms per image of 32"}};
     for (const TimedNetwork& n : networks)
       rows.push_back({fmt::format("{} x{}", n.options.precision, n.options.width),
                       fmt::format("{:.2f}", n.latency.batch1_ms),

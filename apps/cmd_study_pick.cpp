@@ -42,7 +42,8 @@ class StudyPickCommand : public Command {
     add_option(app, "--max-quadratic", budget_.quadratic, "quadratic cost, as a ratio to bf16 at width 1");
     add_option(app, "--max-memory", budget_.memory, "memory cost, as a ratio to bf16 at width 1");
     add_option(app, "--max-bytes", budget_.bytes, "bytes of the served file");
-    add_option(app, "--max-ms", budget_.ms, "milliseconds of one image a call, on the machine that measured the study");
+    add_option(app, "--max-ms", budget_.ms,
+               "milliseconds of one image per call, on the machine that measured the study");
     add_flag(app, "--json", json_, "print one JSON object");
   }
 

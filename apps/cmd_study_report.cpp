@@ -29,9 +29,9 @@ class StudyReportCommand : public Command {
 
   void declare(CLI::App& app) override {
     add_option(app, "STUDY", study_, "study folder, or a study.json").required();
-    add_option(app, "--out", out_, "the page to write (default: STUDY/report/index.html); the data go beside it");
+    add_option(app, "--out", out_, "the page to write (default: STUDY/report/index.html); the data go next to it");
     add_flag(app, "--json", json_,
-             "print one JSON object: the files written, the points, and those missing of the plan (null: no plan)");
+             "print one JSON object: the files written, the points, and those missing from the plan (null: no plan)");
   }
 
   int run() override {
@@ -47,7 +47,7 @@ class StudyReportCommand : public Command {
     if (const std::string uneven = uneven_images(points); !uneven.empty()) warn(uneven);
     const std::string to_come =
         missing.empty() ? "" : fmt::format(" ({} still to come)", grouped(static_cast<int64_t>(missing.size())));
-    message(fmt::format("report on {}{}: {} ({} bytes), beside it study.json, points.csv, pareto.svg",
+    message(fmt::format("report on {}{}: {} ({} bytes), next to it study.json, points.csv, pareto.svg",
                         counted(static_cast<int64_t>(points.size()), "point"), to_come, out.string(),
                         grouped(static_cast<int64_t>(files.bytes))));
     if (json_) print_json(files, points, planned);

@@ -41,17 +41,17 @@ class StudyRunCommand : public Command {
   const char* examples() const override {
     return "  nibble study run --data imagenette --out studies/a --image-size 64 --dry-run\n"
            "  nibble study run --data imagenette --out studies/a --image-size 64 --epochs 20\n"
-           "  nibble study run --out studies/a                      # goes on where it stopped\n"
+           "  nibble study run --out studies/a                      # continues where it stopped\n"
            "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1\n"
            "  nibble study run --out studies/a --jobs 4             # four points at a time, for many cores";
   }
 
   const char* notes() const override {
     return "\n\nPoints in the published arithmetic (--preset paper, --quant-mode fake) have neither bytes nor "
-           "milliseconds:\nquantized ones cannot be served, and bf16 ones are not measured beside them. So nibble "
-           "study "
-           "pick finds them\nunder a budget of cost (--max-linear, ...), not under --max-bytes or --max-ms, and nibble "
-           "study measure passes\nthem by.";
+           "milliseconds:\nquantized ones cannot be served, and bf16 ones are not measured along with them. So nibble "
+           "study pick finds them\nunder a budget of cost (--max-linear, ...), not under --max-bytes or --max-ms, and "
+           "nibble "
+           "study measure skips them.";
   }
 
   void declare(CLI::App& app) override {
@@ -66,10 +66,9 @@ class StudyRunCommand : public Command {
         app, "--train-eval-images", args_.train_eval_images,
         "training images, spread over all classes, evaluated without augmentation, for the generalization gap (0: "
         "all; new study: 0)");
-    add_option(
-        app, "--config", args_.config,
-        "TOML file with the recipe's options; width, precision and seed in it do not count, its [layers] hold for "
-        "every point");
+    add_option(app, "--config", args_.config,
+               "TOML file with the recipe's options; width, precision and seed in it do not count, its [layers] apply "
+               "to every point");
     add_flag(app, "--dry-run", args_.dry_run, "print the points and the time each will take, and stop");
     add_flag(app, "--json", json_, "print one JSON object");
     add_flag(app, "--quiet", quiet_, "no estimate and no progress, only warnings and errors");
@@ -92,7 +91,7 @@ class StudyRunCommand : public Command {
     for (const std::string& text : extra_seeds_) args_.grid.extra_seeds.push_back(parse_extra_seed(text));
     std::error_code unknown;
     if (recipe_.given().contains("preset") && std::filesystem::exists(plan_path(args_.out), unknown))
-      throw UsageError("the study '{}' has its recipe already; --preset is for a new one, leave it away", args_.out);
+      throw UsageError("the study '{}' has its recipe already; --preset is for a new one, leave it out", args_.out);
     recipe_.read_preset();
     args_.threads = threads();
     args_.quiet = quiet_;
@@ -153,7 +152,7 @@ class StudyRunCommand : public Command {
         std::none_of(plan.points.begin(), plan.points.end(), [](const StudyPoint& p) { return p.precision == "bf16"; }))
       return;
     warn(
-        fmt::format("[layers] of the recipe hold for every point, so the bf16 points are not all bf16 ({}), and the "
+        fmt::format("[layers] of the recipe apply to every point, so the bf16 points are not all bf16 ({}), and the "
                     "report compares with them as they are",
                     overrides_text(quantized)));
   }
@@ -196,7 +195,7 @@ class StudyRunCommand : public Command {
     print(format_table(rows));
     for (const auto& f : outcome.failed) print(fmt::format("failed: {}: {}", f.point, f.sentence));
     if (!outcome.failed.empty())
-      print(fmt::format("nibble study run --out {} tries the failed points again; remove {} to begin one anew",
+      print(fmt::format("nibble study run --out {} tries the failed points again; remove {} to begin one from scratch",
                         shell_quoted(args_.out), shell_quoted(args_.out + "/" + outcome.failed.front().point)));
     print(fmt::format("done: {} of {}; next: nibble study report {}", outcome.done.size(),
                       counted(static_cast<int64_t>(study.plan().points.size()), "point"), shell_quoted(args_.out)));

@@ -35,7 +35,7 @@ class Train : public Command {
         "start from a safetensors file with torchvision's names, a checkpoint or a run folder (its best, else its "
         "latest)");
     add_option(app, "--config", config_,
-               "TOML file with the options below, of data, network and training; the command line wins");
+               "TOML file with the options below, for data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
     add_flag(app, "--json", json_, "print the result (with --dry-run: the plan) as one JSON object");
     add_flag(app, "--quiet", quiet_, "no progress, only warnings and errors");
@@ -81,11 +81,11 @@ class Train : public Command {
 
   /// Flag > environment > file > preset > default: the file fills what the command line left alone.
   void read_options() {
-    if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave --out away");
+    if (!resume_.empty() && !out_.empty()) throw UsageError("--resume continues in its own folder; leave out --out");
     if (!resume_.empty() && !config_.empty())
-      throw UsageError("--resume uses the run's own options; leave --config away");
+      throw UsageError("--resume uses the run's own options; leave out --config");
     if (!resume_.empty() && !weights_.empty())
-      throw UsageError("--resume continues from the run's own checkpoint; leave --weights away");
+      throw UsageError("--resume continues from the run's own checkpoint; leave out --weights");
     if (!resume_.empty()) {
       RunFolder::require_run(resume_);
       refuse_changed_options();
@@ -99,7 +99,7 @@ class Train : public Command {
     if (!dry_run_ && resume_.empty() && out_.empty())
       throw UsageError("--out is missing; name the folder the run is kept in");
     if (resume_.empty() && !out_.empty() && path_exists(plan_path(out_)))
-      throw UsageError("--out {} is a study, which could not go on with a run in its place; choose another folder",
+      throw UsageError("--out {} is a study, which could not continue with a run in its place; choose another folder",
                        out_);
   }
 

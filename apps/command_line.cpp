@@ -84,7 +84,7 @@ void check_number(const std::string& name, const std::string& text) {
   } else if constexpr (std::is_unsigned_v<Number>) {
     std::strtoull(text.c_str(), &end, 0);
     if (*end != '\0' || errno == ERANGE || text.find('-') != std::string::npos)
-      throw UsageError("{}: {} is no whole number from 0 to {}", name, text, Limits::max());
+      throw UsageError("{}: {} is not a whole number from 0 to {}", name, text, Limits::max());
   } else {
     const long long v = std::strtoll(text.c_str(), &end, 0);
     if (*end != '\0') throw UsageError("{} is '{}'; use a whole number", name, text);
@@ -103,7 +103,7 @@ DeclaredOption add_option(CLI::App& app, const std::string& name, Value& value, 
   const std::function<std::string(std::string)> checked = [option, name](std::string text) {
     if (text.empty())
       throw UsageError("{} is empty, as from a variable that is not set; give it a value{}", name,
-                       option->get_required() ? "" : " or leave it away");
+                       option->get_required() ? "" : " or leave it out");
     if constexpr (std::is_integral_v<Element>) text = without_leading_zeros(text);
     if constexpr (!std::is_same_v<Element, std::string>) check_number<Element>(name, text);
     return text;
@@ -144,7 +144,7 @@ void refuse_to_replace(const std::filesystem::path& out, std::string_view begins
   if (std::equal(start.begin(), start.end(), begins_with.begin(), begins_with.end(),
                  [&](char a, char b) { return lower(a) == lower(b); }))
     return;
-  throw UsageError("{} exists and is no {}, so it is not replaced; choose another file", out.string(), kind);
+  throw UsageError("{} exists and is not {}, so it is not replaced; choose another file", out.string(), kind);
 }
 
 }  // namespace nibble::apps

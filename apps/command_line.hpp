@@ -41,7 +41,7 @@ bool has_option(const CLI::App& app, const std::string& name);
 
 /// What a command writes may replace what it has written before and nothing else: UsageError when `out` is a file that
 /// is not empty and does not begin with `begins_with`, in either case of its letters. `kind` is what it should be:
-/// "HTML page". What is not a file at all is left to the writer.
+/// "an HTML page". What is not a file at all is left to the writer.
 void refuse_to_replace(const std::filesystem::path& out, std::string_view begins_with, std::string_view kind);
 
 }  // namespace nibble::apps

@@ -117,7 +117,7 @@ std::map<std::string, std::string> read_config(const std::filesystem::path& file
                                                std::vector<PrecisionOverride>& overrides) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
-    throw UsageError("{} is no file; --config needs a TOML file with the options' names as keys", file.string());
+    throw UsageError("{} is not a file; --config needs a TOML file with the options' names as keys", file.string());
   if (std::filesystem::file_size(file, error) > kLongestConfig)
     throw UsageError("{} is larger than the {} bytes that a config file may have; name another", file.string(),
                      kLongestConfig);
@@ -133,7 +133,7 @@ std::map<std::string, std::string> parse_config(const std::string& text, const s
     table = toml::parse(text, source);
   } catch (const toml::parse_error& e) {
     throw UsageError(
-        "{}:{}: this line cannot be read as TOML ({}); write each option once, as lr = 0.1, texts in quotes", source,
+        "{}:{}: this line cannot be read as TOML ({}); write each option once, as lr = 0.1, strings in quotes", source,
         e.source().begin.line, reason_of(e));
   }
   std::vector<std::string> known = {"layers"};
@@ -142,7 +142,7 @@ std::map<std::string, std::string> parse_config(const std::string& text, const s
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
     if (name == "preset")
-      throw UsageError("{}: a preset is for the command line (--preset), this file goes on top of it; leave it away",
+      throw UsageError("{}: a preset is for the command line (--preset), this file goes on top of it; leave it out",
                        where(source, node));
     if (name == "layers") {
       read_layers(source, node, overrides, found);
@@ -153,7 +153,7 @@ std::map<std::string, std::string> parse_config(const std::string& text, const s
       constexpr std::string_view kOfTheLine[] = {"weights", "out",  "resume", "config",
                                                  "threads", "json", "quiet",  "dry-run"};
       if (std::find(std::begin(kOfTheLine), std::end(kOfTheLine), name) != std::end(kOfTheLine))
-        throw UsageError("{}: {} is for the command line (--{}); leave it away", where(source, node), name, name);
+        throw UsageError("{}: {} is for the command line (--{}); leave it out", where(source, node), name, name);
       const std::string near = nearest_name(name, known);
       throw UsageError("{}: unknown option '{}'{}", where(source, node), name,
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));

@@ -11,7 +11,7 @@ if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-  echo "packages: this is no Debian system (no apt-get); install the equivalents of: ${missing[*]}" >&2
+  echo "packages: this is not a Debian system (no apt-get); install the equivalents of: ${missing[*]}" >&2
   exit 1
 fi
 as_root=()

@@ -70,12 +70,12 @@ UsageError unknown_word(const CLI::App& app, const CLI::App* chosen, const std::
   std::string word = rest.empty() ? "?" : rest.front();
   if (behind_mark(line, word))
     return UsageError(
-        "'{0}' stands behind '--' and so is an argument, which nibble {1}does not take; see nibble {1}--help", word,
+        "'{0}' stands after '--' and so is an argument, which nibble {1}does not take; see nibble {1}--help", word,
         words_of(chosen));
   if (const size_t equals = word.find('='); equals != std::string::npos) word.resize(equals);
   const std::vector<std::string> known = known_words(where);
   if (word.starts_with("-") && std::find(known.begin(), known.end(), word) != known.end())
-    return UsageError("the option {0} belongs behind the command: nibble {1}{0}; see nibble {1}--help", word,
+    return UsageError("the option {0} belongs after the command: nibble {1}{0}; see nibble {1}--help", word,
                       words_of(chosen));
   const std::string near = nearest_name(word, known);
   const bool has_parts = !where.get_subcommands([](const CLI::App*) { return true; }).empty();
@@ -103,7 +103,7 @@ void refuse_empty_values(const std::vector<std::string>& line) {
   for (const std::string& word : line) {
     if (word == "--") return;
     if (word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1)
-      throw UsageError("{} is empty, as from a variable that is not set; give it a value or leave it away",
+      throw UsageError("{} is empty, as from a variable that is not set; give it a value or leave it out",
                        word.substr(0, word.size() - 1));
   }
 }
@@ -125,7 +125,7 @@ int run_profiled(Command& command) {
   if (!path) return command.run();
   int code = 0;
   std::exception_ptr failure;
-  refuse_to_replace(*path, kTraceBegins, "Chrome trace");
+  refuse_to_replace(*path, kTraceBegins, "a Chrome trace");
   start_profiler();
   try {
     code = command.run();

@@ -67,8 +67,8 @@ LoadedModel load_model(const std::string& path, RunBy by) {
     }
     m.executor = std::make_shared<Executor>(make_served(m.checkpoint->model));
   } else {
-    throw ModelError("{} is a safetensors file of another program; start training from it with nibble train --weights",
-                     m.path);
+    throw ModelError(
+        "{} is a safetensors file from another program; start training from it with nibble train --weights", m.path);
   }
   m.run = [executor = m.executor](const Tensor& images) { return executor->run(images); };
   return m;

@@ -14,7 +14,7 @@ NetworkArguments::NetworkArguments() : fields_(network_fields(options, texts_)) 
 void NetworkArguments::declare(CLI::App& app, const std::string& heading) {
   app_ = &app;
   add_option(app, "--config", config_,
-             "TOML file with these options and per-layer precisions; of a run's config the network alone counts")
+             "TOML file with these options and per-layer precisions; of a run's config only the network counts")
       .group(heading);
   add_option(app, "--classes", options.classes, "classes of the model").capture_default_str().group(heading);
   declare_fields(app, fields_, heading);

@@ -19,7 +19,7 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
       {"width", "filter multiplier; the stem stays at 64", &o.width},
       {"precision", "bf16, w4a4, w8a8, w4a8, w8a4, the last four also with -fl8 (8-bit first and last layer)",
        &o.precision},
-      {"granularity", "scales of activations: per_channel (one an input channel) or per_tensor (one a layer)",
+      {"granularity", "scales of activations: per_channel (one per input channel) or per_tensor (one per layer)",
        &t.granularity},
       {"per-channel-by",
        "how scales of channels pass an integer sum: fold (into the weights), shift (as powers of two) or shift+fold; "
@@ -55,7 +55,7 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
       {"lr", "peak learning rate", &o.lr},
       {"warmup-epochs", "linear warm-up", &o.warmup_epochs},
       {"schedule",
-       "behind the warm-up: cosine (to 0), step (a tenth at each third of the run), or paper (a cosine to a "
+       "after the warm-up: cosine (to 0), step (a tenth at each third of the run), or paper (a cosine to a "
        "thousandth at 80 % of the run, then a line to 0)",
        &o.schedule},
       {"optimizer", "sgd, or lars: each kernel's step scaled by norm of weights / norm of gradient, for large batches",

@@ -80,7 +80,7 @@ std::string peaks_text(const Profile& p) {
   for (size_t u = 0; u < kMacUnits; ++u)
     if (p.peaks[u] > 0) text += fmt::format("{} {} {:.0f}", text.empty() ? "" : ",", kUnitNames[u], giga(p.peaks[u]));
   return fmt::format(
-      "probed beside it, {} threads together: peak in GMAC/s{}; memory in GB/s: read {:.1f}, read and "
+      "probed alongside, {} threads together: peak in GMAC/s{}; memory in GB/s: read {:.1f}, read and "
       "write {:.1f}, triad {:.1f}",
       p.threads, text.empty() ? " not known" : text, giga(p.bandwidth.read), giga(p.bandwidth.read_write),
       giga(p.bandwidth.triad));

@@ -132,8 +132,8 @@ std::string summary(const RunFacts& f) {
   const bool quantized = last.step >= first_step;
   const EvalSample best = best_evaluation(f.curves.evaluations, first_step);
   text +=
-      fmt::format("The last evaluation, after step {}{}, named {} % of the validation images right", grouped(last.step),
-                  quantized ? "" : ", of the model with bf16 activations", decimal(last.top1, 1));
+      fmt::format("The last evaluation, after step {}{}, classified {} % of the validation images correctly",
+                  grouped(last.step), quantized ? "" : ", of the model with bf16 activations", decimal(last.top1, 1));
   if (last.images > 0)
     text += fmt::format(" (standard error {} for {} images)", decimal(binomial_error(last.top1, last.images), 1),
                         grouped(last.images));
@@ -207,8 +207,8 @@ void add_curves(Page& page, const RunFacts& f) {
        learning_chart(
            f, "top-1 accuracy by epoch", "top-1 %", [](const TrainSample& s) { return s.top1; },
            [](const EvalSample& s) { return s.top1; }),
-       "Share of images whose class was named right. Training batches are cropped and flipped at random, which makes "
-       "them harder than validation images: that the grey line stays below is usual."},
+       "Share of images that were classified correctly. Training batches are cropped and flipped at random, which "
+       "makes them harder than validation images: that the grey line stays below is usual."},
       {"Loss",
        learning_chart(
            f, "loss by epoch", "cross entropy", [](const TrainSample& s) { return s.loss; },
@@ -228,7 +228,8 @@ void add_curves(Page& page, const RunFacts& f) {
       {"Waiting for images",
        progress_chart(f, "share of time spent waiting for images, by epoch", "% of the time",
                       [](const ProgressSample& s) { return 100 * s.data_wait; }),
-       "Share of the training time spent waiting for decoded images. Well above zero, more --loader-threads help."},
+       "Share of the training time spent waiting for decoded images. If it is well above zero, more --loader-threads "
+       "help."},
   });
 }
 
@@ -252,7 +253,7 @@ void add_layers(Page& page, const RunFacts& f) {
   const auto linear = static_cast<double>(reference.linear);
   page.figures(
       {{"Where the cost is", draw(cost_columns(f.layers, linear, "linear cost of each layer")),
-        "One column a layer, in the order they run: its linear cost, in percent of what the whole network costs "
+        "One column per layer, in the order they run: its linear cost, in percent of what the whole network costs "
         "in bf16 at width 1. Rest the pointer on a column for its name. " +
             bits_caption(f.layers)}});
   page.markup_paragraph(bits_legend(f.layers));

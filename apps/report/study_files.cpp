@@ -114,16 +114,16 @@ StudyReportFiles write_study_report(const std::vector<PointResult>& points, cons
                      (out / "index.html").string());
   for (const char* companion : {kJson, kCsv, kPicture})
     if (out.filename() == companion)
-      throw UsageError("--out is '{}', but {} is written beside the page; give the page another name", out.string(),
+      throw UsageError("--out is '{}', but {} is written next to the page; give the page another name", out.string(),
                        companion);
   const std::string page = study_page(points, name, missing);
   const std::filesystem::path folder = out.parent_path();
   const StudyReportFiles files = {
       .page = out, .json = folder / kJson, .csv = folder / kCsv, .svg = folder / kPicture, .bytes = page.size()};
-  refuse_to_replace(files.page, "<!DOCTYPE html", "HTML page");
-  refuse_to_replace(files.csv, "name,arch,precision,", "table of a study");
-  refuse_to_replace(files.svg, "<svg ", "picture");
-  refuse_to_replace(files.json, R"({"format":"nibble-study-1")", "data of a study");
+  refuse_to_replace(files.page, "<!DOCTYPE html", "an HTML page");
+  refuse_to_replace(files.csv, "name,arch,precision,", "a table of a study");
+  refuse_to_replace(files.svg, "<svg ", "a picture");
+  refuse_to_replace(files.json, R"({"format":"nibble-study-1")", "the data of a study");
   if (other == OtherStudy::kRefused) refuse_other_study(files.json, points);
   make_folders_above(out);
   write_file_atomically(files.json, study_json(points));

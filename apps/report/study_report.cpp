@@ -280,7 +280,7 @@ std::string cost_caption(const std::string& key, const std::vector<PointResult>&
     return "Cost: multiplications by the product of the bits of their operands, as the area of a multiplier grows." +
            inset;
   if (key == "memory") return "Cost: the bits that the weights take." + inset;
-  if (key == "latency") return "Measured, not modelled: one image after the other. " + times_text(points);
+  if (key == "latency") return "Measured, not modelled: one image at a time. " + times_text(points);
   return "The exported file, with scales, batch norm and class names, which the models leave out.";
 }
 
@@ -378,7 +378,7 @@ void add_layer_costs(Page& page, const Groups& groups) {
   }
   page.figures(figures);
   page.paragraph(
-      "One column a layer, in the order they run, all pictures on one scale; the percentages are of bf16 at "
+      "One column per layer, in the order they run, all pictures on one scale; the percentages are of bf16 at "
       "width 1, those in the titles are the sums. Rest the pointer on a column for its name.");
 }
 
@@ -423,8 +423,8 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
   for (const PointResult& p : points) widest = std::max(widest, p.ratio.linear);
   Table table;
   table.header = {
-      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",       "linear cost",
-      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms an image of 32"};
+      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",        "linear cost",
+      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms per image of 32"};
   for (const PointResult& p : points)
     table.rows.push_back({
         {p.name},

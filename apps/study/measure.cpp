@@ -35,10 +35,10 @@ Accuracy accuracy_of(const EvaluationResult& r) {
 LoadedModel load_last(const MeasureArgs& args) {
   LoadedModel model = load_model(CheckpointStore(args.run, 1).path_for(args.steps).string());
   if (!model.checkpoint)
-    throw ModelError("{} is a served model, not the checkpoint of step {}; remove {} to train the point anew",
+    throw ModelError("{} is a served model, not the checkpoint of step {}; remove {} to train the point again",
                      model.path, args.steps, args.run);
   if (model.checkpoint->steps_done != args.steps)
-    throw ModelError("{} is of step {}, but the run ended with step {}; remove {} to train the point anew", model.path,
+    throw ModelError("{} is of step {}, but the run ended with step {}; remove {} to train the point again", model.path,
                      model.checkpoint->steps_done, args.steps, args.run);
   return model;
 }
@@ -106,7 +106,7 @@ PointResult measure_point(const MeasureArgs& args) {
   if (facts.curves.evaluations.empty())
     throw ModelError(
         "{}/metrics.jsonl has no evaluation with an epoch, accuracies of 0 to 100 % and a loss, so the point has no "
-        "result; remove {} to train it anew",
+        "result; remove {} to train it again",
         args.run, args.run);
   const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network().options;

@@ -28,7 +28,7 @@ std::vector<Limit> limits_of(const Budget& b) {
       {b.bytes, [](const StudyGroup& g) { return static_cast<double>(g.first().served_bytes); },
        "no model of the study has a served file (those of --quant-mode fake have none); limit a cost: --max-memory"},
       {b.ms, [](const StudyGroup& g) { return g.latency_ms; },
-       "no model of the study was timed; run nibble study measure first, or, of --quant-mode fake, limit a cost: "
+       "no model of the study was timed; run nibble study measure first, or, with --quant-mode fake, limit a cost: "
        "--max-linear"}};
   std::erase_if(limits, [](const Limit& l) { return !l.at_most; });
   return limits;
@@ -69,7 +69,7 @@ std::string Budget::text() const {
   if (bytes)
     add(fmt::format("at most {} bytes",
                     *bytes == std::floor(*bytes) ? grouped(static_cast<int64_t>(*bytes)) : fmt::format("{}", *bytes)));
-  if (ms) add(fmt::format("at most {} ms an image", *ms));
+  if (ms) add(fmt::format("at most {} ms per image", *ms));
   return text;
 }
 
@@ -78,7 +78,7 @@ std::string costs_text(const StudyGroup& g) {
   return fmt::format("linear cost {:.4f}, quadratic {:.4f}, memory {:.4f}, {}, {}", p.ratio.linear, p.ratio.quadratic,
                      p.ratio.memory,
                      p.served_bytes > 0 ? grouped(static_cast<int64_t>(p.served_bytes)) + " bytes" : "not served",
-                     g.latency_ms > 0 ? fmt::format("{:.2f} ms an image", g.latency_ms) : "not timed");
+                     g.latency_ms > 0 ? fmt::format("{:.2f} ms per image", g.latency_ms) : "not timed");
 }
 
 Pick pick_best(const std::vector<StudyGroup>& groups, const Budget& budget) {

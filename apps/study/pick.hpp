@@ -29,7 +29,7 @@ struct Pick {
   const StudyGroup* next_better = nullptr;      // the cheapest that beats it; null: none does
 };
 
-/// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms an image"
+/// "linear cost 0.2573, quadratic 0.0680, memory 0.2702, 13,793,024 bytes, 4.10 ms per image"
 std::string costs_text(const StudyGroup& g);
 
 /// Groups are compared by the published metric, mean over the seeds. `budget` is not empty. UsageError when it

@@ -129,7 +129,8 @@ std::string to_json(const StudyPlan& plan) {
 
 StudyPlan plan_from_json(const std::string& text, const std::string& source) {
   const auto refuse = [&](const std::string& why) {
-    return DataError("{} is no plan of a study ({}); put it back, or begin the study in another folder", source, why);
+    return DataError("{} is not the plan of a study ({}); put it back, or begin the study in another folder", source,
+                     why);
   };
   StudyPlan plan;
   try {
@@ -137,7 +138,7 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
     if (!j.is_object() || j.value("format", "") != kFormat) throw refuse(fmt::format("its format is not {}", kFormat));
     const auto count = [&](const char* key) {
       const std::optional<int64_t> number = whole_number(j.at(key));
-      if (!number || *number < 0) throw refuse(fmt::format("{} is no whole number from 0", key));
+      if (!number || *number < 0) throw refuse(fmt::format("{} is not a whole number of at least 0", key));
       return *number;
     };
     plan.data.class_names = j.at("classes").get<std::vector<std::string>>();
@@ -151,9 +152,9 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
       p.at("precision").get_to(point.precision);
       p.at("width").get_to(point.width);
       if (!p.at("seed").is_number_unsigned() || p.at("seed").get<uint64_t>() > uint64_t{INT64_MAX})
-        throw refuse(fmt::format("a seed is no whole number from 0 to {}", INT64_MAX));
+        throw refuse(fmt::format("a seed is not a whole number from 0 to {}", INT64_MAX));
       p.at("seed").get_to(point.seed);
-      if (!is_precision_word(point.precision)) throw refuse("a precision is no name of one");
+      if (!is_precision_word(point.precision)) throw refuse("a precision is not the name of one");
       if (!(point.width >= kLeastWidth && point.width <= kMostWidth))
         throw refuse(fmt::format("a width is not from {} to {}", kLeastWidth, kMostWidth));
       if (contains(plan.points, point)) throw refuse(fmt::format("it has {} twice", point.name()));

@@ -13,7 +13,7 @@ struct EndedProcess {
   std::string point;
   int slot = 0;
   int code = 0;       // its exit code, or 128 + the number of the signal that ended it
-  std::string error;  // the sentence behind the last "error: " that it said
+  std::string error;  // the sentence after the last "error: " that it said
 };
 
 /// Their lines are shown with the point's name before them, except for their errors. They are in this process's group,

@@ -42,8 +42,8 @@ std::string arithmetic_sentence(const std::string& config) {
                                   "nearest); the published ones are floored in 2^b.";
   if (o.granularity == Granularity::kPerTensor)
     return fmt::format(
-               "Quantized models multiply {} with one scale of activations a layer; the published ones have "
-               "one a channel.",
+               "Quantized models multiply {} with one scale of activations per layer; the published ones have one per "
+               "channel.",
                o.mode == QuantMode::kFake ? "dequantized values" : "integers") +
            steps;
   if (o.mode == QuantMode::kFake)

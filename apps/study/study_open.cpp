@@ -42,7 +42,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
   const bool begun = path_exists(plan_path(args_.out));
   const bool worker = !args_.worker.empty();
   if (worker && !begun)
-    throw UsageError("'{}' is no study yet; --worker is for those that study run starts", args_.out);
+    throw UsageError("'{}' is not a study yet; --worker is for those that study run starts", args_.out);
   if (begun && !args_.dry_run && !worker) lock();
   settle_recipe();
   settle_plan();
@@ -56,7 +56,7 @@ StudyRun::StudyRun(const StudyRunArgs& args, TrainArguments& recipe) : args_(arg
     make_folders(args_.out);
     lock();
     if (path_exists(plan_path(args_.out)))
-      throw UsageError("another process has begun the study '{}' meanwhile; try again", args_.out);
+      throw UsageError("meanwhile another process has begun the study '{}'; try again", args_.out);
   }
   unpack_kept();
   write_file_atomically(recipe_path(args_.out), text);
@@ -99,7 +99,7 @@ void StudyRun::settle_recipe() {
   const ConfigDifference d = recipe_difference(recipe_.config_text(), own.config_text(), varied_options());
   if (!d.name.empty())
     throw UsageError(
-        "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option away or begin another "
+        "the study '{}' has {} = {}, not {}: all its points share one recipe; leave the option out or begin another "
         "study",
         args_.out, d.name, d.second, d.first);
 }
@@ -143,13 +143,13 @@ void StudyRun::settle_plan() {
   plan_.data = known ? same_data() : describe_data();
   const int64_t limit = args_.train_eval_images.value_or(plan_.train_eval_images);
   if (known && limit != plan_.train_eval_images)
-    throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option away or begin another study",
+    throw UsageError("the study '{}' has train-eval-images = {}, not {}: leave the option out or begin another study",
                      args_.out, plan_.train_eval_images, limit);
   plan_.train_eval_images = limit;
   if (limit > 0 && !plan_.train_eval_spread && args_.worker.empty())
     warn(
         fmt::format("the study '{}' was begun by a version that evaluated its first {} training images, of few "
-                    "classes; now they are spread over all: remove older results to measure them anew",
+                    "classes; now they are spread over all: remove older results to measure them again",
                     args_.out, grouped(limit)));
   if (!known || !args_.grid.empty()) plan_.add(args_.grid);
   if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
@@ -178,7 +178,7 @@ void StudyRun::read_kept() {
       throw DataError("{} has a point '{}' that no study can have: {}", kept_file_.string(), p.name, e.what());
     }
     if (const std::string name = point_of(p).name(); p.name != name)
-      throw DataError("{} has a point called '{}' that is {}; put the file back or take it away", kept_file_.string(),
+      throw DataError("{} has a point called '{}' that is {}; put the file back or remove it", kept_file_.string(),
                       p.name, name);
     if (!path_exists(result_path(args_.out, p.name))) kept_.emplace(p.name, std::move(p));
   }

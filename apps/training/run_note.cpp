@@ -36,7 +36,8 @@ RunNote parse_run_note(const std::string& text, const std::string& source) {
     const std::optional<int64_t> best_step = whole_number(j.at("best_step"));
     if (!best_step || *best_step < -1)
       throw ModelError(
-          "{}: nibble.run cannot be read (best_step is no step); the checkpoint was made by another program", source);
+          "{}: nibble.run cannot be read (best_step is not a step); the checkpoint was made by another program",
+          source);
     return {j.at("decoder"), j.value("options", ""), j.value("images", ""), j.at("best_top1"), *best_step};
   } catch (const nlohmann::json::exception& e) {
     throw ModelError("{}: nibble.run cannot be read ({}); the checkpoint was made by another program", source,

@@ -31,10 +31,10 @@ std::string plan_text(const RunPlan& p, const TrainOptions& o, const RunData& da
   text += fmt::format("data   {}  train {} / val {}, {} classes, decoder {}\n", o.data, grouped(p.train_images),
                       grouped(p.validation_images), p.classes, data.decoder);
   text +=
-      fmt::format("model  {} x{} {}  {} parameters, {} multiply-adds an image at {} px\n", o.network.arch,
+      fmt::format("model  {} x{} {}  {} parameters, {} multiply-adds per image at {} px\n", o.network.arch,
                   o.network.width, o.network.precision, grouped(p.parameters), grouped(p.macs), o.network.image_size);
   if (!o.network.overrides.empty()) text += fmt::format("layers {}\n", overrides_text(o.network.overrides));
-  text += fmt::format("plan   {} steps of {} images in shards of {} ({} an epoch), lr {} {}", grouped(p.steps),
+  text += fmt::format("plan   {} steps of {} images in shards of {} ({} per epoch), lr {} {}", grouped(p.steps),
                       o.batch_size, o.shard, p.steps_per_epoch, o.lr, o.schedule);
   if (p.quantized_from >= 0) text += fmt::format(", activations quantized from step {}", p.quantized_from);
   return text;
@@ -49,7 +49,7 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
                     p.quantized_from, p.steps));
   else if (p.quantized_from == p.steps)
     doubts.push_back(
-        fmt::format("--calibrate-at gives step {}, the last: activations are quantized behind it, and no step trains "
+        fmt::format("--calibrate-at gives step {}, the last: activations are quantized after it, and no step trains "
                     "with them",
                     p.quantized_from));
   const double warm_up = o.warmup_epochs * static_cast<double>(p.steps_per_epoch);
@@ -66,7 +66,7 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
   // average of 0.1 looks.
   constexpr int64_t kFewSteps = 100, kFewMaxima = 10;
   if (!resumed && p.steps < kFewSteps)
-    doubts.push_back(fmt::format("the run has {}, {} an epoch: hardly enough to learn from; give more {}",
+    doubts.push_back(fmt::format("the run has {}, {} per epoch: hardly enough to learn from; give more {}",
                                  counted(p.steps, "step"), p.steps_per_epoch,
                                  o.steps > 0 ? "--steps" : "--epochs or a smaller --batch-size"));
   else if (!resumed && p.quantized_from >= 0 && p.quantized_from < kFewMaxima)

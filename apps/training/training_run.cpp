@@ -58,7 +58,7 @@ void TrainingRun::start_fresh() {
 void TrainingRun::take_weights(Model& model) const {
   const GivenWeights given = load_torchvision_weights(args_.weights, model, data_.train->class_names());
   message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), args_.weights));
-  if (!given.fresh.empty()) message(fmt::format("{} starts anew: {}", given.fresh, given.because));
+  if (!given.fresh.empty()) message(fmt::format("{} starts from scratch: {}", given.fresh, given.because));
 }
 
 void TrainingRun::check_weights() const {
@@ -139,7 +139,7 @@ void TrainingRun::begin_loading() {
                                      .weights_sha256 = weights_sha256_,
                                      .first_step = done});
   if (args_.resume && machine_ && !machine_->changed().empty())
-    warn(fmt::format("the run goes on with {}: from here on its bits may be others than without the stop",
+    warn(fmt::format("the run continues with {}: from here on its bits may differ from those without the stop",
                      machine_->changed()));
 }
 

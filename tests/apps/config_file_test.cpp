@@ -84,7 +84,7 @@ TEST_CASE("config: what the command line has set is checked in the file and not 
 TEST_CASE("config: a wrong key or value is refused with file, line and what would be right") {
   CHECK(has(refusal("lr = 0.1\n\nepoch = 3\n"), ".toml:3: unknown option 'epoch'; did you mean 'epochs'?"));
   CHECK(has(refusal("nothing-like-it = 3\n"), "unknown option 'nothing-like-it'"));
-  CHECK(has(refusal("\nweights = 'a'\n"), ".toml:2: weights is for the command line (--weights); leave it away"));
+  CHECK(has(refusal("\nweights = 'a'\n"), ".toml:2: weights is for the command line (--weights); leave it out"));
   CHECK_FALSE(has(refusal("nothing-like-it = 3\n"), "did you mean"));
   CHECK(has(refusal("lr = '0.1'\n"), ".toml:1: lr needs a number"));
   CHECK(has(refusal("lr = true\n"), "lr needs a number"));
@@ -95,12 +95,12 @@ TEST_CASE("config: a wrong key or value is refused with file, line and what woul
   CHECK(has(refusal("lr = 1\nlr = 2\n"), ".toml:2: "));
 }
 
-TEST_CASE("config: a line that is no TOML is refused in the program's words, with the parser's reason inside") {
+TEST_CASE("config: a line that is not TOML is refused in the program's words, with the parser's reason inside") {
   for (const char* line : {"lr = ", "lr 0.1", "precision = w8a8", "data = 'a", "[layers"}) {
     const std::string said = refusal("\n" + std::string(line) + "\n");
     CAPTURE(said);
     CHECK(has(said, ".toml:2: this line cannot be read as TOML ("));
-    CHECK(has(said, "); write each option once, as lr = 0.1, texts in quotes"));
+    CHECK(has(said, "); write each option once, as lr = 0.1, strings in quotes"));
     CHECK_FALSE(has(said, "rror while parsing"));
     CHECK_FALSE(has(said, "\n"));
   }
@@ -124,9 +124,9 @@ TEST_CASE("config: a layer takes exactly one key and a layer's precision") {
 TEST_CASE("config: a file that is not there or is a folder is refused by its name") {
   Options o;
   const auto read = [&](const char* path) { read_config(path, o.fields(), {}, o.train.network.overrides); };
-  CHECK_THROWS_WITH_AS(read("/nonexistent/nibble.toml"), doctest::Contains("/nonexistent/nibble.toml is no file"),
+  CHECK_THROWS_WITH_AS(read("/nonexistent/nibble.toml"), doctest::Contains("/nonexistent/nibble.toml is not a file"),
                        UsageError);
-  CHECK_THROWS_WITH_AS(read("/"), doctest::Contains("is no file"), UsageError);
+  CHECK_THROWS_WITH_AS(read("/"), doctest::Contains("is not a file"), UsageError);
 }
 
 TEST_CASE("config: what is written reads back equal, bit for bit, also when nothing has its default") {

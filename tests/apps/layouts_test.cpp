@@ -37,7 +37,7 @@ void copy_as_tiny_imagenet(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-TEST_CASE("a run on Tiny ImageNet's layout is the run on class folders, and each goes on with the other's images") {
+TEST_CASE("a run on Tiny ImageNet's layout is the run on class folders, and each resumes with the other's images") {
   if (no_program()) return;
   const TemporaryFolder folder("tiny");
   const std::string data = synthetic_data(folder), tiny = folder / "tiny", a = folder / "a", b = folder / "b";

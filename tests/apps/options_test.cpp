@@ -223,9 +223,10 @@ TEST_CASE("command line: numbers that do not fit, empty texts and files of anoth
   CHECK(begins(refusal(0, "2147483648"), "--it is 2147483648; use a whole number from -2147483648 to 2147483647"));
   CHECK(begins(refusal(int64_t{0}, "9223372036854775808"), "--it is 9223372036854775808; use a whole number from"));
   CHECK(refusal(int64_t{0}, "-9223372036854775808") == "accepted");
-  CHECK(begins(refusal(uint64_t{0}, "18446744073709551616"), "--it: 18446744073709551616 is no whole number from 0"));
+  CHECK(
+      begins(refusal(uint64_t{0}, "18446744073709551616"), "--it: 18446744073709551616 is not a whole number from 0"));
   CHECK(refusal(uint64_t{0}, "18446744073709551615") == "accepted");
-  CHECK(begins(refusal(std::vector<uint64_t>(), "-1"), "--it: -1 is no whole number from 0"));
+  CHECK(begins(refusal(std::vector<uint64_t>(), "-1"), "--it: -1 is not a whole number from 0"));
   CHECK(begins(refusal(std::optional<double>(), "1,5"), "--it is '1,5'; use a number"));
   CHECK(begins(refusal(0.0, "-1e999"), "--it is -1e999; use a number that"));
   CHECK(begins(refusal(0.0, "1e-999"), "--it is 1e-999; use a number that"));

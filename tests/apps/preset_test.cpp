@@ -181,7 +181,7 @@ TEST_CASE("preset: its summary names its options that are in use with their valu
   CHECK(whole.preset_json().at("overridden").empty());
 }
 
-TEST_CASE("preset: a name that is none is refused with those there are, a file with a preset by its line") {
+TEST_CASE("preset: an unknown name is refused with those there are, a file with a preset by its line") {
   TrainArguments a;
   CHECK_THROWS_WITH_AS(parse_preset(a, "--preset papper"), "--preset is 'papper'; the only one there is: paper",
                        UsageError);
@@ -236,7 +236,7 @@ TEST_CASE("preset: a dry run shows it, a resumed run and a begun study refuse it
   CHECK_FALSE(std::filesystem::exists(study + "/bf16-x0.1-s0/served.safetensors"));
   CHECK(has(run_well("study pick --max-linear 1 " + study).out, "not served, not timed"));
   check_refused("study pick " + study + " --max-bytes 1e9", 2, "(those of --quant-mode fake have none); limit a cost");
-  check_refused("study pick " + study + " --max-ms 1e6", 2, "or, of --quant-mode fake, limit a cost: --max-linear");
+  check_refused("study pick " + study + " --max-ms 1e6", 2, "or, with --quant-mode fake, limit a cost: --max-linear");
   check_refused("study run --out " + study + " --preset paper", 2, "has its recipe already");
 }
 

@@ -114,7 +114,7 @@ TEST_CASE("bench --profile --json: a training step counts each layer's products 
   }
 }
 
-TEST_CASE("bench --profile: inference counts each layer's products, in JSON and as a table of one row a layer") {
+TEST_CASE("bench --profile: inference counts each layer's products, in JSON and as a table of one row per layer") {
   if (no_program()) return;
   const auto macs = macs_of_layers();
   const std::string command = "bench infer --profile --batch-size 9 --repeats 3 --threads 2" + kNetwork;
@@ -135,7 +135,7 @@ TEST_CASE("bench --profile: inference counts each layer's products, in JSON and 
   for (const auto& [name, count] : macs) CHECK(table.out.find("\n" + name + " ") != std::string::npos);
 }
 
-TEST_CASE("bench: images a second and milliseconds a step are one time, which fits the time of the process") {
+TEST_CASE("bench: images per second and milliseconds per step are one time, which fits the time of the process") {
   if (no_program()) return;
   using Clock = std::chrono::steady_clock;
   for (const std::string what : {"infer", "train --shard 3"}) {

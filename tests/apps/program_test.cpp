@@ -70,7 +70,7 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
   check_refused("cost --widht 2", 2, "did you mean --width?");
   CHECK(run_program("cost --width 2 --width 1 --precision bf16").out == run_program("cost --precision bf16").out);
   check_refused("bench train --batch 2", 2, "unknown option '--batch' (did you mean --batch-size?)");
-  check_refused("bench infer --shard 8", 2, "--shard is of training");
+  check_refused("bench infer --shard 8", 2, "--shard is for training");
   check_refused("cost surplus", 2, "unknown argument 'surplus'");
   // The word next to what is missing may be what is missing.
   check_refused("synth --outt a", 2, "unknown option '--outt' (did you mean --out?)");
@@ -80,18 +80,18 @@ TEST_CASE("program: unknown words name the nearest known one and exit 2; of a re
 
 TEST_CASE("program: an option in front of its command is told its place") {
   if (no_program()) return;
-  check_refused("--json cost", 2, "the option --json belongs behind the command: nibble cost --json");
-  check_refused("study --out=x run", 2, "the option --out belongs behind the command: nibble study run --out");
+  check_refused("--json cost", 2, "the option --json belongs after the command: nibble cost --json");
+  check_refused("study --out=x run", 2, "the option --out belongs after the command: nibble study run --out");
   check_refused("--jsn cost", 2, "unknown option '--jsn' (did you mean --json?)");
-  check_refused("--json cost -- --json", 2, "the option --json belongs behind the command: nibble cost --json");
+  check_refused("--json cost -- --json", 2, "the option --json belongs after the command: nibble cost --json");
 }
 
-TEST_CASE("program: a word behind -- is an argument, whatever it looks like, and gets no advice about options") {
+TEST_CASE("program: a word after -- is an argument, whatever it looks like, and gets no advice about options") {
   if (no_program()) return;
-  check_refused("cost -- --json", 2, "'--json' stands behind '--' and so is an argument, which nibble cost does not");
-  check_refused("synth -- --out=x", 2, "'--out=x' stands behind '--' and so is an argument, which nibble synth does");
-  check_refused("study -- run", 2, "'run' stands behind '--' and so is an argument, which nibble study does not take");
-  check_refused("-- --json", 2, "'--json' stands behind '--' and so is an argument, which nibble does not take");
+  check_refused("cost -- --json", 2, "'--json' stands after '--' and so is an argument, which nibble cost does not");
+  check_refused("synth -- --out=x", 2, "'--out=x' stands after '--' and so is an argument, which nibble synth does");
+  check_refused("study -- run", 2, "'run' stands after '--' and so is an argument, which nibble study does not take");
+  check_refused("-- --json", 2, "'--json' stands after '--' and so is an argument, which nibble does not take");
   check_refused("eval /nonexistent/a --data x -- --json", 2, "which nibble eval does not take; see nibble eval --help");
   check_refused("cost x -- --json", 2, "unknown argument 'x'");
   check_refused("predict /nonexistent/model -- --json", 4, "/nonexistent/model");  // an image of that name
@@ -138,7 +138,7 @@ TEST_CASE("program: what the parser refuses is said in words, with the option an
   check_refused("cost --width 1e999", 2, "--width is 1e999; use a number that");
   check_refused("cost --classes 1.5", 2, "--classes is '1.5'; use a whole number");
   check_refused("cost --classes 99999999999999999999", 2, "--classes is 99999999999999999999; use a whole number from");
-  check_refused("synth --out x --seed 99999999999999999999", 2, "99999999999999999999 is no whole number from 0 to");
+  check_refused("synth --out x --seed 99999999999999999999", 2, "99999999999999999999 is not a whole number from 0 to");
   check_refused("eval model --data", 2, "--data has no value");
   check_refused("synth --out a --out b", 2, "--out is given twice");
   check_refused("cost --json=maybe", 2, "--json is a switch and takes no value such as 'maybe'");
@@ -154,7 +154,7 @@ TEST_CASE("program: help says what inspect's columns are, and names a switch and
   CHECK(has(run_program("cost --help").out, "in steps of 0.01"));
 }
 
-TEST_CASE("program: a kernel level that is none or cannot run here is a wrong NIBBLE_ISA") {
+TEST_CASE("program: a kernel level that does not exist or cannot run here is a wrong NIBBLE_ISA") {
   if (no_program()) return;
   check_refused("cost", 2, "NIBBLE_ISA is 'avx3'", "NIBBLE_ISA=avx3");
   for (int i = 0; i < kIsaCount; ++i) {
@@ -177,13 +177,13 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost --max-linear -1", 2, "--max-linear is -1");
   check_refused("cost --max-linear nan", 2, "--max-linear is nan, not a number");
   check_refused("cost --max-linear inf", 2, "--max-linear is inf, no number");
-  check_refused("cost --max-linear 0.5 --width 1", 2, "leave --width or --max-linear away");
+  check_refused("cost --max-linear 0.5 --width 1", 2, "leave out --width or --max-linear");
   check_refused("cost --threads -1", 2, "--threads is -1");
   check_refused("cost --width", 2, "--width has no value");
   check_refused("train", 2, "--data is missing");
   check_refused("train --data x --batch-size 48", 2, "not a multiple of --shard");
-  check_refused("train --data x --seed -1", 2, "--seed: -1 is no whole number from 0");
-  check_refused("synth --out /nonexistent/images --seed -1", 2, "--seed: -1 is no whole number from 0");
+  check_refused("train --data x --seed -1", 2, "--seed: -1 is not a whole number from 0");
+  check_refused("synth --out /nonexistent/images --seed -1", 2, "--seed: -1 is not a whole number from 0");
   check_refused("train --resume x --out y", 2, "--resume");
   check_refused("train --resume /nonexistent/run", 2, "/nonexistent/run");
   check_refused("bench walk", 2, "'walk'");
@@ -254,7 +254,7 @@ TEST_CASE("program: a result that cannot be written is exit 7, and so is a file 
   CHECK(has(profiled.err, "none/trace.json"));
   CHECK(run_program("cost --width 9", profile).code == 2);  // what failed first
   const std::string notes = folder.write("notes.txt", "mine");
-  check_refused("cost", 2, "notes.txt exists and is no Chrome trace", "NIBBLE_PROFILE=" + notes);
+  check_refused("cost", 2, "notes.txt exists and is not a Chrome trace", "NIBBLE_PROFILE=" + notes);
   CHECK(read_text(notes) == "mine");
   const Result limited = run_program("export " + run + " --out " + (folder / "served"), "ulimit -f 40;");
   CHECK(limited.code == 7);
@@ -327,7 +327,7 @@ TEST_CASE("program: predict says of a folder that it is one, and how its images 
   const std::string model = untrained_model(folder / "model", first_classes(3)), images = folder / "my images";
   std::filesystem::create_directories(images);
   const std::string predict = "predict " + model + " '" + images;
-  check_refused(predict + "'", 3, images + " is a folder and no image; name its images, such as '" + images + "'/*\n");
+  check_refused(predict + "'", 3, images + " is a folder, not an image; name its images, such as '" + images + "'/*\n");
   check_refused(predict + "/'", 3, "such as '" + images + "/'*\n");
   const Result r = run_program(predict + "' --json");
   CHECK(r.code == 3);
@@ -337,7 +337,7 @@ TEST_CASE("program: predict says of a folder that it is one, and how its images 
 TEST_CASE("program: doctor measures decoding without --data, too, and says on what") {
   if (no_program()) return;
   const std::string text = run_well("doctor").out, line = "\ndecoder  ";
-  CHECK(has(text, " images/s a thread (procedural JPEGs of 224x224 px"));
+  CHECK(has(text, " images/s per thread (procedural JPEGs of 224x224 px"));
   REQUIRE(has(text, line));
   CHECK(std::stod(text.substr(text.find(", ", text.find(line)) + 2)) > 0);
   CHECK_FALSE(has(text, "\nloader "));
@@ -372,7 +372,7 @@ TEST_CASE(
   check_refused("export " + run + " --out " + checkpoint, 2, "is the checkpoint itself");
   for (const char* other : {"/config.resolved.toml", "/metrics.jsonl"}) {
     const std::string before = read_text(run + other);
-    check_refused("export " + run + " --out " + run + other, 2, "exists and is no served model");
+    check_refused("export " + run + " --out " + run + other, 2, "exists and is not a served model");
     CHECK(read_text(run + other) == before);
   }
   CHECK(read_text(checkpoint) == bytes);
@@ -388,7 +388,7 @@ TEST_CASE("program: nibble report replaces a page and an empty file, and nothing
   train_tiny_run(folder / "data", run);
   for (const char* name : {"/config.resolved.toml", "/metrics.jsonl", "/latest"}) {
     const std::string before = read_text(run + name);
-    check_refused("report " + run + " --out " + run + name, 2, std::string(name) + " exists and is no HTML page");
+    check_refused("report " + run + " --out " + run + name, 2, std::string(name) + " exists and is not an HTML page");
     CHECK(read_text(run + name) == before);
   }
   for (int i = 0; i < 2; ++i) CHECK(run_program("report " + run + " --out " + page).code == 0);
@@ -397,7 +397,7 @@ TEST_CASE("program: nibble report replaces a page and an empty file, and nothing
   CHECK_FALSE(has(read_text(page), "an earlier page"));
 }
 
-TEST_CASE("program: predict prints a line an image whatever the names hold, and says which image is damaged") {
+TEST_CASE("program: predict prints a line per image whatever the names hold, and says which image is damaged") {
   if (no_program()) return;
   const TemporaryFolder folder("lines");
   const std::string data = folder / "data", run = folder / "run", image = folder / "line\nend\x7f.jpg";

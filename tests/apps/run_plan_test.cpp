@@ -24,14 +24,14 @@ std::string doubt(int64_t quantized_from, double warmup_epochs, bool resumed = f
 }
 
 TEST_CASE(
-    "run plan: calibration at the end, behind it or within the warm-up is doubted, and so is a warm-up to the end") {
+    "run plan: calibration at the end, after it or within the warm-up is doubted, and so is a warm-up to the end") {
   CHECK(doubt(80, 1) == "");
   CHECK(doubt(80, 2) == "");  // calibrated with the statistics of the whole warm-up
   CHECK(doubt(399, 1) == "");
   CHECK(doubt(-1, 1) == "");  // nothing to calibrate
   CHECK(doubt(-1, 9) == "");
   CHECK(has(doubt(401, 1), "step 401, after the last of 400"));
-  CHECK(has(doubt(400, 1), "step 400, the last: activations are quantized behind it, and no step trains with them"));
+  CHECK(has(doubt(400, 1), "step 400, the last: activations are quantized after it, and no step trains with them"));
   CHECK(has(doubt(79, 2), "step 79, within the warm-up of 80 steps"));
   CHECK(has(doubt(80, 10), "--warmup-epochs 10 are 400 steps, the run has 400"));
   CHECK(doubt(80, 10, true) == "");  // began long ago
@@ -50,7 +50,7 @@ TEST_CASE("run plan: a run of few steps is doubted, and so are bounds from few o
     CHECK(all.size() <= 1);
     return all.empty() ? "" : all.front();
   };
-  CHECK(has(doubt(99, 20), "the run has 99 steps, 4 an epoch: hardly enough to learn from; give more --epochs or"));
+  CHECK(has(doubt(99, 20), "the run has 99 steps, 4 per epoch: hardly enough to learn from; give more --epochs or"));
   CHECK(has(doubt(1, -1), "the run has 1 step, "));
   CHECK(doubt(99, 20, true) == "");
   CHECK(doubt(100, 20) == "");

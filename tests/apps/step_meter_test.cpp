@@ -114,7 +114,7 @@ TEST_CASE("step meter: the speed of a run is that of all its steps; what follows
   CHECK(meter.images_per_second() == 2);
 }
 
-TEST_CASE("step meter: the last loss is the last step's, also behind its line, and there is none before the first") {
+TEST_CASE("step meter: the last loss is the last step's, also after its line, and there is none before the first") {
   TestClock clock;
   StepMeter meter = clock.meter();
   CHECK_FALSE(meter.last_loss());

@@ -49,7 +49,7 @@ TEST_CASE("step pace: without a probe the phase measured so far stands for both"
   CHECK(pace.seconds_left(1) == doctest::Approx(99 * 2));
 }
 
-TEST_CASE("step pace: a calibration step behind the end of the run never comes") {
+TEST_CASE("step pace: a calibration step after the end of the run never comes") {
   StepPace pace({.total_steps = 10, .quantized_from = 50, .probe = {.before = 2, .after = 1}});
   CHECK(pace.seconds_left(0) == doctest::Approx(20));
 }

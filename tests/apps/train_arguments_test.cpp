@@ -104,7 +104,7 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-TEST_CASE("train arguments: a file's steps do not stand above the command line's epochs") {
+TEST_CASE("train arguments: a file's steps do not override the command line's epochs") {
   const auto steps_of = [](const std::string& line, const std::string& file) {
     TrainArguments arguments;
     parse(arguments, line, file);

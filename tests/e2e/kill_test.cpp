@@ -98,7 +98,7 @@ TEST_CASE("a run killed with SIGKILL at 20 random moments (6 where not thorough)
   CHECK(comparable_log(killed, averages) == comparable_log(whole, averages));
 }
 
-TEST_CASE("the log of a run that was killed behind each of its checkpoints and resumed is that of one that was not") {
+TEST_CASE("the log of a run that was killed after each of its checkpoints and resumed is that of one that was not") {
   if (no_program()) return;
   const TemporaryFolder folder("kill-log");
   const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
@@ -124,7 +124,7 @@ TEST_CASE("the log of a run that was killed behind each of its checkpoints and r
   CHECK(read_text(killed + "/" + checkpoint_of(60)) == read_text(whole + "/" + checkpoint_of(60)));
 }
 
-TEST_CASE("SIGUSR1 saves the step, and the run goes on to the same bytes") {
+TEST_CASE("SIGUSR1 saves the step, and the run continues to the same bytes") {
   if (no_program()) return;
   const TemporaryFolder folder("usr1");
   const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
@@ -179,7 +179,8 @@ TEST_CASE("SIGUSR2 saves and stops however often it comes") {
   CHECK(newest_step(run) == metrics_of(run).back().at("step").get<int64_t>());
 }
 
-TEST_CASE("a disk that is full ends a training with its own exit code, and the run goes on where there is room again") {
+TEST_CASE(
+    "a disk that is full ends a training with its own exit code, and the run continues where there is room again") {
   if (no_program()) return;
   const TemporaryFolder folder("full");
   const std::string data = synthetic_data(folder), whole = folder / "whole", run = folder / "run", err = folder / "err";
@@ -204,7 +205,7 @@ TEST_CASE("a disk that is full ends a training with its own exit code, and the r
   CHECK(comparable_log(run) == comparable_log(whole));
 }
 
-TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that goes on to the same bytes and log") {
+TEST_CASE("SIGTERM saves the step, exits with 75 and names the command that continues to the same bytes and log") {
   if (no_program()) return;
   const TemporaryFolder folder("term");
   const std::string data = synthetic_data(folder, {.train = 10, .val = 2}), whole = folder / "whole",
@@ -308,7 +309,7 @@ TEST_CASE(
     CHECK(newest_step(run) >= 1);
   }
 }
-TEST_CASE("a second signal stops at once where nobody reads what is said about the first") {
+TEST_CASE("a second signal stops at once where no one reads what is said about the first") {
   if (no_program()) return;
   const TemporaryFolder folder("unread");
   const std::string data = synthetic_data(folder), run = folder / "run", err = folder / "err";

@@ -166,7 +166,8 @@ TEST_CASE("the log's lr follows the schedule, its epoch is the step over the ste
   }
 }
 
-TEST_CASE("a run with given weights has their kernels, one without has not, and other classes start fc alone anew") {
+TEST_CASE(
+    "a run with given weights has their kernels, one without does not, and other classes start only fc from scratch") {
   if (no_program()) return;
   const TemporaryFolder folder("weights");
   const std::string data = synthetic_data(folder, kTwoAClass),

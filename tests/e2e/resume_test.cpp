@@ -26,7 +26,7 @@ std::string begun_run(const TemporaryFolder& folder, const std::string& data) {
 
 }  // namespace
 
-TEST_CASE("a run that starts from given weights and ends before its first step goes on from those weights") {
+TEST_CASE("a run that starts from given weights and ends before its first step resumes from those weights") {
   if (no_program()) return;
   const TemporaryFolder folder("given");
   const std::string data = synthetic_data(folder), whole = folder / "whole", broken = folder / "broken";
@@ -48,7 +48,7 @@ TEST_CASE("a run that starts from given weights and ends before its first step g
   CHECK(read_text(broken + kLast) == read_text(whole + kLast));
 }
 
-TEST_CASE("a run that goes on with other kernels says that its bits may be others") {
+TEST_CASE("a run that continues with other kernels says that its bits may differ") {
   if (no_program()) return;
   const TemporaryFolder folder("kernels");
   const std::string data = synthetic_data(folder), run = begun_run(folder, data);
@@ -56,12 +56,12 @@ TEST_CASE("a run that goes on with other kernels says that its bits may be other
   const auto isa = sessions.at(0).at("isa").get<std::string>();
   const Result same = run_program("train --resume " + run);
   CHECK(same.code == 0);
-  CHECK_FALSE(has(same.err, "goes on with"));
+  CHECK_FALSE(has(same.err, "continues with"));
   if (isa == "scalar") return;  // another level may not be there
   std::filesystem::remove(run + kLast);
   const Result other = run_program("train --resume " + run, "NIBBLE_ISA=scalar");
   CHECK(other.code == 0);
-  CHECK(has(other.err, "the run goes on with kernels of scalar (before: " + isa + "): from here on"));
+  CHECK(has(other.err, "the run continues with kernels of scalar (before: " + isa + "): from here on"));
 }
 
 TEST_CASE("a dry run reads the given weights, says what they start, and refuses what a run would refuse") {
@@ -166,14 +166,14 @@ TEST_CASE("a run is not resumed on other images or other classes, and is on the 
   std::filesystem::rename(data, moved);
   r = run_program("train --resume " + run + " --data " + moved + " --quiet");
   CHECK(r.code == 0);
-  CHECK_FALSE(has(r.err, "goes on with"));
+  CHECK_FALSE(has(r.err, "continues with"));
   for (const std::string split : {"train", "val"}) {
     CAPTURE(split);
     std::filesystem::remove(run + kLast);
-    std::ofstream(moved + "/" + split + "/striped_disk/00000.jpg", std::ios::app) << "behind the end";
+    std::ofstream(moved + "/" + split + "/striped_disk/00000.jpg", std::ios::app) << "after the end";
     r = run_program("train --resume " + run + " --data " + moved + " --quiet");
     CHECK(r.code == 0);
-    CHECK(has(r.err, "the run goes on with other image files in train or val (their sizes or number): from here on"));
+    CHECK(has(r.err, "the run continues with other image files in train or val (their sizes or number): from here on"));
   }
 }
 

@@ -79,7 +79,8 @@ TEST_CASE("images that cannot be read keep no step from being saved, however man
   CHECK(r.err.find(named) == r.err.rfind(named));
 }
 
-TEST_CASE("a resumed run leads latest to its checkpoint, keeps what was given anew, and says nothing of steps it had") {
+TEST_CASE(
+    "a resumed run leads latest to its checkpoint, keeps what was newly given, and says nothing of steps it had") {
   if (no_program()) return;
   const TemporaryFolder folder("latest");
   const std::string data = synthetic_data(folder), run = folder / "run", moved = folder / "moved";
@@ -117,7 +118,7 @@ TEST_CASE("images that are used although damaged are named and counted") {
   CHECK(nlohmann::json::parse(e.out).at("calibrated") == true);
 }
 
-TEST_CASE("a model before calibration is said to be one, and nobody is told to export it") {
+TEST_CASE("a model before calibration is said to be one, and no one is told to export it") {
   if (no_program()) return;
   const TemporaryFolder folder("uncalibrated");
   const std::string data = synthetic_data(folder), run = folder / "run";
@@ -143,7 +144,7 @@ TEST_CASE(
   CHECK(has(r.err, "--warmup-epochs 2 are 4 steps, the run has 2"));
 }
 
-TEST_CASE("a training image that cannot be read is replaced, named once and counted, and the run goes on") {
+TEST_CASE("a training image that cannot be read is replaced, named once and counted, and the run continues") {
   if (no_program()) return;
   const TemporaryFolder folder("replaced");
   const std::string data = synthetic_data(folder, {.train = 4}), bad = data + "/train/striped_disk/00002.jpg";

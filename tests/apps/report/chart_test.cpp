@@ -45,7 +45,7 @@ TEST_CASE("chart: each point is a mark with its tooltip, each series is named in
   CHECK(count_of(svg, "aria-label=\"accuracy against cost\"") == 1);
 }
 
-TEST_CASE("chart: a label that finds no room beside its mark stands further away, at the end of a line") {
+TEST_CASE("chart: a label that finds no room next to its mark stands further away, at the end of a line") {
   // Marks side by side, 40 units apart, with error bars: labels as wide as two of these distances cannot all be near.
   Chart chart = two_series();
   chart.x = {"", Scale::kLinear, 0.0, 12.0};
@@ -215,7 +215,7 @@ TEST_CASE("chart: columns are as high as their values, on the axis that is given
   CHECK(xml_facts(draw(ColumnChart{})).problem.empty());
 }
 
-TEST_CASE("chart: a strip of codes has one square a code up to 16, then neighbours together") {
+TEST_CASE("chart: a strip of codes has one square per code up to 16, then neighbours together") {
   CHECK(count_of(code_strip(std::vector<int64_t>(16, 1), "codes"), "class=\"cell\"") == 16);
   const std::string wide = code_strip(std::vector<int64_t>(256, 1), "codes");
   CHECK(count_of(wide, "class=\"cell\"") == 16);

@@ -60,8 +60,8 @@ TEST_CASE("run report: a finished run says its accuracy with a standard error, a
   CHECK(xml.elements["figure"] == 5);
   // Binomial: sqrt(0.5 * 0.5 / 100) = 5 %.
   CHECK(has(html,
-            "Finished after 20 steps. The last evaluation, after step 20, named 50.0 % of the validation images "
-            "right (standard error 5.0 for 100 images)"));
+            "Finished after 20 steps. The last evaluation, after step 20, classified 50.0 % of the validation images "
+            "correctly (standard error 5.0 for 100 images)"));
   CHECK(has(html, "There is no checkpoint yet"));
   CHECK(has(html, "a CPU"));
   CHECK(has(html, "label-smoothing = "));
@@ -90,7 +90,8 @@ TEST_CASE("run report: an accuracy with bf16 activations is not called that of t
   RunFacts facts = read_run(run / "");
   facts.options.calibrate_at = 21;  // the run stopped before
   const std::string html = run_report(facts);
-  CHECK(has(html, "after step 20, of the model with bf16 activations, named 50.0 % of the validation images right"));
+  CHECK(has(html,
+            "after step 20, of the model with bf16 activations, classified 50.0 % of the validation images correctly"));
   CHECK(has(html, "quantized from step 21 on, and no evaluation is of such a model: there is no accuracy of w4a4-fl8"));
   CHECK_FALSE(has(html, "The published metric"));
   facts.options.network.precision = "bf16";
@@ -185,7 +186,8 @@ TEST_CASE("run report: only what describes a session is read from machine.json")
   CHECK(facts.sessions[0].threads < 0);
 }
 
-TEST_CASE("machine note: an entry is added to the flat ones of an older file; a deep or a long file is begun anew") {
+TEST_CASE(
+    "machine note: an entry is added to the flat ones of an older file; a deep or a long file is begun from scratch") {
   const TemporaryFolder run("note");
   const auto sessions_after = [&](const std::string& older) {
     run.write("machine.json", older);
@@ -224,7 +226,7 @@ TEST_CASE("run report: no run, no metrics and a damaged config are refused in on
   CHECK(has(reading_refusal(run / ""), "config.resolved.toml"));
 }
 
-TEST_CASE("run report: the command writes the page of a real run, and refuses what is none") {
+TEST_CASE("run report: the command writes the page of a real run, and refuses what is not one") {
   if (!testing::program()) {
     MESSAGE("skipped: NIBBLE_PROGRAM does not name the built program");
     return;

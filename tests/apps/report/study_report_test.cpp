@@ -153,7 +153,7 @@ TEST_CASE("study report: a layer with bits of its own is named") {
   CHECK(count_of(study_page(points, "small"), "<figcaption>8 bits: 11 layers; 4 bits: all others.</figcaption>") == 1);
 }
 
-TEST_CASE("study report: layers of their own are named at once and beside the precisions that they belong to") {
+TEST_CASE("study report: layers of their own are named at once and next to the precisions that they belong to") {
   std::vector<PointResult> points = small_study();
   CHECK_FALSE(has(study_page(points, "plain"), "a precision of their own"));
   CHECK_FALSE(has(study_page(points, "plain"), "; except"));
@@ -433,7 +433,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
     const testing::Result named =
         testing::run_program("study report " + (folder / "study") + " --out " + (folder / companion));
     CHECK(named.code == 2);
-    CHECK(has(named.err, fmt::format("but {} is written beside the page", companion)));
+    CHECK(has(named.err, fmt::format("but {} is written next to the page", companion)));
   }
   CHECK(testing::read_text(folder / "study.json") == before);
   // Nothing that is not this study's is replaced.
@@ -454,7 +454,7 @@ TEST_CASE("study report: the command writes page, JSON, CSV and picture, and rea
   CHECK(testing::read_text(folder / "other/study.json") == unreadable);
   folder.write("other/study.json", study_json({small_study()[2]}));  // an older state of the same study
   folder.write("other/points.csv", "my,own,data\n");
-  CHECK(has(testing::run_program(to_other).err, "other/points.csv exists and is no table of a study"));
+  CHECK(has(testing::run_program(to_other).err, "other/points.csv exists and is not a table of a study"));
   folder.write("other/points.csv", "");
   CHECK(testing::run_program(to_other).code == 0);
   folder.write("study/bf16-x1-s0/result.json", "{}");

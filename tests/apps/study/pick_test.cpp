@@ -109,7 +109,7 @@ TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model 
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01}), doctest::Contains("the cheapest, w4a4 x0.5"), UsageError);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.ms = 0.5}), doctest::Contains("the cheapest, w4a4 x1,"), UsageError);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01}),
-                       doctest::Contains("4,000,000 bytes, 3.00 ms an image: raise"), UsageError);
+                       doctest::Contains("4,000,000 bytes, 3.00 ms per image: raise"), UsageError);
   CHECK(costs_text(groups.back()) ==
         "linear cost 0.5000, quadratic 0.1500, memory 0.5000, 25,000,000 bytes, not timed");
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.01, .bytes = 5e6}),
@@ -119,7 +119,7 @@ TEST_CASE("study pick: a budget that nothing satisfies names the cheapest model 
                        UsageError);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.linear = 0.2, .ms = 2}),
                        doctest::Contains("each of these limits has a model, but none satisfies linear cost at most 0.2 "
-                                         "and at most 2 ms an image; raise one of them"),
+                                         "and at most 2 ms per image; raise one of them"),
                        UsageError);
   CHECK_THROWS_WITH_AS(pick_best(groups, {.bytes = 0.5}), doctest::Contains("at most 0.5 bytes"), UsageError);
 }

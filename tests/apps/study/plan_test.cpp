@@ -58,7 +58,7 @@ TEST_CASE("study plan: the points that have no result yet are known by name, in 
         std::vector<std::string>{"w4a4-fl8-x0.5-s0", "bf16-x0.5-s0", "w4a4-fl8-x1-s0", "w4a4-fl8-x1-s7", "bf16-x1-s7"});
 }
 
-TEST_CASE("study plan: a width that only an extra seed has is no part of the grid") {
+TEST_CASE("study plan: a width that only an extra seed has is not part of the grid") {
   StudyPlan plan;
   plan.add({.widths = {0.5, 1}, .precisions = {"bf16"}, .seeds = {0, 1}, .extra_seeds = {}});
   plan.add({.widths = {}, .precisions = {}, .seeds = {}, .extra_seeds = {{0.7, 7}}});
@@ -71,7 +71,7 @@ TEST_CASE("study plan: a width that only an extra seed has is no part of the gri
   CHECK(added == std::vector<std::string>{"w8a8-x0.5-s0", "w8a8-x0.5-s1", "w8a8-x1-s0", "w8a8-x1-s1"});
 }
 
-TEST_CASE("study plan: an extra seed with as many widths as the grid is no part of it either") {
+TEST_CASE("study plan: an extra seed with as many widths as the grid is not part of it either") {
   StudyPlan plan;
   plan.add({.widths = {1}, .precisions = {"bf16"}, .seeds = {0}, .extra_seeds = {{0.7, 7}}});
   plan.add({.widths = {}, .precisions = {"w8a8"}, .seeds = {}, .extra_seeds = {}});
@@ -118,8 +118,8 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
     const size_t at = text.find(key) + key.size();
     REQUIRE(at >= key.size());
     text.replace(at, text.find(',', at) - at, number);
-    CHECK_THROWS_WITH_AS(plan_from_json(text, "f"), doctest::Contains("train_images is no whole number from 0"),
-                         DataError);
+    CHECK_THROWS_WITH_AS(plan_from_json(text, "f"),
+                         doctest::Contains("train_images is not a whole number of at least 0"), DataError);
   }
   for (const std::string& text : {std::string(),
                                   std::string("{"),
@@ -143,7 +143,7 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
                                   plan(R"([{"precision":"bf16","width":1,"seed":9223372036854775808}])"),
                                   plan("[" + good + "," + good + "]")}) {
     CAPTURE(text.substr(0, 200));
-    CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is no plan"),
+    CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is not the plan"),
                          DataError);
   }
 }

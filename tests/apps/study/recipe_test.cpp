@@ -12,9 +12,9 @@ using testing::has;
 
 TEST_CASE("recipe: how quantized models multiply, and in what that is not as published, for each form") {
   CHECK(has(arithmetic_sentence("quant-mode = 'fake'\n"), "multiply dequantized values, as the published ones do"));
-  CHECK(has(arithmetic_sentence("granularity = 'per_tensor'\n"), "one scale of activations a layer"));
+  CHECK(has(arithmetic_sentence("granularity = 'per_tensor'\n"), "one scale of activations per layer"));
   CHECK(has(arithmetic_sentence("granularity = 'per_tensor'\nquant-mode = 'fake'\n"),
-            "multiply dequantized values with one scale of activations a layer"));
+            "multiply dequantized values with one scale of activations per layer"));
   for (const std::string other : {"", "quant-mode = 'fake'\n", "granularity = 'per_tensor'\n"}) {
     CHECK(has(arithmetic_sentence(other + "quant-scheme = 'nearest'\n"), "nearest of 2^b - 1 steps"));
     CHECK_FALSE(has(arithmetic_sentence(other), "nearest"));

@@ -234,7 +234,7 @@ TEST_CASE("study run: the points of a study.json that a repository keeps are not
   CHECK_FALSE(fs::exists(folder / "outside"));
 }
 
-TEST_CASE("study run: one recipe, one data set and one plan a study; anything else is refused and changes nothing") {
+TEST_CASE("study run: one recipe, one data set and one plan per study; anything else is refused and changes nothing") {
   const TemporaryFolder folder("study-refuse");
   const std::string data = folder / "data", study = folder / "study";
   if (!make_data(data)) return;
@@ -242,8 +242,8 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   check_refused(fresh + "--precisions w5a5", 2, "'w5a5'");
   check_refused(fresh + "--widths 99", 2, "--width is 99");
   check_refused(fresh + "--extra-seeds 1", 2, "use WIDTH:SEED");
-  check_refused(fresh + "--seeds=-1", 2, "--seeds: -1 is no whole number from 0");
-  check_refused(fresh + "--seeds 0,-1", 2, "--seeds: -1 is no whole number from 0");
+  check_refused(fresh + "--seeds=-1", 2, "--seeds: -1 is not a whole number from 0");
+  check_refused(fresh + "--seeds 0,-1", 2, "--seeds: -1 is not a whole number from 0");
   check_refused(fresh + "--seeds 9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
   check_refused(fresh + "--extra-seeds 0.05:9223372036854775808", 2, "--seed is 9223372036854775808; use 0 to");
   check_refused(fresh + "--calibrate-at 2", 2, "--calibrate-at gives step 2 of 2: no step would train");
@@ -301,9 +301,9 @@ TEST_CASE("study run: one recipe, one data set and one plan a study; anything el
   REQUIRE(run_program(fresh + "--widths 0.1 --precisions bf16").code == 0);
   CHECK(read_text(study + "/plan.json") == plan);
   check_refused("study run --quiet --out " + study + "/bf16-x0.1-s0", 2, "is a training run, not a study");
-  check_refused("train --data " + data + " --out " + study, 2, "is a study, which could not go on");
+  check_refused("train --data " + data + " --out " + study, 2, "is a study, which could not continue");
   folder.write("study/plan.json", "{}");
-  check_refused(again, 3, "plan.json is no plan of a study");
+  check_refused(again, 3, "plan.json is not the plan of a study");
 }
 
 TEST_CASE("study run: a point that fails stops no other, is noted and is tried again") {
@@ -330,7 +330,7 @@ TEST_CASE("study run: a point that fails stops no other, is noted and is tried a
   CHECK(fs::exists(point + "/result.json"));
 }
 
-TEST_CASE("study run: a study keeps the decoder it began with; one of an older version, which wrote auto, goes on") {
+TEST_CASE("study run: a study keeps the decoder it began with; one of an older version, which wrote auto, continues") {
   const TemporaryFolder folder("study-decoder");
   const std::string data = folder / "data", study = folder / "study", again = "study run --quiet --out " + study;
   if (!make_data(data)) return;
@@ -504,9 +504,9 @@ TEST_CASE(
   run_well("study run --quiet --out " + study);
 }
 
-TEST_CASE("study report: its own folder takes a report of points begun anew, a folder is no page") {
+TEST_CASE("study report: its own folder takes a report of points begun again, a folder is not a page") {
   if (no_program()) return;
-  const TemporaryFolder folder("anew");
+  const TemporaryFolder folder("again");
   const std::string study = folder / "s", point = study + "/bf16-x0.1-s0";
   const std::string run = "study run --quiet --data " + synthetic_data(folder) + " --out " + study +
                           " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 1 --widths 0.1"
@@ -529,7 +529,7 @@ TEST_CASE("study report: its own folder takes a report of points begun anew, a f
   CHECK_FALSE(fs::exists(folder / "new"));
 }
 
-TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outside, and the next call goes on") {
+TEST_CASE("study run: SIGTERM saves and exits with 75, a second study waits outside, and the next call continues") {
   const TemporaryFolder folder("study-term");
   const std::string data = folder / "data", study = folder / "study", point = study + "/w4a4-x0.1-s0";
   if (!make_data(data)) return;
