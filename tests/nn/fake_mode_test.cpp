@@ -173,7 +173,7 @@ TEST_CASE("fake mode: where nothing is rounded, a training step has the gradient
   check_same_gradients(quirks, Bounds::kWide);
 }
 
-TEST_CASE("fake mode: with one scale a tensor it gives the sums and logits of integer mode in every layer") {
+TEST_CASE("fake mode: with one scale per tensor it gives the sums and logits of integer mode in every layer") {
   for (const char* precision : {"w4a4-fl8", "w8a8", "w4a4", "w8a4", "w4a8"}) {
     CAPTURE(precision);
     check_same(options_of(precision, Granularity::kPerTensor, PerChannelBy::kFold), Bounds::kUneven);

@@ -19,7 +19,7 @@ std::vector<NamedShape> shapes() {
   for (int64_t side = 8; side <= 13; ++side) all.push_back({"larger maps", three(2, side, 21 - side, 16, 17, 1, 1)});
   all.push_back({"14x14", three(2, 14, 14, 79, 39, 1, 1)});
   all.push_back({"more channels than tiles of 4x4 have", three(1, 8, 8, 130, 129, 1, 1)});
-  all.push_back({"7x7, several images a block", three(5, 7, 7, 64, 33, 1, 1)});
+  all.push_back({"7x7, several images per block", three(5, 7, 7, 64, 33, 1, 1)});
   all.push_back({"no pad before", three(2, 6, 5, 15, 16, 1, 0)});
   all.push_back({"two pads before", three(2, 6, 5, 15, 16, 1, 2)});
   ConvShape unpadded_below = three(2, 6, 8, 15, 16, 1, 1);  // 5x7 outputs: odd both ways, without a pad after
