@@ -50,8 +50,7 @@ class StudyRunCommand : public Command {
     return "\n\nPoints in the published arithmetic (--preset paper, --quant-mode fake) have neither bytes nor "
            "milliseconds:\nquantized ones cannot be served, and bf16 ones are not measured along with them. So nibble "
            "study pick finds them\nunder a budget of cost (--max-linear, ...), not under --max-bytes or --max-ms, and "
-           "nibble "
-           "study measure skips them.";
+           "nibble study measure\nskips them.";
   }
 
   void declare(CLI::App& app) override {

@@ -86,7 +86,8 @@ def total(tally):
         print(f"{stage:<14}{suite:<28}{passed:>8}{failed:>8}{skipped:>9}")
     passed, failed, skipped = (sum(row[i] for row in rows.values()) for i in range(3))
     if skipped:
-        print(f"{skipped} skipped: a kernel level that is not on this machine, or test data that is not next to the source tree")
+        print(f"{skipped} skipped: a kernel level that is not on this machine, or test data that is not next to the "
+              "source tree")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -117,7 +117,8 @@ def check_table(folder):
 def check_refusals(folder):
     good = google({"a": [1]})
     failed = json.dumps({"benchmarks": [{"name": "a", "error_occurred": True}]})
-    for old, part in (("{", "is not JSON"), ("", "holds no finished benchmark"), (failed, "holds no finished benchmark"),
+    for old, part in (("{", "is not JSON"), ("", "holds no finished benchmark"),
+                      (failed, "holds no finished benchmark"),
                       (google({"z": [1]}), "no benchmark in common"), (google({"a": [0]}), "not a positive number"),
                       ('{"x": 1}', "no ms_per_step"), ('{"benchmarks": [{"name": "a"}]}', "lacks 'real_time'")):
         done = run(folder, old, good)
