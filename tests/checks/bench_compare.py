@@ -81,7 +81,7 @@ def check_pairs(folder):
     check(pairs(both, line(2)) == [4], "a line that does not say its options has the usual ones")
     done = run(folder, line(8) + "\n" + line(4, peer="openvino"), line(1))
     check(done.returncode == 2 and "old:2 is of openvino" in done.stderr and "a file of its own" in done.stderr,
-          f"a peer's line is no repetition of ours: {done.stderr}")
+          f"a peer's line is not a repetition of ours: {done.stderr}")
     names = {"forward/a": [8], "forward/network": [100], "onednn/forward/a": [100]}
     r = results(folder, google(names), google({name: [1] for name in names}))
     check(near(r["geometric_mean"], 8), "sums and peers are left out of the mean")

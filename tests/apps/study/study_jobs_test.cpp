@@ -159,7 +159,7 @@ TEST_CASE(
   // A failure that is no point's own ends the study with its code and one sentence.
   const std::string blocked = folder / "blocked";
   fs::create_directories(blocked);
-  write_text(blocked + "/" + points[0], "somebody's");
+  write_text(blocked + "/" + points[0], "someone's");
   const Result r = run_program("study run --quiet --jobs 2 --threads 2" + recipe(data, "2") +
                                " --precisions bf16,w8a8 --out " + blocked);
   CAPTURE(r.err);
