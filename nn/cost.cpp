@@ -65,7 +65,7 @@ double width_for_linear(NetworkOptions options, double max_ratio) {
   // Hundredths of a width. The filters are truncated products, so the cost never falls when the width grows.
   constexpr int64_t kNarrowest = 5, kWidest = 800;
   if (!std::isfinite(max_ratio))
-    throw UsageError("--max-linear is {}, not a number; use a share of bf16 width 1, such as 0.25", max_ratio);
+    throw UsageError("--max-linear is {}, not a finite number; use a share of bf16 width 1, such as 0.25", max_ratio);
   const CostSums reference = reference_cost(options);
   const auto width_of = [](int64_t hundredths) { return static_cast<double>(hundredths) / 100.0; };
   const auto ratio_at = [&](int64_t hundredths) {

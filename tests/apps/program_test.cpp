@@ -175,8 +175,8 @@ TEST_CASE("program: values that do not fit are refused with exit 2") {
   check_refused("cost --granularity per_pixel", 2, "per_pixel");
   check_refused("cost --max-linear 0", 2, "--max-linear is 0");
   check_refused("cost --max-linear -1", 2, "--max-linear is -1");
-  check_refused("cost --max-linear nan", 2, "--max-linear is nan, not a number");
-  check_refused("cost --max-linear inf", 2, "--max-linear is inf, no number");
+  check_refused("cost --max-linear nan", 2, "--max-linear is nan, not a finite number");
+  check_refused("cost --max-linear inf", 2, "--max-linear is inf, not a finite number");
   check_refused("cost --max-linear 0.5 --width 1", 2, "leave out --width or --max-linear");
   check_refused("cost --threads -1", 2, "--threads is -1");
   check_refused("cost --width", 2, "--width has no value");

@@ -224,7 +224,7 @@ TEST_CASE("cost: a budget that no width satisfies is refused with the smallest c
     CAPTURE(budget);
     CHECK_THROWS_WITH_AS(width_for_linear(o, budget), doctest::Contains("even at width 0.05"), UsageError);
   }
-  CHECK_THROWS_WITH_AS(width_for_linear(o, std::nan("")), doctest::Contains("--max-linear is nan, not a number"),
+  CHECK_THROWS_WITH_AS(width_for_linear(o, std::nan("")), doctest::Contains("--max-linear is nan, not a finite number"),
                        UsageError);
 }
 
