@@ -237,7 +237,7 @@ class Doctor : public Command {
     const double rate = 1000 / latency.batch32_ms_per_image;
     e["inference_batch1_ms"] = latency.batch1_ms;
     e["inference_images_per_second"] = rate;
-    return fmt::format("\ninference: {} img/s in batches of 32, {:.1f} ms per image alone", rate_text(rate),
+    return fmt::format("\ninference: {} img/s in batches of 32, {:.1f} ms for a single image", rate_text(rate),
                        latency.batch1_ms);
   }
 

@@ -64,7 +64,7 @@ class StudyMeasureCommand : public Command {
   }
 
  private:
-  /// A report's own study.json is rewritten by the next report, and so are the times put into it.
+  /// A report's own study.json is rewritten by the next report, and times kept only in it are then lost.
   static void refuse_report_of_study(const fs::path& file) {
     std::error_code none;
     const fs::path study = fs::absolute(file, none).lexically_normal().parent_path().parent_path();
@@ -98,7 +98,7 @@ class StudyMeasureCommand : public Command {
   }
 
   void print_table(const std::vector<TimedNetwork>& networks) const {
-    std::vector<std::vector<std::string>> rows = {{"model", "ms, one image", "ms per image of 32"}};
+    std::vector<std::vector<std::string>> rows = {{"model", "ms, one image", "ms per image, batch 32"}};
     for (const TimedNetwork& n : networks)
       rows.push_back({fmt::format("{} x{}", n.options.precision, n.options.width),
                       fmt::format("{:.2f}", n.latency.batch1_ms),

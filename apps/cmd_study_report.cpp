@@ -30,8 +30,9 @@ class StudyReportCommand : public Command {
   void declare(CLI::App& app) override {
     add_option(app, "STUDY", study_, "study folder, or a study.json").required();
     add_option(app, "--out", out_, "the page to write (default: STUDY/report/index.html); the data go next to it");
-    add_flag(app, "--json", json_,
-             "print one JSON object: the files written, the points, and those missing from the plan (null: no plan)");
+    add_flag(
+        app, "--json", json_,
+        "print one JSON object: the files written, the points, and the plan's points without a result (null: no plan)");
   }
 
   int run() override {

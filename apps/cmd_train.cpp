@@ -103,7 +103,7 @@ class Train : public Command {
                        out_);
   }
 
-  /// A resumed run is the same run: only what cannot change the result may be given again.
+  /// A resumed run is the same run: only options that cannot change the result may be given.
   void refuse_changed_options() const {
     for (const std::string& name : arguments_.given())
       if (!changeable_on_resume().contains(name))

@@ -29,7 +29,7 @@ void on_signal(int number) {
   const int interrupted_errno = errno;
   int none = 0;
   if (requests.compare_exchange_strong(none, 1)) {
-    say("\nstopping after this step; a second signal stops at once without saving\n");
+    say("\nstopping after this step; a second Ctrl-C or SIGTERM stops at once without saving\n");
   } else if (number != SIGHUP) {  // a lost terminal says so twice: bash to its jobs, the kernel when bash has ended
     say("\nstopped at once; the newest checkpoint is the one on disk\n");
     _exit(128 + number);

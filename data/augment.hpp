@@ -10,7 +10,7 @@ namespace nibble {
 struct TrainTransform {
   int size = 224;          // side of the result in pixels
   float min_crop = 0.08f;  // smallest share of the image's area that a crop keeps, (0, 1]
-  bool flip = true;        // mirror every second image
+  bool flip = true;        // mirror each sample with probability 1/2
 };
 
 /// Names one sample, so that its randomness is a pure function of these three.
@@ -26,8 +26,8 @@ struct TrainCrop {
 };
 
 /// The crop and flip of a sample: torchvision's RandomResizedCrop.get_params (area uniform in [min_crop, 1] of the
-/// image, logarithm of the aspect ratio uniform in [3/4, 4/3], ten attempts, then the largest central crop with an
-/// allowed ratio), with this project's random numbers and elementary functions, hence equal on every machine.
+/// image, aspect ratio log-uniform in [3/4, 4/3], ten attempts, then the largest central crop with an allowed ratio),
+/// with this project's random numbers and elementary functions, hence equal on every machine.
 /// ShapeError for an image without pixels, UsageError for a min_crop outside (0, 1].
 TrainCrop train_crop(int width, int height, const TrainTransform& transform, const SampleKey& key);
 

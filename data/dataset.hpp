@@ -24,9 +24,9 @@ class Dataset {
   /// Throws DataError when this image cannot be decoded (callers may continue without it), DiskError when the storage
   /// fails (callers stop).
   virtual Image read(int64_t index) const = 0;
-  /// A number that other content of this image would hardly have: its file's size in bytes. The largest one where it
-  /// cannot be told, which shows when the image is read. Cost: one stat of a file, or a read of as many bytes as CIFAR
-  /// has.
+  /// A number that would hardly be the same for other content of this image: its file's size in bytes, for CIFAR a hash
+  /// of its pixels. The largest one where it cannot be told, which shows when the image is read. Cost: one stat of a
+  /// file, or a read of as many bytes as CIFAR has.
   virtual uint64_t content_mark(int64_t index) const;
   /// A sentence about what lies among the images and is not taken for one: how many, where and one of them. Empty:
   /// there is none.

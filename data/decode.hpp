@@ -10,7 +10,7 @@
 
 namespace nibble {
 
-/// Which library decodes JPEG (their pixels differ by a unit here and there, so runs record it). PNG is always stb.
+/// Which library decodes JPEG (their pixels differ slightly, see README.md, so runs record it). PNG is always stb.
 enum class Decoder { auto_, turbo, stb };
 
 /// auto_ becomes turbo where this build has libjpeg-turbo, otherwise stb; throws UnsupportedError for turbo without it.

@@ -30,7 +30,8 @@ std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
   return names;
 }
 
-// A name that would count is not left out because its kind cannot be told: other images would be another data set.
+// A name that would count must not be left out just because its kind cannot be told: with other images it would be
+// another data set.
 void require_known(const fs::directory_entry& entry, const std::error_code& error) {
   if (!error) return;
   if (error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels)

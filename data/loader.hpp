@@ -20,7 +20,7 @@ struct TrainLoaderArgs {
   int64_t batch_size = 64;
   TrainTransform transform;
   uint64_t seed = 0;
-  int workers = 1;   // one thread decodes and augments about 700 images per second at 224x224 to 128
+  int workers = 1;   // threads; one decodes and augments about 700 images per second (224x224 files to 128x128)
   int prefetch = 3;  // batches ahead
   BadImages bad_images = BadImages::skip;
   int64_t start_epoch = 0;

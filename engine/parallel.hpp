@@ -6,9 +6,9 @@
 
 namespace nibble {
 
-/// Limits all loops of this library to `threads` (>= 1) from now on; 0 means one per available core. Loops that a host
-/// program gives to TBB itself keep their threads; for more than TBB's own number, its limit for the process is raised.
-/// Not during a running parallel_for.
+/// Limits all loops of this library to `threads` (>= 1) threads from now on; 0 means one per available core. Loops that
+/// a host program runs in TBB itself keep their threads; a number above TBB's own raises TBB's limit for the process.
+/// Must not be called while a parallel_for runs.
 void set_threads(int threads);
 /// The limit. Where none was set, the first call sets it to one per core that is available to the thread that asks.
 int threads();

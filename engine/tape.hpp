@@ -20,9 +20,9 @@ class GradientRows {
   virtual void make(int64_t first, int64_t count, bf16* to, int64_t stride) const = 0;
 };
 
-/// A value with room for its gradient. Copies share both. One tape, its variables and their gradients belong to one
-/// shard, whose steps run in sequence, so gradients need no locks: the threads that share a step read them,
-/// and what it sets is set when they are done.
+/// A value with room for its gradient; copies share both. A tape, its variables and their gradients belong to one
+/// shard. A shard's steps run one after another, so gradients need no locks: the threads that share a step only read
+/// them, and what the step sets is set after all of them are done.
 class Variable {
  public:
   Variable() = default;

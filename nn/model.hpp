@@ -19,7 +19,8 @@ struct UnitParameters {
 };
 
 /// Statistics of one activation quantizer (METHOD.md section 3, mean of max): per channel an exponential moving average
-/// of the shards' mean maximum, with the weight it has gathered, so that mean / weight is free of the zero start.
+/// of the shards' mean maximum, and the weight gathered so far. The average starts at 0; dividing it by the weight
+/// removes that bias.
 struct Calibration {
   std::vector<float> mean_of_max;  // [channels]
   std::vector<float> weight;       // [channels], 1 - 0.9^updates

@@ -37,7 +37,7 @@ std::vector<ParameterBlock> blocks_of(const std::vector<int64_t>& sizes, int64_t
 }
 
 double square_sum(const float* p, int64_t count) {
-  // Sixteen running sums, which the compiler keeps in vectors: it may not reorder a single one.
+  // Sixteen running sums, which the compiler keeps in vectors: the additions of one single sum it may not reorder.
   constexpr int64_t kLanes = 16;
   double sums[kLanes] = {};
   const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
@@ -80,8 +80,8 @@ std::vector<ParameterSlot> slots_of(const UnitParameters& p, const UnitParameter
   return slots;
 }
 
-/// What LARS multiplies the step of a kernel by: the norm of its weights over that of their change. 1 for
-/// other parameters, and without LARS.
+/// Factor of LARS for the step of a kernel: lars_coefficient * |w| / (|g| + decay * |w|), g after clipping. 1 for other
+/// parameters, for zero norms, and without LARS.
 std::vector<float> trusts_in(const std::vector<ParameterSlot>& slots, float clip, const OptimizerOptions& options) {
   std::vector<float> trusts(slots.size(), 1.0f);
   if (options.kind != OptimizerKind::kLars) return trusts;

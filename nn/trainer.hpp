@@ -40,14 +40,14 @@ void check_shard(const Network& network, int64_t shard);
 /// Owns the model, the momentum and the step counter: everything a checkpoint holds.
 class Trainer {
  public:
-  /// Trains the parameters of `model` in place, those of copies of it included. UsageError for options that fit no run
-  /// of the model: a shard below 1, a calibration before the first step, a schedule without steps.
+  /// Trains the parameters of `model` in place, so copies that share them change, too. UsageError for options that no
+  /// run of the model can have: a shard below 1, a calibration before the first step, a schedule without steps.
   Trainer(Model model, const TrainerOptions& options);
   /// Continues from a checkpoint's state.
   Trainer(Model model, const TrainerOptions& options, Gradients momentum, int64_t steps_done);
 
-  /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the seed, the
-  /// kernel level and the shards, never on the number of threads.
+  /// One step on uint8 NHWC images [n, h, w, 3], n a multiple of the shard size. The result depends on the trainer's
+  /// state and options, the batch and the kernel level, never on the number of threads.
   /// Throws DivergedError (a convolution's output, loss or gradient not finite; names the layer) before any parameter
   /// changes, or after the step that calibrates, when a layer is dead; ShapeError, DTypeError.
   /// One call at a time, and model() not read meanwhile; two trainers may step at once.
@@ -58,7 +58,7 @@ class Trainer {
   /// Records in the model how its codes are used (measure_usage); steps do not read it.
   void keep_usage(std::vector<QuantizerUsage> usage) { model_.usage = std::move(usage); }
 
-  /// As it is now, and as the next steps make it: Model::clone() keeps one.
+  /// The model being trained, which later steps change: Model::clone() keeps it as it is now.
   const Model& model() const { return model_; }
   const Gradients& momentum() const { return momentum_; }
   int64_t steps_done() const { return steps_done_; }

@@ -14,7 +14,7 @@
 namespace nibble {
 
 enum class Granularity { kPerTensor, kPerChannel };
-/// How a per-channel activation scale gets through an integer sum, exactly (METHOD.md section 7).
+/// How per-channel activation scales enter an integer sum, exactly (METHOD.md section 7).
 enum class PerChannelBy { kFold, kShift, kShiftFold };
 /// integer: codes are multiplied. fake: quantize, dequantize to bf16, bf16 product (the published arithmetic).
 enum class QuantMode { kInteger, kFake };

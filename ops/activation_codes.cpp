@@ -28,7 +28,8 @@ Tensor quantize_signed(const Tensor& x, const ActivationQuantizer& q) {
   return codes;
 }
 
-/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2); ReLU's applies first.
+/// Its clip rule: 1 inside, 0.5 exactly at the bound, 0 beyond (METHOD.md section 2). ReLU's derivative then applies to
+/// the sum of both gradients.
 Tensor signed_gradient(const Tensor& x, const Tensor& through, const Tensor& direct, const ActivationQuantizer& q) {
   const Tensor g = bf16_like(x);
   const int64_t c = x.shape().back();

@@ -88,7 +88,7 @@ class LayerPacking {
     static const std::vector<float> kNone;
     return args_.quantizer != nullptr ? args_.quantizer->fold : kNone;
   }
-  /// Panels are cut by output channels forward; in backward, depth is.
+  /// Forward, output channels are the columns of the panels; backward, they are their depth.
   int64_t slice_outputs() const {
     const int kr = layer_.gradient_gemm != nullptr ? layer_.gradient_gemm->kr : layer_.float_gemm->kr;
     return std::lcm(std::lcm(kSliceOutputs, int64_t{layer_.forward.nr}), int64_t{kr});

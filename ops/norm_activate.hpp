@@ -41,7 +41,7 @@ struct NormActivateArgs {
   /// Stores z = bf16(max(v, 0)). Needed where z itself is read again (shortcut, pool, bf16 consumers).
   bool store_z = false;
   /// With a tape: backward goes by two bits per element, kept next to z, instead of by z itself, so that the caller may
-  /// drop z's value once it is no longer read forward. The gradients are the same bits. Needs store_z.
+  /// drop z's value once it is no longer read forward. The gradients are the same, bit for bit. Needs store_z.
   bool keep_classes = false;
   /// Codes for the consumers that read this tensor with the quantizer. 4-bit codes are stored packed.
   const ActivationQuantizer* quantizer = nullptr;

@@ -35,25 +35,26 @@ Tensor packed_conv_forward(const LayerWeights& layer, const Tensor& x, ChannelSu
 class GradientStage {
  public:
   virtual ~GradientStage() = default;
-  /// `tasks` tasks, cut by shape, are going to hand over the rows of one gradient.
+  /// Announces that `tasks` tasks, cut by shape, will hand over the rows of one gradient.
   virtual void begin(int64_t tasks) = 0;
-  /// d_x, the rows [first, first + count) of the gradient, is complete, and gone when this returns. Every row comes
-  /// once, those of a task in order and from one thread.
+  /// d_x holds the rows [first, first + count) of the gradient, complete, and is valid only until this returns. Every
+  /// row comes exactly once; the rows of a task come in order and from one thread.
   virtual void take(int64_t task, kernels::Rows<const bf16> d_x, int64_t first, int64_t count) = 0;
 };
 
-/// Whether packed_conv_backward_input hands over rows: it makes them in one pass, each whole. Not where a stride cuts a
-/// window: the pixels' classes are then made one after another.
+/// Whether packed_conv_backward_input can hand over rows, which it can when one pass completes every row. Not for a
+/// strided window of more than one pixel: input pixels then fall into classes that are computed one after another.
 bool hands_over_rows(const LayerWeights& layer);
 
 /// d_x [n, h, w, ic] in bf16, gradient of the dequantized input, from d_y already divided by the weight scale
 /// (see y_gradient_scale). Straight-through: d x_hat_c = (1/fold[c]) * sum_o d_y[o] * code[o, c].
-/// `before`, if defined, is added to it (rounded twice; once where a strided layer hands over rows). `next`, if set
-/// (the layer must hand over rows), takes the rows of the sum; the result is then undefined, nothing else sees it.
-/// Threads: cut by shape.  Cost: shape.macs() products in bf16, for layers with gradient_gemm 16/36 or 36/144 of them
-/// (3/4 at most, where tiles extend past the map) in fp32 and two transforms.  Errors: ShapeError for gradients of
-/// other shapes, a `before` that does not add, and a layer without panels for it; UsageError for a `next` that such a
-/// layer cannot feed.
+/// `before`, if defined, is added to it (the sum is rounded twice; once where a strided layer hands over rows). `next`,
+/// if set (then hands_over_rows(layer) must hold), takes the rows of the sum; no tensor is made then, and the returned
+/// one is undefined.
+/// Threads: cut by shape.  Cost: shape.macs() products in bf16; for layers with gradient_gemm (Winograd) 16/36 or
+/// 36/144 of them in fp32 (at most 3/4, where tiles extend past the map) and two transforms.
+/// Errors: ShapeError for gradients of other shapes, a `before` of another shape or type, and a layer without panels
+/// for this gradient; UsageError for a `next` where hands_over_rows(layer) is false.
 Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, const Shape& x_shape,
                                   const Tensor& before = {}, GradientStage* next = nullptr);
 
@@ -64,10 +65,11 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
 void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, const Tensor& d_y,
                                   const Tensor& d_weights);
 
-/// Both gradients of a layer that takes d_y as rows: these are made a chunk at a time, read from L2 by both products
-/// and never stored. d_x has the bits of packed_conv_backward_input, d_weights sums its chunks in another order than
-/// packed_conv_backward_weights.
+/// Whether a layer's backward step can read d_y as GradientRows.
 bool takes_gradient_rows(const LayerWeights& layer);
+/// Both gradients of such a layer: the rows of d_y are made a chunk at a time, read from L2 by both products and never
+/// stored. d_x has the bits of packed_conv_backward_input; d_weights sums its chunks in another order than
+/// packed_conv_backward_weights.
 Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const GradientRows& d_y,
                             const Tensor& d_weights, const Tensor& before = {}, GradientStage* next = nullptr);
 
@@ -75,10 +77,10 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
 /// empty: 1.
 std::vector<float> y_gradient_scale(const LayerWeights& layer);
 
-/// Taped: y = conv(x). Saves x (codes, exact). Gradients: x unless first layer, weights into d_weights (f32, owned by
-/// the shard; overwritten, as every parameter has one reader). `next` receives the rows of x's whole gradient (what was
-/// there before included), if hands_over_rows(layer): for the op that adds to it last. x then gets no gradient of its
-/// own.
+/// Taped: y = conv(x). Saves x (codes, exact). Gradients: of x, except in the first layer, and of the weights, into
+/// d_weights (f32, owned by the shard; overwritten, as every parameter has one reader). `next`, used only if
+/// hands_over_rows(layer), receives the rows of x's complete gradient, including what x had before; x itself then gets
+/// none. So give `next` only to the last op that adds to x's gradient.
 Variable packed_conv(Tape* tape, const Variable& x, const LayerWeights& layer, const Tensor& d_weights,
                      ChannelSums& sums, std::shared_ptr<GradientStage> next = nullptr);
 

@@ -169,7 +169,7 @@ class TiledGradient {
       for (int64_t b = 0; b < n; ++b) *to++ = d_y.rows.data + (b * map + at - d_y.first) * d_y.rows.stride;
     rows.pixels.push_back(scratch.get<const void*>(static_cast<size_t>(source * n + 1)));
     const void** const pixels = rows.pixels.back();
-    pixels[source * n] = zero_pixel_.data();  // read past the last pair by no product
+    pixels[source * n] = zero_pixel_.data();  // after the last pair: no product reads it
     for (int64_t y = 0; y < g_.rows.source; ++y)
       for (int64_t x = 0; x < g_.columns.source; ++x)
         for (int64_t b = 0; b < n; ++b)

@@ -79,7 +79,7 @@ int64_t dealt_column(const ConvShape& s, int64_t x);
 /// How the work is cut, by shape alone.
 struct TiledPlan {
   bool left_stays = false;      // d_y stays in L2 and x streams past it, panel by panel; otherwise the other way round
-  int64_t chunks = 1;           // parts of the plane's rows, consecutive
+  int64_t chunks = 1;           // parts of the plane's rows, multiplied one after another
   int64_t rows_per_chunk = 0;   // plane rows
   int64_t left = 0, right = 0;  // panels of 32 outputs and 32 channels
   int64_t group = 0;            // panels of the operand that stays at a time

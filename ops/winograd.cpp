@@ -38,9 +38,10 @@ constexpr int64_t kMostPairs = 128 * 128;
 /// Bytes of sums over tiles of 4x4 (144 per pair of channels), of which a shard has one set and the weights of the
 /// input's gradient are as many: with 256 channels, 9 MiB, layers gain by them, with 512 they would be 36 MiB.
 constexpr int64_t kMostSumBytes = int64_t{16} << 20;
-/// The same with products of pairs of bf16 (kr 2): with 256 channels the weights' gradients took 0.9 to 1.15
-/// times as long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; with 128 channels
-/// 0.66 and 0.78, with 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long on a Zen 4.
+/// The same on levels whose plain products are of pairs of bf16 (kr 2): with 256 channels the weights' gradients took
+/// 0.9 to 1.15 times as long in tiles of 4x4 on a Zen 5, the input's 0.93, without the transform of the weights; with
+/// 128 channels 0.66 and 0.78, with 64 0.79 and 0.73. Tiles of 2x2 took 1.08 to 1.3 times and 0.9 to 1.15 times as long
+/// on a Zen 4.
 constexpr int64_t kMostSumBytesOfPairs = int64_t{4} << 20;
 /// The same for tiles of 2x2: with 1,024 channels, twice as many as layers were timed with; with 4,096 a set would be a
 /// GiB.

@@ -422,9 +422,19 @@ void add_points(Page& page, const std::vector<PointResult>& points) {
   double widest = 0;
   for (const PointResult& p : points) widest = std::max(widest, p.ratio.linear);
   Table table;
-  table.header = {
-      "point", "top-1 %, best epoch", "epoch",  "top-1 %, last", "top-5 %, last", "loss, last",        "linear cost",
-      "",      "quadratic",           "memory", "file, MB",      "ms, one image", "ms per image of 32"};
+  table.header = {"point",
+                  "top-1 %, best epoch",
+                  "epoch",
+                  "top-1 %, last",
+                  "top-5 %, last",
+                  "loss, last",
+                  "linear cost",
+                  "",
+                  "quadratic",
+                  "memory",
+                  "file, MB",
+                  "ms, one image",
+                  "ms per image, batch 32"};
   for (const PointResult& p : points)
     table.rows.push_back({
         {p.name},

@@ -28,8 +28,8 @@ struct StudyReportFiles {
   uint64_t bytes = 0;  // of the page
 };
 
-/// What becomes of a study.json next to the page that holds other trainings, maybe the only data of its study. In the
-/// study's own folder it is an older report, from before points were started over.
+/// What becomes of a study.json beside the page when it holds other trainings, maybe as the only data of its study. In
+/// the study's own folder it is an older report, from before points were started over.
 enum class OtherStudy { kRefused, kReplaced };
 
 /// Writes the page to `out` and next to it study.json, points.csv and pareto.svg; each is complete or as it was before.

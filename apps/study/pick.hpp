@@ -21,7 +21,7 @@ struct Budget {
   std::string text() const;  // "linear cost at most 0.15 and at most 5,000,000 bytes"
 };
 
-/// Cheap is meant as by Budget::cost.
+/// "Cheapest" is by Budget::cost.
 struct Pick {
   std::vector<const StudyGroup*> allowed = {};  // by the budget: the most accurate first, among equals the cheapest
   const StudyGroup* best = nullptr;             // the first of them

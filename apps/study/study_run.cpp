@@ -243,7 +243,7 @@ std::optional<std::string> StudyRun::failure_of(const EndedProcess& ended, const
   }
   if (ended.code > kBySignal) {
     const std::string sentence = fmt::format(
-        "signal {} ended its process{}; run the study again to continue it", ended.code - kBySignal,
+        "signal {} ended its process{}; run the study again to continue the point", ended.code - kBySignal,
         ended.code == kBySignal + SIGKILL ? ", as Linux does when memory is short (then use fewer --jobs)" : "");
     if (!ended.error.empty()) warn(point.name() + ": " + ended.error);
     make_folders(folder_of(point));

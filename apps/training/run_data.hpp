@@ -16,8 +16,9 @@ struct RunData {
   /// are the same images.
   std::string digest;
   std::string validation_digest;  // the same of the validation images
-  /// SHA-256 in hex over the file sizes of up to 4,096 images of each split, evenly spread: other copies with the same
-  /// names differ in it (a look at each of ImageNet's files would take minutes on a network disk).
+  /// SHA-256 in hex over the file sizes (CIFAR: content hashes) of up to 4,096 images of each split, evenly spread:
+  /// other copies with the same names differ in it (a look at each of ImageNet's files would take minutes on a network
+  /// disk).
   std::string sizes;
   int64_t steps_per_epoch = 0;        // whole batches in train
   std::vector<std::string> left_out;  // sentences about what is not an image; empty where all are

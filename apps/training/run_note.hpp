@@ -19,8 +19,8 @@ struct RunNote {
   int64_t best_step = -1;
 };
 
-/// Options that a run may be given again when it is resumed: no result depends on them, or (decoder) it is checked
-/// separately.
+/// Options that may be given when a run is resumed, with new values, too: no result depends on them, or (decoder) it is
+/// checked separately.
 const std::set<std::string>& changeable_on_resume();
 
 /// The note of a run before its first evaluation; `config_text` is its resolved config.

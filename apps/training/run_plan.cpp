@@ -62,8 +62,8 @@ std::vector<std::string> doubts_about(const RunPlan& p, const TrainOptions& o, b
         "--calibrate-at gives step {}, within the warm-up of {:.0f} steps: bounds are taken from a model that "
         "still changes fast; calibrate later, or give fewer --warmup-epochs",
         p.quantized_from, warm_up));
-  // Below a few hundred steps even the quickstart's small network learns little; ten are about as far back as a moving
-  // average of 0.1 looks.
+  // Below about a hundred steps even the quickstart's small network learns little; ten are about as far back as a
+  // moving average of 0.1 looks.
   constexpr int64_t kFewSteps = 100, kFewMaxima = 10;
   if (!resumed && p.steps < kFewSteps)
     doubts.push_back(fmt::format("the run has {}, {} per epoch: hardly enough to learn from; give more {}",

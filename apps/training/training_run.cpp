@@ -96,7 +96,7 @@ void TrainingRun::start_from_checkpoint() {
   message(fmt::format("resuming {} at step {}", args_.out, c.steps_done));
 }
 
-/// What was given again holds for the next resume, too.
+/// Options that were changed on resume keep their new values for the next resume, too.
 void TrainingRun::keep_config() const {
   constexpr uint64_t kLongest = uint64_t{1} << 20;
   if (read_text_file(folder_->config_path(), kLongest) != args_.config_text)

@@ -99,7 +99,8 @@ class Operands {
     packed_conv_forward(layer_, x_, sums);
   }
   void backward_data() { packed_conv_backward_input(layer_, d_y_, {shape_.n, shape_.h, shape_.w, shape_.ic}); }
-  /// The first layer needs no input gradient; a step makes the others' two gradients in parallel.
+  /// Both gradients: at once where the layer takes rows, elsewhere one after the other, where a step makes them in
+  /// parallel. The first layer needs no input gradient.
   void backward() {
     if (takes_gradient_rows(layer_)) {
       packed_conv_backward(layer_, x_, RowsInMemory(d_y_), d_weights_);

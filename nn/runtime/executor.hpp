@@ -20,8 +20,8 @@ enum class Walk {
 
 class Executor {
  public:
-  /// Packs the weights for this machine and lets go of the others (they stay in the block cache for the next tensors;
-  /// release_kept_blocks() gives them back). The model must not change afterwards.
+  /// Packs the weights for this machine and frees the unpacked ones (the block cache keeps their memory for the next
+  /// tensors; release_kept_blocks() gives it back to the system). The model must not change afterwards.
   explicit Executor(ServedModel model, const RowPlanOptions& options = {});
   ~Executor();
 
@@ -31,10 +31,10 @@ class Executor {
   /// threads each layer is split. Safe to call concurrently.
   Tensor run(const Tensor& images, Walk walk = Walk::kFastest);
   /// The same in the caller's memory: n * side * side * 3 bytes to n * classes logits, n from the size of `images`.
-  /// ShapeError where either is no whole number of images, or they are not of as many.
+  /// ShapeError where either does not hold a whole number of images, or the two hold different numbers of them.
   void run(std::span<const uint8_t> images, std::span<float> logits, Walk walk = Walk::kFastest);
 
-  /// Without its weights, of which layers() has the only form that is left.
+  /// The model without its weights: only the packed ones are left, in layers().
   const ServedModel& model() const { return *model_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
   /// Units that go row by row when a thread has a group of images to itself.

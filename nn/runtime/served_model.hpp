@@ -13,7 +13,7 @@ namespace nibble {
 /// One unit with its final numbers: v = acc*m[o] + a[o] (METHOD.md section 8).
 struct ServedLayer {
   WeightCodes codes;        // weight_bits 4 or 8; undefined tensor otherwise
-  Tensor weights;           // f32 masters' bf16 values as f32, when the layer's weights are bf16
+  Tensor weights;           // f32: the masters rounded to bf16, where the layer's weights are bf16
   std::vector<float> m, a;  // [oc]
 };
 
@@ -24,8 +24,8 @@ struct ServedModel : QuantizedNetwork {
   std::map<std::string, std::string> notes;
 };
 
-/// False in fake mode, which multiplies dequantized values: such networks are evaluated by their modules, before
-/// calibration too, when their weights are dequantized already.
+/// False for networks in fake mode that have quantizers, as they multiply dequantized values: these are evaluated by
+/// their modules, even before calibration, when only their weights are quantized and dequantized.
 bool is_servable(const Network& network);
 
 /// Final numbers from a trained model, through the same quantizer and affine functions as the modules.

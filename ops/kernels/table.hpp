@@ -40,8 +40,8 @@ struct GatheredRows {
   int segments = 0;
   int64_t first_byte = 0;
   int groups = 0;  // k-groups of one segment
-  /// An address that stands for a row of zeros: a segment of which a tile has no other row is left out. Null: none.
-  /// With floats, B must be finite, and the sign of a sum of zero may differ.
+  /// The address that stands for a row of zeros: a tile leaves out every segment in which all of its rows have this
+  /// address. Null: there is none. With floats, B must be finite, and the sign of a sum of zero may differ.
   const void* zeros = nullptr;
 };
 
@@ -208,12 +208,13 @@ struct UnsignedQuantizer {
   float end = top + 1;
 };
 
-/// What becomes of an affine result v in affine_add_relu: z = bf16(max(v + shortcut, 0)), without data max(v, 0); out =
-/// z unless its data is null, and may be the shortcut; codes from z unless the scale is null.
+/// What affine_add_relu does with an affine result v: z = bf16(max(v + shortcut, 0)), or bf16(max(v, 0)) where the
+/// shortcut has no data. z goes to `out` unless that has no data; `out` may be the shortcut. Codes are made from z
+/// unless the quantizer has no scale.
 struct AddReluArgs {
   Rows<const bf16> shortcut{};
-  /// The shortcut's rows that the next call will read, equally far apart, null: none: they are prefetched row by row,
-  /// never read, and may be any address.
+  /// The rows of the shortcut that the next call will read, with the same stride; null: none. They are prefetched, one
+  /// row along with each row of this call, but never read, so they may be any address.
   const bf16* next_shortcut = nullptr;
   Rows<bf16> out{};
   UnsignedQuantizer quantizer{};

@@ -320,7 +320,7 @@ TEST_CASE("a second signal stops at once where no one reads what is said about t
   }
   Child child(train("--data " + data + " --out " + run + kSmall + " --steps 100000 --eval-every 0", err));
   REQUIRE(child.reaches([&] { return std::filesystem::exists(run + "/machine.json"); }));
-  // Again and again: signals that wait for a stopped process become one.
+  // Again and again: signals that arrive before the process gets to run are delivered as one.
   const Clock::time_point patience = Clock::now() + std::chrono::seconds(60);
   Clock::time_point next = Clock::now();
   REQUIRE_FALSE(child.reaches([&] {

@@ -162,7 +162,8 @@ TEST_CASE("a zone has the time of all threads that help in its loops, and is one
   CHECK(outer->count == 1);
   CHECK(inner->count == 30);
   CHECK(inner->self_seconds >= 0.060);
-  CHECK(outer->seconds >= 0.120);  // whichever ran the 60 tasks; the wall time of three threads is a third of it
+  CHECK(outer->seconds >=
+        0.120);  // whichever threads ran the 60 tasks; the wall time of three threads is a third of it
   CHECK(outer->self_seconds >= 0.060);
   CHECK(outer->self_seconds == doctest::Approx(outer->seconds - inner->seconds).epsilon(1e-6));
   REQUIRE(labelled_zone_table().size() == 1);

@@ -155,7 +155,7 @@ TEST_CASE("resnet: the stride is on the 3x3 and the projection of the first bloc
   }
 }
 
-TEST_CASE("resnet: padding is half the kernel on both sides; same_padding moves it after even maps of stride 2") {
+TEST_CASE("resnet: padding is half the kernel on both sides; same_padding with stride 2 pads even maps only after") {
   NetworkOptions o = with("bf16");
   for (const UnitSpec& u : build_resnet(o).units) {
     CHECK(u.shape.pad_before == (u.shape.kh - 1) / 2);

@@ -289,7 +289,7 @@ TEST_CASE("served file: every sampled flipped byte and every truncation is refus
     CHECK(refused({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}));
 }
 
-TEST_CASE("served file: the check after an export accepts the model's own file and refuses that of any other") {
+TEST_CASE("served file: the check inside an export accepts the model's own file and refuses that of any other") {
   const TempDir dir;
   const Model model = calibrated_model(small_options("w4a4-fl8", 0.13)),
               other = calibrated_model(small_options("w4a4-fl8", 0.13), 8);

@@ -303,7 +303,7 @@ void check_parts(const Gemm& gemm, const std::vector<T>& w, int64_t outputs, int
               outputs_are_depth ? PanelPart{.k0 = o, .k = count, .columns = columns}
                                 : PanelPart{.k = k, .n0 = o, .columns = count});
   }
-  // What rounds a panel up to a cache line belongs to no panel.
+  // The bytes that round a panel up to a cache line are not packed.
   const auto used = static_cast<size_t>(std::ssize(taps) * gemm.nr * whole.segment_k * gemm.b_bytes);
   for (int64_t p = 0; p < whole.count(); ++p) CHECK(std::memcmp(whole.panel(p), parts.panel(p), used) == 0);
 }

@@ -135,7 +135,7 @@ TEST_CASE("a task of a gathered product asks for the rows of the next one, the l
     asked.clear();
     packed_conv_backward_input(layer, d_y, op.x.shape());
     const auto row = static_cast<int64_t>(d_y.row_bytes());
-    // Tasks of 512 points: the first reads its rows without prefetching.
+    // Tasks of 512 points: the rows of the first are not prefetched.
     CHECK(asked_of(d_y, 512) >= (d_y.rows() - 512) * row * 3 / 4);
     CHECK(asked_of(d_y, 512) == asked_of(d_y, 0));
     for (const Asked& a : asked) {

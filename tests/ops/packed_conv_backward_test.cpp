@@ -127,8 +127,8 @@ TEST_CASE("weight gradients of so many points that they are summed in parts matc
   CHECK(gradient_parts(1, 400) == 16);
   CHECK(gradient_parts(1, 15) == 1);
   CHECK(gradient_parts(9, 400) == 1);
-  // Maps 80 wide have chunks of 6 rows: 40 of three images, the last part's last one shorter than the others; by
-  // Winograd of 5 rows of 20 tiles, 21 per image: 17 of four images and a row less, in two parts.
+  // Maps 80 wide have chunks of 6 rows: 40 in three images, the last part's last one shorter than the others. By
+  // Winograd a chunk has 5 of an image's 21 rows of 20 tiles: 17 in four images, the last a row short, in two parts.
   const ConvShape s{.n = 3, .h = 79, .w = 80, .ic = 17, .oc = 15};
   ConvShape padded = s;
   padded.n = 4;

@@ -51,7 +51,7 @@ int64_t edge_here(const LayerWeights& layer, const Operands& op) {
              : edge;
 }
 
-/// Checks the layers that are served this way; returns their number.
+/// Checks a layer; returns 1 if it is served this way, otherwise 0.
 int64_t check_served(const Operands& op) {
   const LayerWeights layer = op.layer(Passes::kServing);
   CHECK(layer.served_edge == edge_here(layer, op));

@@ -22,8 +22,8 @@ bool probe_with_wrong_sum();
 }  // namespace emulated_avx512bf16
 namespace emulated_amx {
 extern const Table kEmulated;
-/// What the probe says about tiles whose contents are lost, of those that compute one sum of codes or of floats wrong,
-/// and of those that lose what a streaming load brings.
+/// What the probe says about tiles whose contents are lost, about tiles that compute one sum of codes or of floats
+/// wrong, and about tiles that lose what a streaming load brings.
 bool probe_without_contents();
 bool probe_with_wrong_sum();
 bool probe_with_wrong_real_sum();
