@@ -15,7 +15,6 @@
 // The tile height is the largest that leaves registers for the B vectors and one broadcast: 6 x 2 vectors of 16
 // registers (AVX2), 14 x 2 of 32 (AVX-512).
 #pragma once
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -101,10 +100,17 @@ NIBBLE_INLINE void tile(int64_t groups, const std::byte* a, const std::byte* b, 
   }
 }
 
-/// Kernels of 1 to sizeof...(kLess) rows, at [rows - 1]: of_rows(integral_constant<int, rows>) makes each.
-template <typename Make, int... kLess>
-constexpr auto by_rows(const Make& of_rows, std::integer_sequence<int, kLess...> /*each is one less*/) {
-  return std::array{of_rows(std::integral_constant<int, kLess + 1>{})...};
+/// Kernels of 1 to kMost rows. No std::array, whose members would be symbols that levels share.
+template <typename Kernel, int kMost>
+struct ByRows {
+  Kernel of_one_less[kMost];
+  Kernel operator[](int rows) const { return of_one_less[rows - 1]; }
+};
+
+/// make(integral_constant<int, rows>) makes each.
+template <typename Kernel, typename Make, int... kLess>
+constexpr ByRows<Kernel, sizeof...(kLess)> by_rows(const Make& make, std::integer_sequence<int, kLess...> /*less*/) {
+  return {{make(std::integral_constant<int, kLess + 1>{})...}};
 }
 
 /// A whole tile, or the one of a panel that is not full. A short tile always fetches (its own panel, if no other: half
@@ -113,15 +119,15 @@ template <typename W, int kMr, int kNv>
 void run_tiles(int k, int rows, const void* a, int64_t a_panel_bytes, const void* b, typename W::C* c, int64_t ldc,
                Into into, const void* next_b) {
   using Tile = void (*)(int64_t, const std::byte*, const std::byte*, typename W::C*, int64_t, Into, const std::byte*);
-  static constexpr auto kShort =
-      by_rows([](auto m) -> Tile { return &tile<W, m, kNv, true, kMr>; }, std::make_integer_sequence<int, kMr - 1>{});
+  static constexpr auto kShort = by_rows<Tile>([](auto m) -> Tile { return &tile<W, m, kNv, true, kMr>; },
+                                               std::make_integer_sequence<int, kMr - 1>{});
   const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   const auto* of_panel = static_cast<const std::byte*>(a);
   const int panels = (rows + kMr - 1) / kMr;
   for (int p = 0; p < panels; ++p, of_panel += a_panel_bytes, rows -= kMr, c += kMr * ldc) {
     const bool fetching = next != nullptr && fetches(p, panels);
     if (rows < kMr)
-      kShort[static_cast<size_t>(rows - 1)](k / W::kKr, of_panel, panel, c, ldc, into, fetching ? next : panel);
+      kShort[rows](k / W::kKr, of_panel, panel, c, ldc, into, fetching ? next : panel);
     else if (fetching)
       tile<W, kMr, kNv, true>(k / W::kKr, of_panel, panel, c, ldc, into, next);
     else
@@ -184,15 +190,15 @@ void run_gathered(const GatheredRows& a, int rows, const void* b, typename W::C*
                   const void* next_b) {
   using Tile = void (*)(const GatheredRows&, const void* const*, const std::byte*, typename W::C*, int64_t, Into,
                         const std::byte*);
-  static constexpr auto kShort = by_rows([](auto m) -> Tile { return &tile_gathered<W, m, kNv, true>; },
-                                         std::make_integer_sequence<int, kMr - 1>{});
+  static constexpr auto kShort = by_rows<Tile>([](auto m) -> Tile { return &tile_gathered<W, m, kNv, true>; },
+                                               std::make_integer_sequence<int, kMr - 1>{});
   const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   const int tiles = (rows + kMr - 1) / kMr;
   for (int t = 0, r = 0; t < tiles; ++t) {
     const int m = (rows - r + tiles - t - 1) / (tiles - t);
     const bool fetching = next != nullptr && fetches(t, tiles);
     if (m < kMr)
-      kShort[static_cast<size_t>(m - 1)](a, a.rows + r, panel, c + r * ldc, ldc, into, fetching ? next : panel);
+      kShort[m](a, a.rows + r, panel, c + r * ldc, ldc, into, fetching ? next : panel);
     else if (fetching)
       tile_gathered<W, kMr, kNv, true>(a, a.rows + r, panel, c + r * ldc, ldc, into, next);
     else

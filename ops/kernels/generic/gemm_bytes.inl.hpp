@@ -106,15 +106,15 @@ void run_byte_tiles(int k, int rows, const void* a, int64_t a_panel_bytes, const
                     Into into, const void* next_b) {
   using Tile = void (*)(int64_t, const std::byte*, const std::byte*, int32_t*, int64_t, Into, const std::byte*);
   static constexpr auto kShort =
-      by_rows([](auto m) -> Tile { return &byte_or_bundle_tile<W, m, kNv, kSteps, true, kMr>; },
-              std::make_integer_sequence<int, kMr - 1>{});
+      by_rows<Tile>([](auto m) -> Tile { return &byte_or_bundle_tile<W, m, kNv, kSteps, true, kMr>; },
+                    std::make_integer_sequence<int, kMr - 1>{});
   const auto *const panel = static_cast<const std::byte*>(b), *const next = static_cast<const std::byte*>(next_b);
   const auto* of_panel = static_cast<const std::byte*>(a);
   const int panels = (rows + kMr - 1) / kMr;
   for (int p = 0; p < panels; ++p, of_panel += a_panel_bytes, rows -= kMr, c += kMr * ldc) {
     const bool fetching = next != nullptr && fetches(p, panels);
     if (rows < kMr)
-      kShort[static_cast<size_t>(rows - 1)](k / 4, of_panel, panel, c, ldc, into, fetching ? next : panel);
+      kShort[rows](k / 4, of_panel, panel, c, ldc, into, fetching ? next : panel);
     else if (fetching)
       byte_or_bundle_tile<W, kMr, kNv, kSteps, true>(k / 4, of_panel, panel, c, ldc, into, next);
     else
