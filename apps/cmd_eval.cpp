@@ -61,7 +61,7 @@ class Eval : public Command {
     if (classes_ < 0 || classes_ > 100000) throw UsageError("--classes is {}; use 0 (all) to 100000", classes_);
     if (by_ != "executor" && by_ != "modules") throw UsageError("--by is '{}'; use executor or modules", by_);
     const LoadedModel model = load_model(model_, by_ == "modules" ? RunBy::kModules : RunBy::kExecutor);
-    const Decoder decoder = decoder_for(model, decoder_);
+    const Decoder decoder = decoder_for(model.decoder, decoder_);
     DatasetPtr data = open_images(data_, split_, decoder);
     if (const std::string others = data->left_out(); !others.empty()) warn(others);
     if (classes_ > 0)

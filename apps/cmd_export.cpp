@@ -1,5 +1,4 @@
 // nibble export
-#include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -34,14 +33,14 @@ class Export : public Command {
 
   int run() override {
     apply_threads(threads_);
-    refuse_other_formats();
+    refuse_other_format(out_);
     const fs::path path = resolve_model_path(model_);
     const Checkpoint checkpoint = load_checkpoint(path);
     refuse_earlier_than_calibrated(path, checkpoint);
     std::error_code ignored;
     if (fs::equivalent(path, out_, ignored))
       throw UsageError("--out {} is the checkpoint itself, which training resumes from; choose another file", out_);
-    refuse_to_replace_other_files();
+    refuse_to_replace_other_than_served(out_);
     const auto [served, sizes] = export_served(checkpoint, out_);
     if (json_)
       print_json(served, sizes);
@@ -51,17 +50,6 @@ class Export : public Command {
   }
 
  private:
-  void refuse_other_formats() const {
-    std::string ending = fs::path(out_).extension().string();
-    for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    for (const char* other : {".onnx", ".pt", ".pth", ".tflite", ".xml"})
-      if (ending == other)
-        throw UsageError(
-            "--out {} asks for a format that nibble does not write; export makes safetensors files for nibble predict "
-            "and eval (nn/FORMAT.md says what is in them), so give a name like model.safetensors",
-            out_);
-  }
-
   /// For a run that has been calibrated but not evaluated since: its best is from before.
   void refuse_earlier_than_calibrated(const fs::path& path, const Checkpoint& checkpoint) const {
     const fs::path latest = fs::path(model_) / "latest";
@@ -71,19 +59,6 @@ class Export : public Command {
         "{} is from before calibration, with bf16 activations, and {} has not been evaluated since; export {}, or "
         "continue training",
         path.string(), model_, latest.string());
-  }
-
-  /// Only a served model gives way to a served model: the folder of a run is full of other files.
-  void refuse_to_replace_other_files() const {
-    std::error_code none;
-    if (!fs::is_regular_file(out_, none) || fs::file_size(out_, none) == 0) return;
-    bool served = false;
-    try {
-      served = kind_of(SafetensorsFile::open(out_)) == ModelFileKind::kServed;
-    } catch (const ModelError&) {
-    }
-    if (!served)
-      throw UsageError("{} exists and is not a served model, so it is not replaced; choose another --out", out_);
   }
 
   void print_json(const ServedModel& served, const ServedFileSizes& sizes) const {

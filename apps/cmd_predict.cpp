@@ -44,7 +44,7 @@ class Predict : public Command {
     apply_threads(threads_);
     if (top_ < 1) throw UsageError("--top is {}; use at least 1", top_);
     const LoadedModel model = load_model(model_);
-    const Decoder decoder = decoder_for(model, decoder_);
+    const Decoder decoder = decoder_for(model.decoder, decoder_);
     bool failed = false;
     std::error_code none;  // load_image reports what cannot be looked at
     for (const std::string& path : images_) {

@@ -28,6 +28,7 @@ class Command {
 Command* train_command();
 Command* eval_command();
 Command* export_command();
+Command* quantize_command();
 Command* predict_command();
 Command* inspect_command();
 Command* report_command();

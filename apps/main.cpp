@@ -25,8 +25,8 @@ namespace {
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> all;
   for (Command* c :
-       {train_command(), eval_command(), export_command(), predict_command(), inspect_command(), report_command(),
-        cost_command(), bench_command(), study_command(), synth_command(), doctor_command()})
+       {train_command(), eval_command(), export_command(), quantize_command(), predict_command(), inspect_command(),
+        report_command(), cost_command(), bench_command(), study_command(), synth_command(), doctor_command()})
     all.emplace_back(c);
   return all;
 }

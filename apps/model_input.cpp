@@ -26,14 +26,14 @@ RunModel runner_for(const Model& model) {
   return [executor](const Tensor& images) { return executor->run(images); };
 }
 
-Decoder decoder_for(const LoadedModel& model, const std::string& asked) {
+Decoder decoder_for(const std::string& trained_with, const std::string& asked) {
   const Decoder wanted = decoder_from_name(asked), usable = resolve(wanted);
-  if (model.decoder.empty() || model.decoder == name_of(usable)) return usable;
-  if (wanted == Decoder::auto_ && model.decoder == name_of(Decoder::stb)) return Decoder::stb;  // in every build
+  if (trained_with.empty() || trained_with == name_of(usable)) return usable;
+  if (wanted == Decoder::auto_ && trained_with == name_of(Decoder::stb)) return Decoder::stb;  // in every build
   warn(
       fmt::format("the model's training images were read by the decoder {}, these are by {}{}: their pixels differ a "
                   "little, and with them the logits",
-                  one_line(model.decoder), name_of(usable),
+                  one_line(trained_with), name_of(usable),
                   wanted == Decoder::auto_ && usable == Decoder::stb ? ", the only one of this build" : ""));
   return usable;
 }
@@ -68,7 +68,10 @@ LoadedModel load_model(const std::string& path, RunBy by) {
     m.executor = std::make_shared<Executor>(make_served(m.checkpoint->model));
   } else {
     throw ModelError(
-        "{} is a safetensors file from another program; start training from it with nibble train --weights", m.path);
+        "{} is a safetensors file from another program; make a served model of it with nibble quantize, or start "
+        "training "
+        "from it with nibble train --weights",
+        m.path);
   }
   m.run = [executor = m.executor](const Tensor& images) { return executor->run(images); };
   return m;

@@ -36,10 +36,10 @@ struct LoadedModel {
 /// through them.
 LoadedModel load_model(const std::string& path, RunBy by = RunBy::kExecutor);
 
-/// What is to decode the images that the model sees: for `asked` auto the decoder of its training, whose pixels it
-/// knows, or this build's own where the file notes none. Warns where it is not that of its training. UsageError for an
-/// unknown name, UnsupportedError for one that this build lacks.
-Decoder decoder_for(const LoadedModel& model, const std::string& asked);
+/// What is to decode the images that a model sees: for `asked` auto `trained_with`, the decoder of its training, whose
+/// pixels it knows, or this build's own where its file notes none (empty). Warns where it is not that of its training.
+/// UsageError for an unknown name, UnsupportedError for one that this build lacks.
+Decoder decoder_for(const std::string& trained_with, const std::string& asked);
 
 /// Executor or modules for a model in training, which must outlive the result and not change.
 RunModel runner_for(const Model& model);

@@ -7,9 +7,8 @@
 
 namespace nibble::apps {
 
-NetworkArguments::NetworkArguments() : fields_(network_fields(options, texts_)) {
-  options.classes = 1000;
-}
+NetworkArguments::NetworkArguments(const NetworkOptions& defaults)
+    : options(defaults), texts_(texts_of(defaults)), fields_(network_fields(options, texts_)) {}
 
 void NetworkArguments::declare(CLI::App& app, const std::string& heading) {
   app_ = &app;
@@ -18,6 +17,32 @@ void NetworkArguments::declare(CLI::App& app, const std::string& heading) {
       .group(heading);
   add_option(app, "--classes", options.classes, "classes of the model").capture_default_str().group(heading);
   declare_fields(app, fields_, heading);
+}
+
+void NetworkArguments::take_from_weights(const NetworkOptions& trained) {
+  const std::set<std::string> given = given_fields(*app_, fields_);
+  const auto take = [&](const char* name, auto NetworkOptions::*field) {
+    if (!given.contains(name)) options.*field = trained.*field;
+  };
+  take("arch", &NetworkOptions::arch);
+  take("width", &NetworkOptions::width);
+  take("image-size", &NetworkOptions::image_size);
+  take("same-padding", &NetworkOptions::same_padding);
+  take("signed-block-input", &NetworkOptions::signed_block_input);
+  take("bf16-weights", &NetworkOptions::bf16_weights);
+  take_classes(trained.classes);
+  if (trained.precision == "bf16") return;
+  const NetworkTexts own = texts_of(trained);
+  const auto take_text = [&](const char* name, auto NetworkTexts::*field) {
+    if (!given.contains(name)) texts_.*field = own.*field;
+  };
+  take_text("granularity", &NetworkTexts::granularity);
+  take_text("per-channel-by", &NetworkTexts::per_channel_by);
+  take_text("quant-scheme", &NetworkTexts::quant_scheme);
+}
+
+void NetworkArguments::take_classes(int64_t classes) {
+  if (!has_option(*app_, "--classes")) options.classes = classes;
 }
 
 bool NetworkArguments::given() const {

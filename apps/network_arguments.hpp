@@ -13,7 +13,7 @@ namespace nibble::apps {
 /// Holds the options that its fields point to, so it is neither copied nor moved.
 class NetworkArguments {
  public:
-  NetworkArguments();
+  explicit NetworkArguments(const NetworkOptions& defaults = {});
   NetworkArguments(const NetworkArguments&) = delete;
   NetworkArguments& operator=(const NetworkArguments&) = delete;
 
@@ -22,10 +22,16 @@ class NetworkArguments {
   /// Fills from --config what the command line did not set (a run's own config serves: its other keys are checked and
   /// do not matter here), and checks all; UsageError, with file:line for what the file set.
   void resolve();
+  /// For options that neither command line nor --config gives, in place of their defaults: what a trained model's
+  /// weights fit: architecture, width, sizes, classes, padding; of one trained with quantizers also their form. Before
+  /// resolve().
+  void take_from_weights(const NetworkOptions& trained);
+  /// The classes alone of that.
+  void take_classes(int64_t classes);
   /// Whether the command line has any of them.
   bool given() const;
 
-  NetworkOptions options;  // classes: 1000 unless given
+  NetworkOptions options;
 
  private:
   void read();

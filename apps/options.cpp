@@ -75,6 +75,13 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
   };
 }
 
+NetworkTexts texts_of(const NetworkOptions& o) {
+  return {.granularity = name_of(o.granularity),
+          .per_channel_by = name_of(o.per_channel_by),
+          .quant_mode = name_of(o.mode),
+          .quant_scheme = name_of(o.scheme)};
+}
+
 void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
   options.granularity = granularity_from(texts.granularity);
   options.per_channel_by = per_channel_by_from(texts.per_channel_by);

@@ -28,6 +28,9 @@ struct NetworkTexts {
   std::string quant_scheme = "paper";
 };
 
+/// The names of those that `options` has.
+NetworkTexts texts_of(const NetworkOptions& options);
+
 /// The options that describe a network, bound to `options` and `texts`.
 std::vector<OptionField> network_fields(NetworkOptions& options, NetworkTexts& texts);
 /// The options of a training run besides the network's.

@@ -18,6 +18,15 @@ void draw(std::vector<int64_t>& items, int64_t keep, Rng rng) {
   items.resize(static_cast<size_t>(keep));
 }
 
+// Keeps `few` elements at equal distances.
+void thin_out(std::vector<int64_t>& items, int64_t few) {
+  const int64_t all = static_cast<int64_t>(items.size());
+  if (few >= all) return;
+  for (int64_t i = 0; i < few; ++i)  // what is read lies at or after i
+    items[static_cast<size_t>(i)] = items[static_cast<size_t>(i * all / few)];
+  items.resize(static_cast<size_t>(few));
+}
+
 }  // namespace
 
 Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whole)), classes_(whole_->class_names()) {
@@ -40,11 +49,8 @@ Subset::Subset(DatasetPtr whole, const SubsetArgs& args) : whole_(std::move(whol
     kept_.insert(kept_.end(), items.begin(), items.end());
   }
   std::sort(kept_.begin(), kept_.end());
-  const int64_t all = static_cast<int64_t>(kept_.size()), few = args.evenly;
-  if (few == 0 || few >= all) return;
-  for (int64_t i = 0; i < few; ++i)  // what is read lies at or after i
-    kept_[static_cast<size_t>(i)] = kept_[static_cast<size_t>(i * all / few)];
-  kept_.resize(static_cast<size_t>(few));
+  if (args.evenly > 0) thin_out(kept_, args.evenly);
+  if (args.shuffled) draw(kept_, size(), Rng(args.seed, rng_purpose::kSubset, classes_.size()));
 }
 
 }  // namespace nibble

@@ -11,10 +11,11 @@ struct SubsetArgs {
   int64_t per_class = 0;  // keep K images of each class, drawn by `seed` (0: all; a smaller class keeps all of its own)
   uint64_t seed = 0;
   int64_t evenly = 0;  // of what these keep, N images at equal distances in its order (0, or more than there are: all)
+  bool shuffled = false;  // these in an order drawn by `seed`, so that any few in a row are of many classes
 };
 
-/// A part of a data set, in the order of the whole. The K images of a class depend on the seed, the class's label and
-/// its number of images only. Throws UsageError when there are fewer classes than asked for.
+/// A part of a data set, in the order of the whole unless shuffled. The K images of a class depend on the seed, the
+/// class's label and its number of images only. Throws UsageError when there are fewer classes than asked for.
 class Subset : public Dataset {
  public:
   Subset(DatasetPtr whole, const SubsetArgs& args);

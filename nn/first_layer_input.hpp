@@ -41,4 +41,7 @@ class FirstLayerInput {
 /// The same for a tensor of dense uint8 images [n, h, w, 3].
 Tensor first_layer_input(const QuantizedNetwork& model, const Tensor& images);
 
+/// Largest |normalised byte| per colour [3] of dense uint8 images [n, h, w, 3]: the statistic of the image quantizer.
+std::vector<float> image_maxima(const Tensor& images);
+
 }  // namespace nibble

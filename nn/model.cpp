@@ -123,8 +123,8 @@ void calibrate(Model& model) {
     }
     if (smallest == 0)
       throw DivergedError(
-          "{} has no activation statistics to calibrate from: no training step has seen a value above zero "
-          "there; lower --lr, or train longer before --calibrate-at",
+          "{} has no activation statistics to calibrate from: no batch has had a value above zero there; lower --lr, "
+          "or train longer before --calibrate-at",
           model.network.quantizers[q].name);
     std::vector<float>& of_channels = bounds.emplace_back(c.weight.size());
     for (size_t i = 0; i < of_channels.size(); ++i) {

@@ -1,7 +1,6 @@
 #include "nn/training_forward.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -40,25 +39,6 @@ bool forward_only(const Model& model, int value) {
 
 int64_t code_channels(const Model& model, int quantizer) {
   return model.network.quantizers[static_cast<size_t>(quantizer)].channels;
-}
-
-/// Largest |normalised byte| per colour over the shard's images: the statistic of the image quantizer.
-std::vector<float> image_maxima(const Tensor& images) {
-  const int64_t n = images.dim(0), pixels = images.dim(1) * images.dim(2);
-  const Tensor seen = Tensor::zeros(DType::u8, {n, 3, 256});
-  parallel_for(n, [&](int64_t image) {
-    const uint8_t* p = images.data<uint8_t>() + image * pixels * 3;
-    uint8_t* const of = seen.data<uint8_t>() + image * 3 * 256;
-    for (int64_t i = 0; i < pixels; ++i, p += 3) of[p[0]] = of[256 + p[1]] = of[512 + p[2]] = 1;
-  });
-  std::vector<float> largest(3, 0.0f);
-  for (int64_t at = 0; at < seen.size(); ++at)
-    if (seen.data<uint8_t>()[at] != 0) {
-      const auto c = static_cast<int>(at / 256 % 3);
-      float& so_far = largest[static_cast<size_t>(c)];
-      so_far = std::max(so_far, std::fabs(normalised(static_cast<int>(at % 256), c)));
-    }
-  return largest;
 }
 
 class TrainingPass {

@@ -60,6 +60,8 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   check_keys("`train`", json_of(train_run(data, run, options)));
   check_keys("`eval`", json_of(run_program("eval " + run + " --data " + data + " --json")));
   check_keys("`export`", json_of(run_program("export " + run + "/latest --out " + served + " --json")));
+  check_keys("`quantize`",
+             json_of(run_program("quantize " + run + " --data " + data + " --json --out " + served + "-q")));
   const std::string image = data + "/val/plain_disk/00000.jpg";
   check_keys("`predict`", json_of(run_program("predict " + served + " " + image + " --json")));
   const nlohmann::json inspected = json_of(run_program("inspect " + served + " --json"));

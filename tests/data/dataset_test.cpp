@@ -158,5 +158,20 @@ TEST_CASE("a subset that keeps images evenly spreads them over all classes") {
   CHECK_THROWS_AS(Subset(whole, {.evenly = -1}), UsageError);
 }
 
+TEST_CASE("a shuffled subset has the same images in an order of its own, that of its seed") {
+  const auto whole = std::make_shared<const SyntheticDataset>(
+      SyntheticDatasetArgs{.split = SynthSplit::train, .per_class = 20, .size = 16, .seed = 0});
+  const Subset plain(whole, {.evenly = 50}), a(whole, {.evenly = 50, .shuffled = true}),
+      b(whole, {.evenly = 50, .shuffled = true}), other(whole, {.seed = 1, .evenly = 50, .shuffled = true});
+  CHECK(paths(a) == paths(b));
+  CHECK(paths(a) != paths(plain));
+  CHECK(paths(a) != paths(other));
+  std::vector<std::string> sorted = paths(a);
+  std::sort(sorted.begin(), sorted.end());
+  std::vector<std::string> expected = paths(plain);
+  std::sort(expected.begin(), expected.end());
+  CHECK(sorted == expected);
+}
+
 }  // namespace
 }  // namespace nibble
