@@ -81,7 +81,15 @@ class Eval : public Command {
     const std::vector<std::string>& here = data.class_names();
     const std::vector<std::string>& there = model.class_names;
     if (here == there) return;
-    if (!there.empty() && there.size() < here.size() && std::equal(there.begin(), there.end(), here.begin()))
+    const int64_t told_apart = model.network().options.classes;
+    if (there.empty()) {  // as torchvision's files are
+      if (std::ssize(here) == told_apart) return;
+      throw DataError(
+          "{} has {} classes, the model {}, which does not name them, {}; evaluate on the data set it was "
+          "trained on",
+          data_, here.size(), model.path, told_apart);
+    }
+    if (there.size() < here.size() && std::equal(there.begin(), there.end(), here.begin()))
       throw DataError("{} has {} classes, of which the model {} was trained on the first {}; {} --classes {}", data_,
                       here.size(), model.path, there.size(), classes_ > 0 ? "use" : "add", there.size());
     if (classes_ > 0 && std::ssize(there) > classes_)

@@ -31,17 +31,21 @@ void NetworkArguments::take_from_weights(const NetworkOptions& trained) {
   take("signed-block-input", &NetworkOptions::signed_block_input);
   take("bf16-weights", &NetworkOptions::bf16_weights);
   take_classes(trained.classes);
-  if (trained.precision == "bf16") return;
+}
+
+void NetworkArguments::take_quantizers(const NetworkOptions& trained) {
+  const std::set<std::string> given = given_fields(*app_, fields_);
   const NetworkTexts own = texts_of(trained);
-  const auto take_text = [&](const char* name, auto NetworkTexts::*field) {
+  const auto take = [&](const char* name, std::string NetworkTexts::*field) {
     if (!given.contains(name)) texts_.*field = own.*field;
   };
-  take_text("granularity", &NetworkTexts::granularity);
-  take_text("per-channel-by", &NetworkTexts::per_channel_by);
-  take_text("quant-scheme", &NetworkTexts::quant_scheme);
+  take("granularity", &NetworkTexts::granularity);
+  take("per-channel-by", &NetworkTexts::per_channel_by);
+  take("quant-scheme", &NetworkTexts::quant_scheme);
 }
 
 void NetworkArguments::take_classes(int64_t classes) {
+  classes_known_ = true;
   if (!has_option(*app_, "--classes")) options.classes = classes;
 }
 
@@ -58,7 +62,7 @@ void NetworkArguments::read() {
   sources_.took(read_config(config_, fields, given_fields(*app_, fields_), options.overrides));
   if (has_option(*app_, "--classes")) return;
   if (ignored.limit_classes != 0 && sources_.contains("classes")) options.classes = ignored.limit_classes;
-  if (ignored.limit_classes == 0)
+  if (ignored.limit_classes == 0 && !classes_known_)
     warn(fmt::format(
         "{} says classes = 0 (all of the data set, however many), so the {} of ImageNet are taken; use --classes N",
         config_, grouped(options.classes)));

@@ -23,9 +23,10 @@ class NetworkArguments {
   /// do not matter here), and checks all; UsageError, with file:line for what the file set.
   void resolve();
   /// For options that neither command line nor --config gives, in place of their defaults: what a trained model's
-  /// weights fit: architecture, width, sizes, classes, padding; of one trained with quantizers also their form. Before
-  /// resolve().
+  /// weights fit (architecture, width, sizes, classes, padding, rounding of weights). Before resolve().
   void take_from_weights(const NetworkOptions& trained);
+  /// The form of its quantizers: granularity, how scales pass a sum, scheme.
+  void take_quantizers(const NetworkOptions& trained);
   /// The classes alone of that.
   void take_classes(int64_t classes);
   /// Whether the command line has any of them.
@@ -41,6 +42,7 @@ class NetworkArguments {
   std::vector<OptionField> fields_;
   OptionSources sources_;
   std::string config_;
+  bool classes_known_ = false;  // from the weights
 };
 
 }  // namespace nibble::apps

@@ -25,6 +25,8 @@ void refuse_other_format(const std::filesystem::path& out) {
 
 void refuse_to_replace_other_than_served(const std::filesystem::path& out) {
   std::error_code none;
+  if (std::filesystem::is_directory(out, none))
+    throw UsageError("--out {} is a folder; name the file to write in it", out.string());
   if (!std::filesystem::is_regular_file(out, none) || std::filesystem::file_size(out, none) == 0) return;
   bool served = false;
   try {

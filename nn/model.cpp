@@ -74,14 +74,16 @@ Model make_model(const Network& network, const InitOptions& options) {
   return model;
 }
 
+void spread_largest(std::vector<float>& maxima) {
+  float largest = 0;
+  for (const float v : maxima) largest = v > largest && std::isfinite(v) ? v : largest;
+  std::fill(maxima.begin(), maxima.end(), largest);
+}
+
 void update_calibration(Calibration& c, Granularity granularity, std::vector<std::vector<float>> shard_max) {
   const FloatModeScope mode;
   if (granularity == Granularity::kPerTensor)
-    for (std::vector<float>& m : shard_max) {
-      float largest = 0;
-      for (const float v : m) largest = v > largest && std::isfinite(v) ? v : largest;
-      std::fill(m.begin(), m.end(), largest);
-    }
+    for (std::vector<float>& m : shard_max) spread_largest(m);
   for (size_t i = 0; i < c.mean_of_max.size(); ++i) {
     double sum = 0;
     int fired = 0;
@@ -123,8 +125,8 @@ void calibrate(Model& model) {
     }
     if (smallest == 0)
       throw DivergedError(
-          "{} has no activation statistics to calibrate from: no batch has had a value above zero there; lower --lr, "
-          "or train longer before --calibrate-at",
+          "{} has no activation statistics to calibrate from: no batch has had a value above zero there; in training "
+          "lower --lr, or calibrate later (--calibrate-at)",
           model.network.quantizers[q].name);
     std::vector<float>& of_channels = bounds.emplace_back(c.weight.size());
     for (size_t i = 0; i < of_channels.size(); ++i) {

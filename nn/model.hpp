@@ -46,6 +46,9 @@ struct InitOptions {
 /// running mean 0 and variance 1. A pure function of the seed.
 Model make_model(const Network& network, const InitOptions& options);
 
+/// Raises all to the largest finite one: of a quantizer per tensor it counts for every channel.
+void spread_largest(std::vector<float>& maxima);
+
 /// Folds one step's channel maxima (mean over the shards where the channel fired) into the moving averages.
 /// shard_max[shard] holds [channels]; channels that are 0 in every shard stay as they are. Per tensor, each shard's
 /// largest channel counts for all of them.

@@ -2,10 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "engine/parallel.hpp"
 #include "nn/evaluate_modules.hpp"
 #include "nn/first_layer_input.hpp"
+#include "nn/step_weights.hpp"
+#include "nn/training_forward.hpp"
 #include "ops/pool_activate.hpp"
 
 namespace nibble {
@@ -14,8 +20,14 @@ namespace {
 
 using ChannelMaxima = std::vector<std::vector<float>>;  // per quantizer
 
-bool finite(const std::vector<float>& values) {
+template <typename Values>
+bool all_finite(const Values& values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
+
+/// f32, dense.
+bool finite_tensor(const Tensor& t) {
+  return all_finite(std::span(t.data<float>(), static_cast<size_t>(t.size())));
 }
 
 [[noreturn]] void refuse_not_finite(const UnitSpec& unit) {
@@ -25,13 +37,20 @@ bool finite(const std::vector<float>& values) {
       unit.name);
 }
 
-ChannelMaxima no_maxima(const Network& network) {
-  ChannelMaxima maxima;
-  for (const QuantizerSpec& q : network.quantizers) maxima.emplace_back(static_cast<size_t>(q.channels), 0.0f);
-  return maxima;
+void require_values_to_normalise(const Network& network, int64_t images) {
+  for (const UnitSpec& unit : network.units)
+    if (unit.kind == UnitKind::kConv && images * unit.shape.oh() * unit.shape.ow() < 2)
+      throw UsageError(
+          "a batch of one image leaves batch norm one value a channel after {} at {} px, and its result is always 0; "
+          "give batches of 2 or more images",
+          unit.name, network.options.image_size);
 }
 
-/// The largest value of each channel of a bf16 map, as training's passes gather it.
+void raise_to(std::vector<float>& largest, const std::vector<float>& by) {
+  for (size_t c = 0; c < largest.size(); ++c) largest[c] = std::max(largest[c], by[c]);
+}
+
+/// By the values of a bf16 map.
 void raise_to(std::vector<float>& largest, const Tensor& map) {
   for (int64_t r = 0; r < map.rows(); ++r) {
     const bf16* row = map.row<bf16>(r);
@@ -41,95 +60,164 @@ void raise_to(std::vector<float>& largest, const Tensor& map) {
 
 /// What the quantizers of a model that is not calibrated yet would quantize, by running statistics.
 ChannelMaxima evaluated_maxima(const Model& model, const StepWeights& weights, const Tensor& images) {
-  ChannelMaxima maxima = no_maxima(model.network);
-  if (const int q = model.network.units.front().quantizer; q >= 0)
-    maxima[static_cast<size_t>(q)] = image_maxima(images);
-  evaluate_modules(model, weights, images, [&](const UnitSpec& unit, const Tensor&, const Tensor& output) {
-    const int value = model.network.unit_index(unit.name) + 1;
-    for (const int q : quantizers_of(model.network, value)) {
+  const Network& net = model.network;
+  ChannelMaxima maxima;
+  for (const QuantizerSpec& q : net.quantizers) maxima.emplace_back(static_cast<size_t>(q.channels), 0.0f);
+  if (const int q = net.units.front().quantizer; q >= 0) maxima[static_cast<size_t>(q)] = image_maxima(images);
+  const UnitObserver observer = [&](const UnitSpec& unit, const Tensor& sums, const Tensor& output) {
+    if (!finite_tensor(sums)) refuse_not_finite(unit);  // ReLU would turn a NaN into 0
+    const int value = net.unit_index(unit.name) + 1;
+    for (const int q : quantizers_of(net, value)) {
       std::vector<float>& largest = maxima[static_cast<size_t>(q)];
-      if (read_by_average_pool(model.network, value))
+      if (read_by_average_pool(net, value))
         average_pool_activate(nullptr, Variable(output), {.channel_max = largest.data()});
       else
         raise_to(largest, output);
-      if (!finite(largest)) refuse_not_finite(unit);
+      if (!all_finite(largest)) refuse_not_finite(unit);
     }
-  });
+  };
+  if (!finite_tensor(evaluate_modules(model, weights, images, observer))) refuse_not_finite(net.units.back());
   return maxima;
 }
 
-}  // namespace
+/// One pass of all batches through a model, which does not change meanwhile, and what it says about it.
+class PostTrainingPass {
+ public:
+  PostTrainingPass(const Model& model, NormSource norms)
+      : model_(model), source_(norms), weights_(prepare_weights(model, Passes::kForward)) {
+    norms_.resize(model.units.size());
+    for (const QuantizerSpec& q : model.network.quantizers)
+      maxima_.push_back({.sum = std::vector<double>(static_cast<size_t>(q.channels)),
+                         .fired = std::vector<int64_t>(static_cast<size_t>(q.channels))});
+  }
 
-PostTrainingPass::PostTrainingPass(Model& model, NormSource norms)
-    : model_(model), source_(norms), weights_(prepare_weights(model, Passes::kForward)) {
-  norms_.resize(model.units.size());
-  maxima_.resize(model.network.quantizers.size());
-}
+  void add(const Tensor& images) {
+    check_images("quantize_after_training", model_.network, images);
+    if (images.dim(0) < 1) throw ShapeError("[quantize_after_training] a batch needs at least one image, got none");
+    if (source_ == NormSource::kModel) {
+      take_maxima(evaluate(images));
+    } else {
+      require_values_to_normalise(model_.network, images.dim(0));
+      normalise(images);
+    }
+    images_ += images.dim(0);
+  }
 
-void PostTrainingPass::add(const Tensor& images) {
-  check_images("post-training pass", model_.network, images);
-  if (images.dim(0) < 1) throw ShapeError("[post-training pass] a batch needs at least one image, got none");
-  source_ == NormSource::kModel ? add_evaluated(images) : add_normalised(images);
-  ++batches_;
-}
+  void require_images() const {
+    if (images_ == 0) throw UsageError("there are no images to quantize by; give at least one batch");
+  }
 
-void PostTrainingPass::add_evaluated(const Tensor& images) {
-  if (!model_.calibration_pending()) return;
-  constexpr int64_t kImagesAtOnce = 4;  // the modules keep every value: 40 MiB an image at width 1 and 224 px
-  const int64_t n = images.dim(0), parts = ceil_div(n, kImagesAtOnce);
-  std::vector<ChannelMaxima> of_part(static_cast<size_t>(parts));
-  parallel_for(parts, [&](int64_t p) {
-    const int64_t first = p * kImagesAtOnce;
-    of_part[static_cast<size_t>(p)] =
-        evaluated_maxima(model_, weights_, copy_images(images, first, std::min(kImagesAtOnce, n - first)));
-  });
-  ChannelMaxima maxima = std::move(of_part.front());
-  for (size_t p = 1; p < of_part.size(); ++p)
-    for (size_t q = 0; q < maxima.size(); ++q)
-      for (size_t c = 0; c < maxima[q].size(); ++c) maxima[q][c] = std::max(maxima[q][c], of_part[p][q][c]);
-  take(std::move(maxima));
-}
+  /// Bounds of a model without, and its quantizers.
+  void write_bounds(Model& model) const {
+    for (size_t q = 0; q < maxima_.size(); ++q) {
+      std::vector<float> mean(maxima_[q].sum.size());
+      for (size_t c = 0; c < mean.size(); ++c)
+        if (const int64_t fired = maxima_[q].fired[c]; fired > 0)
+          mean[c] = static_cast<float>(maxima_[q].sum[c] / static_cast<double>(fired));
+      Calibration& to = model.calibration[q];
+      to = {.mean_of_max = std::vector<float>(mean.size()), .weight = std::vector<float>(mean.size()), .bound = {}};
+      update_calibration(to, model.network.quantizers[q].granularity, {mean});
+    }
+    calibrate(model);
+  }
 
-void PostTrainingPass::add_normalised(const Tensor& images) {
-  Gradients none;  // there is no way back
-  none.units.resize(model_.units.size());
-  ShardStatistics statistics;
-  Tape tape;
-  training_forward(tape, model_, weights_, images, none, statistics, KeptOutputs::kNarrow);
-  for (size_t u = 0; u < norms_.size(); ++u) {
-    const NormStatistics& batch = statistics.norms[u];
-    if (!finite(batch.mean) || !finite(batch.variance)) refuse_not_finite(model_.network.units[u]);
-    NormSums& sums = norms_[u];
-    sums.mean.resize(batch.mean.size());
-    sums.variance.resize(batch.variance.size());
-    for (size_t c = 0; c < batch.mean.size(); ++c) {
-      sums.mean[c] += static_cast<double>(batch.mean[c]);
-      sums.variance[c] += static_cast<double>(batch.variance[c]);
+  void write_norms(Model& model) const {
+    for (size_t u = 0; u < norms_.size(); ++u) {
+      const auto write = [&](Tensor& statistic, const std::vector<double>& sums) {
+        statistic = Tensor(DType::f32, statistic.shape());  // the given model keeps its own
+        for (size_t c = 0; c < sums.size(); ++c)
+          statistic.data<float>()[c] = static_cast<float>(sums[c] / static_cast<double>(images_));
+      };
+      if (!model.units[u].running_mean.defined()) continue;
+      write(model.units[u].running_mean, norms_[u].mean);
+      write(model.units[u].running_variance, norms_[u].variance);
     }
   }
-  if (model_.calibration_pending()) take(std::move(statistics.channel_max));
-}
 
-void PostTrainingPass::take(ChannelMaxima channel_max) {
-  for (size_t q = 0; q < maxima_.size(); ++q) maxima_[q].push_back(std::move(channel_max[q]));
-}
+ private:
+  struct NormSums {
+    std::vector<double> mean, variance;  // [c], of each image those of its batch
+  };
+  struct MaximaSums {
+    std::vector<double> sum;     // [c], over batches
+    std::vector<int64_t> fired;  // [c], the batches with a value above 0
+  };
 
-void PostTrainingPass::finish() {
-  if (batches_ == 0) throw UsageError("there are no images to take statistics of; add at least one batch");
-  const FloatModeScope mode;
-  if (source_ == NormSource::kImages) {
-    const double share = 1.0 / static_cast<double>(batches_);
-    for (size_t u = 0; u < norms_.size(); ++u)
-      for (size_t c = 0; c < norms_[u].mean.size(); ++c) {
-        model_.units[u].running_mean.data<float>()[c] = static_cast<float>(norms_[u].mean[c] * share);
-        model_.units[u].running_variance.data<float>()[c] = static_cast<float>(norms_[u].variance[c] * share);
-      }
+  ChannelMaxima evaluate(const Tensor& images) const {
+    std::vector<ChannelMaxima> of_image(static_cast<size_t>(images.dim(0)));
+    // One at a time on each thread: the modules keep every value, 40 MiB an image at width 1 and 224 px.
+    parallel_for_refusing(images.dim(0), [&](int64_t i) {
+      of_image[static_cast<size_t>(i)] = evaluated_maxima(model_, weights_, copy_images(images, i, 1));
+    });
+    ChannelMaxima maxima = std::move(of_image.front());
+    for (size_t i = 1; i < of_image.size(); ++i)
+      for (size_t q = 0; q < maxima.size(); ++q) raise_to(maxima[q], of_image[i][q]);
+    return maxima;
   }
-  if (!model_.calibration_pending()) return;
-  // All batches in one update of the moving average, which weighs them alike.
-  for (size_t q = 0; q < maxima_.size(); ++q)
-    update_calibration(model_.calibration[q], model_.network.quantizers[q].granularity, std::move(maxima_[q]));
-  calibrate(model_);
+
+  void normalise(const Tensor& images) {
+    Gradients none;  // there is no way back
+    none.units.resize(model_.units.size());
+    ShardStatistics statistics;
+    Tape tape;
+    const Variable logits = training_forward(tape, model_, weights_, images, none, statistics, KeptOutputs::kNarrow);
+    const auto n = static_cast<double>(images.dim(0));
+    for (size_t u = 0; u < norms_.size(); ++u) {
+      const NormStatistics& batch = statistics.norms[u];
+      if (!all_finite(batch.mean) || !all_finite(batch.variance)) refuse_not_finite(model_.network.units[u]);
+      if (model_.units[u].gamma.defined()) {
+        const NormAffine affine = norm_affine(batch, model_.units[u].gamma, model_.units[u].beta);
+        if (!all_finite(affine.m) || !all_finite(affine.a)) refuse_not_finite(model_.network.units[u]);
+      }
+      NormSums& sums = norms_[u];
+      sums.mean.resize(batch.mean.size());
+      sums.variance.resize(batch.variance.size());
+      for (size_t c = 0; c < batch.mean.size(); ++c) {
+        sums.mean[c] += n * static_cast<double>(batch.mean[c]);
+        sums.variance[c] += n * static_cast<double>(batch.variance[c]);
+      }
+    }
+    if (!finite_tensor(logits.value())) refuse_not_finite(model_.network.units.back());
+    if (model_.calibration_pending()) take_maxima(std::move(statistics.channel_max));
+  }
+
+  void take_maxima(ChannelMaxima maxima) {
+    for (size_t q = 0; q < maxima_.size(); ++q) {
+      if (model_.network.quantizers[q].granularity == Granularity::kPerTensor) spread_largest(maxima[q]);
+      for (size_t c = 0; c < maxima[q].size(); ++c) {
+        if (!(maxima[q][c] > 0)) continue;
+        maxima_[q].sum[c] += static_cast<double>(maxima[q][c]);
+        ++maxima_[q].fired[c];
+      }
+    }
+  }
+
+  const Model& model_;
+  NormSource source_;
+  StepWeights weights_;
+  int64_t images_ = 0;
+  std::vector<NormSums> norms_;     // per unit
+  std::vector<MaximaSums> maxima_;  // per quantizer
+};
+
+}  // namespace
+
+Model quantize_after_training(const Model& trained, NormSource norms, const EachBatch& each_batch) {
+  Model model = trained;
+  model.usage.clear();
+  if (model.calibration_pending()) {
+    PostTrainingPass pass(model, norms);
+    each_batch([&](const Tensor& images) { pass.add(images); });
+    pass.require_images();
+    pass.write_bounds(model);
+  }
+  if (norms == NormSource::kImages) {
+    PostTrainingPass pass(model, norms);
+    each_batch([&](const Tensor& images) { pass.add(images); });
+    pass.require_images();
+    pass.write_norms(model);
+  }
+  return model;
 }
 
 }  // namespace nibble

@@ -1,54 +1,35 @@
-// Post-training quantization: what a trained model's activations on some images say about its bounds and its batch
-// norms, without a gradient.
+// Post-training quantization: bounds, and batch norm's statistics, of a trained model from images alone, without a
+// gradient.
 #pragma once
-#include <cstdint>
-#include <vector>
+#include <functional>
 
 #include "nn/model.hpp"
-#include "nn/step_weights.hpp"
-#include "nn/training_forward.hpp"
 
 namespace nibble {
 
-/// Which statistics batch norm normalises with in such a pass, and has after it.
+/// Which statistics batch norm has afterwards.
 enum class NormSource {
   kModel,  // the running statistics of training, as they are
-  /// Each batch's own, as in a training step; their means over the batches become the running statistics. What
-  /// quantizing did to the mean and the variance of a layer's outputs is then taken back.
+  /// Batch norm re-estimation: the means of the batches' own, weighted by their images, of the quantized network. What
+  /// quantizing did to the mean and the variance of a layer's outputs is taken back. Variance between batches is left
+  /// out, as in training.
   kImages
 };
 
-/// One pass of images through a trained model: add() every batch, then finish() once.
-class PostTrainingPass {
- public:
-  /// `model` must not change between here and finish(), which changes it. Cost: prepare_weights.
-  PostTrainingPass(Model& model, NormSource norms);
+using UseBatch = std::function<void(const Tensor& images)>;
+/// Calls its argument with each batch, every time with the same ones: uint8 NHWC [n, h, w, 3], n > 0.
+using EachBatch = std::function<void(const UseBatch&)>;
 
-  /// Images uint8 NHWC [n, h, w, 3], n > 0. A batch is to a bound what a shard of training is: of each channel its
-  /// largest value counts.
-  /// Cost: an evaluation by modules; with kImages a forward pass of training, with the memory of one shard of n images.
-  /// Throws DivergedError naming the first layer whose output is not finite; ShapeError, DTypeError.
-  void add(const Tensor& images);
-  /// Writes the bounds, if the model has quantizers and no bounds yet: of each channel the mean over the batches where
-  /// it fired (METHOD.md section 3 with a mean in place of the moving average). With kImages also the running
-  /// statistics.
-  /// UsageError without any batch; DivergedError naming a layer that never fired.
-  void finish();
-
- private:
-  struct NormSums {
-    std::vector<double> mean, variance;
-  };
-  void add_evaluated(const Tensor& images);
-  void add_normalised(const Tensor& images);
-  void take(std::vector<std::vector<float>> channel_max);
-
-  Model& model_;
-  NormSource source_;
-  StepWeights weights_;
-  int64_t batches_ = 0;
-  std::vector<NormSums> norms_;                          // per unit
-  std::vector<std::vector<std::vector<float>>> maxima_;  // per quantizer and batch
-};
+/// The model with bounds, if it has quantizers and none yet: of each channel the mean over the batches where it fired
+/// of its largest value (METHOD.md sections 3 and 10; a batch is what a shard is in training, and statistics of an
+/// unfinished training do not count), by the same norms: running statistics, or each batch's own. With kImages also
+/// with new running statistics, taken after the bounds in a pass of their own. Weights are shared with `trained`.
+/// Cost: for the bounds an evaluation by modules, with kImages two forward passes of training (one if there are bounds
+/// already, or no quantizers) and the memory of one shard of n images. Does not ask for batches where nothing is to be
+/// learnt from them.
+/// Throws UsageError without any batch, and with kImages for batches so small that batch norm has one value a channel;
+/// DivergedError naming the first layer whose output is not finite, or a quantizer that has seen nothing above zero;
+/// ShapeError, DTypeError; what prepare_weights throws.
+Model quantize_after_training(const Model& trained, NormSource norms, const EachBatch& each_batch);
 
 }  // namespace nibble

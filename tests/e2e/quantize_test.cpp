@@ -1,9 +1,13 @@
 // A trained model quantized without training, through the program.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "nn/checkpoint.hpp"
 #include "nn/safetensors.hpp"
@@ -24,6 +28,21 @@ std::string trained_in_bf16(const TemporaryFolder& folder, const std::string& da
 
 nlohmann::json evaluated(const std::string& model, const std::string& data) {
   return json_of(run_program("eval " + model + " --data " + data + " --json"));
+}
+
+/// A data set of fewer classes.
+std::string synthetic_data_of(const TemporaryFolder& folder, int classes) {
+  const std::string data = folder / "few";
+  run_well("synth --out " + data + " --train 4 --val 2 --size 40");
+  for (const char* split : {"/train", "/val"}) {
+    int kept = 0;
+    std::vector<std::filesystem::path> all;
+    for (const auto& entry : std::filesystem::directory_iterator(data + split)) all.push_back(entry.path());
+    std::sort(all.begin(), all.end());
+    for (const std::filesystem::path& path : all)
+      if (std::filesystem::is_directory(path) && ++kept > classes) std::filesystem::remove_all(path);
+  }
+  return data;
 }
 
 /// The masters of a checkpoint under torchvision's names, as another program would have saved them.
@@ -73,6 +92,11 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
     const std::string again = folder / "again.safetensors";
     run_well("quantize " + trained + " --threads 3 --precision " + precision + with_images + again);
     CHECK(read_text(again) == read_text(file));
+    const nibble::SafetensorsFile written = nibble::SafetensorsFile::open(file);
+    const nlohmann::json notes = nlohmann::json::parse(written.metadata_value("nibble.notes"));
+    CHECK(notes.at("post_training") == "96 images in batches of 32, norms of the images");
+    CHECK(notes.at("steps") == "144");
+    CHECK(nlohmann::json::parse(written.metadata_value("nibble.classes")).size() == 10);
     const nlohmann::json inspected = json_of(run_program("inspect " + file + " --json"));
     CHECK(inspected.at("quant_scheme") == "nearest");
     CHECK(inspected.at("layers").at(3).contains("code_counts"));
@@ -86,6 +110,16 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   run_well(quantize_foreign + of_foreign);
   CHECK(evaluated(of_foreign, data).at("logits_sha256") ==
         evaluated(folder / "w8a8.safetensors", data).at("logits_sha256"));
+  // Named by no images, it is still evaluated on as many classes.
+  const std::string nameless = folder / "nameless.safetensors", few = synthetic_data_of(folder, 3);
+  run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --precision bf16 --out " + nameless);
+  CHECK(evaluated(nameless, data).at("logits_sha256") == before.at("logits_sha256"));
+  check_refused("eval " + nameless + " --data " + few, 3, "has 3 classes, the model");
+  const Result by_few = run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --data " + few +
+                                 " --norms model --out " + nameless);
+  CHECK(has(by_few.err, "10 classes without names"));
+  CHECK(has(by_few.out, "12 images seen"));
+  CHECK(evaluated(nameless, data).at("images") == 100);
   check_refused("quantize " + foreign + " --arch resnet26 --width 0.2 --out " + (folder / "n"), 4,
                 "was it made with another arch or width?");
   check_refused("quantize " + foreign + " --arch resnet26 --width 0.15 --classes 7 --out " + (folder / "n"), 4,
@@ -98,7 +132,9 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   check_refused("quantize " + trained + " --data " + data + " --out " + run + "/metrics.jsonl", 2,
                 "exists and is not a served model");
   check_refused("quantize " + trained + " --data " + data + " --batch-size 1 --out " + (folder / "n"), 2,
-                "give --batch-size and --images of 2 or more");
+                "give batches of 2 or more images", "NIBBLE_LOG=quiet");
+  check_refused("quantize " + trained + " --data " + data + " --out " + data, 2, "is a folder");
+  check_refused("quantize " + trained + " --data " + data + " --out " + trained, 2, "exists and is not a served model");
   CHECK_FALSE(std::filesystem::exists(folder / "n"));
   const std::string bad = data + "/train/striped_disk/00000.jpg";
   write_text(bad, "not an image");
@@ -109,11 +145,51 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
                 "NIBBLE_LOG=quiet");
 }
 
+TEST_CASE("quantize: of a trained quantized network its form is kept, its bounds and precision are not") {
+  if (no_program()) return;
+  const TemporaryFolder folder("quantize-again");
+  const std::string data = folder / "data", run = folder / "run", file = folder / "again.safetensors";
+  train_tiny_run(data, run, 4,
+                 "--per-channel-by shift+fold --same-padding --signed-block-input --bf16-weights --precision w4a4");
+  const std::string quantize = "quantize " + run + "/latest --data " + data + " --batch-size 8 --out " + file;
+  const auto made = [&](const std::string& options) {
+    run_well(quantize + options);
+    return json_of(run_program("inspect " + file + " --json"));
+  };
+  nlohmann::json j = made("");
+  CHECK(j.at("precision") == "w8a8");
+  CHECK(j.at("width") == 0.1);
+  CHECK(j.at("quant_scheme") == "paper");
+  CHECK(j.at("per_channel_by") == "shift+fold");
+  for (const char* quirk : {"same_padding", "signed_block_input", "bf16_weights"}) CHECK(j.at(quirk) == true);
+  // The command line and a config go before the checkpoint; a config may say that classes are those of the data.
+  const std::string config = folder.write("layers.toml",
+                                          "classes = 0\nquant-scheme = \"nearest\"\ngranularity = \"per_tensor\"\n"
+                                          "[layers.\"layer3.0.conv2\"]\nprecision = \"w4a4\"\n");
+  j = made(" --config " + config + " --quant-scheme paper --no-bf16-weights");
+  CHECK(j.at("quant_scheme") == "paper");
+  CHECK(j.at("granularity") == "per_tensor");
+  CHECK(j.at("bf16_weights") == false);
+  CHECK(j.at("classes") == 10);
+  CHECK(j.at("overrides") == "layer3.0.conv2 w4a4");
+  CHECK_FALSE(has(run_program(quantize + " --config " + config).err, "ImageNet"));
+
+  const std::string fake = folder / "fake";
+  run_well("train --data " + data + " --out " + fake +
+           " --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1 --quiet "
+           "--quant-mode fake");
+  run_well("quantize " + fake + "/latest --data " + data + " --batch-size 8 --precision w4a8 --out " + file);
+  CHECK(json_of(run_program("inspect " + file + " --json")).at("quant_mode") == "integer");
+  check_refused(
+      "quantize " + run + "/latest --data " + data + " --config " + fake + "/config.resolved.toml --out " + file, 2,
+      "use --quant-mode integer");
+}
+
 TEST_CASE("quantize: options that make no sense are refused before anything is read") {
   if (no_program()) return;
   for (const auto& [options, part] :
-       std::vector<std::pair<std::string, std::string>>{{"--images 0", "--images is 0; use 1 to 100000"},
-                                                        {"--batch-size 0", "--batch-size is 0; use 1 to 1024"},
+       std::vector<std::pair<std::string, std::string>>{{"--images 0", "--images is 0; use 1 to 10000000"},
+                                                        {"--batch-size 0", "--batch-size is 0; use 1 to 256"},
                                                         {"--norms all", "--norms is 'all'; use auto, model or images"},
                                                         {"--loader-threads 0", "--loader-threads is 0; use 1 to 64"}})
     check_refused("quantize /nonexistent --data /nonexistent --out n " + options, 2, part);
