@@ -84,6 +84,9 @@ class Eval : public Command {
     const int64_t told_apart = model.network().options.classes;
     if (there.empty()) {  // as torchvision's files are
       if (std::ssize(here) == told_apart) return;
+      if (classes_ > 0 && told_apart > classes_)
+        throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it out",
+                         classes_, told_apart, model.path);
       throw DataError(
           "{} has {} classes, the model {}, which does not name them, {}; evaluate on the data set it was "
           "trained on",

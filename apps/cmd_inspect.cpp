@@ -26,7 +26,7 @@ struct Row {
   int64_t macs = 0;
   uint64_t bytes = 0;
   std::optional<double> zero_weights;  // share of weight codes that are 0; none: no codes to count
-  QuantizerUsage usage;                // of the input's codes, from the last evaluation; empty when there was none
+  QuantizerUsage usage;  // of the input's codes, from the last evaluation, or quantize; empty when there was none
 
   double clipped_share() const {
     return usage.total > 0 ? static_cast<double>(usage.clipped) / static_cast<double>(usage.total) : 0;
@@ -101,7 +101,8 @@ class Inspect : public Command {
     return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the bounds that\n"
            "fold into them); clipped is the share of the layer's inputs beyond their bounds, codes how many of all\n"
            "occur, zero and top the shares of code 0 and of the highest, counted on up to 64 validation images\n"
-           "before the last evaluation of its training; product is the kernel, of the level that the last line\n"
+           "before the last evaluation of its training, or by quantize on those that it took; product is the kernel, "
+           "of the level that the last line\n"
            "names: u8s4 multiplies 8-bit activations by 4-bit weights, u6s7 and s16s14 multiply codes of 4 and 8 bits\n"
            "in fewer products, with the same sums, bf16 is not quantized, fake (--quant-mode fake) multiplies "
            "dequantized values, and its bytes are those that codes would take. Where no\n"

@@ -1,8 +1,11 @@
 // nibble quantize
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "apps/bad_images.hpp"
 #include "apps/command.hpp"
@@ -10,13 +13,15 @@
 #include "apps/console.hpp"
 #include "apps/model_input.hpp"
 #include "apps/network_arguments.hpp"
+#include "apps/options.hpp"
 #include "apps/served_export.hpp"
 #include "apps/training/run_evaluation.hpp"
 #include "apps/training/run_note.hpp"
 #include "data/loader.hpp"
 #include "data/open_images.hpp"
 #include "data/subset.hpp"
-#include "nn/network_json.hpp"
+#include "engine/error.hpp"
+#include "nn/checkpoint.hpp"
 #include "nn/post_training.hpp"
 #include "nn/run_folder.hpp"
 
@@ -41,7 +46,8 @@ class Quantize : public Command {
   const char* notes() const override {
     return "\n\nA bound is the mean over batches of a channel's largest value; images are centre-cropped as in eval, "
            "and"
-           "\ntaken in whole batches. A checkpoint says what network it is (--arch, --width, --image-size, padding), "
+           "\ntaken in whole batches where there is one. A checkpoint says what network it is (--arch, --width, "
+           "--image-size, padding), "
            "and"
            "\none that was trained with quantizers what form they have; its own bounds and precision do not count. "
            "Other"
@@ -58,7 +64,8 @@ class Quantize : public Command {
     add_option(app, "--out", out_, "served file to write").required();
     add_option(app, "--images", images_, "images to take, spread evenly over the split").capture_default_str();
     add_option(app, "--batch-size", batch_size_,
-               "images whose largest values, and statistics, are taken together; memory grows with it")
+               "images whose largest values, and statistics, are taken together; memory grows with it (width 1, 224 "
+               "px, 32: 0.9 GiB)")
         .capture_default_str();
     add_option(
         app, "--norms", norms_,
@@ -105,6 +112,7 @@ class Quantize : public Command {
     if (batch_size_ < 1 || batch_size_ > 256) throw UsageError("--batch-size is {}; use 1 to 256", batch_size_);
     if (loader_threads_ < 1 || loader_threads_ > 64)
       throw UsageError("--loader-threads is {}; use 1 to 64", loader_threads_);
+    decoder_from_name(decoder_);
     if (norms_ != "auto" && norms_ != "model" && norms_ != "images")
       throw UsageError("--norms is '{}'; use auto, model or images", norms_);
   }
@@ -114,6 +122,7 @@ class Quantize : public Command {
     const SafetensorsFile file = SafetensorsFile::open(path);
     if (kind_of(file) == ModelFileKind::kCheckpoint) {
       Checkpoint c = load_checkpoint(file);
+      c.momentum = {};  // as large as the weights
       network_.take_from_weights(c.model.network.options);
       if (c.model.calibrated()) network_.take_quantizers(c.model.network.options);
       return c;
@@ -162,8 +171,8 @@ class Quantize : public Command {
                         c.class_names.empty() ? fmt::format(", {} classes without names", o.classes) : ""));
     if (!looks_at_images) return;
     message(fmt::format("images {} of {}/{}, batches of {}", grouped(dataset_->size()), data_, split_, batch_size_));
-    message(fmt::format("codes  {}, norms of the {}",
-                        o.scheme == QuantScheme::kNearest ? "rounded to nearest" : "cut off downwards", norms_));
+    const char* codes = o.scheme == QuantScheme::kNearest ? "codes rounded to nearest, " : "codes cut off downwards, ";
+    message(fmt::format("by     {}norms of the {}", c.model.network.quantizers.empty() ? "" : codes, norms_));
   }
 
   void each_batch(const Network& network, const UseBatch& use) {
@@ -172,11 +181,12 @@ class Quantize : public Command {
                        .image_size = static_cast<int>(network.options.image_size),
                        .workers = static_cast<int>(loader_threads_),
                        .bad_images = strict_data_ ? BadImages::error : BadImages::skip});
+    ++pass_;
     taken_ = 0;
     while (const std::optional<Batch> batch = loader.next()) {
       use(batch->images);
       taken_ += batch->size();
-      if (interactive()) progress(fmt::format("quantizing: {} of {} images", taken_, loader.images_total()));
+      if (interactive()) progress(fmt::format("pass {}: {} of {} images", pass_, taken_, loader.images_total()));
     }
     bad_images_.name_unreadable("skipped", loader.skipped());
     bad_images_.name_damaged(loader.damaged());
@@ -212,7 +222,7 @@ class Quantize : public Command {
   bool strict_data_ = false, json_ = false;
   DatasetPtr dataset_;
   BadImageNames bad_images_;
-  int64_t tensors_ = 0, taken_ = 0, skipped_ = 0, damaged_ = 0;
+  int64_t tensors_ = 0, pass_ = 0, taken_ = 0, skipped_ = 0, damaged_ = 0;
 };
 
 }  // namespace

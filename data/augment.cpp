@@ -81,6 +81,9 @@ ResizeArgs eval_resize(int width, int height, int size) {
     throw ShapeError("[eval_resize] {} x {} pixels to {} per side; all must be at least 1", width, height, size);
   const int64_t side = static_cast<int64_t>(std::floor(size / 0.875 + 0.5));
   const int64_t shorter = std::min(width, height), longer = std::max(width, height);
+  if (longer / shorter > (int64_t{1} << 30) / side)
+    throw ShapeError("[eval_resize] {} x {} pixels are too long and narrow for {} per side; crop them", width, height,
+                     size);
   const int scaled = static_cast<int>(side * longer / shorter);
   ResizeArgs args{.crop = {.x = 0, .y = 0, .width = width, .height = height}, .width = 0, .height = 0, .window = {}};
   args.width = width <= height ? static_cast<int>(side) : scaled;

@@ -36,7 +36,8 @@ void augment_train(const Image& image, const TrainTransform& transform, const Sa
 
 /// Evaluation: the short side resized to round(size / 0.875) (256 for 224), the long side in proportion (cut, as
 /// torchvision's Resize does), then the central size x size pixels (their offset rounded half to even). Only those are
-/// computed, so a 1x3000 image costs no more than others. ShapeError for an image without pixels and for size < 1.
+/// computed, so a 1x3000 image costs no more than others. ShapeError for an image without pixels, for size < 1 and
+/// where the long side would have more than 2^30 pixels.
 ResizeArgs eval_resize(int width, int height, int size);
 void transform_eval(const Image& image, int size, uint8_t* out);
 

@@ -126,7 +126,7 @@ void calibrate(Model& model) {
     if (smallest == 0)
       throw DivergedError(
           "{} has no activation statistics to calibrate from: no batch has had a value above zero there; in training "
-          "lower --lr, or calibrate later (--calibrate-at)",
+          "lower --lr or calibrate later (--calibrate-at), without training give other weights or images",
           model.network.quantizers[q].name);
     std::vector<float>& of_channels = bounds.emplace_back(c.weight.size());
     for (size_t i = 0; i < of_channels.size(); ++i) {

@@ -7,11 +7,16 @@
 #include <utility>
 #include <vector>
 
+#include "engine/error.hpp"
 #include "engine/parallel.hpp"
+#include "engine/tape.hpp"
+#include "engine/tensor.hpp"
 #include "nn/evaluate_modules.hpp"
 #include "nn/first_layer_input.hpp"
+#include "nn/gradients.hpp"
 #include "nn/step_weights.hpp"
 #include "nn/training_forward.hpp"
+#include "ops/norm_activate.hpp"
 #include "ops/pool_activate.hpp"
 
 namespace nibble {
@@ -32,8 +37,8 @@ bool finite_tensor(const Tensor& t) {
 
 [[noreturn]] void refuse_not_finite(const UnitSpec& unit) {
   throw DivergedError(
-      "the output of {} is not finite for these images, the first layer in which it is so; give weights of a training "
-      "that did not diverge",
+      "the output of {} is not finite for these images, and none before it was found to be so; give weights of a "
+      "training that did not diverge",
       unit.name);
 }
 
@@ -41,8 +46,8 @@ void require_values_to_normalise(const Network& network, int64_t images) {
   for (const UnitSpec& unit : network.units)
     if (unit.kind == UnitKind::kConv && images * unit.shape.oh() * unit.shape.ow() < 2)
       throw UsageError(
-          "a batch of one image leaves batch norm one value a channel after {} at {} px, and its result is always 0; "
-          "give batches of 2 or more images",
+          "a batch of one image leaves batch norm one value a channel after {} at {} px, so that every image gives the "
+          "same result; take batches of 2 or more (--images, --batch-size), or larger images",
           unit.name, network.options.image_size);
 }
 
@@ -92,6 +97,7 @@ class PostTrainingPass {
   }
 
   void add(const Tensor& images) {
+    const FloatModeScope mode;
     check_images("quantize_after_training", model_.network, images);
     if (images.dim(0) < 1) throw ShapeError("[quantize_after_training] a batch needs at least one image, got none");
     if (source_ == NormSource::kModel) {
@@ -109,6 +115,7 @@ class PostTrainingPass {
 
   /// Bounds of a model without, and its quantizers.
   void write_bounds(Model& model) const {
+    const FloatModeScope mode;
     for (size_t q = 0; q < maxima_.size(); ++q) {
       std::vector<float> mean(maxima_[q].sum.size());
       for (size_t c = 0; c < mean.size(); ++c)
@@ -122,6 +129,7 @@ class PostTrainingPass {
   }
 
   void write_norms(Model& model) const {
+    const FloatModeScope mode;
     for (size_t u = 0; u < norms_.size(); ++u) {
       const auto write = [&](Tensor& statistic, const std::vector<double>& sums) {
         statistic = Tensor(DType::f32, statistic.shape());  // the given model keeps its own

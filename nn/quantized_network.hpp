@@ -8,8 +8,8 @@
 
 namespace nibble {
 
-/// How often each code of a quantizer occurred in some validation images, counted before the last evaluation (see
-/// activation_usage.hpp).
+/// How often each code of a quantizer occurred in some images: validation images, before the last evaluation, or those
+/// that the model was quantized by (see activation_usage.hpp).
 struct QuantizerUsage {
   std::vector<int64_t> codes;  // [2^b], or [2Q + 1] from -Q up
   int64_t clipped = 0;         // values beyond what the codes cover

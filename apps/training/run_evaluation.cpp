@@ -19,10 +19,10 @@ constexpr int64_t kUsageImages = 64;  // whose codes are counted
 
 }  // namespace
 
-std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& validation, int64_t image_size) {
+std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& images, int64_t image_size) {
   if (!model.calibrated()) return {};
   try {
-    EvalLoader few({.dataset = std::make_shared<Subset>(validation, SubsetArgs{.evenly = kUsageImages}),
+    EvalLoader few({.dataset = std::make_shared<Subset>(images, SubsetArgs{.evenly = kUsageImages}),
                     .batch_size = kUsageImages,
                     .image_size = static_cast<int>(image_size)});
     if (const std::optional<Batch> batch = few.next()) return measure_usage(model, batch->images);

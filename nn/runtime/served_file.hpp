@@ -2,7 +2,7 @@
 //
 // Per layer: <layer>.weight - U8 [oc, ceil(k/2)] nibbles (4 bits; low nibble first, rows OHWI), I8 [oc, kh, kw, ic]
 // (8 bits) or BF16 [oc, kh, kw, ic] - <layer>.weight_scale F32 [oc], <layer>.m and <layer>.a F32 [oc]; per quantizer
-// <quantizer>.bound F32 [channels] and, once evaluated, <quantizer>.usage I32. Metadata: nibble.format = "served",
+// <quantizer>.bound F32 [channels] and, once counted, <quantizer>.usage I32. Metadata: nibble.format = "served",
 // nibble.version, nibble.network, nibble.classes, nibble.notes, and per quantized layer nibble.<layer>.weight =
 // {"q":"s4","order":"OHWI","pack":"lo-first","shape":[...]}.
 #pragma once

@@ -121,6 +121,8 @@ TEST_CASE("an image that holds nothing is an error, in evaluation and in trainin
   CHECK_THROWS_AS(eval_resize(0, 5, 8), ShapeError);
   CHECK_THROWS_AS(eval_resize(5, 0, 8), ShapeError);
   CHECK_THROWS_AS(eval_resize(5, 5, 0), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5'000'000, 1, 224), ShapeError);  // 1,280,000,000 pixels
+  CHECK(eval_resize(4'000'000, 1, 224).width == 1'024'000'000);
 }
 
 TEST_CASE("evaluation of extreme shapes stays cheap and within bounds") {

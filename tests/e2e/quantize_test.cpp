@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "nn/checkpoint.hpp"
 #include "nn/safetensors.hpp"
 #include "tests/apps/whole_run.hpp"
 
@@ -115,6 +114,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --precision bf16 --out " + nameless);
   CHECK(evaluated(nameless, data).at("logits_sha256") == before.at("logits_sha256"));
   check_refused("eval " + nameless + " --data " + few, 3, "has 3 classes, the model");
+  check_refused("eval " + nameless + " --data " + data + " --classes 3", 2, "leaves fewer classes than the 10");
   const Result by_few = run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --data " + few +
                                  " --norms model --out " + nameless);
   CHECK(has(by_few.err, "10 classes without names"));
@@ -132,7 +132,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   check_refused("quantize " + trained + " --data " + data + " --out " + run + "/metrics.jsonl", 2,
                 "exists and is not a served model");
   check_refused("quantize " + trained + " --data " + data + " --batch-size 1 --out " + (folder / "n"), 2,
-                "give batches of 2 or more images", "NIBBLE_LOG=quiet");
+                "take batches of 2 or more", "NIBBLE_LOG=quiet");
   check_refused("quantize " + trained + " --data " + data + " --out " + data, 2, "is a folder");
   check_refused("quantize " + trained + " --data " + data + " --out " + trained, 2, "exists and is not a served model");
   CHECK_FALSE(std::filesystem::exists(folder / "n"));
@@ -191,6 +191,7 @@ TEST_CASE("quantize: options that make no sense are refused before anything is r
        std::vector<std::pair<std::string, std::string>>{{"--images 0", "--images is 0; use 1 to 10000000"},
                                                         {"--batch-size 0", "--batch-size is 0; use 1 to 256"},
                                                         {"--norms all", "--norms is 'all'; use auto, model or images"},
+                                                        {"--decoder none", "none"},
                                                         {"--loader-threads 0", "--loader-threads is 0; use 1 to 64"}})
     check_refused("quantize /nonexistent --data /nonexistent --out n " + options, 2, part);
   check_refused("quantize /nonexistent --data /nonexistent --out n", 4, "'/nonexistent' does not exist");
