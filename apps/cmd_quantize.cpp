@@ -65,7 +65,7 @@ class Quantize : public Command {
     add_option(app, "--images", images_, "images to take, spread evenly over the split").capture_default_str();
     add_option(app, "--batch-size", batch_size_,
                "images whose largest values, and statistics, are taken together; memory grows with it (width 1, 224 "
-               "px, 32: 0.9 GiB)")
+               "px, 32: 0.8 GiB)")
         .capture_default_str();
     add_option(
         app, "--norms", norms_,
