@@ -59,8 +59,10 @@ class Quantize : public Command {
     add_option(app, "MODEL", model_,
                "safetensors file with torchvision's names, a checkpoint or a run folder (its best, else its latest)")
         .required();
-    add_option(app, "--data", data_, "image folder: DIR/train/<class>/*; Tiny ImageNet or CIFAR as they come");
-    add_option(app, "--split", split_, "split of DIR to take images from").capture_default_str();
+    add_option(app, "--data", data_,
+               "folder of images like those that the model will see; labels are not needed: any folder of images, or a "
+               "data set (DIR/train/<class>/*, Tiny ImageNet or CIFAR as they come)");
+    add_option(app, "--split", split_, "split of DIR to take images from (train, where DIR has splits)");
     add_option(app, "--out", out_, "served file to write").required();
     add_option(app, "--images", images_, "images to take, spread evenly over the split").capture_default_str();
     add_option(app, "--batch-size", batch_size_,
@@ -154,9 +156,11 @@ class Quantize : public Command {
 
   /// The images, and the names of their classes for a model without.
   void open_data(Checkpoint& c) {
-    const DatasetPtr all = open_images(data_, split_, decoder_for(noted_decoder(c), decoder_));
+    if (split_.empty() && has_splits(data_)) split_ = "train";
+    const DatasetPtr all = open_images_to_look_at(data_, split_, decoder_for(noted_decoder(c), decoder_));
     if (const std::string others = all->left_out(); !others.empty()) warn(others);
-    if (c.class_names.empty() && all->num_classes() == c.model.network.options.classes)
+    labelled_ = !all->class_names().front().empty();
+    if (labelled_ && c.class_names.empty() && all->num_classes() == c.model.network.options.classes)
       c.class_names = all->class_names();
     // Only whole batches, if there is one: a channel's largest value over few images is smaller.
     const int64_t asked = std::min(images_, all->size());
@@ -170,7 +174,8 @@ class Quantize : public Command {
                         counted(tensors_, "tensor"), model_,
                         c.class_names.empty() ? fmt::format(", {} classes without names", o.classes) : ""));
     if (!looks_at_images) return;
-    message(fmt::format("images {} of {}/{}, batches of {}", grouped(dataset_->size()), data_, split_, batch_size_));
+    message(fmt::format("images {} of {}{}, batches of {}", grouped(dataset_->size()), data_,
+                        split_.empty() ? "" : "/" + split_, batch_size_));
     const char* codes = o.scheme == QuantScheme::kNearest ? "codes rounded to nearest, " : "codes cut off downwards, ";
     message(fmt::format("by     {}norms of the {}", c.model.network.quantizers.empty() ? "" : codes, norms_));
   }
@@ -210,16 +215,15 @@ class Quantize : public Command {
                       grouped(static_cast<int64_t>(sizes.file_bytes)),
                       grouped(static_cast<int64_t>(sizes.weight_bytes)),
                       taken_ > 0 ? fmt::format("; {} seen, {} skipped", counted(taken_, "image"), skipped_) : ""));
-    print(
-        fmt::format("next: nibble eval {} --data {}", shell_quoted(out_), data_.empty() ? "DIR" : shell_quoted(data_)));
+    print(fmt::format("next: nibble eval {} --data {}", shell_quoted(out_), labelled_ ? shell_quoted(data_) : "DIR"));
   }
 
   /// Codes rounded to nearest: floor moves values down by half a step, which weights that never saw it do not expect
   /// (4 bits with 8-bit ends, top-1 of three models without training: 55.8, 55.2, 72.6 %, to nearest 56.3, 56.0, 74.5).
   NetworkArguments network_{{.precision = "w8a8", .scheme = QuantScheme::kNearest, .overrides = {}}};
-  std::string model_, data_, split_ = "train", out_, norms_ = "auto", decoder_ = "auto";
+  std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto";
   int64_t images_ = 1024, batch_size_ = 32, loader_threads_ = 1, threads_ = 0;
-  bool strict_data_ = false, json_ = false;
+  bool strict_data_ = false, json_ = false, labelled_ = false;
   DatasetPtr dataset_;
   BadImageNames bad_images_;
   int64_t tensors_ = 0, pass_ = 0, taken_ = 0, skipped_ = 0, damaged_ = 0;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "data/folder_entries.hpp"
 #include "data/label_list.hpp"
 #include "engine/error.hpp"
 #include "engine/files.hpp"
@@ -17,43 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kImages = "images";  // Tiny ImageNet's folder inside a class folder, or instead of them
-
-// Names in `folder` that satisfy `wanted`, in bytewise order; hidden ones are left out.
-template <typename Wanted>
-std::vector<std::string> list(const fs::path& folder, const Wanted& wanted) {
-  std::vector<std::string> names;
-  for (const fs::directory_entry& entry : list_folder(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.front() != '.' && wanted(entry)) names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// A name that would count must not be left out just because its kind cannot be told: with other images it would be
-// another data set.
-void require_known(const fs::directory_entry& entry, const std::error_code& error) {
-  if (!error) return;
-  if (error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels)
-    throw DataError("{} is a link that leads nowhere, or was removed meanwhile; repair or remove it",
-                    entry.path().string());
-  throw_disk_error("look at", entry.path(), error.value());
-}
-
-bool is_folder(const fs::directory_entry& entry) {
-  std::error_code error;
-  const bool result = entry.is_directory(error);
-  require_known(entry, error);
-  return result;
-}
-
-bool is_image(const fs::directory_entry& entry) {
-  if (!is_image_name(entry.path().filename().string())) return false;
-  std::error_code error;
-  const bool result = entry.is_regular_file(error);
-  require_known(entry, error);
-  return result;
-}
 
 bool has_folder(const fs::path& folder) {
   std::error_code ignored;  // a broken link without an image's name is left out, as it is elsewhere
@@ -80,7 +44,7 @@ struct ClassFolder {
 ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
   ClassFolder result{.folder = root / name, .files = {}, .others = {}};
   const auto look = [&](const std::string& below) {
-    result.files = list(root / below, [&](const fs::directory_entry& entry) {
+    result.files = names_in(root / below, [&](const fs::directory_entry& entry) {
       if (is_image(entry)) return true;
       result.others.push_back(below + "/" + entry.path().filename().string());
       return false;
@@ -98,7 +62,7 @@ ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
   }
   if (!result.files.empty()) return result;
   const std::vector<std::string> inner =
-      list(result.folder, [](const fs::directory_entry& entry) { return has_folder(entry.path()); });
+      names_in(result.folder, [](const fs::directory_entry& entry) { return has_folder(entry.path()); });
   if (!inner.empty())
     throw DataError(
         "class folder {} holds no .jpg, .jpeg or .png file, and its folder {} is not looked into: move its images up "
@@ -108,17 +72,21 @@ ClassFolder read_class_folder(const fs::path& root, const std::string& name) {
                   result.folder.string());
 }
 
+bool is_flat(const std::vector<std::string>& folders) {
+  return folders.empty() || folders == std::vector<std::string>{kImages};
+}
+
 }  // namespace
+
+bool has_labels(const fs::path& root) {
+  return !is_flat(names_in(root, is_folder)) || label_list_of(root);
+}
 
 ImageFolder::ImageFolder(const ImageFolderArgs& args)
     : root_(args.split.empty() ? args.dir : args.dir / args.split), decoder_(resolve(args.decoder)) {
-  std::error_code error;
-  const fs::file_status root = fs::status(root_, error);
-  if (error && root.type() != fs::file_type::not_found) throw_disk_error("look at the folder", root_, error.value());
-  if (!fs::is_directory(root))
-    throw DataError("there is no folder {}: images are expected in {}/<class>/*.JPEG", root_.string(), root_.string());
-  classes_ = list(root_, is_folder);
-  const bool flat = classes_.empty() || classes_ == std::vector<std::string>{kImages};
+  require_folder(root_, fmt::format("images are expected in {}/<class>/*.JPEG", root_.string()));
+  classes_ = names_in(root_, is_folder);
+  const bool flat = is_flat(classes_);
   if (const auto labels = flat ? label_list_of(root_) : std::nullopt) {
     read_list(*labels);
   } else {
@@ -156,7 +124,7 @@ void ImageFolder::read_class_folders() {
 void ImageFolder::read_list(const fs::path& source) {
   const fs::path folder = classes_.empty() ? root_ : root_ / kImages;
   const std::vector<uint8_t> bytes = read_file(source);
-  const std::vector<std::string> files = list(folder, is_image);
+  const std::vector<std::string> files = names_in(folder, is_image);
   std::vector<LabelledFile> labelled =
       parse_label_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, source.string(),
                        2 * files.size() + 1000);  // so that a list of other images is refused by the name of one

@@ -14,6 +14,9 @@ struct ImageFolderArgs {
   Decoder decoder = Decoder::auto_;
 };
 
+/// Whether the folder DIR/<split> has class folders, or a list of its images' classes. Errors: DataError, DiskError.
+bool has_labels(const std::filesystem::path& root);
+
 /// Classes are the sub-folders in bytewise order of their names; images the regular files in them (links followed)
 /// whose names end in .jpg, .jpeg or .png, in any case; names starting with a dot are ignored, and anything else in the
 /// class folders is left out and counted. A class folder without images of its own has those of its images/, as in

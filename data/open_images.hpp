@@ -11,4 +11,11 @@ namespace nibble {
 /// `dir` itself. Errors: those of ImageFolder and Cifar.
 DatasetPtr open_images(const std::filesystem::path& dir, const std::string& split, Decoder decoder);
 
+/// Whether DIR is a data set with splits: it has a folder `train` or `val`, or is CIFAR.
+bool has_splits(const std::filesystem::path& dir);
+
+/// open_images for work that needs no labels: where DIR/<split> has none, or `split` is empty, all images below it, as
+/// UnsortedImages.
+DatasetPtr open_images_to_look_at(const std::filesystem::path& dir, const std::string& split, Decoder decoder);
+
 }  // namespace nibble

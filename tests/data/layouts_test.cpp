@@ -8,6 +8,7 @@
 #include "data/label_list.hpp"
 #include "data/open_images.hpp"
 #include "data/synth.hpp"
+#include "data/unsorted_images.hpp"
 #include "engine/error.hpp"
 #include "tests/data/images.hpp"
 #include "tests/error_of.hpp"
@@ -252,6 +253,64 @@ TEST_CASE("CIFAR's files that are cut, mislabelled or missing are refused by nam
   fs::resize_file(dir / "data_batch_5.bin", 3073 + 100);
   CHECK(set.read(10).pixels[0] == 50);
   CHECK_THROWS_AS(set.read(11), DataError);
+}
+
+TEST_CASE("images that nobody sorted: all below a folder, by name, whatever lies between") {
+  const TempDir dir;
+  const std::string image = jpeg_text();
+  const fs::path root = dir / "frames";
+  for (const char* name : {"b/2.jpg", "b/1.png", "a.jpeg", "b/c/d/3.JPG", "c.jpg", ".hidden/4.jpg", "b/.5.jpg"})
+    write_file(root / name, image);
+  write_file(root / "b" / "notes.txt", "no image");
+  write_file(dir / "elsewhere" / "6.jpg", image);
+  fs::create_symlink(dir / "elsewhere" / "6.jpg", root / "b" / "6.jpg");
+  fs::create_directory_symlink(root, root / "b" / "again.jpg");  // would have no end
+  fs::create_symlink("nowhere", root / "b" / "gone");
+  const UnsortedImages set(root, Decoder::auto_);
+  std::vector<std::string> found;
+  for (int64_t i = 0; i < set.size(); ++i) found.push_back(fs::path(set.path(i)).lexically_relative(root).string());
+  CHECK(found == std::vector<std::string>{"a.jpeg", "b/1.png", "b/2.jpg", "b/6.jpg", "b/c/d/3.JPG", "c.jpg"});
+  CHECK(set.class_names() == std::vector<std::string>{""});
+  CHECK(set.label(5) == 0);
+  CHECK(set.read(3).width == 10);
+
+  fs::create_symlink("nowhere", root / "b" / "gone.jpg");
+  CHECK(error_of([&] { UnsortedImages(root, Decoder::auto_); }).find("gone.jpg is a link that leads nowhere") !=
+        std::string::npos);
+  CHECK(error_of([&] { UnsortedImages(dir / "none", Decoder::auto_); }) ==
+        "there is no folder " + (dir / "none").string() + ": name one with images in it");
+  write_file(dir / "empty" / "x" / "notes.txt", "");
+  CHECK(error_of([&] { UnsortedImages(dir / "empty", Decoder::auto_); }).find("holds no .jpg, .jpeg or .png file") !=
+        std::string::npos);
+}
+
+TEST_CASE("work that needs no labels takes class folders where there are some, and any folder of images") {
+  const TempDir dir;
+  const std::string image = jpeg_text();
+  const auto names = [&](const char* set, const std::string& split) {
+    return open_images_to_look_at(dir / set, split, Decoder::auto_)->class_names();
+  };
+  const std::vector<std::string> none{""};
+  write_file(dir / "sorted" / "train" / "cat" / "1.jpg", image);
+  CHECK(has_splits(dir / "sorted"));
+  CHECK(names("sorted", "train") == std::vector<std::string>{"cat"});
+  CHECK(names("sorted", "") == none);
+  CHECK_THROWS_AS(names("sorted", "test"), DataError);
+  CHECK_FALSE(has_labels(dir / "sorted" / "train" / "cat"));
+
+  write_file(dir / "flat" / "val" / "1.jpg", image);
+  CHECK(has_splits(dir / "flat"));
+  CHECK(names("flat", "val") == none);
+  write_file(dir / "flat" / "val.txt", "1.jpg dog");
+  CHECK(names("flat", "val") == std::vector<std::string>{"dog"});
+  write_file(dir / "nested" / "val" / "images" / "1.jpg", image);
+  CHECK(names("nested", "val") == none);
+
+  write_file(dir / "frames" / "monday" / "1.jpg", image);
+  write_file(dir / "frames" / "2.jpg", image);
+  CHECK_FALSE(has_splits(dir / "frames"));
+  CHECK(names("frames", "") == none);
+  CHECK_THROWS_AS(names("frames", "train"), DataError);
 }
 
 }  // namespace

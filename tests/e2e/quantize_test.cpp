@@ -44,6 +44,17 @@ std::string synthetic_data_of(const TemporaryFolder& folder, int classes) {
   return data;
 }
 
+/// All training images of `data` side by side, in the order that their folders gave them.
+void flatten_training_images(const std::string& data, const std::filesystem::path& flat) {
+  std::filesystem::create_directories(flat);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(data + "/train"))
+    if (entry.is_regular_file()) {
+      const std::filesystem::path& path = entry.path();
+      std::filesystem::copy_file(path,
+                                 flat / (path.parent_path().filename().string() + "_" + path.filename().string()));
+    }
+}
+
 /// The masters of a checkpoint under torchvision's names, as another program would have saved them.
 void save_foreign(const std::string& checkpoint, const std::string& out) {
   const nibble::SafetensorsFile held = nibble::SafetensorsFile::open(checkpoint);
@@ -100,6 +111,23 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
     CHECK(inspected.at("quant_scheme") == "nearest");
     CHECK(inspected.at("layers").at(3).contains("code_counts"));
   }
+
+  // Images need no labels: any folder of images, and a split without classes.
+  const std::string from_folder = folder / "from-folder.safetensors", from_flat = folder / "from-flat.safetensors";
+  flatten_training_images(data, folder / "frames");
+  flatten_training_images(data, folder / "unlabelled/train");
+  const auto quantize_by = [&](const std::string& images, const std::string& out) {
+    return run_well("quantize " + trained + " --precision w4a4-fl8 --images 100 --data " + images + " --out " + out);
+  };
+  const Result by_class_folders = quantize_by(data + "/train", from_folder);
+  CHECK(has(by_class_folders.err, "images 96 of " + data + "/train,"));
+  CHECK(has(by_class_folders.out, "--data DIR"));
+  CHECK(evaluated(from_folder, data).at("loss").get<double>() <= before.at("loss").get<double>() + 0.3);
+  quantize_by(folder / "frames", from_flat);
+  CHECK(read_text(from_flat) == read_text(from_folder));
+  CHECK(has(quantize_by(folder / "unlabelled", from_flat).err, "images 96 of " + (folder / "unlabelled/train") + ","));
+  CHECK(read_text(from_flat) == read_text(from_folder));
+  CHECK(has(quantize_by(data, from_flat).out, "--data " + data));
 
   // A file of another program says nothing about its network; its classes are those of the data.
   const std::string foreign = folder / "foreign.safetensors", of_foreign = folder / "of-foreign.safetensors";

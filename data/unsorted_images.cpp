@@ -1,0 +1,38 @@
+#include "data/unsorted_images.hpp"
+
+#include <algorithm>
+#include <system_error>
+
+#include "data/folder_entries.hpp"
+#include "engine/error.hpp"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The images below root/`below`, which is empty or ends in '/'.
+void collect(const fs::path& root, const std::string& below, std::vector<std::string>& files) {
+  for (const fs::directory_entry& entry : list_folder(root / below)) {
+    const std::string name = entry.path().filename().string();
+    if (name.front() == '.') continue;
+    std::error_code ignored;  // what can neither be listed nor has an image's name does not count
+    if (!entry.is_symlink(ignored) && entry.is_directory(ignored))
+      collect(root, below + name + "/", files);
+    else if (is_image(entry))
+      files.push_back(below + name);
+  }
+}
+
+}  // namespace
+
+UnsortedImages::UnsortedImages(const fs::path& dir, Decoder decoder) : root_(dir), decoder_(resolve(decoder)) {
+  require_folder(root_, "name one with images in it");
+  collect(root_, "", files_);
+  if (files_.empty())
+    throw DataError("{} holds no .jpg, .jpeg or .png file, nor do the folders in it; name a folder of images",
+                    root_.string());
+  std::sort(files_.begin(), files_.end());
+}
+
+}  // namespace nibble
