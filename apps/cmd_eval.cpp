@@ -1,15 +1,21 @@
 // nibble eval
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/dataset_evaluation.hpp"
+#include "apps/model_comparison.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
+#include "apps/predictions_file.hpp"
 #include "data/open_images.hpp"
+#include "data/relabelled.hpp"
 #include "data/subset.hpp"
 #include "engine/cpu.hpp"
 
@@ -25,7 +31,8 @@ class Eval : public Command {
     return "  nibble eval runs/a --data imagenette\n"
            "  nibble eval model.safetensors --data imagenette --limit 64 --json\n"
            "  nibble eval runs/a/latest --data imagenette --limit 64 --by modules\n"
-           "  nibble eval model.safetensors --data imagenette --by-class       # where 4 bits lose";
+           "  nibble eval model.safetensors --data imagenette --by-class       # where 4 bits lose\n"
+           "  nibble eval w8a8.safetensors --data imagenette --against bf16.safetensors";
   }
 
   void declare(CLI::App& app) override {
@@ -47,6 +54,10 @@ class Eval : public Command {
     add_flag(app, "--by-class", by_class_,
              "also the accuracy of each class, the lowest first (in JSON in the order of the classes), and the class "
              "that its images are most often taken for");
+    add_option(app, "--against", against_,
+               "another model of the same classes, run on the same images: how often both agree, the difference of "
+               "their accuracies and its standard error");
+    add_option(app, "--predictions", predictions_, "JSON lines to write: each image, its class and the five likeliest");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
@@ -67,9 +78,28 @@ class Eval : public Command {
     if (classes_ > 0)
       data =
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
-    check_classes(model, *data);
+    data = in_classes_of(model, data);
+    const std::optional<LoadedModel> other = load_other(model);
+    std::unique_ptr<PredictionsFile> predictions;
+    if (!predictions_.empty()) {
+      predictions = std::make_unique<PredictionsFile>(predictions_, data, data->class_names());
+    }
+    evaluation_.bad_images = &bad_images_;
+    Answers answers, answers_of_other;
+    evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) {
+      answers.add(batch, logits);
+      if (predictions != nullptr) predictions->add(batch, logits);
+    };
     const EvaluationReport report = evaluate_dataset(model.run, data, model.network().options.image_size, evaluation_);
-    print_report(report, model, std::string(name_of(decoder)), data->class_names());
+    if (predictions != nullptr) predictions->commit();
+    std::optional<Other> compared;
+    if (other) {
+      evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) { answers_of_other.add(batch, logits); };
+      const EvaluationReport of_other =
+          evaluate_dataset(other->run, data, other->network().options.image_size, evaluation_);
+      compared = {of_other.result, compare_answers(answers, answers_of_other)};
+    }
+    print_report(report, model, std::string(name_of(decoder)), data->class_names(), compared);
     if (!std::isfinite(report.result.loss))
       throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
                           model_, data_, split_);
@@ -77,13 +107,38 @@ class Eval : public Command {
   }
 
  private:
-  void check_classes(const LoadedModel& model, const Dataset& data) const {
-    const std::vector<std::string>& here = data.class_names();
+  /// What --against says, and how it compares.
+  struct Other {
+    EvaluationResult result;
+    ModelComparison comparison;
+  };
+
+  /// Whether logits of one are of the same classes as those of the other, as far as both name them.
+  static bool are_same(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+    if (a.empty() || b.empty() || a == b) return true;
+    std::vector<int> order(a.size());
+    std::iota(order.begin(), order.end(), 0);
+    return places_of(a, b) == order || places_of(b, a) == order;
+  }
+
+  std::optional<LoadedModel> load_other(const LoadedModel& model) const {
+    if (against_.empty()) return std::nullopt;
+    LoadedModel other = load_model(against_);
+    const int64_t classes = model.network().options.classes, others = other.network().options.classes;
+    if (classes != others || !are_same(model.class_names, other.class_names))
+      throw UsageError("{} ({} classes) and {} ({} classes) tell other classes apart; compare models of the same ones",
+                       model.path, classes, other.path, others);
+    return other;
+  }
+
+  /// The data set with labels as the model numbers its classes; DataError, UsageError.
+  DatasetPtr in_classes_of(const LoadedModel& model, const DatasetPtr& data) const {
+    const std::vector<std::string>& here = data->class_names();
     const std::vector<std::string>& there = model.class_names;
-    if (here == there) return;
+    if (here == there) return data;
     const int64_t told_apart = model.network().options.classes;
     if (there.empty()) {  // as torchvision's files are
-      if (std::ssize(here) == told_apart) return;
+      if (std::ssize(here) == told_apart) return data;
       if (classes_ > 0 && told_apart > classes_)
         throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it out",
                          classes_, told_apart, model.path);
@@ -98,6 +153,13 @@ class Eval : public Command {
     if (classes_ > 0 && std::ssize(there) > classes_)
       throw UsageError("--classes {} leaves fewer classes than the {} that the model {} tells apart; leave it out",
                        classes_, there.size(), model.path);
+    std::vector<int> places = places_of(here, there);
+    if (std::find(places.begin(), places.end(), -1) == places.end()) {
+      if (here.size() < there.size())
+        warn(fmt::format("{} has {} of the {} classes of the model", data_, grouped(std::ssize(here)),
+                         grouped(std::ssize(there))));
+      return std::make_shared<Relabelled>(data, there, std::move(places));
+    }
     const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
     const auto name = [&](const std::vector<std::string>& all) {
       return differs < std::ssize(all) ? "'" + all[static_cast<size_t>(differs)] + "'" : "missing";
@@ -148,7 +210,7 @@ class Eval : public Command {
   }
 
   void print_report(const EvaluationReport& report, const LoadedModel& model, const std::string& decoder,
-                    const std::vector<std::string>& class_names) const {
+                    const std::vector<std::string>& class_names, const std::optional<Other>& other) const {
     const bool complete = !model.model().calibration_pending();
     const EvaluationResult& r = report.result;
     const double rate = static_cast<double>(r.images) / std::max(1e-9, report.seconds);
@@ -167,6 +229,7 @@ class Eval : public Command {
       j["by"] = model.executor ? "executor" : "modules";
       j["isa"] = std::string(name_of(active_isa()));
       if (by_class_) j["by_class"] = classes_json(named(report.by_class, class_names));
+      if (other) j["against"] = other_json(*other);
       print_object(j);
       return;
     }
@@ -176,10 +239,37 @@ class Eval : public Command {
     print("logits_sha256 " + r.logits_sha256);
     if (!complete) print("the model is not calibrated yet: its activations are bf16");
     if (by_class_) print_classes(named(report.by_class, class_names));
+    if (other) print_other(*other);
   }
 
-  std::string model_, data_, split_ = "val", decoder_ = "auto", by_ = "executor";
+  nlohmann::ordered_json other_json(const Other& other) const {
+    const ModelComparison& c = other.comparison;
+    return {{"model", against_},
+            {"top1", other.result.top1_percent()},
+            {"top5", other.result.top5_percent()},
+            {"loss", other.result.loss},
+            {"logits_sha256", other.result.logits_sha256},
+            {"same_class", c.same},
+            {"right_only_here", c.right_only_here},
+            {"right_only_there", c.right_only_there},
+            {"difference", c.difference()},
+            {"standard_error", c.standard_error()}};
+  }
+
+  void print_other(const Other& other) const {
+    const ModelComparison& c = other.comparison;
+    print(fmt::format("{}: top1 {:.2f}  top5 {:.2f}  loss {:.4f}", one_line(against_), other.result.top1_percent(),
+                      other.result.top5_percent(), other.result.loss));
+    print(fmt::format(
+        "against it: top1 {:+.2f} points (standard error {:.2f} over these images), the same class for "
+        "{:.1f} % of the images; right here alone {}, there alone {}",
+        c.difference(), c.standard_error(), 100.0 * static_cast<double>(c.same) / static_cast<double>(c.images),
+        c.right_only_here, c.right_only_there));
+  }
+
+  std::string model_, data_, split_ = "val", decoder_ = "auto", by_ = "executor", against_, predictions_;
   EvaluationOptions evaluation_;
+  BadImageNames bad_images_;
   int64_t classes_ = 0, threads_ = 0;
   bool by_class_ = false, json_ = false;
 };

@@ -1,5 +1,6 @@
 // nibble inspect
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -11,6 +12,7 @@
 #include "engine/cpu.hpp"
 #include "nn/network_json.hpp"
 #include "nn/runtime/served_file.hpp"
+#include "nn/runtime/verify_served.hpp"
 #include "ops/kernels/table.hpp"
 
 namespace nibble::apps {
@@ -95,7 +97,10 @@ class Inspect : public Command {
  public:
   const char* name() const override { return "inspect"; }
   const char* summary() const override { return "per-layer table of a model: shapes, bits, bounds, bytes, kernels"; }
-  const char* examples() const override { return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json"; }
+  const char* examples() const override {
+    return "  nibble inspect model.safetensors\n  nibble inspect runs/a --json\n"
+           "  nibble inspect model.safetensors --check    # on the machine that is to serve it";
+  }
 
   const char* notes() const override {
     return "\n\nColumns: w zero is the share of weights whose code is 0 (the more, the more uneven the bounds that\n"
@@ -112,6 +117,10 @@ class Inspect : public Command {
 
   void declare(CLI::App& app) override {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
+    add_flag(
+        app, "--check", check_,
+        "whether this machine computes the logits that the file of an integer model notes, on four images made for "
+        "it; exit code 5 where it does not");
     add_flag(app, "--json", json_, "print one JSON object");
     declare_threads(app, threads_);
   }
@@ -119,6 +128,7 @@ class Inspect : public Command {
   int run() override {
     apply_threads(threads_);
     const LoadedModel model = load_model(model_);
+    if (check_) check(model);
     const std::vector<std::optional<double>> zero_weights = zero_weights_of(model);
     std::vector<Row> rows;
     for (size_t u = 0; u < model.network().units.size(); ++u) {
@@ -133,6 +143,25 @@ class Inspect : public Command {
   }
 
  private:
+  static void check(const LoadedModel& model) {
+    if (model.kind != ModelFileKind::kServed)
+      throw UsageError("{} is a checkpoint, which notes no logits; --check is for the files that export writes",
+                       model.path);
+    if (!gives_noted_logits(*model.executor, model.path))
+      throw VerificationError(
+          "the model {} does not give the logits here that it gave where it was exported; please report this with "
+          "`nibble doctor`'s output",
+          model.path);
+  }
+
+  /// What the file says of its origin.
+  static std::map<std::string, std::string> notes_of(const LoadedModel& m) {
+    if (!m.checkpoint) return m.executor->model().notes;
+    std::map<std::string, std::string> notes = {{"steps", std::to_string(m.checkpoint->steps_done)}};
+    if (!m.decoder.empty()) notes["decoder"] = m.decoder;
+    return notes;
+  }
+
   static Row describe(const LoadedModel& m, size_t u) {
     const UnitSpec& unit = m.network().units[u];
     Row row;
@@ -152,7 +181,7 @@ class Inspect : public Command {
     return row;
   }
 
-  static void print_json(const std::vector<Row>& rows, const LoadedModel& m) {
+  void print_json(const std::vector<Row>& rows, const LoadedModel& m) const {
     const NetworkOptions& o = m.network().options;
     nlohmann::ordered_json j;
     j["arch"] = o.arch;
@@ -170,6 +199,8 @@ class Inspect : public Command {
     j["classes"] = o.classes;
     j["calibrated"] = !m.model().calibration_pending();
     j["isa"] = std::string(name_of(active_isa()));
+    j["notes"] = notes_of(m);
+    if (check_) j["check"] = true;  // otherwise it was refused
     j["layers"] = nlohmann::ordered_json::array();
     for (const Row& r : rows) {
       j["layers"].push_back({{"name", r.name},
@@ -192,7 +223,7 @@ class Inspect : public Command {
     print_object(j);
   }
 
-  static void print_rows(const std::vector<Row>& rows, const LoadedModel& m) {
+  void print_rows(const std::vector<Row>& rows, const LoadedModel& m) const {
     std::vector<std::vector<std::string>> table = {{"layer", "input", "output", "kernel", "w bits", "w zero", "a bits",
                                                     "bounds", "clipped", "codes", "zero", "top", "mega-macs", "bytes",
                                                     "product"}};
@@ -214,10 +245,12 @@ class Inspect : public Command {
     print(fmt::format("{}, {} px, {} classes{}{}{}{}; kernels: {}", network_text(o), o.image_size, o.classes,
                       scales_text(m.network()), quirks_text(o), is_servable(m.network()) ? "" : ", fake quantization",
                       m.model().calibration_pending() ? ", not calibrated yet" : "", name_of(active_isa())));
+    for (const auto& [note, text] : notes_of(m)) print(fmt::format("{}: {}", one_line(note), one_line(text)));
+    if (check_) print("check: the logits are those that the file notes");
   }
 
   std::string model_;
-  bool json_ = false;
+  bool check_ = false, json_ = false;
   int64_t threads_ = 0;
 };
 

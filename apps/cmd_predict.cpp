@@ -2,24 +2,72 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/guesses.hpp"
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
-#include "data/augment.hpp"
-#include "ops/softmax_cross_entropy.hpp"
+#include "data/loader.hpp"
+#include "data/unsorted_images.hpp"
+#include "engine/error.hpp"
 
 namespace nibble::apps {
 
 namespace {
 
-struct Guess {
-  int64_t index = 0;
-  float p = 0;
+/// The images that the command line names, each itself or by its folder. What is wrong with one is what reading it
+/// throws, whatever it is: it stops no other.
+class NamedImages : public Dataset {
+ public:
+  NamedImages(const std::vector<std::string>& names, Decoder decoder) : decoder_(decoder) {
+    std::error_code none;  // load_image reports what cannot be looked at
+    for (const std::string& name : names)
+      if (std::filesystem::is_directory(name, none))
+        add_folder(name);
+      else
+        items_.push_back({name, ""});
+  }
+
+  int64_t size() const override { return std::ssize(items_); }
+  const std::vector<std::string>& class_names() const override { return classes_; }
+  int label(int64_t) const override { return 0; }
+  std::string path(int64_t index) const override { return items_[static_cast<size_t>(index)].path; }
+  Image read(int64_t index) const override {
+    const Item& item = items_[static_cast<size_t>(index)];
+    if (!item.error.empty()) throw DataError("{}", item.error);
+    try {
+      return load_image(item.path, decoder_);
+    } catch (const DiskError& e) {  // would end the loader
+      throw DataError("{}", e.what());
+    }
+  }
+
+ private:
+  struct Item {
+    std::string path, error;
+  };
+
+  void add_folder(const std::string& folder) {
+    try {
+      const UnsortedImages images(folder, decoder_);
+      for (int64_t i = 0; i < images.size(); ++i) items_.push_back({images.path(i), ""});
+    } catch (const Error& e) {
+      if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
+      items_.push_back({folder, e.what()});
+    }
+  }
+
+  Decoder decoder_;
+  std::vector<std::string> classes_{""};
+  std::vector<Item> items_;
 };
 
 class Predict : public Command {
@@ -28,14 +76,16 @@ class Predict : public Command {
   const char* summary() const override { return "top labels of images"; }
   const char* examples() const override {
     return "  nibble predict model.safetensors photo.jpg\n"
-           "  nibble predict runs/a *.jpg --top 3 --json";
+           "  nibble predict runs/a *.jpg --top 3 --json\n"
+           "  nibble predict model.safetensors frames --json > labels.jsonl";
   }
 
   void declare(CLI::App& app) override {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
-    add_option(app, "IMAGE", images_, "JPEG or PNG files").required();
+    add_option(app, "IMAGE", images_, "JPEG or PNG files, or folders: all images below them").required();
     add_option(app, "--top", top_, "labels per image").capture_default_str();
     add_option(app, "--decoder", decoder_, "auto (that of the model's training), turbo or stb").capture_default_str();
+    add_option(app, "--loader-threads", loader_threads_, "threads that decode").capture_default_str();
     add_flag(app, "--json", json_, "print one JSON object per line");
     declare_threads(app, threads_);
   }
@@ -43,85 +93,83 @@ class Predict : public Command {
   int run() override {
     apply_threads(threads_);
     if (top_ < 1) throw UsageError("--top is {}; use at least 1", top_);
+    if (loader_threads_ < 1 || loader_threads_ > 64)
+      throw UsageError("--loader-threads is {}; use 1 to 64", loader_threads_);
     const LoadedModel model = load_model(model_);
-    const Decoder decoder = decoder_for(model.decoder, decoder_);
+    const auto images = std::make_shared<NamedImages>(images_, decoder_for(model.decoder, decoder_));
+    EvalLoader loader({.dataset = images,
+                       .batch_size = kBatch,
+                       .image_size = static_cast<int>(model.network().options.image_size),
+                       .workers = static_cast<int>(loader_threads_)});
+    int64_t done = 0;
     bool failed = false;
-    std::error_code none;  // load_image reports what cannot be looked at
-    for (const std::string& path : images_) {
-      std::vector<Guess> best;
-      std::string damage;
-      try {
-        if (std::filesystem::is_directory(path, none))
-          throw DataError("{} is a folder, not an image; name its images, such as {}", path, all_in(path));
-        const Image image = load_image(path, decoder);
-        damage = image.warning;
-        best = predict(model, image);
-      } catch (const Error& e) {
-        if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
-        failed = true;
-        if (json_)
-          print_object({{"image", path}, {"error", e.what()}});
-        else
-          warn(fmt::format("error: {}", e.what()));
-        continue;
+    const auto report_bad = [&](int64_t before) {
+      for (; done < before; ++done, failed = true)
+        report_error(images->path(done), reason_of(loader.skipped(), images->path(done)));
+    };
+    while (const std::optional<Batch> batch = next_of(loader)) {
+      const Tensor logits = model.run(batch->images);
+      for (int64_t i = 0; i < batch->size(); ++i, ++done) {
+        report_bad(batch->indices[static_cast<size_t>(i)]);
+        report(model, images->path(done), logits.row<float>(i), logits.dim(1),
+               reason_of(loader.damaged(), images->path(done)));
       }
-      if (!damage.empty()) warn(fmt::format("{} is used although damaged: {}", path, damage));
-      report(model, path, best, damage);  // outside: output that cannot be printed is no bad image
     }
+    report_bad(images->size());
     return failed ? static_cast<int>(ExitCode::kData) : 0;
   }
 
  private:
-  /// For the shell: every file of a folder.
-  static std::string all_in(const std::string& folder) {
-    return shell_quoted(folder) + (folder.ends_with('/') ? "*" : "/*");
+  /// Images at a time: the thread that decodes works ahead.
+  static constexpr int64_t kBatch = 8;
+
+  /// Nothing, too, where no image could be read, which the loader throws; the notes say so of each.
+  static std::optional<Batch> next_of(EvalLoader& loader) {
+    try {
+      return loader.next();
+    } catch (const DataError&) {
+      return std::nullopt;
+    }
   }
 
-  std::vector<Guess> predict(const LoadedModel& model, const Image& image) const {
-    const int side = static_cast<int>(model.network().options.image_size);
-    const Tensor input(DType::u8, {1, side, side, 3});
-    transform_eval(image, side, input.data<uint8_t>());
-    const Tensor logits = model.run(input);
-    const int64_t classes = logits.dim(1);
-    if (!std::all_of(logits.data<float>(), logits.data<float>() + classes, [](float v) { return std::isfinite(v); }))
+  /// What the notes say of the image; empty: nothing.
+  static std::string reason_of(const std::vector<ImageNote>& notes, const std::string& path) {
+    const auto note = std::find_if(notes.rbegin(), notes.rend(), [&](const ImageNote& n) { return n.path == path; });
+    return note == notes.rend() ? "" : note->reason;
+  }
+
+  void report_error(const std::string& path, const std::string& error) const {
+    if (json_)
+      print_object({{"image", path}, {"error", error}});
+    else
+      warn(fmt::format("error: {}", error));
+  }
+
+  void report(const LoadedModel& model, const std::string& path, const float* logits, int64_t classes,
+              const std::string& damage) const {
+    if (!std::all_of(logits, logits + classes, [](float v) { return std::isfinite(v); }))
       throw DivergedError("{} gives logits that are not finite: its training has diverged; use an earlier checkpoint",
                           model.path);
-    std::vector<float> p(static_cast<size_t>(classes));
-    softmax_row(logits.data<float>(), classes, p.data());
-    std::vector<int64_t> order(p.size());
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
-    std::vector<Guess> best;
-    for (int64_t i = 0; i < std::min(top_, classes); ++i)
-      best.push_back({order[static_cast<size_t>(i)], p[static_cast<size_t>(order[static_cast<size_t>(i)])]});
-    return best;
-  }
-
-  void report(const LoadedModel& model, const std::string& path, const std::vector<Guess>& best,
-              const std::string& damage) const {
-    const auto label = [&](int64_t i) {
-      return static_cast<size_t>(i) < model.class_names.size() ? model.class_names[static_cast<size_t>(i)]
-                                                               : std::to_string(i);
-    };
+    if (!damage.empty()) warn(fmt::format("{} is used although damaged: {}", path, damage));
+    const std::vector<Guess> best = best_guesses(logits, classes, top_);
     if (json_) {
       nlohmann::ordered_json j;
       j["image"] = path;
-      j["top"] = nlohmann::ordered_json::array();
-      for (const Guess& g : best) j["top"].push_back({{"index", g.index}, {"name", label(g.index)}, {"p", g.p}});
+      j["top"] = guesses_json(best, model.class_names);
       if (!damage.empty()) j["warning"] = damage;
       print_object(j);
       return;
     }
     std::string line = one_line(path) + ":";
     for (const Guess& g : best)
-      line += fmt::format("  {} {:.1f} %", one_line(label(g.index)), 100 * static_cast<double>(g.p));
+      line += fmt::format("  {} {:.1f} %", one_line(class_text(model.class_names, g.index)),
+                          100 * static_cast<double>(g.p));
     print(line);
   }
 
   std::string model_, decoder_ = "auto";
   std::vector<std::string> images_;
-  int64_t top_ = 5, threads_ = 0;
+  int64_t top_ = 5, loader_threads_ = 1, threads_ = 0;
   bool json_ = false;
 };
 

@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include "apps/bad_images.hpp"
+#include "apps/class_names.hpp"
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
@@ -17,6 +19,7 @@
 #include "apps/served_export.hpp"
 #include "apps/training/run_evaluation.hpp"
 #include "apps/training/run_note.hpp"
+#include "data/cifar.hpp"
 #include "data/loader.hpp"
 #include "data/open_images.hpp"
 #include "data/subset.hpp"
@@ -64,6 +67,10 @@ class Quantize : public Command {
                "data set (DIR/train/<class>/*, Tiny ImageNet or CIFAR as they come)");
     add_option(app, "--split", split_, "split of DIR to take images from (train, where DIR has splits)");
     add_option(app, "--out", out_, "served file to write").required();
+    add_option(app, "--class-names", class_names_,
+               "file with a name of each class, in the order of the model's outputs: a line each, or JSON "
+               "(imagenet_class_index.json); otherwise a checkpoint's own, or those of the folders in DIR where these "
+               "are as many");
     add_option(app, "--images", images_, "images to take, spread evenly over the split").capture_default_str();
     add_option(app, "--batch-size", batch_size_,
                "images whose largest values, and statistics, are taken together; memory grows with it (width 1, 224 "
@@ -89,6 +96,7 @@ class Quantize : public Command {
     refuse_other_format(out_);
     const fs::path path = resolve_model_path(model_);
     Checkpoint c = read_weights(path);
+    if (!class_names_.empty()) c.class_names = read_class_names(class_names_, c.model.network.options.classes);
     refuse_to_replace_other_than_served(out_);
     const bool quantizes = c.model.calibration_pending();
     if (norms_ == "auto") norms_ = quantizes ? "images" : "model";
@@ -109,6 +117,10 @@ class Quantize : public Command {
   }
 
  private:
+  /// With 64 images w4a4-fl8 of three models has 1.3, 0.0 and 1.1 points less than with 1,024, with 256 0.3, 0.1 and
+  /// 0.7 (bench/results, "Without training").
+  static constexpr int64_t kFewImages = 256;
+
   void check_options() const {
     if (images_ < 1 || images_ > 10'000'000) throw UsageError("--images is {}; use 1 to 10000000", images_);
     if (batch_size_ < 1 || batch_size_ > 256) throw UsageError("--batch-size is {}; use 1 to 256", batch_size_);
@@ -157,11 +169,20 @@ class Quantize : public Command {
   /// The images, and the names of their classes for a model without.
   void open_data(Checkpoint& c) {
     if (split_.empty() && has_splits(data_)) split_ = "train";
+    std::error_code none;
+    const auto has_split = [&](const char* name) { return fs::is_directory(fs::path(data_) / name, none); };
+    if (split_ == "train" && !has_split("train") && has_split("val"))
+      throw DataError("{} holds the split val alone; name it with --split val to take images of it", data_);
     const DatasetPtr all = open_images_to_look_at(data_, split_, decoder_for(noted_decoder(c), decoder_));
     if (const std::string others = all->left_out(); !others.empty()) warn(others);
-    labelled_ = !all->class_names().front().empty();
-    if (labelled_ && c.class_names.empty() && all->num_classes() == c.model.network.options.classes)
+    const bool labelled = !all->class_names().front().empty();
+    can_evaluate_ =
+        labelled && all->num_classes() == c.model.network.options.classes && (has_split("val") || is_cifar(data_));
+    if (labelled && c.class_names.empty() && all->num_classes() == c.model.network.options.classes) {
       c.class_names = all->class_names();
+      message(fmt::format("names  of the classes are those of the folders, from '{}' to '{}'",
+                          one_line(c.class_names.front()), one_line(c.class_names.back())));
+    }
     // Only whole batches, if there is one: a channel's largest value over few images is smaller.
     const int64_t asked = std::min(images_, all->size());
     dataset_ = std::make_shared<Subset>(
@@ -170,10 +191,15 @@ class Quantize : public Command {
 
   void say_what_goes_in(const Checkpoint& c, bool looks_at_images) const {
     const NetworkOptions& o = network_.options;
-    message(fmt::format("model  {} at {} px with {} of {}{}", network_text(o), o.image_size,
-                        counted(tensors_, "tensor"), model_,
-                        c.class_names.empty() ? fmt::format(", {} classes without names", o.classes) : ""));
+    message(fmt::format(
+        "model  {} at {} px with {} of {}{}", network_text(o), o.image_size, counted(tensors_, "tensor"), model_,
+        c.class_names.empty() ? fmt::format(", {} classes without names (--class-names)", o.classes) : ""));
     if (!looks_at_images) return;
+    if (dataset_->size() < kFewImages)
+      warn(
+          fmt::format("warning: {} are few to take bounds and statistics from; take {} or more, of all kinds that the "
+                      "model will see",
+                      counted(dataset_->size(), "image"), kFewImages));
     message(fmt::format("images {} of {}{}, batches of {}", grouped(dataset_->size()), data_,
                         split_.empty() ? "" : "/" + split_, batch_size_));
     const char* codes = o.scheme == QuantScheme::kNearest ? "codes rounded to nearest, " : "codes cut off downwards, ";
@@ -215,15 +241,16 @@ class Quantize : public Command {
                       grouped(static_cast<int64_t>(sizes.file_bytes)),
                       grouped(static_cast<int64_t>(sizes.weight_bytes)),
                       taken_ > 0 ? fmt::format("; {} seen, {} skipped", counted(taken_, "image"), skipped_) : ""));
-    print(fmt::format("next: nibble eval {} --data {}", shell_quoted(out_), labelled_ ? shell_quoted(data_) : "DIR"));
+    print(
+        fmt::format("next: nibble eval {} --data {}", shell_quoted(out_), can_evaluate_ ? shell_quoted(data_) : "DIR"));
   }
 
   /// Codes rounded to nearest: floor moves values down by half a step, which weights that never saw it do not expect
   /// (4 bits with 8-bit ends, top-1 of three models without training: 55.8, 55.2, 72.6 %, to nearest 56.3, 56.0, 74.5).
   NetworkArguments network_{{.precision = "w8a8", .scheme = QuantScheme::kNearest, .overrides = {}}};
-  std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto";
+  std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto", class_names_;
   int64_t images_ = 1024, batch_size_ = 32, loader_threads_ = 1, threads_ = 0;
-  bool strict_data_ = false, json_ = false, labelled_ = false;
+  bool strict_data_ = false, json_ = false, can_evaluate_ = false;
   DatasetPtr dataset_;
   BadImageNames bad_images_;
   int64_t tensors_ = 0, pass_ = 0, taken_ = 0, skipped_ = 0, damaged_ = 0;

@@ -20,7 +20,9 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   int64_t done = 0;
   bool stopped = false;
   while (const std::optional<Batch> batch = loader.next()) {
-    evaluation.add(run(batch->images), batch->labels);
+    const Tensor logits = run(batch->images);
+    evaluation.add(logits, batch->labels);
+    if (options.on_batch) options.on_batch(*batch, logits);
     done += batch->size();
     stopped = options.stop != nullptr && options.stop();
     if (stopped) break;

@@ -1,10 +1,12 @@
 // A model run over a whole data set: accuracy, loss and hash, and which images took no part in it.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "apps/bad_images.hpp"
 #include "apps/model_input.hpp"
+#include "data/batch.hpp"
 #include "data/dataset.hpp"
 #include "nn/runtime/evaluation.hpp"
 
@@ -14,8 +16,10 @@ struct EvaluationOptions {
   int64_t batch_size = 32;
   int64_t limit = 0;  // only the first N images (0: all)
   int64_t loader_threads = 1;
-  bool strict_data = false;             // a bad image is an error
-  bool (*stop)() = nullptr;             // asked after each batch: true ends the evaluation early
+  bool strict_data = false;  // a bad image is an error
+  bool (*stop)() = nullptr;  // asked after each batch: true ends the evaluation early
+  /// Sees each batch with its logits [n, classes], in order.
+  std::function<void(const Batch&, const Tensor&)> on_batch = {};
   BadImageNames* bad_images = nullptr;  // what was named before is not named again; nullptr: nothing was
 };
 struct EvaluationReport {

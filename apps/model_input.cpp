@@ -27,9 +27,9 @@ RunModel runner_for(const Model& model) {
 }
 
 Decoder decoder_for(const std::string& trained_with, const std::string& asked) {
-  const Decoder wanted = decoder_from_name(asked), usable = resolve(wanted);
+  const Decoder wanted = decoder_from_name(asked),
+                usable = wanted == Decoder::auto_ ? decoder_like(trained_with) : resolve(wanted);
   if (trained_with.empty() || trained_with == name_of(usable)) return usable;
-  if (wanted == Decoder::auto_ && trained_with == name_of(Decoder::stb)) return Decoder::stb;  // in every build
   warn(
       fmt::format("the model's training images were read by the decoder {}, these are by {}{}: their pixels differ a "
                   "little, and with them the logits",

@@ -45,9 +45,11 @@ ServedExport export_served(const Checkpoint& checkpoint, const std::filesystem::
   if (const std::string decoder = noted_decoder(checkpoint); !decoder.empty()) served.notes["decoder"] = decoder;
   served.notes.insert(notes.begin(), notes.end());
   require_calibrated(served);
+  const Tensor logits = check_logits(checkpoint.model);
+  if (has_check_note(served)) served.notes[kCheckNote] = check_note(logits);
   make_folders_above(out);
   const ServedFileSizes sizes =
-      save_served(out, served, [&](const std::filesystem::path& written) { verify_served(checkpoint.model, written); });
+      save_served(out, served, [&](const std::filesystem::path& written) { verify_served(logits, written); });
   return {std::move(served), sizes};
 }
 

@@ -89,6 +89,23 @@ bool is_cifar(const fs::path& dir) {
   });
 }
 
+void refuse_other_cifar(const fs::path& dir) {
+  const auto is_file = [&](const char* name) {
+    std::error_code ignored;
+    return fs::is_regular_file(dir / name, ignored);
+  };
+  if (is_file("data_batch_1") || is_file("test_batch") || (is_file("train") && is_file("meta")))
+    throw DataError(
+        "{} is CIFAR in its version for Python; fetch the binary one (cifar-10-binary.tar.gz or "
+        "cifar-100-binary.tar.gz)",
+        dir.string());
+  for (const char* inner : {"cifar-10-batches-bin", "cifar-100-binary", "cifar-10-batches-py", "cifar-100-python"}) {
+    std::error_code ignored;
+    if (fs::is_directory(dir / inner, ignored))
+      throw DataError("{} is the folder above {}; name {}", dir.string(), inner, (dir / inner).string());
+  }
+}
+
 Cifar::Cifar(const fs::path& dir, const std::string& split) {
   if (split != "train" && split != "val" && split != "test")
     throw UsageError("{} is CIFAR in its binary form, which has the splits train and val (or test, the same), not '{}'",

@@ -14,6 +14,10 @@ namespace nibble {
 /// test.bin.
 bool is_cifar(const std::filesystem::path& dir);
 
+/// DataError where `dir` is CIFAR as it cannot be read, or one folder above it: the version for Python, the folder that
+/// the archive makes.
+void refuse_other_cifar(const std::filesystem::path& dir);
+
 /// A split, "train" or "val" (their test images; "test" is the same), in the order of the files; classes in the order
 /// of batches.meta.txt or fine_label_names.txt.
 /// Errors   UsageError for another split; DataError: a file is missing or does not have a whole number of records, a

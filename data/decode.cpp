@@ -90,6 +90,10 @@ std::string_view name_of(Decoder decoder) {
   return kNames[static_cast<size_t>(decoder)];
 }
 
+Decoder decoder_like(std::string_view noted) {
+  return noted == name_of(Decoder::stb) ? Decoder::stb : resolve(Decoder::auto_);  // stb is in every build
+}
+
 Decoder decoder_from_name(std::string_view name) {
   for (const Decoder d : {Decoder::auto_, Decoder::turbo, Decoder::stb})
     if (name_of(d) == name) return d;

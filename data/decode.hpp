@@ -16,6 +16,9 @@ enum class Decoder { auto_, turbo, stb };
 /// auto_ becomes turbo where this build has libjpeg-turbo, otherwise stb; throws UnsupportedError for turbo without it.
 Decoder resolve(Decoder decoder);
 std::string_view name_of(Decoder decoder);
+/// The one that a model's file notes, to decode as its training did; this build's own where that is not known or not in
+/// this build, whose pixels differ a little.
+Decoder decoder_like(std::string_view noted);
 /// "auto", "turbo" or "stb"; throws UsageError that lists the names.
 Decoder decoder_from_name(std::string_view name);
 

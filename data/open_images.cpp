@@ -18,8 +18,10 @@ bool is_folder_there(const std::filesystem::path& path) {
 
 DatasetPtr open_images(const std::filesystem::path& dir, const std::string& split, Decoder decoder) {
   std::error_code ignored;  // ImageFolder refuses what cannot be looked at, with its reason
-  if (!split.empty() && !std::filesystem::exists(dir / split, ignored) && is_cifar(dir))
-    return std::make_shared<Cifar>(dir, split);
+  if (!split.empty() && !std::filesystem::is_directory(dir / split, ignored)) {
+    if (is_cifar(dir)) return std::make_shared<Cifar>(dir, split);
+    refuse_other_cifar(dir);
+  }
   return std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir, .split = split, .decoder = decoder});
 }
 

@@ -95,3 +95,17 @@ TEST_CASE("CIFAR's files are trained on and evaluated as they are") {
   check_refused("train --data " + data + " --out " + (folder / "other") + kTwoSteps, 3,
                 "there is no " + data + "/data_batch_4.bin");
 }
+
+TEST_CASE("files that no run reads are left out with a word of it, in training and in evaluation") {
+  if (no_program()) return;
+  const TemporaryFolder folder("others");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  write_text(data + "/train/plain_disk/a.webp", "another kind of image");
+  write_text(data + "/val/ringed_disk/b.webp", "another kind of image");
+  const Result trained = train_run(data, run, kTwoSteps), evaluated = run_well("eval " + run + " --data " + data);
+  const std::string left_out = ": left out 1 entry that is not a .jpg, .jpeg or .png file: ";
+  CHECK(has(trained.err, left_out + "plain_disk/a.webp"));
+  CHECK(has(trained.err, left_out + "ringed_disk/b.webp"));
+  CHECK_FALSE(has(evaluated.err, "a.webp"));
+  CHECK(has(evaluated.err, left_out + "ringed_disk/b.webp"));
+}

@@ -1,10 +1,12 @@
 // The options of a network from the command line and a config, for the commands that do not train one.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
-#include "tests/apps/program.hpp"
+#include "tests/apps/whole_run.hpp"
 
 namespace nibble::testing {
 namespace {
@@ -56,6 +58,42 @@ TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and 
   check_refused("cost --width 100" + wide, 2, "--width is 100");
   check_refused("cost --config '" + folder.write("wrong.toml", "\nwitdh = 1\n") + "'", 2,
                 "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
+}
+
+TEST_CASE("cost: each layer costs its products by its bits, the layers add up, and the sentence says which is which") {
+  if (no_program()) return;
+  const nlohmann::json j = json_of(run_program("cost --json --precision w4a4-fl8"));
+  int64_t linear = 0, quadratic = 0, memory = 0;
+  for (const nlohmann::json& layer : j.at("layers")) {
+    CAPTURE(layer.dump());
+    const int64_t macs = layer.at("macs"), w = layer.at("weight_bits"), a = layer.at("activation_bits");
+    CHECK(layer.at("linear") == macs * std::max(w, a));
+    CHECK(layer.at("quadratic") == macs * w * a);
+    CHECK(layer.at("memory_bits") == layer.at("weights").get<int64_t>() * w);
+    linear += layer.at("linear").get<int64_t>();
+    quadratic += layer.at("quadratic").get<int64_t>();
+    memory += layer.at("memory_bits").get<int64_t>();
+  }
+  CHECK(linear == j.at("linear"));
+  CHECK(quadratic == j.at("quadratic"));
+  CHECK(memory == j.at("memory_bits"));
+  const std::string text = run_well("cost --precision w4a4-fl8").out;
+  CHECK(has(text, "0.257340 of the linear, 0.068005 of the quadratic and 0.270168 of the memory cost"));
+  // A row of the table: its columns are those of its heading.
+  const nlohmann::json& second = j.at("layers").at(1);
+  std::istringstream rows(text);
+  std::string heading, row;
+  std::getline(rows, heading);
+  while (std::getline(rows, row) && !row.starts_with(second.at("name").get<std::string>() + " ")) {
+  }
+  std::erase(row, ',');
+  std::istringstream cells(row.substr(row.find(' ')));
+  for (const char* key : {"weight_bits", "activation_bits", "macs", "weights", "linear", "quadratic", "memory_bits"}) {
+    CAPTURE(key);
+    int64_t cell = -1;
+    cells >> cell;
+    CHECK(cell == second.at(key));
+  }
 }
 
 }  // namespace

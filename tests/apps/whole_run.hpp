@@ -48,6 +48,11 @@ inline nlohmann::json json_of(const Result& r) {
   return nlohmann::json::parse(r.out);
 }
 
+inline nlohmann::json evaluation_of(const std::string& model, const std::string& data,
+                                    const std::string& options = "") {
+  return json_of(run_program("eval " + model + " --data " + data + " --json " + options));
+}
+
 /// One value per line.
 inline std::vector<nlohmann::json> json_lines(const std::string& text) {
   std::vector<nlohmann::json> lines;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "data/image_folder.hpp"
+#include "data/relabelled.hpp"
 #include "data/subset.hpp"
 #include "data/synth.hpp"
 #include "engine/error.hpp"
@@ -171,6 +172,47 @@ TEST_CASE("a shuffled subset has the same images in an order of its own, that of
   std::vector<std::string> expected = paths(plain);
   std::sort(expected.begin(), expected.end());
   CHECK(sorted == expected);
+}
+
+TEST_CASE("classes are found by name among those of a model, ImageNet's folders by the number that begins a name") {
+  const std::vector<std::string> names = {"b",
+                                          "a",
+                                          "n01440764 tench, Tinca tinca",
+                                          "twice",
+                                          "twice",
+                                          "big dog",
+                                          "n02012849 crane",
+                                          "n02012849 crane again",
+                                          "n03126707"};
+  const auto place = [&](const std::string& name) { return places_of({name}, names).front(); };
+  CHECK(places_of({"a", "b", "c"}, names) == std::vector<int>{1, 0, -1});
+  CHECK(place("n01440764") == 2);
+  CHECK(place("n01440764 tench, Tinca tinca") == 2);
+  CHECK(place("n03126707") == 8);
+  CHECK(place("big") == -1);  // no number: another class may be called so
+  CHECK(place("twice") == -1);
+  CHECK(place("n02012849") == -1);
+  CHECK(place("n02012849 crane") == 6);
+  CHECK(place("") == -1);
+  CHECK(places_of({}, names).empty());
+}
+
+TEST_CASE("relabelled images keep their pixels and order, and have the numbers of other classes") {
+  const TempDir dir;
+  for (const char* name : {"a/1.jpg", "b/2.jpg", "b/3.jpg"}) put(dir / "val" / name, jpeg(name[0] == 'a' ? 10 : 20));
+  const auto whole = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = dir.path(), .split = "val"});
+  const std::vector<std::string> names = {"b", "c", "a"};
+  const Relabelled set(whole, names, places_of(whole->class_names(), names));
+  CHECK(set.class_names() == names);
+  CHECK(paths(set) == paths(*whole));
+  CHECK(set.label(0) == 2);
+  CHECK(set.label(1) == 0);
+  CHECK(set.label(2) == 0);
+  CHECK(set.read(1).width == 20);
+  CHECK(set.content_mark(1) == whole->content_mark(1));
+  CHECK_THROWS_AS(Relabelled(whole, names, {0}), UsageError);
+  CHECK_THROWS_AS(Relabelled(whole, names, {0, -1}), UsageError);
+  CHECK_THROWS_AS(Relabelled(whole, names, {0, 3}), UsageError);
 }
 
 }  // namespace

@@ -75,6 +75,11 @@ std::vector<Row> manifest(const fs::path& folder) {
   return rows;
 }
 
+TEST_CASE("a noted decoder is taken where this build has it, otherwise the build's own") {
+  CHECK(decoder_like("stb") == Decoder::stb);
+  for (const char* noted : {"", "auto", "turbo", "another"}) CHECK(decoder_like(noted) == resolve(Decoder::auto_));
+}
+
 TEST_CASE("a minimal JPEG decodes to mid gray with every backend") {
   for (const Decoder d : decoders()) {
     const Image image = decode(tiny_jpeg(), d, "tiny.jpg");

@@ -216,6 +216,22 @@ TEST_CASE("CIFAR's records become images of their classes, in the order of the f
   CHECK(open_images(dir / "ten", "val", Decoder::auto_)->class_names() == std::vector<std::string>{"a"});
 }
 
+TEST_CASE("CIFAR for Python, and the folder above CIFAR's, are refused by what to take instead") {
+  const TempDir dir;
+  const auto refusal = [&](const char* name) {
+    const auto open = [&] { open_images(dir / name, "train", Decoder::auto_); };
+    CHECK_THROWS_AS(open(), DataError);
+    return error_of(open);
+  };
+  write_file(dir / "ten" / "data_batch_1", "pickled");
+  CHECK(refusal("ten").find(" is CIFAR in its version for Python; fetch the binary one") != std::string::npos);
+  for (const char* name : {"train", "test", "meta"}) write_file(dir / "hundred" / name, "pickled");
+  CHECK(refusal("hundred").find("version for Python") != std::string::npos);
+  write_cifar10(dir / "above" / "cifar-10-batches-bin");
+  CHECK(refusal("above") == (dir / "above").string() + " is the folder above cifar-10-batches-bin; name " +
+                                (dir / "above" / "cifar-10-batches-bin").string());
+}
+
 TEST_CASE("CIFAR's files that are cut, mislabelled or missing are refused by name") {
   const TempDir dir;
   const auto open = [&] { open_images(dir.path(), "train", Decoder::auto_); };

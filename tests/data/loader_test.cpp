@@ -257,6 +257,19 @@ TEST_CASE("a disk error stops the loader at its batch") {
   CHECK_THROWS_AS(loader.next(), DiskError);
 }
 
+TEST_CASE("a disk error stops an evaluation at its batch, whatever becomes of bad images") {
+  const auto set = std::make_shared<FakeSet>(12);
+  set->broken = 6;
+  for (const BadImages bad : {BadImages::skip, BadImages::error}) {
+    EvalLoader loader({.dataset = set, .batch_size = 4, .image_size = 8, .bad_images = bad});
+    const std::optional<Batch> first = loader.next();
+    REQUIRE(first.has_value());
+    CHECK(first->size() == 4);
+    CHECK_THROWS_AS(loader.next(), DiskError);
+    CHECK_THROWS_AS(loader.next(), DiskError);
+  }
+}
+
 TEST_CASE("a set without one good image is a data error that says why") {
   const auto set = std::make_shared<FakeSet>(16);
   for (int64_t i = 0; i < 16; ++i) set->bad.insert(i);

@@ -4,18 +4,25 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
+#include "tests/apps/child.hpp"
 #include "tests/apps/whole_run.hpp"
 
 namespace {
 
 using nibble::testing::checkpoint_of;
 using nibble::testing::metrics_of;
+using nibble::testing::newest_step;
 using nibble::testing::no_program;
+using nibble::testing::program;
 using nibble::testing::read_text;
 using nibble::testing::Result;
+using nibble::testing::run_and_signal;
 using nibble::testing::run_program;
+using nibble::testing::run_well;
+using nibble::testing::synthetic_data;
 using nibble::testing::TemporaryFolder;
 using nibble::testing::thorough;
 using nibble::testing::write_text;
@@ -175,4 +182,33 @@ TEST_CASE("images_per_second of a run leaves the evaluations out: with theirs, n
   CAPTURE(evaluating);
   CHECK(training + evaluating <= wall);
   CHECK(of_result + evaluating <= wall);
+}
+
+TEST_CASE(
+    "a signal inside an evaluation ends the run with 75 and no line of it; the resumed run evaluates all images") {
+  if (no_program()) return;
+  if (!thorough()) {
+    MESSAGE("skipped: no kernel level changes it");
+    return;
+  }
+  const TemporaryFolder folder("evaluation-signal");
+  const std::string data = synthetic_data(folder, {.train = 2, .val = 400}), run = folder / "run";
+  const std::string command = "exec '" + program().value() + "' train --data " + data + " --out " + run +
+                              " --arch resnet26 --width 0.2 --image-size 32 --batch-size 8 --shard 8 --steps 2"
+                              " --calibrate-at 1 --quiet </dev/null >/dev/null 2>&1";
+  // A tenth of a second into it: it begins where the step is saved, and takes about a second.
+  using Clock = std::chrono::steady_clock;
+  std::optional<Clock::time_point> saved;
+  const int status = run_and_signal(command, SIGTERM, [&] {
+    if (!saved && newest_step(run) == 2) saved = Clock::now();
+    return saved && Clock::now() - *saved > std::chrono::milliseconds(100);
+  });
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK(evaluations(run).empty());
+  CHECK_FALSE(std::filesystem::exists(run + "/best"));
+  run_well("train --quiet --resume " + run);
+  REQUIRE(metrics_of(run).back().contains("eval/images"));
+  CHECK(metrics_of(run).back().at("eval/images") == 4000);
+  CHECK(std::filesystem::exists(run + "/best"));
 }

@@ -23,6 +23,7 @@
 namespace {
 
 using namespace nibble;
+using nibble::testing::check_refused;
 using nibble::testing::has;
 using nibble::testing::no_program;
 using nibble::testing::Result;
@@ -77,7 +78,16 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
   const Model model = load_checkpoint(run + "/latest").model;
   const std::vector<QuantizerUsage> usage = usage_of(model, data);
   const nlohmann::json found = inspect(run + "/latest");
-  CHECK(inspect(served) == found);
+  nlohmann::json of_served = inspect(served);
+  CHECK(of_served.at("notes").at("check_logits_sha256").get<std::string>().size() == 64);
+  of_served.at("notes").erase("check_logits_sha256");
+  CHECK(of_served == found);
+  CHECK(found.at("notes").at("steps") == "4");
+  const Result checked = run_program("inspect --check " + served);
+  CHECK(checked.code == 0);
+  CHECK(has(checked.out, "\nsteps: 4\n"));
+  CHECK(has(checked.out, "\ncheck: the logits are those that the file notes\n"));
+  check_refused("inspect --check " + run + "/latest", 2, "is a checkpoint, which notes no logits");
   CHECK(found.at("calibrated") == true);
   REQUIRE(found.at("layers").size() == model.network.units.size());
 
@@ -174,10 +184,10 @@ TEST_CASE("inspect: a model of fake quantization has shapes, bits, bounds and by
   CHECK(bare.at("calibrated") == true);
   const Result table = run_program("inspect " + path);
   CHECK(table.code == 0);
-  CHECK(
-      table.out.ends_with("resnet26 x0.1 w4a4-fl8, 32 px, 5 classes, scales per channel, codes rounded to nearest, "
-                          "signed block inputs, weights rounded to bf16, fake quantization; kernels: " +
-                          std::string(name_of(active_isa())) + "\n"));
+  CHECK(has(table.out,
+            "resnet26 x0.1 w4a4-fl8, 32 px, 5 classes, scales per channel, codes rounded to nearest, "
+            "signed block inputs, weights rounded to bf16, fake quantization; kernels: " +
+                std::string(name_of(active_isa())) + "\n"));
   std::istringstream lines(table.out);
   std::string row;
   REQUIRE(std::getline(lines, row));

@@ -162,6 +162,23 @@ TEST_CASE("eval --by-class: the classes add up to the whole, and without it noth
   const std::string text = run_well("eval " + run + " --data " + data + " --by-class").out;
   CHECK(has(text, "most often taken for"));
   CHECK(has(text, "checked_cross"));
+  // The lowest first.
+  std::istringstream rows(text.substr(text.find("\nclass ")));
+  std::string row;
+  std::getline(rows, row);
+  std::getline(rows, row);
+  double before = -1;
+  int classes = 0;
+  for (std::string name; std::getline(rows, row); ++classes) {
+    std::istringstream cells(row);
+    int of_class = 0;
+    double top1 = -1;
+    cells >> name >> of_class >> top1;
+    CHECK(of_class == kFiveAClass.val);
+    CHECK(top1 >= before);
+    before = top1;
+  }
+  CHECK(classes == 10);
 }
 
 TEST_CASE("a bf16 run and a run before calibration evaluate; the latter is not exported") {

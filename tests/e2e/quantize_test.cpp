@@ -25,10 +25,6 @@ std::string trained_in_bf16(const TemporaryFolder& folder, const std::string& da
   return run;
 }
 
-nlohmann::json evaluated(const std::string& model, const std::string& data) {
-  return json_of(run_program("eval " + model + " --data " + data + " --json"));
-}
-
 /// A data set of fewer classes.
 std::string synthetic_data_of(const TemporaryFolder& folder, int classes) {
   const std::string data = folder / "few";
@@ -72,7 +68,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   const TemporaryFolder folder("quantize");
   const std::string data = synthetic_data(folder, {.train = 40, .val = 10, .size = 40});
   const std::string run = trained_in_bf16(folder, data), trained = run + "/latest";
-  const nlohmann::json before = evaluated(trained, data);
+  const nlohmann::json before = evaluation_of(trained, data);
   REQUIRE(before.at("top1") > 40);  // of ten classes
 
   // As it is: no image is asked for.
@@ -80,7 +76,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   const nlohmann::json kept = json_of(run_program("quantize " + trained + " --precision bf16 --json --out " + same));
   CHECK(kept.at("images") == 0);
   CHECK(kept.at("norms") == "model");
-  CHECK(evaluated(same, data).at("logits_sha256") == before.at("logits_sha256"));
+  CHECK(evaluation_of(same, data).at("logits_sha256") == before.at("logits_sha256"));
 
   const std::string with_images = " --data " + data + " --images 100 --batch-size 32 --json --out ";
   for (const std::string precision : {"w8a8", "w4a4-fl8"}) {
@@ -94,7 +90,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
     CHECK(j.at("images") == 96);  // whole batches
     CHECK(j.at("skipped") == 0);
     CHECK(j.at("norms") == "images");
-    const nlohmann::json after = evaluated(file, data);
+    const nlohmann::json after = evaluation_of(file, data);
     CHECK(after.at("calibrated") == true);
     CHECK(std::abs(after.at("top1").get<double>() - before.at("top1").get<double>()) <= 15);
     CHECK(after.at("loss").get<double>() <= before.at("loss").get<double>() + 0.3);
@@ -122,32 +118,53 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   const Result by_class_folders = quantize_by(data + "/train", from_folder);
   CHECK(has(by_class_folders.err, "images 96 of " + data + "/train,"));
   CHECK(has(by_class_folders.out, "--data DIR"));
-  CHECK(evaluated(from_folder, data).at("loss").get<double>() <= before.at("loss").get<double>() + 0.3);
+  CHECK(evaluation_of(from_folder, data).at("loss").get<double>() <= before.at("loss").get<double>() + 0.3);
   quantize_by(folder / "frames", from_flat);
   CHECK(read_text(from_flat) == read_text(from_folder));
   CHECK(has(quantize_by(folder / "unlabelled", from_flat).err, "images 96 of " + (folder / "unlabelled/train") + ","));
   CHECK(read_text(from_flat) == read_text(from_folder));
   CHECK(has(quantize_by(data, from_flat).out, "--data " + data));
 
+  // Without a training split nothing is taken silently from the images that an accuracy is measured on.
+  std::filesystem::create_directories(folder / "val-alone");
+  std::filesystem::create_directory_symlink(data + "/val", folder / "val-alone/val");
+  check_refused("quantize " + trained + " --data " + (folder / "val-alone") + " --out " + (folder / "n"), 3,
+                "holds the split val alone; name it with --split val");
+  CHECK(
+      has(run_well("quantize " + trained + " --data " + (folder / "val-alone") + " --split val --out " + from_flat).err,
+          "warning: 96 images are few"));
+
   // A file of another program says nothing about its network; its classes are those of the data.
   const std::string foreign = folder / "foreign.safetensors", of_foreign = folder / "of-foreign.safetensors";
   save_foreign(trained, foreign);
   const std::string quantize_foreign =
       "quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32" + with_images;
-  run_well(quantize_foreign + of_foreign);
-  CHECK(evaluated(of_foreign, data).at("logits_sha256") ==
-        evaluated(folder / "w8a8.safetensors", data).at("logits_sha256"));
+  CHECK(has(run_well(quantize_foreign + of_foreign).err,
+            "names  of the classes are those of the folders, from 'checked_cross' to 'striped_disk'"));
+  CHECK(evaluation_of(of_foreign, data).at("logits_sha256") ==
+        evaluation_of(folder / "w8a8.safetensors", data).at("logits_sha256"));
   // Named by no images, it is still evaluated on as many classes.
   const std::string nameless = folder / "nameless.safetensors", few = synthetic_data_of(folder, 3);
   run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --precision bf16 --out " + nameless);
-  CHECK(evaluated(nameless, data).at("logits_sha256") == before.at("logits_sha256"));
+  CHECK(evaluation_of(nameless, data).at("logits_sha256") == before.at("logits_sha256"));
   check_refused("eval " + nameless + " --data " + few, 3, "has 3 classes, the model");
   check_refused("eval " + nameless + " --data " + data + " --classes 3", 2, "leaves fewer classes than the 10");
   const Result by_few = run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --data " + few +
                                  " --norms model --out " + nameless);
   CHECK(has(by_few.err, "10 classes without names"));
   CHECK(has(by_few.out, "12 images seen"));
-  CHECK(evaluated(nameless, data).at("images") == 100);
+  CHECK(evaluation_of(nameless, data).at("images") == 100);
+  const std::string list = folder.write("list.txt", "zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n");
+  const Result named = run_well("quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32 --data " + data +
+                                " --class-names " + list + " --out " + nameless);
+  CHECK_FALSE(has(named.err, "without names"));
+  CHECK_FALSE(has(named.err, "names  of the classes"));
+  CHECK(nlohmann::json::parse(nibble::SafetensorsFile::open(nameless).metadata_value("nibble.classes")).at(9) ==
+        "nine");
+  check_refused("quantize " + foreign +
+                    " --arch resnet26 --width 0.15 --image-size 32 --precision bf16 --class-names " +
+                    folder.write("short.txt", "zero\n") + " --out " + (folder / "n"),
+                2, "short.txt has 1 names, the model 10 classes");
   check_refused("quantize " + foreign + " --arch resnet26 --width 0.2 --out " + (folder / "n"), 4,
                 "was it made with another arch or width?");
   check_refused("quantize " + foreign + " --arch resnet26 --width 0.15 --classes 7 --out " + (folder / "n"), 4,

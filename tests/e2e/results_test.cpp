@@ -1,6 +1,7 @@
 // What the commands say is true: the log's rates, evaluations and predictions that agree, weights that were taken,
 // files that plain Python reads.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,10 +22,6 @@ std::string make_run(const TemporaryFolder& folder, const std::string& data, con
   std::string run = folder / "run";
   train_run(data, run, kQuietTrain + options);
   return run;
-}
-
-nlohmann::json evaluation_of(const std::string& model, const std::string& data, const std::string& options = "") {
-  return json_of(run_program("eval " + model + " --data " + data + " --json " + options));
 }
 
 /// Bytes of every convolution's and linear layer's kernel in a safetensors file, read with nothing but the format.
@@ -209,6 +206,19 @@ TEST_CASE("eval says what the end of training and the last line of the log say, 
     CHECK(result.at(key) == line.at("eval/" + key));
   }
   CHECK(result.at("logits_sha256") == end.at("logits_sha256"));
+  // As text, too.
+  const auto figures = [](const nlohmann::json& j) {
+    return fmt::format("top1 {:.2f}  top5 {:.2f}  loss {:.3f}", j.at("top1").get<double>(), j.at("top5").get<double>(),
+                       j.at("loss").get<double>());
+  };
+  REQUIRE(result.at("top1") != result.at("top5"));
+  CHECK(has(run_well("eval " + run + "/latest --data " + data).out, figures(result)));
+  const std::string again = folder / "again";
+  std::string loud = kQuietTrain;
+  loud.erase(loud.rfind(" --quiet"));
+  const Result said = train_run(data, again, loud + " --epochs 4 --calibrate-at 3");
+  CHECK(has(said.out, "done: " + figures(result)));
+  CHECK(has(said.err, "epoch 4  eval  " + figures(result)));
 
   const Result predicted = run_well("predict " + run + "/latest " + data + "/val/*/*.jpg --top 10 --json");
   double images = 0, first = 0, first_five = 0, loss = 0;
@@ -226,6 +236,11 @@ TEST_CASE("eval says what the end of training and the last line of the log say, 
   CHECK(images == 20);
   CHECK(result.at("top1").get<double>() == doctest::Approx(100 * first / images));
   CHECK(result.at("top5").get<double>() == doctest::Approx(100 * first_five / images));
+  const nlohmann::json top = json_lines(predicted.out).front().at("top");
+  const std::string shown = run_well("predict " + run + "/latest " + data + "/val --top 10").out;
+  for (const nlohmann::json& guess : top)
+    CHECK(has(shown.substr(0, shown.find('\n')),
+              fmt::format("  {} {:.1f} %", guess.at("name").get<std::string>(), 100 * guess.at("p").get<double>())));
   CHECK(result.at("loss").get<double>() == doctest::Approx(loss / images).epsilon(1e-5));
 }
 

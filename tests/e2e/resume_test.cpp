@@ -48,6 +48,35 @@ TEST_CASE("a run that starts from given weights and ends before its first step r
   CHECK(read_text(broken + kLast) == read_text(whole + kLast));
 }
 
+TEST_CASE(
+    "a run that goes on from an older checkpoint names the damaged one that it skipped, and ends as it would have") {
+  if (no_program()) return;
+  const TemporaryFolder folder("skipped");
+  const std::string data = synthetic_data(folder), run = folder / "run", last = run + kLast;
+  train_run(data, run, std::string(kThreeSteps) + " --save-every 1 --keep 9");
+  const std::string whole = read_text(last);
+  std::string damaged = whole;
+  damaged[damaged.size() / 2] ^= 1;
+  write_text(last, damaged);
+  const Result r = run_program("train --quiet --resume " + run);
+  CHECK(r.code == 0);
+  CHECK(has(r.err, "skipped " + last + ": "));
+  CHECK((read_text(last) == whole));
+}
+
+TEST_CASE("a run that continues with another build says that its bits may differ") {
+  if (no_program()) return;
+  const TemporaryFolder folder("build");
+  const std::string data = synthetic_data(folder), run = begun_run(folder, data), notes = run + "/machine.json";
+  nlohmann::json held = nlohmann::json::parse(read_text(notes));
+  const auto now = held.at("sessions").at(0).at("nibble").get<std::string>();
+  held.at("sessions").at(0)["nibble"] = "0.0.0";
+  write_text(notes, held.dump());
+  const Result r = run_program("train --resume " + run);
+  CHECK(r.code == 0);
+  CHECK(has(r.err, "the run continues with build " + now + " (before: 0.0.0): from here on"));
+}
+
 TEST_CASE("a run that continues with other kernels says that its bits may differ") {
   if (no_program()) return;
   const TemporaryFolder folder("kernels");

@@ -98,6 +98,16 @@ TEST_CASE(
   CHECK(run_program("train --resume " + run + " --quiet").code == 0);  // the data's new place is known
 }
 
+TEST_CASE("a class that one split lacks is refused by name before training, as every later label would be another's") {
+  if (no_program()) return;
+  const TemporaryFolder folder("lacking");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  std::filesystem::remove_all(data + "/val/plain_disk");
+  check_refused("train --data " + data + " --out " + run + kTrain, 3,
+                "class 'plain_disk' is in " + data + "/train but not in " + data + "/val");
+  CHECK_FALSE(std::filesystem::exists(run));
+}
+
 TEST_CASE("images that are used although damaged are named and counted") {
   if (no_program()) return;
   const TemporaryFolder folder("damaged");

@@ -22,7 +22,7 @@ const std::string kPage = std::string(NIBBLE_SOURCE_ROOT) + "/nn/FORMAT.md";
 
 /// Arguments: CHECKPOINT SERVED FORMAT.md. `reader` is the page's program.
 constexpr const char* kCheck = R"(import hashlib, json, math, struct, sys
-from reader import f32, load, quantizer, weights
+from reader import codes, f32, load, quantizer, weights
 
 EPS = 2.0 ** -23
 TABLE = [0] * 256
@@ -100,6 +100,7 @@ for name in sorted(served):
         bits_seen.add(16)
         assert list(served[layer + '.m']) == slope, layer + '.m'
         assert [as_f32(got << 16) for got in served[name]] == [bf16(master) for row in ohwi for master in row], name
+        assert weights(served, note, layer) == [[bf16(master) for master in row] for row in ohwi], name
         continue
     packing = json.loads(note['nibble.' + name])
     bits = int(packing['q'][1])
@@ -110,6 +111,8 @@ for name in sorted(served):
     for c in range(inputs):  # what makes every form exact
         assert abs(scale[c] * fold[c] * factor[c] / common - 1) < 1e-6, layer
     top, step = 2 ** (bits - 1) - 1, served[layer + '.weight_scale']
+    whole = codes(served, note, layer)
+    assert len(whole) == outputs and all(len(row) == k and max(map(abs, row)) == top for row in whole), name
     for o, row in enumerate(weights(served, note, layer)):
         assert len(row) == k, name
         folded = [f32(master * fold[j % inputs]) for j, master in enumerate(ohwi[o])]

@@ -295,14 +295,31 @@ TEST_CASE("served file: the check inside an export accepts the model's own file 
               other = calibrated_model(small_options("w4a4-fl8", 0.13), 8);
   save_served(dir / "own.safetensors", make_served(model));
   save_served(dir / "other.safetensors", make_served(other));
-  CHECK_NOTHROW(verify_served(model, dir / "own.safetensors"));
+  CHECK_NOTHROW(verify_served(check_logits(model), dir / "own.safetensors"));
   try {
-    verify_served(model, dir / "other.safetensors");
+    verify_served(check_logits(model), dir / "other.safetensors");
     FAIL("another model's file was accepted");
   } catch (const VerificationError& e) {
     CHECK(e.code() == ExitCode::kVerification);
     CHECK(static_cast<int>(e.code()) == 5);
   }
+}
+
+TEST_CASE("served file: it notes the hash of its logits, by which any machine tells that it computes the same") {
+  const TempDir dir;
+  const Model model = calibrated_model(small_options("w4a4-fl8", 0.13));
+  ServedModel served = make_served(model);
+  REQUIRE(has_check_note(served));
+  const auto gives = [&](const std::string& note) {
+    if (!note.empty()) served.notes[kCheckNote] = note;
+    save_served(dir / "m.safetensors", served);
+    Executor executor(load_served(dir / "m.safetensors"));
+    return gives_noted_logits(executor, "m.safetensors");
+  };
+  CHECK_THROWS_AS(gives(""), UsageError);
+  CHECK(gives(check_note(check_logits(model))));
+  CHECK_FALSE(gives(check_note(check_logits(calibrated_model(small_options("w4a4-fl8", 0.13), 8)))));
+  CHECK_FALSE(has_check_note(make_served(calibrated_model(small_options("bf16", 0.13)))));
 }
 
 TEST_CASE("served file: one whose checksums were taken out is refused, though it is valid safetensors") {

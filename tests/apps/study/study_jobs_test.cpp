@@ -48,6 +48,29 @@ std::vector<pid_t> workers_on(const std::string& study, const std::string& point
   return all;
 }
 
+/// Each step multiplies the weights by about a thousand, until a convolution's output is not finite.
+TEST_CASE(
+    "study run: a point that diverges is one that failed, and the others are tried, in turn as at the same time") {
+  if (no_program()) return;
+  const TemporaryFolder folder("diverging");
+  const std::string data = synthetic_data(folder);
+  for (const char* jobs : {"1", "2"}) {
+    const std::string study = folder / "study" + std::string(jobs);
+    const Result r = run_program("study run --json --quiet --precisions bf16,w8a8 --lr 1000 --weight-decay 1 " +
+                                 std::string("--warmup-epochs 0 --no-zero-gamma --jobs ") + jobs + recipe(data, "20") +
+                                 " --out " + study);
+    CAPTURE(r.err);
+    CHECK(r.code == 1);
+    const nlohmann::json j = nlohmann::json::parse(r.out);
+    CHECK(j.at("points").empty());
+    REQUIRE(j.at("failed").size() == 2);
+    for (const nlohmann::json& point : j.at("failed")) {
+      CHECK(has(point.at("error").get<std::string>(), "not finite"));
+      CHECK(has(read_text(study + "/" + point.at("name").get<std::string>() + "/failure.txt"), "not finite"));
+    }
+  }
+}
+
 TEST_CASE("study run --jobs: the results of points trained at the same time are those of points trained in turn") {
   if (no_program()) return;
   const TemporaryFolder folder("jobs");

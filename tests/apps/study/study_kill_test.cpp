@@ -102,6 +102,28 @@ TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished po
   CHECK(nlohmann::json::parse(run_well("study report --json " + killed).out).at("points").size() == 2);
 }
 
+TEST_CASE(
+    "study run: a signal while a point is measured leaves no result, which would be final, of a part of the images") {
+  if (no_program()) return;
+  if (!thorough()) {
+    MESSAGE("skipped: no kernel level changes it");
+    return;
+  }
+  const TemporaryFolder folder("measured-stop");
+  const std::string study = folder / "study", run = study + "/w4a4-x0.2-s0", result = run + "/result.json";
+  const std::string data = synthetic_data(folder, {.train = 400, .val = 1});
+  const std::string command = "exec '" + program().value() + "' study run --quiet --data " + data + " --out " + study +
+                              " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1" +
+                              " --widths 0.2 --precisions w4a4 </dev/null >/dev/null 2>&1";
+  const auto evaluated = [&] { return has(text_if_there(run + "/metrics.jsonl"), "eval/top1"); };
+  const int status = run_and_signal(command, SIGTERM, evaluated);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK_FALSE(fs::exists(result));
+  run_well("study run --quiet --out " + study);
+  CHECK(nlohmann::json::parse(read_text(result)).at("train_unaugmented").at("images") == 4000);
+}
+
 TEST_CASE("study measure: the first SIGTERM ends it with 75, and no time is written") {
   if (no_program()) return;
   const TemporaryFolder folder("measure-stop");
