@@ -13,6 +13,7 @@
 #include "apps/inference_probe.hpp"
 #include "apps/loading_probe.hpp"
 #include "apps/network_arguments.hpp"
+#include "apps/memory_forecast.hpp"
 #include "apps/options.hpp"
 #include "apps/step_probe.hpp"
 #include "data/loader.hpp"
@@ -39,18 +40,14 @@ std::string first_line(const char* path) {
 }
 
 struct Memory {
-  int64_t total = 0, available = 0;  // bytes of the machine
-  int64_t limit = 0;                 // what this process may use: the machine's, or less in a container
+  int64_t total = 0, available = 0;  // bytes of the machine; of them what this process may still take
+  int64_t limit = 0;                 // what it may use in all: the machine's, or less in a container
 };
 
 Memory memory_of_machine() {
   struct sysinfo info = {};
   sysinfo(&info);
-  Memory m{.total = static_cast<int64_t>(info.totalram) * info.mem_unit};
-  std::ifstream in("/proc/meminfo");
-  std::string key;
-  for (int64_t kib = 0; in >> key >> kib; in.ignore(256, '\n'))
-    if (key == "MemAvailable:") m.available = kib * 1024;
+  Memory m{.total = static_cast<int64_t>(info.totalram) * info.mem_unit, .available = available_memory()};
   m.limit = std::min(m.total, memory_limit(own_control_groups()).value_or(m.total));
   return m;
 }
@@ -257,10 +254,13 @@ class Doctor : public Command {
          {"images_per_second_before_calibration", 1 / image.before},
          {"images_per_second_after_calibration", 1 / image.after}};
     if (!layers.empty()) e["layers"] = layers;
+    const int64_t memory = forecast_memory(o);
+    e["peak_memory_bytes"] = memory;
     std::string text = fmt::format(
         "training {}, {} px, batch {} in shards of {}: {} img/s before calibration, {} after", network_text(n),
         n.image_size, o.batch_size, o.shard, rate_text(1 / image.before), rate_text(1 / image.after));
     if (data_.empty()) text += "; with --data also the time of a run";
+    text += "\n" + describe_memory(memory, available_memory(), o);
     text += estimate_inference(n, e);
     if (data_.empty()) return text;
     const DatasetPtr images = open_images(data_, "train", Decoder::auto_);

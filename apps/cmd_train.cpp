@@ -58,10 +58,11 @@ class Train : public Command {
     if (dry_run_) {
       run.warn_of_doubts();
       run.check_weights();
+      const int64_t memory = run.peak_memory();
       if (json_)
-        print_object(plan_json(run.plan()));
+        print_object(plan_json(run.plan(), memory));
       else
-        print(run.banner() + preset_line());
+        print(run.banner() + "\n" + run.memory_line(memory) + preset_line());
       return 0;
     }
     const RunSummary summary = run.run();
@@ -115,7 +116,7 @@ class Train : public Command {
     return summary.empty() ? "" : "\npreset " + summary;
   }
 
-  nlohmann::ordered_json plan_json(const RunPlan& p) const {
+  nlohmann::ordered_json plan_json(const RunPlan& p, int64_t memory) const {
     nlohmann::ordered_json j;
     j["train_images"] = p.train_images;
     j["val_images"] = p.validation_images;
@@ -125,6 +126,7 @@ class Train : public Command {
     j["steps"] = p.steps;
     j["steps_per_epoch"] = p.steps_per_epoch;
     j["quantized_from"] = p.quantized_from;
+    j["peak_memory_bytes"] = memory;
     j["layers"] = nlohmann::ordered_json::object();
     for (const PrecisionOverride& o : arguments_.options.network.overrides)
       j["layers"][o.layer] = precision_text(o.precision);

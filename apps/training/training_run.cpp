@@ -5,6 +5,7 @@
 
 #include "apps/console.hpp"
 #include "apps/loading_probe.hpp"
+#include "apps/memory_forecast.hpp"
 #include "apps/signals.hpp"
 #include "nn/atomic_file.hpp"
 #include "nn/sha256.hpp"
@@ -301,9 +302,25 @@ void TrainingRun::warn_of_doubts() const {
   for (const std::string& doubt : doubts_about(plan_, args_.options, args_.resume)) warn(doubt);
 }
 
+int64_t TrainingRun::peak_memory() const {
+  return forecast_memory(args_.options);
+}
+
+std::string TrainingRun::memory_line(int64_t peak) const {
+  return describe_memory(peak, available_memory(), args_.options);
+}
+
+/// Before the run takes any of it; like the speed, not of a run of a few steps or one that no one watches.
+void TrainingRun::say_memory() const {
+  if (plan_.steps < kWorthProbing || verbosity() == Verbosity::kQuiet) return;
+  const int64_t peak = peak_memory();
+  peak > available_memory() ? warn(memory_line(peak)) : message(memory_line(peak));
+}
+
 RunSummary TrainingRun::run() {
   message(banner());
   warn_of_doubts();
+  say_memory();
   start();
   estimate_speed();  // before the loader's threads take their share
   begin_loading();
