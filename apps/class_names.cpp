@@ -13,6 +13,7 @@ namespace nibble::apps {
 namespace {
 
 constexpr uint64_t kLongestFile = 32 << 20;  // 100,000 classes of 300 bytes
+constexpr size_t kMostClasses = 100'000;
 constexpr const char* kForms = R"(a name per line, ["a", "b"], or {"0": "a", "1": ["folder", "b"]})";
 
 std::string name_of_json(const nlohmann::json& value, const std::string& source, size_t k) {
@@ -39,12 +40,14 @@ std::vector<std::string> names_of_json(const nlohmann::json& all, const std::str
   return names;
 }
 
-std::vector<std::string> names_of_lines(std::string_view text) {
+std::vector<std::string> names_of_lines(std::string_view text, const std::string& source) {
   std::vector<std::string> names;
   while (!text.empty()) {
     const size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
     if (line.ends_with('\r')) line.remove_suffix(1);
+    if (names.size() > kMostClasses)
+      throw UsageError("{} has more than {} lines; give a name to each class", source, kMostClasses);
     names.emplace_back(line);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
   }
@@ -56,8 +59,10 @@ std::vector<std::string> names_of_lines(std::string_view text) {
 
 std::vector<std::string> parse_class_names(std::string_view text, const std::string& source) {
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
-  const bool json = text.starts_with('[') || text.starts_with('{');
-  std::vector<std::string> names = json ? names_of_json(parse_json_or_discard(text), source) : names_of_lines(text);
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  const bool json = begin != text.npos && (text[begin] == '[' || text[begin] == '{');
+  std::vector<std::string> names =
+      json ? names_of_json(parse_json_or_discard(text), source) : names_of_lines(text, source);
   for (size_t k = 0; k < names.size(); ++k)
     if (names[k].empty() || !is_utf8(names[k]))
       throw UsageError("{}: the name in {} {} is {}; write a name of UTF-8 text for every class", source,

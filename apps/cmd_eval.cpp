@@ -79,30 +79,27 @@ class Eval : public Command {
       data =
           std::make_shared<Subset>(data, SubsetArgs{.classes = static_cast<int>(classes_), .per_class = 0, .seed = 0});
     data = in_classes_of(model, data);
-    const std::optional<LoadedModel> other = load_other(model);
+    const std::optional<LoadedModel> other = load_other(model, *data, decoder);
     std::unique_ptr<PredictionsFile> predictions;
-    if (!predictions_.empty()) {
-      predictions = std::make_unique<PredictionsFile>(predictions_, data, data->class_names());
-    }
+    if (!predictions_.empty()) predictions = std::make_unique<PredictionsFile>(predictions_, data, data->class_names());
     evaluation_.bad_images = &bad_images_;
-    Answers answers, answers_of_other;
+    Answers answers;
     evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) {
-      answers.add(batch, logits);
+      if (other) answers.add(batch, logits);
       if (predictions != nullptr) predictions->add(batch, logits);
     };
     const EvaluationReport report = evaluate_dataset(model.run, data, model.network().options.image_size, evaluation_);
     if (predictions != nullptr) predictions->commit();
     std::optional<Other> compared;
-    if (other) {
-      evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) { answers_of_other.add(batch, logits); };
-      const EvaluationReport of_other =
-          evaluate_dataset(other->run, data, other->network().options.image_size, evaluation_);
-      compared = {of_other.result, compare_answers(answers, answers_of_other)};
-    }
+    if (other) compared = run_other(*other, data, answers);
     print_report(report, model, std::string(name_of(decoder)), data->class_names(), compared);
-    if (!std::isfinite(report.result.loss))
-      throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
-                          model_, data_, split_);
+    const auto refuse_diverged = [&](const std::string& path, const EvaluationResult& result) {
+      if (!std::isfinite(result.loss))
+        throw DivergedError("the model {} gives logits that are not finite for images of {}/{}: its training diverged",
+                            path, data_, split_);
+    };
+    refuse_diverged(model_, report.result);
+    if (compared) refuse_diverged(against_, compared->result);
     return 0;
   }
 
@@ -113,6 +110,13 @@ class Eval : public Command {
     ModelComparison comparison;
   };
 
+  Other run_other(const LoadedModel& other, const DatasetPtr& data, const Answers& answers) {
+    Answers of_other;
+    evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) { of_other.add(batch, logits); };
+    const EvaluationReport report = evaluate_dataset(other.run, data, other.network().options.image_size, evaluation_);
+    return {report.result, compare_answers(answers, of_other)};
+  }
+
   /// Whether logits of one are of the same classes as those of the other, as far as both name them.
   static bool are_same(const std::vector<std::string>& a, const std::vector<std::string>& b) {
     if (a.empty() || b.empty() || a == b) return true;
@@ -121,13 +125,15 @@ class Eval : public Command {
     return places_of(a, b) == order || places_of(b, a) == order;
   }
 
-  std::optional<LoadedModel> load_other(const LoadedModel& model) const {
+  /// `data` has labels as MODEL numbers its classes.
+  std::optional<LoadedModel> load_other(const LoadedModel& model, const Dataset& data, Decoder decoder) const {
     if (against_.empty()) return std::nullopt;
     LoadedModel other = load_model(against_);
     const int64_t classes = model.network().options.classes, others = other.network().options.classes;
-    if (classes != others || !are_same(model.class_names, other.class_names))
+    if (classes != others || !are_same(data.class_names(), other.class_names))
       throw UsageError("{} ({} classes) and {} ({} classes) tell other classes apart; compare models of the same ones",
                        model.path, classes, other.path, others);
+    decoder_for(other.decoder, std::string(name_of(decoder)));  // warns
     return other;
   }
 
@@ -160,14 +166,12 @@ class Eval : public Command {
                          grouped(std::ssize(there))));
       return std::make_shared<Relabelled>(data, there, std::move(places));
     }
-    const auto differs = std::mismatch(here.begin(), here.end(), there.begin(), there.end()).first - here.begin();
-    const auto name = [&](const std::vector<std::string>& all) {
-      return differs < std::ssize(all) ? "'" + all[static_cast<size_t>(differs)] + "'" : "missing";
-    };
+    const auto unknown = std::find(places.begin(), places.end(), -1) - places.begin();
     throw DataError(
-        "class {} of {} ({} classes) is {}, that of the model {} ({} classes) is {}; evaluate on the data set it was "
-        "trained on",
-        differs, data_, here.size(), name(here), model.path, there.size(), name(there));
+        "class '{}' of {} ({} classes) is none of the {} of the model {} ('{}' to '{}'), or several; evaluate "
+        "on images of the classes that it was trained on",
+        one_line(here[static_cast<size_t>(unknown)]), data_, here.size(), there.size(), model.path,
+        one_line(there.front()), one_line(there.back()));
   }
 
   struct NamedClass {
@@ -194,8 +198,9 @@ class Eval : public Command {
     });
     std::vector<std::vector<std::string>> rows = {{"class", "images", "top1", "most often taken for", "times"}};
     for (const NamedClass& c : classes)
-      rows.push_back({c.name, grouped(c.result.images), fmt::format("{:.1f}", c.result.top1_percent()),
-                      c.taken_for.empty() ? "-" : c.taken_for, c.result.times > 0 ? grouped(c.result.times) : "-"});
+      rows.push_back({one_line(c.name), grouped(c.result.images), fmt::format("{:.1f}", c.result.top1_percent()),
+                      c.taken_for.empty() ? "-" : one_line(c.taken_for),
+                      c.result.times > 0 ? grouped(c.result.times) : "-"});
     print(format_table(rows));
   }
 

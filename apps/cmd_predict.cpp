@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <unordered_map>
 #include <vector>
 
 #include "apps/command.hpp"
@@ -70,6 +71,21 @@ class NamedImages : public Dataset {
   std::vector<Item> items_;
 };
 
+/// What a loader notes of its images, by path.
+class Notes {
+ public:
+  /// Of the image; empty: nothing. `all` only grows.
+  std::string of(const std::string& path, const std::vector<ImageNote>& all) {
+    for (; taken_ < all.size(); ++taken_) reasons_[all[taken_].path] = all[taken_].reason;
+    const auto found = reasons_.find(path);
+    return found == reasons_.end() ? "" : found->second;
+  }
+
+ private:
+  size_t taken_ = 0;
+  std::unordered_map<std::string, std::string> reasons_;
+};
+
 class Predict : public Command {
  public:
   const char* name() const override { return "predict"; }
@@ -101,18 +117,19 @@ class Predict : public Command {
                        .batch_size = kBatch,
                        .image_size = static_cast<int>(model.network().options.image_size),
                        .workers = static_cast<int>(loader_threads_)});
+    Notes unreadable, damaged;
     int64_t done = 0;
     bool failed = false;
     const auto report_bad = [&](int64_t before) {
       for (; done < before; ++done, failed = true)
-        report_error(images->path(done), reason_of(loader.skipped(), images->path(done)));
+        report_error(images->path(done), unreadable.of(images->path(done), loader.skipped()));
     };
     while (const std::optional<Batch> batch = next_of(loader)) {
       const Tensor logits = model.run(batch->images);
       for (int64_t i = 0; i < batch->size(); ++i, ++done) {
         report_bad(batch->indices[static_cast<size_t>(i)]);
         report(model, images->path(done), logits.row<float>(i), logits.dim(1),
-               reason_of(loader.damaged(), images->path(done)));
+               damaged.of(images->path(done), loader.damaged()));
       }
     }
     report_bad(images->size());
@@ -130,12 +147,6 @@ class Predict : public Command {
     } catch (const DataError&) {
       return std::nullopt;
     }
-  }
-
-  /// What the notes say of the image; empty: nothing.
-  static std::string reason_of(const std::vector<ImageNote>& notes, const std::string& path) {
-    const auto note = std::find_if(notes.rbegin(), notes.rend(), [&](const ImageNote& n) { return n.path == path; });
-    return note == notes.rend() ? "" : note->reason;
   }
 
   void report_error(const std::string& path, const std::string& error) const {

@@ -54,7 +54,8 @@ class Quantize : public Command {
            "and"
            "\none that was trained with quantizers what form they have; its own bounds and precision do not count. "
            "Other"
-           "\nfiles say how many classes there are, and where --data has as many, they get the names of its folders."
+           "\nfiles say how many classes there are, and without --class-names, where --data has as many, they get the "
+           "names of its folders."
            "\nIn bf16 no images are needed.";
   }
 
@@ -69,7 +70,8 @@ class Quantize : public Command {
     add_option(app, "--out", out_, "served file to write").required();
     add_option(app, "--class-names", class_names_,
                "file with a name of each class, in the order of the model's outputs: a line each, or JSON "
-               "(imagenet_class_index.json); otherwise a checkpoint's own, or those of the folders in DIR where these "
+               "(imagenet_class_index.json); eval finds the folders of its images by them; otherwise a checkpoint's "
+               "own, or those of the class folders of DIR's split where these "
                "are as many");
     add_option(app, "--images", images_, "images to take, spread evenly over the split").capture_default_str();
     add_option(app, "--batch-size", batch_size_,

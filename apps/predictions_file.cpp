@@ -3,6 +3,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "apps/guesses.hpp"
@@ -15,21 +16,31 @@ namespace {
 
 constexpr std::string_view kBegin = R"({"image":)";  // of every line
 
-/// So that a mistaken name costs no model.
-const std::filesystem::path& not_another_file(const std::filesystem::path& path) {
+/// Where the file is to lie: a link's target. UsageError for another file, so that a mistaken name costs no model;
+/// AtomicFile refuses what is no file.
+std::filesystem::path not_another_file(const std::filesystem::path& path) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) return path;
   std::ifstream file(path, std::ios::binary);
   std::string begin(kBegin.size(), '\0');
   file.read(begin.data(), std::ssize(begin));
   if (file.gcount() > 0 && begin != kBegin)
     throw UsageError("--predictions {} exists and holds no predictions, so it is not replaced; choose another name",
                      path.string());
+  const std::filesystem::path target = std::filesystem::canonical(path, none);
+  return none ? path : target;
+}
+
+/// A killed evaluation leaves its part of the file, under a name of its own.
+std::filesystem::path without_leftovers(const std::filesystem::path& path) {
+  remove_temporary_files(path.has_parent_path() ? path.parent_path() : ".");
   return path;
 }
 
 }  // namespace
 
 PredictionsFile::PredictionsFile(const std::filesystem::path& path, DatasetPtr dataset, std::vector<std::string> names)
-    : file_(not_another_file(path)), dataset_(std::move(dataset)), names_(std::move(names)) {}
+    : file_(without_leftovers(not_another_file(path))), dataset_(std::move(dataset)), names_(std::move(names)) {}
 
 void PredictionsFile::add(const Batch& batch, const Tensor& logits) {
   constexpr int64_t kTop = 5;

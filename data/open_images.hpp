@@ -15,7 +15,7 @@ DatasetPtr open_images(const std::filesystem::path& dir, const std::string& spli
 bool has_splits(const std::filesystem::path& dir);
 
 /// open_images for work that needs no labels: where DIR/<split> has none, or `split` is empty, all images below it, as
-/// UnsortedImages.
+/// UnsortedImages. Errors: those of open_images and UnsortedImages, of refuse_other_cifar.
 DatasetPtr open_images_to_look_at(const std::filesystem::path& dir, const std::string& split, Decoder decoder);
 
 }  // namespace nibble

@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "data/folder_entries.hpp"
+#include "data/label_list.hpp"
 #include "engine/error.hpp"
 
 namespace nibble {
@@ -16,11 +17,11 @@ void collect(const fs::path& root, const std::string& below, std::vector<std::st
   for (const fs::directory_entry& entry : list_folder(root / below)) {
     const std::string name = entry.path().filename().string();
     if (name.front() == '.') continue;
-    std::error_code ignored;  // what can neither be listed nor has an image's name does not count
+    std::error_code ignored;
     if (!entry.is_symlink(ignored) && entry.is_directory(ignored))
       collect(root, below + name + "/", files);
-    else if (is_image(entry))
-      files.push_back(below + name);
+    else if (is_image_name(name) && !entry.is_directory(ignored))
+      files.push_back(below + name);  // what it is shows when it is read
   }
 }
 

@@ -11,9 +11,9 @@ namespace nibble {
 /// All images of a folder and of the folders in it, at any depth; names that begin with a dot are ignored, links to
 /// files followed, links to folders not (they may lead back). One class, without a name, is that of every image.
 /// Order    bytewise of "folder/file", which for class folders is that of ImageFolder.
-/// Errors   DataError: no such folder, no image in it, or a link with an image's name that leads nowhere; DiskError:
-/// not
-///          readable.
+/// Errors   DataError: no such folder, no image in it; DiskError: it or a folder in it cannot be read. A link that
+/// leads
+///          nowhere is an image that cannot be read.
 /// Cost     one stat per file at construction.
 class UnsortedImages : public Dataset {
  public:

@@ -45,6 +45,15 @@ void lower(std::optional<T>& least, T value) {
   least = least ? std::min(*least, value) : value;
 }
 
+/// Of one group; none: it has no limit.
+std::optional<int64_t> limit_of(const fs::path& folder, int version) {
+  int64_t bytes = 0;
+  std::ifstream(folder / (version == 2 ? "memory.max" : "memory.limit_in_bytes")) >> bytes;
+  // Version 1 writes the largest whole number of pages where version 2 has "max".
+  constexpr int64_t kNoLimit = int64_t{1} << 62;
+  return bytes > 0 && bytes < kNoLimit ? std::optional(bytes) : std::nullopt;
+}
+
 }  // namespace
 
 ControlGroups own_control_groups() {
@@ -70,13 +79,25 @@ std::optional<double> cpu_quota(const ControlGroups& groups) {
 std::optional<int64_t> memory_limit(const ControlGroups& groups) {
   std::optional<int64_t> limit;
   for_each_folder(groups, "memory", [&](const fs::path& folder, int version) {
-    int64_t bytes = 0;
-    std::ifstream(folder / (version == 2 ? "memory.max" : "memory.limit_in_bytes")) >> bytes;
-    // Version 1 writes the largest whole number of pages where version 2 has "max".
-    constexpr int64_t kNoLimit = int64_t{1} << 62;
-    if (bytes > 0 && bytes < kNoLimit) lower(limit, bytes);
+    if (const auto bytes = limit_of(folder, version)) lower(limit, *bytes);
   });
   return limit;
+}
+
+std::optional<int64_t> memory_left(const ControlGroups& groups) {
+  std::optional<int64_t> left;
+  for_each_folder(groups, "memory", [&](const fs::path& folder, int version) {
+    const auto limit = limit_of(folder, version);
+    if (!limit) return;
+    int64_t held = 0, droppable = 0;
+    std::ifstream(folder / (version == 2 ? "memory.current" : "memory.usage_in_bytes")) >> held;
+    std::ifstream statistics(folder / "memory.stat");
+    std::string key;
+    for (int64_t value = 0; statistics >> key >> value;)
+      if (key == (version == 2 ? "inactive_file" : "total_inactive_file")) droppable = value;
+    lower(left, std::max<int64_t>(0, *limit - std::max<int64_t>(0, held - droppable)));
+  });
+  return left;
 }
 
 }  // namespace nibble

@@ -23,4 +23,8 @@ std::optional<double> cpu_quota(const ControlGroups& groups);
 /// Bytes of memory that may be used, the smallest limit of all groups; none: no group has one.
 std::optional<int64_t> memory_limit(const ControlGroups& groups);
 
+/// Bytes of it that may still be taken, the least of all groups: a group's limit less what it holds, but for files that
+/// the kernel would drop first (memory.stat, inactive_file); none: no group has a limit. Not negative.
+std::optional<int64_t> memory_left(const ControlGroups& groups);
+
 }  // namespace nibble

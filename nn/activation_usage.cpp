@@ -56,7 +56,7 @@ class UsageCounter {
     } else {
       // The single reader's codes were made from the fp32 value, which only the accumulator still holds.
       const ServedAffine f =
-          served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)]);
+          served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)].rescale);
       const int64_t n = acc.shape().back();
       const bool integer = acc.dtype() == DType::s32;  // f32 in fake mode and after a layer left in bf16
       for (int64_t i = 0; i < acc.size(); ++i) {

@@ -31,7 +31,7 @@ class ModulePass {
       const UnitSpec& unit = net_.units[u];
       if (unit.average_pool) pool(unit);
       const Tensor acc = conv_accumulators(weights_.layers[u], input_of(unit));
-      const ServedAffine f = served_affine(unit, model_.units[u], weights_.layers[u]);
+      const ServedAffine f = served_affine(unit, model_.units[u], weights_.layers[u].rescale);
       if (unit.kind == UnitKind::kLinear) {
         const Tensor logits(DType::f32, {images.dim(0), unit.shape.oc});
         affine_f32(acc, f, logits);

@@ -6,6 +6,7 @@
 #include "engine/math.hpp"
 #include "engine/parallel.hpp"
 #include "engine/rng.hpp"
+#include "nn/parameter_fields.hpp"
 
 namespace nibble {
 
@@ -38,9 +39,14 @@ void lecun_normal(const Tensor& w, uint64_t seed, uint32_t unit) {
 
 Model Model::clone() const {
   Model copy = *this;
-  for (UnitParameters& p : copy.units)
-    for (Tensor* t : {&p.weights, &p.gamma, &p.beta, &p.running_mean, &p.running_variance, &p.bias})
-      if (t->defined()) *t = t->clone();
+  const auto clone = [](Tensor& t) {
+    if (t.defined()) t = t.clone();
+  };
+  for (UnitParameters& p : copy.units) {
+    for (const ParameterField& f : kParameterFields) clone(p.*f.tensor);
+    clone(p.running_mean);
+    clone(p.running_variance);
+  }
   return copy;
 }
 

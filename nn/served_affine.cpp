@@ -6,10 +6,10 @@
 
 namespace nibble {
 
-ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const LayerWeights& layer) {
+ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const std::vector<float>& rescales) {
   ServedAffine out;
   for (int64_t o = 0; o < unit.shape.oc; ++o) {
-    const float rescale = layer.rescale.empty() ? 1.0f : layer.rescale[static_cast<size_t>(o)];
+    const float rescale = rescales.empty() ? 1.0f : rescales[static_cast<size_t>(o)];
     if (unit.norm_name.empty()) {
       out.m.push_back(rescale);
       out.a.push_back(p.bias.data<float>()[o]);

@@ -12,6 +12,7 @@ namespace nibble {
 struct ServedAffine {
   std::vector<float> m, a;
 };
-ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const LayerWeights& layer);
+/// `rescale` [oc] of the integer product (product_rescale); empty: 1.
+ServedAffine served_affine(const UnitSpec& unit, const UnitParameters& p, const std::vector<float>& rescale);
 
 }  // namespace nibble

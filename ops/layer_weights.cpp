@@ -76,8 +76,7 @@ class LayerPacking {
       pack(slice(scratch, i * step, std::min(step, oc - i * step)));
     });
     if (has_codes() && !args_.dequantize) layer_.scale = ready_ != nullptr ? ready_->scale : scale_;
-    const float common = args_.quantizer != nullptr ? args_.quantizer->common : 1.0f;
-    for (float w : layer_.scale) layer_.rescale.push_back(1.0f / (common * w));
+    layer_.rescale = product_rescale(layer_.scale, args_.quantizer);
     return std::move(layer_);
   }
 
@@ -305,6 +304,13 @@ LayerWeights prepare_layer(const LayerWeightsArgs& args) {
 
 LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes) {
   return LayerPacking(args, &codes).run();
+}
+
+std::vector<float> product_rescale(const std::vector<float>& scale, const ActivationQuantizer* quantizer) {
+  const float common = quantizer != nullptr ? quantizer->common : 1.0f;
+  std::vector<float> rescale;
+  for (const float w : scale) rescale.push_back(1.0f / (common * w));
+  return rescale;
 }
 
 }  // namespace nibble

@@ -89,4 +89,8 @@ LayerWeights prepare_layer(const LayerWeightsArgs& args);
 /// The same from codes that were quantized before (a served file).
 LayerWeights prepare_layer(const LayerWeightsArgs& args, const WeightCodes& codes);
 
+/// What the sums of a layer with these weight scales [oc] are multiplied by: 1 / (common * scale[o]), where codes meet
+/// codes; `quantizer` null: 1 / scale[o]. Empty as `scale` is, of weights in bf16.
+std::vector<float> product_rescale(const std::vector<float>& scale, const ActivationQuantizer* quantizer);
+
 }  // namespace nibble

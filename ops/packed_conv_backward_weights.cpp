@@ -269,7 +269,7 @@ void packed_conv_backward_weights(const LayerWeights& layer, const Tensor& x, co
     return;
   }
   const kernels::GemmFloat<bf16>& gemm = *layer.float_gemm;
-  const kernels::WeightGradient& tiled = kernels::active().weight_gradient;
+  const kernels::WeightGradient& tiled = layer.table->weight_gradient;
   const Gather g = layer.row_folded ? row_folded_gather(s) : forward_gather(s);
   int64_t k = layer.row_folded ? s.kw * s.ic : s.ic, taps = static_cast<int64_t>(g.taps.size());
   if (tiled.run_left_again == nullptr && layer.gradient_gemm == nullptr && joins_taps(gemm, taps, k)) {

@@ -24,7 +24,7 @@ int64_t chunk_rows(const LayerWeights& layer, const ConvShape& s) {
 bool takes_gradient_rows(const LayerWeights& layer) {
   const ConvShape& s = layer.shape;
   return !layer.backward.empty() && s.taps() == 1 && s.stride == 1 && s.pad_before + s.pad_after == 0 &&
-         layer.float_gemm->run_strided != nullptr && kernels::active().weight_gradient.run_left_again != nullptr &&
+         layer.float_gemm->run_strided != nullptr && layer.table->weight_gradient.run_left_again != nullptr &&
          chunk_rows(layer, s) > 0;
 }
 
@@ -36,7 +36,7 @@ Tensor packed_conv_backward(const LayerWeights& layer, const Tensor& x, const Gr
   const InputGradientChunks input(layer, s, before, next);
   Scratch scratch;
   const int64_t per = chunk_rows(layer, s), stride = Tensor::round_stride(DType::bf16, s.oc);
-  const WeightGradientChunks weights(scratch, kernels::active().weight_gradient, layer, s, x, sink, per);
+  const WeightGradientChunks weights(scratch, layer.table->weight_gradient, layer, s, x, sink, per);
   bf16* const rows = scratch.get<bf16>(static_cast<size_t>(per * s.w * stride));
   for (int64_t chunk = 0; chunk < weights.count(); ++chunk) {
     const int64_t g0 = chunk * per, g1 = std::min(s.n * s.h, g0 + per), first = g0 * s.w, points = (g1 - g0) * s.w;

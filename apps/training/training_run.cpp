@@ -310,18 +310,19 @@ std::string TrainingRun::memory_line(int64_t peak) const {
   return describe_memory(peak, available_memory(), args_.options);
 }
 
-/// Before the run takes any of it; like the speed, not of a run of a few steps or one that no one watches.
+/// Before the steps take it; like the speed, not of a run of a few steps. Its peak comes before calibration.
 void TrainingRun::say_memory() const {
-  if (plan_.steps < kWorthProbing || verbosity() == Verbosity::kQuiet) return;
-  const int64_t peak = peak_memory();
-  peak > available_memory() ? warn(memory_line(peak)) : message(memory_line(peak));
+  const int64_t done = trainer_->steps_done();
+  if (plan_.steps - done < kWorthProbing || trainer_->model().calibrated()) return;
+  const int64_t peak = peak_memory(), available = available_memory();
+  peak > available&& available > 0 ? warn(memory_line(peak)) : message(memory_line(peak));
 }
 
 RunSummary TrainingRun::run() {
   message(banner());
   warn_of_doubts();
-  say_memory();
   start();
+  say_memory();
   estimate_speed();  // before the loader's threads take their share
   begin_loading();
   if (args_.resume) settle_evaluation();

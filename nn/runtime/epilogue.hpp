@@ -42,7 +42,7 @@ struct Epilogue {
   template <typename Acc>
   void operator()(int64_t, int64_t first, int64_t rows, int64_t c0, int64_t n, const Acc* c, int64_t ldc,
                   NextBlock next = {}) const {
-    const float *m = layer.m.data() + c0, *a = layer.a.data() + c0;
+    const float *m = layer.affine.m.data() + c0, *a = layer.affine.a.data() + c0;
     if (logits != nullptr) {
       const kernels::Rows<float> out{logits + first * unit.shape.oc + c0, unit.shape.oc};
       kernel_for(c, ew.affine_f32_s32, ew.affine_f32_f32)(c, ldc, rows, n, m, a, out);

@@ -113,8 +113,8 @@ Contents contents_of(const ServedModel& model) {
       writer.add(name, unit.precision.weight_bits == 4 ? pack_rows(layer.codes.codes, unit.shape.oc, unit.shape.k())
                                                        : layer.codes.codes);
     }
-    writer.add(unit.name + ".m", vector_tensor(layer.m));
-    writer.add(unit.name + ".a", vector_tensor(layer.a));
+    writer.add(unit.name + ".m", vector_tensor(layer.affine.m));
+    writer.add(unit.name + ".a", vector_tensor(layer.affine.a));
     sizes.layer_bytes.push_back(served_weight_bytes(unit));
     sizes.weight_bytes += sizes.layer_bytes.back();
   }
@@ -175,8 +175,8 @@ ServedModel load_served(const SafetensorsFile& file) {
   for (const UnitSpec& unit : model.network.units) {
     ServedLayer& layer = model.layers.emplace_back();
     read_weights(reader, unit, layer);
-    layer.m = read_floats(reader, unit.name + ".m", unit.shape.oc);
-    layer.a = read_floats(reader, unit.name + ".a", unit.shape.oc);
+    layer.affine.m = read_floats(reader, unit.name + ".m", unit.shape.oc);
+    layer.affine.a = read_floats(reader, unit.name + ".a", unit.shape.oc);
   }
   for (const QuantizerSpec& spec : model.network.quantizers) {
     const std::vector<float> bound = read_floats(reader, spec.name + ".bound", spec.channels);

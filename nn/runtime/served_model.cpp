@@ -4,7 +4,7 @@ namespace nibble {
 
 namespace {
 
-LayerWeights pack_layer(const ServedModel& model, size_t u, Passes passes) {
+LayerWeights pack_layer(const ServedModel& model, size_t u) {
   const UnitSpec& unit = model.network.units[u];
   const ServedLayer& layer = model.layers[u];
   LayerWeightsArgs args;
@@ -13,7 +13,7 @@ LayerWeights pack_layer(const ServedModel& model, size_t u, Passes passes) {
   args.weights = layer.weights;
   args.weight_bits = unit.precision.weight_bits;
   args.quantizer = model.input_quantizer(unit);
-  args.passes = passes;
+  args.passes = Passes::kServing;
   args.first_layer = u == 0;
   return unit.precision.weight_bits == 16 ? prepare_layer(args) : prepare_layer(args, layer.codes);
 }
@@ -50,19 +50,17 @@ ServedModel make_served(const Model& model) {
       layer.codes =
           quantize_weights(model.units[u].weights, q != nullptr ? q->fold : kNoFold,
                            {unit.precision.weight_bits, model.network.options.bf16_weights}, unit.name.c_str());
-    // Only the scales enter the affine, so the panels made here are thrown away.
-    const ServedAffine f = served_affine(unit, model.units[u], pack_layer(served, u, Passes::kForward));
-    layer.m = f.m;
-    layer.a = f.a;
+    if (q != nullptr)
+      check_accumulator(unit.name.c_str(), unit.shape.k(), q->largest_multiplier(), unit.precision.weight_bits);
+    layer.affine = served_affine(unit, model.units[u], product_rescale(layer.codes.scale, q));
   });
   return served;
 }
 
 std::vector<LayerWeights> pack_served(const ServedModel& model) {
   std::vector<LayerWeights> packed(model.layers.size());
-  parallel_for_refusing(static_cast<int64_t>(packed.size()), [&](int64_t u) {
-    packed[static_cast<size_t>(u)] = pack_layer(model, static_cast<size_t>(u), Passes::kServing);
-  });
+  parallel_for_refusing(static_cast<int64_t>(packed.size()),
+                        [&](int64_t u) { packed[static_cast<size_t>(u)] = pack_layer(model, static_cast<size_t>(u)); });
   return packed;
 }
 

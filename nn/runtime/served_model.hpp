@@ -12,9 +12,9 @@ namespace nibble {
 
 /// One unit with its final numbers: v = acc*m[o] + a[o] (METHOD.md section 8).
 struct ServedLayer {
-  WeightCodes codes;        // weight_bits 4 or 8; undefined tensor otherwise
-  Tensor weights;           // f32: the masters rounded to bf16, where the layer's weights are bf16
-  std::vector<float> m, a;  // [oc]
+  WeightCodes codes;    // weight_bits 4 or 8; undefined tensor otherwise
+  Tensor weights;       // f32: the masters rounded to bf16, where the layer's weights are bf16
+  ServedAffine affine;  // [oc]
 };
 
 struct ServedModel : QuantizedNetwork {

@@ -29,6 +29,7 @@ TEST_CASE("class names: lines, a JSON list, and numbered objects as they go roun
   CHECK(parsed(R"({"1": "b", "0": "a"})") == Names{"a", "b"});
   CHECK(parsed(R"({"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]})") ==
         Names{"n01440764 tench", "n01443537 goldfish"});
+  CHECK(parsed("\n [\"a\"]") == Names{"a"});
   CHECK(parsed("").empty());
 }
 
@@ -47,6 +48,7 @@ TEST_CASE("class names: what is no name is refused with its place") {
   CHECK(has(refused(R"({"0": "a", "2": "b"})"), "has 2 classes but none of number 1"));
   CHECK(has(refused("[\"a\""), "begins as JSON does"));
   CHECK(has(refused("{"), "begins as JSON does"));
+  CHECK(has(refused(std::string(200'000, '\n')), "has more than 100000 lines"));
 }
 
 TEST_CASE("class names: as many as the model has classes, of a file that is there") {

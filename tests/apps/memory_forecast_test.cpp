@@ -17,8 +17,9 @@ TEST_CASE("memory forecast: what a bench of the same training then takes, with o
     MESSAGE("skipped: a sanitizer's memory is not the program's");
     return;
   }
-  const std::string network = " --arch resnet26 --image-size 64 --precision w8a8 --threads 2";
-  for (const char* batch : {"--width 0.5 --batch-size 64 --shard 32", "--width 1 --batch-size 32 --shard 8"}) {
+  const std::string network = " --arch resnet26 --image-size 64 --precision w8a8 ";
+  for (const char* batch :
+       {"--threads 2 --width 0.5 --batch-size 64 --shard 32", "--threads 1 --width 1 --batch-size 32 --shard 8"}) {
     CAPTURE(std::string(batch));
     const nlohmann::json forecast = json_of(run_program("doctor --json " + std::string(batch) + network));
     const Result bench = run_program("bench train --json --repeats 1 " + std::string(batch) + network);
@@ -41,6 +42,10 @@ TEST_CASE("memory forecast: it grows with images, and a run that does not fit is
   o.batch_size = o.shard = 64;
   const int64_t large = apps::forecast_memory(o);
   CHECK(large > small);
+  // Along a line from smaller steps: what the whole step takes.
+  const double line = static_cast<double>(apps::forecast_memory(o, 0));
+  CHECK(line > 0.8 * static_cast<double>(large));
+  CHECK(line < 1.4 * static_cast<double>(large));
   CHECK(apps::available_memory() > 0);
   CHECK(apps::memory_text(int64_t{531} << 20) == "531 MiB");
   CHECK(apps::memory_text(int64_t{2750} << 20) == "2.69 GiB");

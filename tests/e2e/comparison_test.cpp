@@ -1,5 +1,6 @@
 // Models compared on the same images, on some of their classes, and image by image, through the program.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/runtime/served_file.hpp"
 #include "tests/apps/whole_run.hpp"
 
 namespace {
@@ -36,6 +38,7 @@ TEST_CASE("comparison: eval --against says how two models differ, image by image
                     there = folder / "there";
   train_small(data, here, "--precision w4a4-fl8");
   train_small(data, there, "--precision bf16 --seed 5");
+  run_well("export " + there + "/latest --out " + there + "-served");
   const std::string bad = data + "/val/plain_disk/00001.jpg";
   write_text(bad, "no image");
   const auto predictions = [&](const std::string& model) {
@@ -92,6 +95,24 @@ TEST_CASE("comparison: eval --against says how two models differ, image by image
   check_refused("eval " + here + " --data " + data + " --predictions " + config, 2, "holds no predictions");
   CHECK(read_text(config) == before);
   check_refused("eval " + here + " --data " + data + " --predictions " + (folder / "none/file"), 7, "none");
+  // A link stays one; what is no file is refused before anything is read from it.
+  const std::string file = folder / "predictions.jsonl", link = folder / "link", pipe = folder / "pipe";
+  fs::create_symlink(file, link);
+  evaluation_of(there, data, "--predictions " + link);
+  CHECK(fs::is_symlink(link));
+  CHECK(json_lines(read_text(file)).size() == 29);
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  check_refused("eval " + here + " --data " + data + " --predictions " + pipe, 7, pipe);
+
+  // Models without names of classes number them as the folders do; another order is another model's.
+  nibble::ServedModel named = nibble::load_served(there + "-served"), nameless = named;
+  nameless.class_names.clear();
+  nibble::save_served(folder / "nameless", nameless);
+  std::reverse(named.class_names.begin(), named.class_names.end());
+  nibble::save_served(folder / "reversed", named);
+  CHECK(evaluation_of(folder / "nameless", data, "--against " + there).at("against").at("same_class") == 29);
+  check_refused("eval " + (folder / "nameless") + " --data " + data + " --against " + (folder / "reversed"), 2,
+                "tell other classes apart");
 }
 
 TEST_CASE("comparison: a model is evaluated on some of its classes, by their names and in any order") {
@@ -114,7 +135,7 @@ TEST_CASE("comparison: a model is evaluated on some of its classes, by their nam
   for (const nlohmann::json& c : whole.at("by_class")) of_whole[c.at("name")] = c;
   for (const nlohmann::json& c : j.at("by_class")) CHECK(c == of_whole.at(c.at("name")));
   fs::rename(some + "/val/" + kept[0], some + "/val/unheard-of");
-  check_refused("eval " + run + " --data " + some, 3, "evaluate on the data set it was trained on");
+  check_refused("eval " + run + " --data " + some, 3, "class 'unheard-of' of ");
 }
 
 TEST_CASE("comparison: predict takes folders, and says what it says of their images one by one") {

@@ -195,7 +195,7 @@ TEST_CASE(
   const std::string data = synthetic_data(folder, {.train = 2, .val = 400}), run = folder / "run";
   const std::string command = "exec '" + program().value() + "' train --data " + data + " --out " + run +
                               " --arch resnet26 --width 0.2 --image-size 32 --batch-size 8 --shard 8 --steps 2"
-                              " --calibrate-at 1 --quiet </dev/null >/dev/null 2>&1";
+                              " --calibrate-at 1 --threads 1 --quiet </dev/null >/dev/null 2>&1";
   // A tenth of a second into it: it begins where the step is saved, and takes about a second.
   using Clock = std::chrono::steady_clock;
   std::optional<Clock::time_point> saved;

@@ -88,6 +88,12 @@ TEST_CASE("inspect: bounds, clipped shares and counts of codes are those of the 
   CHECK(has(checked.out, "\nsteps: 4\n"));
   CHECK(has(checked.out, "\ncheck: the logits are those that the file notes\n"));
   check_refused("inspect --check " + run + "/latest", 2, "is a checkpoint, which notes no logits");
+  const nlohmann::json checked_json = nlohmann::json::parse(run_program("inspect --json --check " + served).out);
+  CHECK(checked_json.at("check") == true);
+  ServedModel other = load_served(served);
+  other.notes.at("check_logits_sha256") = std::string(64, '0');
+  save_served(folder / "other.safetensors", other);
+  check_refused("inspect --check " + (folder / "other.safetensors"), 5, "does not give the logits here");
   CHECK(found.at("calibrated") == true);
   REQUIRE(found.at("layers").size() == model.network.units.size());
 

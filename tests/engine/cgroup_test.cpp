@@ -68,5 +68,26 @@ TEST_CASE("control groups: what is missing or sets no limit gives none") {
   CHECK_FALSE(memory_limit(mount.groups("0::/\n")).has_value());
 }
 
+TEST_CASE("control groups: what is left of a limit is less what the group holds, but for files that would be dropped") {
+  const Mount mount;
+  mount.write("a.slice/memory.max", "1000000");
+  mount.write("a.slice/memory.current", "700000");
+  mount.write("a.slice/memory.stat", "anon 1\nactive_file 400000\ninactive_file 100000\nslab 5\n");
+  mount.write("a.slice/b.scope/memory.max", "max");
+  mount.write("a.slice/b.scope/memory.current", "650000");
+  CHECK(memory_left(mount.groups("0::/a.slice/b.scope\n")) == 400000);
+  mount.write("a.slice/b.scope/memory.max", "660000");
+  CHECK(memory_left(mount.groups("0::/a.slice/b.scope\n")) == 10000);
+  mount.write("a.slice/b.scope/memory.current", "670000");
+  CHECK(memory_left(mount.groups("0::/a.slice/b.scope\n")) == 0);
+  CHECK_FALSE(memory_left(mount.groups("0::/\n")).has_value());
+  const Mount first;
+  first.write("memory/memory.limit_in_bytes", "5000");
+  CHECK(memory_left(first.groups("7:memory:/x\n")) == 5000);
+  first.write("memory/memory.usage_in_bytes", "3000");
+  first.write("memory/memory.stat", "cache 1\ninactive_file 7\ntotal_inactive_file 2000\n");
+  CHECK(memory_left(first.groups("7:memory:/x\n")) == 4000);
+}
+
 }  // namespace
 }  // namespace nibble::testing

@@ -98,8 +98,8 @@ NaiveMap input_of(const UnitSpec& unit, const ServedModel& model, const NaiveTra
   map = trace.accumulators.at(writer.name);
   for (size_t i = 0; i < map.v.size(); ++i) {
     const size_t c = i % static_cast<size_t>(map.c);
-    const float product = static_cast<float>(map.v[i]) * layer.m[c];
-    map.v[i] = static_cast<double>(product + layer.a[c]);
+    const float product = static_cast<float>(map.v[i]) * layer.affine.m[c];
+    map.v[i] = static_cast<double>(product + layer.affine.a[c]);
   }
   return map;
 }

@@ -90,7 +90,7 @@ TEST_CASE("executor: it lets go of the weights that it packed, a model that the 
     for (const ServedLayer& layer : first.model().layers) {
       CHECK_FALSE(layer.codes.codes.defined());
       CHECK_FALSE(layer.weights.defined());
-      CHECK_FALSE(layer.m.empty());
+      CHECK_FALSE(layer.affine.m.empty());
     }
     for (const ServedLayer& layer : kept.layers) CHECK(layer.codes.codes.defined() != layer.weights.defined());
     const Tensor images = random_images(2, 32);

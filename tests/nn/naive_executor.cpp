@@ -68,8 +68,8 @@ class NaiveRun {
     NaiveMap v = acc;
     for (size_t i = 0; i < v.v.size(); ++i) {
       const size_t o = i % static_cast<size_t>(v.c);
-      const float product = static_cast<float>(acc.v[i]) * layer.m[o];
-      v.v[i] = static_cast<double>(product + layer.a[o]);
+      const float product = static_cast<float>(acc.v[i]) * layer.affine.m[o];
+      v.v[i] = static_cast<double>(product + layer.affine.a[o]);
     }
     t_.accumulators[unit.name] = acc;
     if (unit.kind == UnitKind::kLinear) {

@@ -55,8 +55,8 @@ void check_served_round_trip(Model model) {
     if (a.codes.codes.defined()) CHECK(same_bytes(a.codes.codes, b.codes.codes));
     if (a.weights.defined()) CHECK(same_bytes(a.weights, b.weights));
     CHECK(a.codes.scale == b.codes.scale);
-    CHECK(a.m == b.m);
-    CHECK(a.a == b.a);
+    CHECK(a.affine.m == b.affine.m);
+    CHECK(a.affine.a == b.affine.a);
   }
   REQUIRE(back.quantizers.size() == served.quantizers.size());
   for (size_t q = 0; q < served.quantizers.size(); ++q) {

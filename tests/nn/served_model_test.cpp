@@ -53,8 +53,8 @@ double distance(const Model& model, const ServedModel& served, const NaiveTrace&
     for (int64_t x = 0; x < acc.w; ++x)
       for (int64_t o = 0; o < acc.c; ++o) {
         const size_t c = static_cast<size_t>(o);
-        const double v =
-            acc.at(y, x, o) * static_cast<double>(served.layers[u].m[c]) + static_cast<double>(served.layers[u].a[c]);
+        const double v = acc.at(y, x, o) * static_cast<double>(served.layers[u].affine.m[c]) +
+                         static_cast<double>(served.layers[u].affine.a[c]);
         const double real = real_output(model, u, codes, y, x, o);
         apart += (v - real) * (v - real);
         size += real * real;
@@ -120,8 +120,8 @@ TEST_CASE("served model: m and a are batch norm folded into one multiply and one
       const double shift = norm ? at(p.beta) - at(p.running_mean) * slope : at(p.bias);
       // Three roundings of 2^-24 each, and one of the square root; the difference in `shift` may cancel, hence its
       // absolute part.
-      REQUIRE(static_cast<double>(layer.m[c]) == testing::relative(slope * rescale, 4 * 0x1p-24));
-      REQUIRE(std::fabs(static_cast<double>(layer.a[c]) - shift) < 1e-6 * (1.0 + std::fabs(slope)));
+      REQUIRE(static_cast<double>(layer.affine.m[c]) == testing::relative(slope * rescale, 4 * 0x1p-24));
+      REQUIRE(std::fabs(static_cast<double>(layer.affine.a[c]) - shift) < 1e-6 * (1.0 + std::fabs(slope)));
     }
   }
 }

@@ -114,7 +114,7 @@ TEST_CASE(
   const std::string data = synthetic_data(folder, {.train = 400, .val = 1});
   const std::string command = "exec '" + program().value() + "' study run --quiet --data " + data + " --out " + study +
                               " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --steps 2 --calibrate-at 1" +
-                              " --widths 0.2 --precisions w4a4 </dev/null >/dev/null 2>&1";
+                              " --threads 1 --widths 0.2 --precisions w4a4 </dev/null >/dev/null 2>&1";
   const auto evaluated = [&] { return has(text_if_there(run + "/metrics.jsonl"), "eval/top1"); };
   const int status = run_and_signal(command, SIGTERM, evaluated);
   REQUIRE(WIFEXITED(status));
