@@ -13,6 +13,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/layer_sensitivity.hpp"
 #include "apps/model_input.hpp"
 #include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
@@ -44,7 +45,10 @@ class Quantize : public Command {
     return "  nibble quantize resnet50.safetensors --data imagenet --out w8a8.safetensors\n"
            "  nibble quantize runs/bf16 --data imagenette --precision w4a4-fl8 --out w4a4.safetensors\n"
            "  nibble quantize resnet50.safetensors --precision bf16 --out bf16.safetensors   # as it is, to compare "
-           "with";
+           "with\n"
+           "  nibble quantize runs/bf16 --data imagenette --precision w4a4 --sensitivity w8a8     # which layers to "
+           "keep "
+           "finer";
   }
   const char* notes() const override {
     return "\n\nA bound is the mean over batches of a channel's largest value; images are centre-cropped as in eval, "
@@ -67,7 +71,10 @@ class Quantize : public Command {
                "folder of images like those that the model will see; labels are not needed: any folder of images, or a "
                "data set (DIR/train/<class>/*, Tiny ImageNet or CIFAR as they come)");
     add_option(app, "--split", split_, "split of DIR to take images from (train, where DIR has splits)");
-    add_option(app, "--out", out_, "served file to write").required();
+    add_option(app, "--out", out_, "served file to write");
+    add_option(app, "--sensitivity", sensitivity_,
+               "instead of a file: how much nearer to bf16 the logits come with one layer at a time in this precision "
+               "(w8a8, bf16), the layers that gain most first; takes the time of a quantize for each layer");
     add_option(app, "--class-names", class_names_,
                "file with a name of each class, in the order of the model's outputs: a line each, or JSON "
                "(imagenet_class_index.json); eval finds the folders of its images by them; otherwise a checkpoint's "
@@ -95,11 +102,14 @@ class Quantize : public Command {
   int run() override {
     apply_threads(threads_);
     check_options();
+    if (out_.empty() == sensitivity_.empty())
+      throw UsageError(
+          "name either the served file to write (--out) or the precision to try layers in (--sensitivity)");
     refuse_other_format(out_);
     const fs::path path = resolve_model_path(model_);
     Checkpoint c = read_weights(path);
     if (!class_names_.empty()) c.class_names = read_class_names(class_names_, c.model.network.options.classes);
-    refuse_to_replace_other_than_served(out_);
+    if (!out_.empty()) refuse_to_replace_other_than_served(out_);
     const bool quantizes = c.model.calibration_pending();
     if (norms_ == "auto") norms_ = quantizes ? "images" : "model";
     const bool looks_at_images = quantizes || norms_ == "images";
@@ -107,6 +117,10 @@ class Quantize : public Command {
     if (looks_at_images && dataset_ == nullptr)
       throw UsageError("--data is missing; name a folder of images like those that the model will see");
     say_what_goes_in(c, looks_at_images);
+    if (!sensitivity_.empty()) {
+      report_sensitivity(c);
+      return 0;
+    }
     std::map<std::string, std::string> notes;
     if (looks_at_images) {
       const NormSource norms = norms_ == "images" ? NormSource::kImages : NormSource::kModel;
@@ -131,6 +145,9 @@ class Quantize : public Command {
     decoder_from_name(decoder_);
     if (norms_ != "auto" && norms_ != "model" && norms_ != "images")
       throw UsageError("--norms is '{}'; use auto, model or images", norms_);
+    if (!sensitivity_.empty()) parse_precision(sensitivity_);
+    if (sensitivity_.ends_with("-fl8"))
+      throw UsageError("--sensitivity is '{}'; use the precision of one layer, such as w8a8 or bf16", sensitivity_);
   }
 
   /// What the file says of its network, for what the user does not say.
@@ -227,6 +244,46 @@ class Quantize : public Command {
     damaged_ = std::ssize(loader.damaged());
   }
 
+  void report_sensitivity(const Checkpoint& c) {
+    if (!c.model.calibration_pending())
+      throw UsageError("--precision is bf16, of which no layer is quantized; name the precision to quantize to");
+    std::vector<Tensor> batches;
+    each_batch(c.model.network, [&](const Tensor& images) { batches.push_back(images); });
+    const Sensitivity found =
+        measure_sensitivity({.trained = c.model,
+                             .finer = parse_precision(sensitivity_).body,
+                             .norms = norms_ == "images" ? NormSource::kImages : NormSource::kModel,
+                             .batches = batches,
+                             .progress = [](int64_t done, int64_t total) {
+                               if (interactive()) progress(fmt::format("layer {} of {}", done, total));
+                             }});
+    end_progress();
+    std::vector<LayerSensitivity> layers = found.layers;
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const LayerSensitivity& a, const LayerSensitivity& b) { return a.decibels > b.decibels; });
+    if (json_) {
+      nlohmann::ordered_json j = {{"precision", network_.options.precision},
+                                  {"finer", sensitivity_},
+                                  {"images", taken_},
+                                  {"norms", norms_},
+                                  {"sqnr_db", found.decibels}};
+      j["layers"] = nlohmann::ordered_json::array();
+      for (const LayerSensitivity& l : layers)
+        j["layers"].push_back({{"name", l.layer}, {"sqnr_db", l.decibels}, {"more_weight_bytes", l.weight_bytes}});
+      print_object(j);
+      return;
+    }
+    std::vector<std::vector<std::string>> rows = {
+        {"layer in " + sensitivity_, "logits against bf16, dB", "gain, dB", "more bytes"}};
+    rows.push_back({"none", fmt::format("{:.2f}", found.decibels), "", ""});
+    for (const LayerSensitivity& l : layers)
+      rows.push_back({l.layer, fmt::format("{:.2f}", l.decibels), fmt::format("{:+.2f}", l.decibels - found.decibels),
+                      grouped(l.weight_bytes)});
+    print(format_table(rows));
+    print("next: a file for --config with a table for each layer to keep finer: [layers.\"NAME\"] precision = \"" +
+          sensitivity_ + "\"");
+  }
+
   void report(const ServedFileSizes& sizes) const {
     if (json_) {
       print_object({{"file", out_},
@@ -250,7 +307,7 @@ class Quantize : public Command {
   /// Codes rounded to nearest: floor moves values down by half a step, which weights that never saw it do not expect
   /// (4 bits with 8-bit ends, top-1 of three models without training: 55.8, 55.2, 72.6 %, to nearest 56.3, 56.0, 74.5).
   NetworkArguments network_{{.precision = "w8a8", .scheme = QuantScheme::kNearest, .overrides = {}}};
-  std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto", class_names_;
+  std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto", class_names_, sensitivity_;
   int64_t images_ = 1024, batch_size_ = 32, loader_threads_ = 1, threads_ = 0;
   bool strict_data_ = false, json_ = false, can_evaluate_ = false;
   DatasetPtr dataset_;

@@ -67,6 +67,10 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   check_keys("`export`", json_of(run_program("export " + run + "/latest --out " + served + " --json")));
   check_keys("`quantize`",
              json_of(run_program("quantize " + run + " --data " + data + " --json --out " + served + "-q")));
+  const nlohmann::json sensitive = json_of(
+      run_program("quantize " + run + " --data " + data + " --json --sensitivity w8a8 --precision w4a4 --images 16"));
+  check_keys("`quantize --sensitivity`", sensitive);
+  check_keys("`quantize --sensitivity`, layer", sensitive.at("layers").front());
   const std::string image = data + "/val/plain_disk/00000.jpg";
   check_keys("`predict`", json_of(run_program("predict " + served + " " + image + " --json")));
   const nlohmann::json inspected = json_of(run_program("inspect " + served + " --json"));

@@ -134,6 +134,19 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
       has(run_well("quantize " + trained + " --data " + (folder / "val-alone") + " --split val --out " + from_flat).err,
           "warning: 96 images are few"));
 
+  // Which layer to keep finer: the gain of one is that of a file with it, and nothing is written.
+  const std::string sensitivity = "quantize " + trained + " --precision w4a4 --images 64 --data " + data;
+  const nlohmann::json sensitive = json_of(run_program(sensitivity + " --json --sensitivity w8a8"));
+  REQUIRE(sensitive.at("layers").size() == 30);
+  for (size_t i = 1; i < 30; ++i)
+    CHECK(sensitive.at("layers")[i - 1].at("sqnr_db") >= sensitive.at("layers")[i].at("sqnr_db"));
+  const std::string most = sensitive.at("layers")[0].at("name"),
+                    with_most = folder.write("most.toml", "[layers.\"" + most + "\"]\nprecision = \"w8a8\"\n");
+  CHECK(json_of(run_program(sensitivity + " --json --sensitivity bf16 --config " + with_most)).at("sqnr_db") ==
+        sensitive.at("layers")[0].at("sqnr_db"));
+  check_refused("quantize " + trained + " --precision bf16 --data " + data + " --sensitivity w8a8", 2,
+                "of which no layer is quantized", "NIBBLE_LOG=quiet");
+
   // A file of another program says nothing about its network; its classes are those of the data.
   const std::string foreign = folder / "foreign.safetensors", of_foreign = folder / "of-foreign.safetensors";
   save_foreign(trained, foreign);
@@ -237,8 +250,12 @@ TEST_CASE("quantize: options that make no sense are refused before anything is r
                                                         {"--batch-size 0", "--batch-size is 0; use 1 to 256"},
                                                         {"--norms all", "--norms is 'all'; use auto, model or images"},
                                                         {"--decoder none", "none"},
-                                                        {"--loader-threads 0", "--loader-threads is 0; use 1 to 64"}})
+                                                        {"--loader-threads 0", "--loader-threads is 0; use 1 to 64"},
+                                                        {"--sensitivity w8a8", "name either the served file"}})
     check_refused("quantize /nonexistent --data /nonexistent --out n " + options, 2, part);
+  check_refused("quantize /nonexistent --data /nonexistent", 2, "name either the served file");
+  check_refused("quantize /nonexistent --sensitivity w4a4-fl8", 2, "use the precision of one layer, such as w8a8");
+  check_refused("quantize /nonexistent --sensitivity 8", 2, "the precision is '8'; use bf16");
   check_refused("quantize /nonexistent --data /nonexistent --out n", 4, "'/nonexistent' does not exist");
   check_refused("quantize /nonexistent --out m.onnx", 2, "asks for a format that nibble does not write");
 }
