@@ -37,19 +37,19 @@ TEST_CASE(
   train_run(data, run, kRun);
   run_well("export " + run + "/latest --out " + served);
   const nlohmann::json here = evaluation_of(served, data);
-  for (const auto& [cpu, level] : {std::pair{"qemu64", "scalar"}, {"Nehalem", "scalar"}, {"Haswell", "avx2"}}) {
-    CAPTURE(std::string(cpu));
+  for (const auto& row : {std::pair{"qemu64", "scalar"}, {"Nehalem", "scalar"}, {"Haswell", "avx2"}}) {
+    const std::string cpu = row.first, level = row.second;
+    CAPTURE(cpu);
     const std::vector<nibble::Isa> built = nibble::runnable_isas();
     if (std::find(built.begin(), built.end(), nibble::isa_from_name(level)) == built.end()) continue;
-    const std::string emulated = std::string("env -u NIBBLE_ISA qemu-x86_64 -cpu ") + cpu;
+    const std::string emulated = "env -u NIBBLE_ISA qemu-x86_64 -cpu " + cpu;
     const nlohmann::json there = json_of(run_program("eval " + served + " --data " + data + " --json", emulated));
     CHECK(there.at("isa") == level);
     CHECK(there.at("logits_sha256") == here.at("logits_sha256"));
     CHECK(run_program("inspect --check " + served, emulated).code == 0);
-    const std::string native = folder / ("native-" + std::string(cpu)),
-                      other = folder / ("emulated-" + std::string(cpu));
+    const std::string native = folder / ("native-" + cpu), other = folder / ("emulated-" + cpu);
     const std::string train = "train --data " + data + kRun + " --out ";
-    REQUIRE(run_program(train + native, std::string("NIBBLE_ISA=") + level).code == 0);
+    REQUIRE(run_program(train + native, "NIBBLE_ISA=" + level).code == 0);
     REQUIRE(run_program(train + other, emulated).code == 0);
     CHECK((read_text(other + "/latest") == read_text(native + "/latest")));
   }
