@@ -72,9 +72,11 @@ class Quantize : public Command {
                "data set (DIR/train/<class>/*, Tiny ImageNet or CIFAR as they come)");
     add_option(app, "--split", split_, "split of DIR to take images from (train, where DIR has splits)");
     add_option(app, "--out", out_, "served file to write");
-    add_option(app, "--sensitivity", sensitivity_,
-               "instead of a file: how much nearer to bf16 the logits come with one layer at a time in this precision "
-               "(w8a8, bf16), the layers that gain most first; takes the time of a quantize for each layer");
+    add_option(
+        app, "--sensitivity", sensitivity_,
+        "instead of a file: how much nearer to bf16 the logits come with one layer at a time in this precision "
+        "(w8a8, bf16), the layers that gain most first; takes the time of a quantize for each layer, and keeps the "
+        "--images in memory: 128 tell enough");
     add_option(app, "--class-names", class_names_,
                "file with a name of each class, in the order of the model's outputs: a line each, or JSON "
                "(imagenet_class_index.json); eval finds the folders of its images by them; otherwise a checkpoint's "
@@ -280,8 +282,8 @@ class Quantize : public Command {
       rows.push_back({l.layer, fmt::format("{:.2f}", l.decibels), fmt::format("{:+.2f}", l.decibels - found.decibels),
                       grouped(l.weight_bytes)});
     print(format_table(rows));
-    print("next: a file for --config with a table for each layer to keep finer: [layers.\"NAME\"] precision = \"" +
-          sensitivity_ + "\"");
+    print("next: a file for --config, with a line layers.\"NAME\".precision = \"" + sensitivity_ +
+          "\" for each layer to keep finer");
   }
 
   void report(const ServedFileSizes& sizes) const {

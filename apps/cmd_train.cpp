@@ -4,6 +4,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/memory_forecast.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/plan.hpp"
 #include "apps/train_arguments.hpp"
@@ -62,7 +63,7 @@ class Train : public Command {
       if (json_)
         print_object(plan_json(run.plan(), memory));
       else
-        print(run.banner() + "\n" + run.memory_line(memory) + preset_line());
+        print(run.banner() + "\n" + run.memory_line(memory, available_memory()) + preset_line());
       return 0;
     }
     const RunSummary summary = run.run();

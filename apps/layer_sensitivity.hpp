@@ -8,9 +8,9 @@
 
 namespace nibble::apps {
 
-/// How near logits come to those of the same weights in bf16: 10 log10 of the power of bf16's over that of the
-/// difference, both without the mean of each image's logits, which no probability depends on; infinite where there is
-/// no difference.
+/// How near logits come to those of the same weights in bf16, batch norm's statistics taken in the same way: 10 log10
+/// of the power of bf16's over that of the difference, both without the mean of each image's logits, which no
+/// probability depends on; infinite where there is no difference.
 struct LayerSensitivity {
   std::string layer;
   double decibels = 0;       // with this layer in the finer precision
@@ -24,13 +24,14 @@ struct Sensitivity {
 
 struct SensitivityArgs {
   const Model& trained;  // masters and running statistics; its network is the one to quantize, not calibrated
-  Precision finer;       // of one layer at a time
+  Precision finer;       // of one layer at a time, where its weights or activations are coarser
   NormSource norms = NormSource::kImages;
   const std::vector<Tensor>& batches;  // uint8 NHWC, of bounds, statistics and logits
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
-/// Cost: for each layer what quantize_after_training and an evaluation of the batches cost. Errors: theirs.
+/// Cost: for each layer what quantize_after_training and an evaluation of the batches cost. Errors: theirs; UsageError
+/// when no layer is coarser, DivergedError for logits that are not finite.
 Sensitivity measure_sensitivity(const SensitivityArgs& args);
 
 }  // namespace nibble::apps

@@ -20,6 +20,8 @@ constexpr std::string_view kBegin = R"({"image":)";  // of every line
 /// AtomicFile refuses what is no file.
 std::filesystem::path not_another_file(const std::filesystem::path& path) {
   std::error_code none;
+  if (std::filesystem::is_symlink(path, none) && !std::filesystem::exists(path, none))
+    return std::filesystem::weakly_canonical(path, none);
   if (!std::filesystem::is_regular_file(path, none)) return path;
   std::ifstream file(path, std::ios::binary);
   std::string begin(kBegin.size(), '\0');
@@ -33,7 +35,10 @@ std::filesystem::path not_another_file(const std::filesystem::path& path) {
 
 /// A killed evaluation leaves its part of the file, under a name of its own.
 std::filesystem::path without_leftovers(const std::filesystem::path& path) {
-  remove_temporary_files(path.has_parent_path() ? path.parent_path() : ".");
+  try {
+    remove_temporary_files(path.has_parent_path() ? path.parent_path() : ".");
+  } catch (const DiskError&) {  // another's, perhaps: they are only in the way of disk space
+  }
   return path;
 }
 

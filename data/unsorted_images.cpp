@@ -36,4 +36,13 @@ UnsortedImages::UnsortedImages(const fs::path& dir, Decoder decoder) : root_(dir
   std::sort(files_.begin(), files_.end());
 }
 
+Image UnsortedImages::read(int64_t index) const {
+  const fs::path path = full_path(index);
+  std::error_code error;
+  if (!fs::is_regular_file(path, error) &&
+      (!error || error == std::errc::no_such_file_or_directory || error == std::errc::too_many_symbolic_link_levels))
+    throw DataError("{} is no file, or a link that leads nowhere; repair or remove it", path.string());
+  return load_image(path, decoder_);
+}
+
 }  // namespace nibble

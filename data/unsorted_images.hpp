@@ -23,7 +23,7 @@ class UnsortedImages : public Dataset {
   const std::vector<std::string>& class_names() const override { return classes_; }
   int label(int64_t) const override { return 0; }
   std::string path(int64_t index) const override { return full_path(index).string(); }
-  Image read(int64_t index) const override { return load_image(full_path(index), decoder_); }
+  Image read(int64_t index) const override;
 
  private:
   std::filesystem::path full_path(int64_t index) const { return root_ / files_[static_cast<size_t>(index)]; }

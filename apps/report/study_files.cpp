@@ -22,7 +22,7 @@ constexpr const char* kCsv = "points.csv";
 constexpr const char* kPicture = "pareto.svg";
 
 Json estimate_json(const Estimate& e) {
-  return {{"percent", e.value}, {"standard_error", e.error}};
+  return {{"percent", e.value}, {"standard_error", e.error}, {"seed_error", e.seed_error}, {"freedom", e.freedom}};
 }
 
 Json group_json(const StudyGroup& g) {

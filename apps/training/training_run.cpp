@@ -306,23 +306,25 @@ int64_t TrainingRun::peak_memory() const {
   return forecast_memory(args_.options);
 }
 
-std::string TrainingRun::memory_line(int64_t peak) const {
-  return describe_memory(peak, available_memory(), args_.options);
+std::string TrainingRun::memory_line(int64_t peak, int64_t available) const {
+  return describe_memory(peak, available, args_.options);
 }
 
-/// Before the steps take it; like the speed, not of a run of a few steps. Its peak comes before calibration.
-void TrainingRun::say_memory() const {
-  const int64_t done = trainer_->steps_done();
-  if (plan_.steps - done < kWorthProbing || trainer_->model().calibrated()) return;
-  const int64_t peak = peak_memory(), available = available_memory();
-  peak > available&& available > 0 ? warn(memory_line(peak)) : message(memory_line(peak));
+/// Before the steps take it; like the speed, not of a run of a few steps, or one that no one watches. Its peak comes
+/// before calibration. `available`: before the trainer took its part.
+void TrainingRun::say_memory(int64_t available) const {
+  const int64_t steps = plan_.steps - trainer_->steps_done();
+  if (steps < kWorthProbing || verbosity() == Verbosity::kQuiet || trainer_->model().calibrated()) return;
+  const int64_t peak = peak_memory();
+  peak > available&& available > 0 ? warn(memory_line(peak, available)) : message(memory_line(peak, available));
 }
 
 RunSummary TrainingRun::run() {
   message(banner());
   warn_of_doubts();
+  const int64_t available = available_memory();
   start();
-  say_memory();
+  say_memory(available);
   estimate_speed();  // before the loader's threads take their share
   begin_loading();
   if (args_.resume) settle_evaluation();

@@ -53,7 +53,7 @@ class TrainingRun {
   void warn_of_doubts() const;
   /// Bytes of memory that it will take, and the line that says so.
   int64_t peak_memory() const;
-  std::string memory_line(int64_t peak) const;
+  std::string memory_line(int64_t peak, int64_t available) const;
   RunSummary run();
   /// The images that are trained on, without augmentation.
   const DatasetPtr& training_set() const { return data_.train; }
@@ -62,7 +62,7 @@ class TrainingRun {
   const std::string& validation_digest() const { return data_.validation_digest; }
 
  private:
-  void say_memory() const;
+  void say_memory(int64_t available) const;
   void start();
   void start_fresh();
   void take_weights(Model& model) const;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "engine/error.hpp"
 #include "nn/runtime/executor.hpp"
 #include "nn/runtime/served_file.hpp"
 #include "tests/nn/small_model.hpp"
@@ -37,16 +38,12 @@ double decibels_by_hand(const Model& exact, const Model& quantized, const std::v
   return 10 * std::log10(power / error);
 }
 
-TEST_CASE("sensitivity: each layer's figure is that of the network with this layer alone in the finer precision") {
-  NetworkOptions options = small_options("w4a4", 0.1);
-  options.scheme = QuantScheme::kNearest;
-  options.overrides = {{"layer2.0.conv2", {8, 8}}, {"layer3.0.conv1", {16, 16}}};
-  const Model trained = random_model(options);
-  const std::vector<Tensor> batches = {random_images(4, 32, 1), random_images(4, 32, 2)};
+void check_sensitivity(const Model& trained, NormSource norms, const std::vector<Tensor>& batches) {
+  const NetworkOptions& options = trained.network.options;
   std::vector<int64_t> told;
   const Sensitivity found = measure_sensitivity({.trained = trained,
                                                  .finer = {8, 8},
-                                                 .norms = NormSource::kModel,
+                                                 .norms = norms,
                                                  .batches = batches,
                                                  .progress = [&](int64_t done, int64_t total) {
                                                    CHECK(total == 29);
@@ -54,21 +51,18 @@ TEST_CASE("sensitivity: each layer's figure is that of the network with this lay
                                                  }});
   CHECK(told.size() == 29);
   REQUIRE(found.layers.size() == 28);  // of 30, without the two that are not coarser
-  const auto with = [&](const NetworkOptions& o) {
+  const auto quantized = [&](const NetworkOptions& o) {
     Model model = make_model(build_resnet(o), {});
     model.units = trained.units;
-    return model;
+    return quantize_after_training(model, norms, [&](const UseBatch& use) {
+      for (const Tensor& batch : batches) use(batch);
+    });
   };
   NetworkOptions plain = options;
   plain.precision = "bf16";
   plain.overrides.clear();
-  const Model exact = with(plain);
-  const auto expected = [&](const NetworkOptions& o) {
-    const Model quantized = quantize_after_training(with(o), NormSource::kModel, [&](const UseBatch& use) {
-      for (const Tensor& batch : batches) use(batch);
-    });
-    return decibels_by_hand(exact, quantized, batches);
-  };
+  const Model exact = quantized(plain);
+  const auto expected = [&](const NetworkOptions& o) { return decibels_by_hand(exact, quantized(o), batches); };
   CHECK(found.decibels == doctest::Approx(expected(options)).epsilon(1e-9));
   for (const size_t k : {size_t{0}, size_t{9}, found.layers.size() - 1}) {
     const LayerSensitivity& layer = found.layers[k];
@@ -83,6 +77,16 @@ TEST_CASE("sensitivity: each layer's figure is that of the network with this lay
     CHECK(layer.weight_bytes == static_cast<int64_t>(served_weight_bytes(after.units[u])) -
                                     static_cast<int64_t>(served_weight_bytes(before.units[u])));
   }
+}
+
+TEST_CASE("sensitivity: each layer's figure is that of the network with this layer alone in the finer precision") {
+  NetworkOptions options = small_options("w4a4", 0.1);
+  options.scheme = QuantScheme::kNearest;
+  options.overrides = {{"layer2.0.conv2", {8, 8}}, {"layer3.0.conv1", {16, 16}}};
+  const Model trained = random_model(options);
+  const std::vector<Tensor> batches = {random_images(4, 32, 1), random_images(4, 32, 2)};
+  for (const NormSource norms : {NormSource::kModel, NormSource::kImages}) check_sensitivity(trained, norms, batches);
+  CHECK_THROWS_AS(measure_sensitivity({.trained = trained, .finer = {4, 4}, .batches = batches}), UsageError);
 }
 
 }  // namespace

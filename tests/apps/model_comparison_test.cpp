@@ -72,7 +72,7 @@ TEST_CASE("guesses: the likeliest by their logits, equal ones by their numbers, 
   CHECK(two[1].p == doctest::Approx(0.25));
   const float broken[] = {1, std::numeric_limits<float>::infinity(), 3};
   for (const Guess& g : best_guesses(broken, 3, 2)) CHECK(std::isnan(g.p));
-  CHECK(guesses_json({{1, 0.5f}, {7, 0.25f}}, {"a", "b"}) ==
+  CHECK(nlohmann::json(guesses_json({{1, 0.5f}, {7, 0.25f}}, {"a", "b"})) ==
         nlohmann::json::parse(R"([{"index":1,"name":"b","p":0.5},{"index":7,"name":"7","p":0.25}])"));
 }
 

@@ -296,7 +296,7 @@ TEST_CASE("images that nobody sorted: all below a folder, by name, whatever lies
   const UnsortedImages with_broken(root, Decoder::auto_);
   REQUIRE(with_broken.size() == 7);
   CHECK(with_broken.path(5) == (root / "b" / "gone.jpg").string());
-  CHECK_THROWS_AS(with_broken.read(5), Error);
+  CHECK_THROWS_AS(with_broken.read(5), DataError);
   CHECK(with_broken.read(6).width == 10);
   CHECK(error_of([&] { UnsortedImages(dir / "none", Decoder::auto_); }) ==
         "there is no folder " + (dir / "none").string() + ": name one with images in it");

@@ -207,18 +207,18 @@ TEST_CASE("eval says what the end of training and the last line of the log say, 
   }
   CHECK(result.at("logits_sha256") == end.at("logits_sha256"));
   // As text, too.
-  const auto figures = [](const nlohmann::json& j) {
-    return fmt::format("top1 {:.2f}  top5 {:.2f}  loss {:.3f}", j.at("top1").get<double>(), j.at("top5").get<double>(),
-                       j.at("loss").get<double>());
+  const auto figures = [](const nlohmann::json& j, int digits_of_loss) {
+    return fmt::format("top1 {:.2f}  top5 {:.2f}  loss {:.{}f}", j.at("top1").get<double>(), j.at("top5").get<double>(),
+                       j.at("loss").get<double>(), digits_of_loss);
   };
   REQUIRE(result.at("top1") != result.at("top5"));
-  CHECK(has(run_well("eval " + run + "/latest --data " + data).out, figures(result)));
+  CHECK(has(run_well("eval " + run + "/latest --data " + data).out, figures(result, 4)));
   const std::string again = folder / "again";
   std::string loud = kQuietTrain;
   loud.erase(loud.rfind(" --quiet"));
   const Result said = train_run(data, again, loud + " --epochs 4 --calibrate-at 3");
-  CHECK(has(said.out, "done: " + figures(result)));
-  CHECK(has(said.err, "epoch 4  eval  " + figures(result)));
+  CHECK(has(said.out, "done: " + figures(result, 3)));
+  CHECK(has(said.err, "epoch 4  eval  " + figures(result, 3)));
 
   const Result predicted = run_well("predict " + run + "/latest " + data + "/val/*/*.jpg --top 10 --json");
   double images = 0, first = 0, first_five = 0, loss = 0;
