@@ -19,11 +19,11 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr int64_t kNever = 1 << 30;  // the step comes before calibration
-constexpr int64_t kPlenty = int64_t{4} << 30;
-constexpr double kProgram = 40 << 20;  // code, heap, stacks: 35 to 45 MiB seen
-constexpr double kKept = 1.0 / 16;     // of blocks: freed ones that wait for their next use (block_cache.hpp)
-constexpr double kBatchesLoaded = 5;   // three ahead, one filling, one in use
+constexpr int64_t kNever = 1 << 30;            // the step comes before calibration
+constexpr int64_t kPlenty = int64_t{4} << 30;  // more than a step of 32e9 forward multiply-adds was seen to take
+constexpr double kProgram = 40 << 20;          // code, heap, stacks: 35 to 45 MiB seen
+constexpr double kKept = 1.0 / 16;             // of blocks: freed ones that wait for their next use (block_cache.hpp)
+constexpr double kBatchesLoaded = 5;           // three ahead, one filling, one in use
 
 /// What a step on `shards` shards of n images holds at its peak in blocks, the trainer included.
 double blocks_of_step(TrainOptions o, int64_t n, int64_t shards) {

@@ -31,7 +31,7 @@ bool has_splits(const std::filesystem::path& dir) {
 
 DatasetPtr open_images_to_look_at(const std::filesystem::path& dir, const std::string& split, Decoder decoder) {
   if (split.empty()) refuse_other_cifar(dir);
-  const std::filesystem::path root = dir / split;
+  const std::filesystem::path root = split.empty() ? dir : dir / split;
   if (split.empty() || (is_folder_there(root) && !has_labels(root)))
     return std::make_shared<UnsortedImages>(root, decoder);
   return open_images(dir, split, decoder);
