@@ -104,16 +104,15 @@ class Planner {
       step.factor.resize(static_cast<size_t>(code_stride(s.ic)), 1);
     }
     if (unit.average_pool) {
-      step.pooled = arena_.place(plain_bytes(1, s.ic), u, u);
+      step.averaged = plain_[static_cast<size_t>(unit.input)];
+      step.mean = arena_.place(plain_bytes(1, s.ic), u, u);
       if (quantized(unit)) codes_[static_cast<size_t>(unit.quantizer)] = arena_.place(code_stride(s.ic), u, u);
     }
     if (unit.shortcut != kNoValue) step.shortcut = plain_[static_cast<size_t>(unit.shortcut)];
     if (quantized(unit) && u > 0)
       step.input = codes_[static_cast<size_t>(unit.quantizer)];
     else
-      step.input = unit.average_pool ? step.pooled : plain_[static_cast<size_t>(unit.input)];
-    // fc averages the plain value itself; its own input is what the pool writes.
-    if (unit.average_pool) step.shortcut = plain_[static_cast<size_t>(unit.input)];
+      step.input = unit.average_pool ? step.mean : plain_[static_cast<size_t>(unit.input)];
     if (unit.kind == UnitKind::kConv) place_outputs(step, u);
   }
 

@@ -24,13 +24,14 @@ struct ValueSlot {
 /// reads it.
 struct ExecutionPlan {
   struct Step {
-    Gather gather;                // n is set per call
-    std::vector<uint8_t> pad;     // row read outside the map, in codes
-    std::vector<uint8_t> factor;  // shift factors per channel with stride padding; empty: none
-    ValueSlot input;              // codes or bf16
-    ValueSlot plain;              // output as bf16
-    ValueSlot shortcut;
-    ValueSlot pooled;                              // output after the max pool, or the averaged input of fc
+    Gather gather;                                 // n is set per call
+    std::vector<uint8_t> pad;                      // row read outside the map, in codes
+    std::vector<uint8_t> factor;                   // shift factors per channel with stride padding; empty: none
+    ValueSlot input;                               // codes or bf16
+    ValueSlot plain;                               // output as bf16
+    ValueSlot shortcut;                            // what is added to the output
+    ValueSlot averaged, mean;                      // what the average pool before the layer reads and writes, bf16
+    ValueSlot pooled;                              // output after the max pool
     ValueSlot map_codes;                           // codes before the max pool: quantizing is monotonic, so the
                                                    // largest code is the largest value's; then no bf16 form exists
     std::vector<std::pair<int, ValueSlot>> codes;  // quantizer -> output codes

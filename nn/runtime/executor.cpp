@@ -19,6 +19,69 @@ constexpr int64_t kGroup = 8;
 // stage 2 took a tenth less, the layers before them as much more; with weights of 1 MiB and more it lost.
 /// Columns an epilogue gets at a time: 48 rows of 64 sums are 12 KiB, still in L1 when they are read.
 constexpr int64_t kBlockColumns = 64;
+
+/// Rows of bf16 values that a layer reads. `width`: pixels of a row of its input.
+struct ValueSource {
+  Pixels<const bf16> input;
+  int64_t width;
+  const ExecutionPlan::Step& step;
+
+  SourceRows<bf16> operator()(Scratch&, RowRange range) const {
+    return {.data = input.at(range.begin * width),
+            .first_row = range.begin,
+            .stride = input.stride,
+            .pad = reinterpret_cast<const bf16*>(step.pad.data()),
+            .pad_is_zero = true};
+  }
+};
+
+/// The same of codes, multiplied on the way by their channels' powers of two where a layer has these.
+struct CodeSource {
+  Pixels<const uint8_t> input;
+  int64_t width;
+  const ExecutionPlan::Step& step;
+
+  SourceRows<uint8_t> operator()(Scratch& scratch, RowRange range) const {
+    const uint8_t* from = input.at(range.begin * width);
+    if (!step.factor.empty()) {
+      const int64_t stride = input.stride, pixels = (range.end - range.begin) * width;
+      uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
+      for (int64_t p = 0; p < pixels; ++p)
+        kernels::active().ew.multiply_u8(from + p * stride, step.factor.data(), stride, to + p * stride);
+      from = to;
+    }
+    return {.data = from,
+            .first_row = range.begin,
+            .stride = input.stride,
+            .pad = step.pad.data(),
+            .pad_is_zero = step.pad[0] == 0};
+  }
+};
+
+/// A map of h x w pixels and what a pool of it leaves, side x side.
+struct PooledMap {
+  const PoolShape& pool;
+  int64_t h, w, side;
+
+  /// Calls max(taps, count, pixel, pixels) for the pixels of output row `row` (flattened over images): one by one where
+  /// an edge cuts their windows, the others at once, whose taps are the pool's stride apart.
+  template <typename T, typename Max>
+  void windows(int64_t row, const Pixels<T>& map, const Max& max) const {
+    const int64_t image = row / side, oy = row % side;
+    const int64_t whole_begin = std::min(side, ceil_div(pool.pad_before, pool.stride));
+    const int64_t whole_end = std::max(whole_begin, (w - pool.window + pool.pad_before) / pool.stride + 1);
+    for (int64_t ox = 0, pixels = 0; ox < side; ox += pixels) {
+      pixels = ox == whole_begin ? std::max<int64_t>(1, std::min(side, whole_end) - whole_begin) : 1;
+      T* taps[PoolShape::kMostTaps];
+      int count = 0;
+      for (int64_t y = std::max<int64_t>(0, pool.begin(oy)); y < std::min(h, pool.begin(oy) + pool.window); ++y)
+        for (int64_t x = std::max<int64_t>(0, pool.begin(ox)); x < std::min(w, pool.begin(ox) + pool.window); ++x)
+          taps[count++] = map.at((image * h + y) * w + x);
+      max(taps, count, row * side + ox, pixels);
+    }
+  }
+};
+
 }  // namespace
 
 /// What a step computes: all rows of all images of the group, or rows [begin, end) of one image.
@@ -62,6 +125,9 @@ struct Executor::Context {
     if (u > 0 || part.whole()) return pixels<T>(slot, part, g.sw, stride);
     return {at<T>(slot) + part.image * g.sh * g.sw * stride, 0, stride};
   }
+
+  /// The grid of unit u, for all images of the group or for one.
+  const Gather& gather(size_t u, const Part& part) const { return part.whole() ? gathers[u] : row_gathers[u]; }
 
   /// The grid of a part of an image, whose first row is that of the part; in memory that was there before.
   const Gather& part_gather(size_t u, const Part& part) {
@@ -223,7 +289,7 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
   const int64_t pixel = layer.row_folded  ? s.ic * (layer.integer() ? 1 : 2)
                         : layer.integer() ? code_stride(s.ic)
                                           : 2 * Tensor::round_stride(DType::bf16, s.ic);
-  const bool plain = step.plain.offset >= 0, shortcut = step.shortcut.offset >= 0 && !unit.average_pool;
+  const bool plain = step.plain.offset >= 0, shortcut = step.shortcut.offset >= 0;
   int64_t out = ((plain ? 2 : 0) + (shortcut ? 2 : 0)) * Tensor::round_stride(DType::bf16, s.oc);
   if (!unit.max_pool) out += static_cast<int64_t>(step.codes.size()) * code_stride(s.oc);
   if (step.map_codes.offset >= 0) out += code_stride(s.oc);
@@ -232,97 +298,79 @@ ZoneWork Executor::work_of(size_t u, int64_t rows) const {
       .macs = rows * s.macs() / of, .unit = forward_unit(layer), .bytes = rows * (pixels * pixel / of + s.ow() * out)};
 }
 
+Epilogue Executor::epilogue_of(const Context& context, size_t u, const Part& part, float* logits) const {
+  const UnitSpec& unit = model_->network.units[u];
+  const ExecutionPlan::Step& step = context.plan->steps[u];
+  const int64_t width = unit.shape.ow(), codes = code_stride(unit.shape.oc);
+  const int64_t plain = Tensor::round_stride(DType::bf16, unit.shape.oc);
+  Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .step = step, .ew = kernels::active().ew};
+  const auto add_codes = [&](int quantizer, const ValueSlot& slot) {
+    epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(quantizer)],
+                                             context.pixels<uint8_t>(slot, part, width, codes)};
+  };
+  if (!unit.max_pool)
+    for (const auto& [quantizer, slot] : step.codes) add_codes(quantizer, slot);
+  if (step.map_codes.offset >= 0) add_codes(step.codes.front().first, step.map_codes);
+  epilogue.plain = context.pixels<bf16>(step.plain, part, width, plain);
+  epilogue.shortcut = context.pixels<const bf16>(step.shortcut, part, width, plain);
+  if (unit.kind == UnitKind::kLinear) epilogue.logits = logits;
+  return epilogue;
+}
+
+template <typename Sum, typename Element, typename Gemm, typename Source>
+void Executor::multiply(Context& context, size_t u, const Part& part, const Gemm& gemm, const Source& source,
+                        const Sum* start, const Epilogue& epilogue) const {
+  const LayerWeights& layer = layers_[u];
+  const Gather& g = context.gather(u, part);
+  if (layer.strided()) {
+    const PlaneCut cut =
+        part.whole() ? cut_for_workers(g, layer.forward, context.workers)
+                     : PlaneCut{.row_begin = part.begin, .row_end = part.end, .rows_per_part = part.end - part.begin};
+    plane_gemm<Sum, Element>(gemm, {g, layer.forward_layout, layer.forward, cut, start}, source, epilogue);
+    return;
+  }
+  const ServingGemmArgs args{.gather = part.whole() ? g : context.part_gather(u, part),
+                             .panels = layer.forward,
+                             .workers = context.workers,
+                             .block_columns = kBlockColumns};
+  const int64_t skipped = part.begin * g.gw;  // points of the image before the part
+  const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const Sum* sums, int64_t ld,
+                         NextBlock next) {
+    if (next.point >= 0) next.point += skipped;
+    epilogue(0, skipped + first, rows, column, n, sums, ld, next);
+  };
+  if constexpr (std::is_same_v<Element, uint8_t>) {
+    if (layer.fewer_products()) {
+      layer.with_fewer_products(
+          [&](const auto& kernel) { winograd::serving_gemm(kernel, layer.served_edge, args, start, source, block); });
+      return;
+    }
+  }
+  serving_gemm<Sum, Element>(gemm, args, start, source, block);
+}
+
 void Executor::convolve(Context& context, size_t u, const Part& part, float* logits) const {
   const UnitSpec& unit = model_->network.units[u];
-  const ConvShape& s = unit.shape;
   const LayerWeights& layer = layers_[u];
   const ExecutionPlan::Step& step = context.plan->steps[u];
-  const Gather& g = part.whole() ? context.gathers[u] : context.row_gathers[u];
-  const int64_t map_rows = part.whole() ? g.n * g.gh : part.end - part.begin;
+  const Gather& g = context.gather(u, part);
   Zone zone("executor, convolution", unit.name);
   zone.count([&] {
-    ZoneWork work = work_of(u, map_rows);
+    ZoneWork work = work_of(u, part.whole() ? g.n * g.gh : part.end - part.begin);
     if (part.begin == 0 && part.image == 0) work.bytes += stored_bytes(layer.forward.storage);  // once a group
     return work;
   });
-  Epilogue epilogue{.unit = unit, .layer = model_->layers[u], .step = step, .ew = kernels::active().ew};
-  const int64_t plain_stride = Tensor::round_stride(DType::bf16, s.oc), out_stride = code_stride(s.oc);
-  if (!unit.max_pool)
-    for (const auto& [q, slot] : step.codes)
-      epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(q)],
-                                               context.pixels<uint8_t>(slot, part, g.gw, out_stride)};
-  if (step.map_codes.offset >= 0)
-    epilogue.codes[epilogue.code_count++] = {&model_->quantizers[static_cast<size_t>(step.codes.front().first)],
-                                             context.pixels<uint8_t>(step.map_codes, part, g.gw, out_stride)};
-  epilogue.plain = context.pixels<bf16>(step.plain, part, g.gw, plain_stride);
-  if (!unit.average_pool) epilogue.shortcut = context.pixels<const bf16>(step.shortcut, part, g.gw, plain_stride);
-  if (unit.kind == UnitKind::kLinear) epilogue.logits = logits;
-
+  const Epilogue epilogue = epilogue_of(context, u, part, logits);
   const int64_t stride = layer.row_folded  ? 3
                          : layer.integer() ? code_stride(unit.shape.ic)
                                            : Tensor::round_stride(DType::bf16, unit.shape.ic);
-  const auto run = [&](const auto& gemm, const auto& source, const auto* start, auto element) {
-    using C = std::remove_cvref_t<decltype(*start)>;
-    using T = decltype(element);
-    if (layer.strided()) {
-      const PlaneCut cut =
-          part.whole() ? cut_for_workers(g, layer.forward, context.workers)
-                       : PlaneCut{.row_begin = part.begin, .row_end = part.end, .rows_per_part = part.end - part.begin};
-      plane_gemm<C, T>(gemm, {g, layer.forward_layout, layer.forward, cut, start}, source, epilogue);
-      return;
-    }
-    const ServingGemmArgs args{.gather = part.whole() ? g : context.part_gather(u, part),
-                               .panels = layer.forward,
-                               .workers = context.workers,
-                               .block_columns = kBlockColumns};
-    const int64_t skipped = part.begin * g.gw;  // points of the image before the part
-    const auto block = [&](int64_t first, int64_t rows, int64_t column, int64_t n, const C* c, int64_t ldc,
-                           NextBlock next) {
-      if (next.point >= 0) next.point += skipped;
-      epilogue(0, skipped + first, rows, column, n, c, ldc, next);
-    };
-    if constexpr (std::is_same_v<T, uint8_t>) {
-      if (layer.fewer_products()) {
-        layer.with_fewer_products(
-            [&](const auto& kernel) { winograd::serving_gemm(kernel, layer.served_edge, args, start, source, block); });
-        return;
-      }
-    }
-    serving_gemm<C, T>(gemm, args, start, source, block);
-  };
-  if (!layer.integer()) {
-    const Pixels<const bf16> input = context.input<const bf16>(step.input, part, g, u, stride);
-    run(
-        *layer.float_gemm,
-        [&](Scratch&, RowRange range) {
-          return SourceRows<bf16>{.data = input.at(range.begin * g.sw),
-                                  .first_row = range.begin,
-                                  .stride = stride,
-                                  .pad = reinterpret_cast<const bf16*>(step.pad.data()),
-                                  .pad_is_zero = true};
-        },
-        static_cast<const float*>(nullptr), bf16{});
-    return;
+  if (layer.integer()) {
+    const CodeSource source{context.input<const uint8_t>(step.input, part, g, u, stride), g.sw, step};
+    multiply<int32_t, uint8_t>(context, u, part, *layer.int_gemm, source, layer.start_data(), epilogue);
+  } else {
+    const ValueSource source{context.input<const bf16>(step.input, part, g, u, stride), g.sw, step};
+    multiply<float, bf16>(context, u, part, *layer.float_gemm, source, nullptr, epilogue);
   }
-  const Pixels<const uint8_t> input = context.input<const uint8_t>(step.input, part, g, u, stride);
-  run(
-      *layer.int_gemm,
-      [&](Scratch& scratch, RowRange range) {
-        const uint8_t* from = input.at(range.begin * g.sw);
-        if (!step.factor.empty()) {
-          const int64_t pixels = (range.end - range.begin) * g.sw;
-          uint8_t* to = scratch.get<uint8_t>(static_cast<size_t>(pixels * stride));
-          for (int64_t p = 0; p < pixels; ++p)
-            kernels::active().ew.multiply_u8(from + p * stride, step.factor.data(), stride, to + p * stride);
-          from = to;
-        }
-        return SourceRows<uint8_t>{.data = from,
-                                   .first_row = range.begin,
-                                   .stride = stride,
-                                   .pad = step.pad.data(),
-                                   .pad_is_zero = step.pad[0] == 0};
-      },
-      layer.start_data(), uint8_t{});
 }
 
 void Executor::max_pool(Context& context, size_t u, const Part& part) const {
@@ -330,47 +378,30 @@ void Executor::max_pool(Context& context, size_t u, const Part& part) const {
   const ExecutionPlan::Step& step = context.plan->steps[u];
   Zone zone("executor, max pool");
   const PoolShape& pool = *unit.max_pool;
-  const int64_t h = unit.shape.oh(), w = unit.shape.ow(), c = unit.shape.oc, side = unit.output_side();
-  const int64_t stride = Tensor::round_stride(DType::bf16, c);
+  const PooledMap map{.pool = pool, .h = unit.shape.oh(), .w = unit.shape.ow(), .side = unit.output_side()};
+  const int64_t c = unit.shape.oc, side = map.side, stride = Tensor::round_stride(DType::bf16, c);
   const bool codes_alone = step.map_codes.offset >= 0;
-  const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, w, stride);
-  const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, w, code_stride(c));
+  const Pixels<const bf16> z = context.pixels<const bf16>(step.plain, part, map.w, stride);
+  const Pixels<const uint8_t> z_codes = context.pixels<const uint8_t>(step.map_codes, part, map.w, code_stride(c));
   const Pixels<bf16> pooled = context.pixels<bf16>(step.pooled, part, side, stride);
   const int64_t begin = part.whole() ? 0 : part.begin, rows = part.whole() ? part.images * side : part.end - begin;
   zone.count([&] {
     const int64_t plain = codes_alone ? 0 : int64_t{sizeof(bf16)} * stride, codes = code_stride(c);
-    return ZoneWork{.bytes = rows * (h * w / side * (codes_alone ? codes : plain) +
+    return ZoneWork{.bytes = rows * (map.h * map.w / side * (codes_alone ? codes : plain) +
                                      side * (plain + static_cast<int64_t>(step.codes.size()) * codes))};
   });
-  // Calls max(taps, count, pixel, pixels) for the pixels of an output row: one by one where an edge cuts their windows,
-  // the others at once, whose taps are the pool's stride apart.
-  const auto windows = [&](int64_t row, const auto& map, const auto& max) {
-    using T = std::remove_reference_t<decltype(*map.data)>;
-    const int64_t image = row / side, oy = row % side;
-    const int64_t whole_begin = std::min(side, ceil_div(pool.pad_before, pool.stride));
-    const int64_t whole_end = std::max(whole_begin, (w - pool.window + pool.pad_before) / pool.stride + 1);
-    for (int64_t ox = 0, pixels = 0; ox < side; ox += pixels) {
-      pixels = ox == whole_begin ? std::max<int64_t>(1, std::min(side, whole_end) - whole_begin) : 1;
-      T* taps[PoolShape::kMostTaps];
-      int count = 0;
-      for (int64_t y = std::max<int64_t>(0, pool.begin(oy)); y < std::min(h, pool.begin(oy) + pool.window); ++y)
-        for (int64_t x = std::max<int64_t>(0, pool.begin(ox)); x < std::min(w, pool.begin(ox) + pool.window); ++x)
-          taps[count++] = map.at((image * h + y) * w + x);
-      max(taps, count, row * side + ox, pixels);
-    }
-  };
   const auto& ew = kernels::active().ew;
   const auto pool_row = [&](int64_t i) {
     const int64_t row = begin + i;
     if (codes_alone) {
       const Pixels<uint8_t> codes = context.pixels<uint8_t>(step.codes.front().second, part, side, code_stride(c));
-      windows(row, z_codes, [&](const uint8_t* const* taps, int count, int64_t pixel, int64_t pixels) {
+      map.windows(row, z_codes, [&](const uint8_t* const* taps, int count, int64_t pixel, int64_t pixels) {
         ew.max_rows_u8({taps, pool.stride * z_codes.stride}, count, pixels, code_stride(c),
                        {codes.at(pixel), codes.stride});
       });
       return;
     }
-    windows(row, z, [&](const bf16* const* first, int count, int64_t pixel, int64_t pixels) {
+    map.windows(row, z, [&](const bf16* const* first, int count, int64_t pixel, int64_t pixels) {
       for (int64_t p = 0; p < pixels; ++p) {
         const bf16* taps[PoolShape::kMostTaps];
         std::transform(first, first + count, taps, [&](const bf16* tap) { return tap + pool.stride * p * stride; });
@@ -395,16 +426,16 @@ void Executor::average_pool(Context& context, size_t u, int64_t n) const {
   const ConvShape& before = model_->network.units[static_cast<size_t>(unit.input - 1)].shape;
   Zone zone("executor, average pool");
   const int64_t pixels = before.oh() * before.ow(), c = unit.shape.ic, stride = Tensor::round_stride(DType::bf16, c);
-  const bf16* z = context.at<const bf16>(step.shortcut);
-  bf16* pooled = context.at<bf16>(step.pooled);
+  const bf16* z = context.at<const bf16>(step.averaged);
+  bf16* mean = context.at<bf16>(step.mean);
   zone.count([&] {
     return ZoneWork{
         .bytes = n * ((pixels + 1) * stride * int64_t{sizeof(bf16)} + (layers_[u].integer() ? code_stride(c) : 0))};
   });
   parallel_for(n, [&](int64_t i) {
-    average_pixels({z + i * pixels * stride, stride}, pixels, c, pooled + i * stride);
+    average_pixels({z + i * pixels * stride, stride}, pixels, c, mean + i * stride);
     if (layers_[u].integer())
-      Epilogue::quantize_block(*layers_[u].quantizer, {pooled + i * stride, stride}, 1, 0, c,
+      Epilogue::quantize_block(*layers_[u].quantizer, {mean + i * stride, stride}, 1, 0, c,
                                {context.at<uint8_t>(step.input) + i * code_stride(c), code_stride(c)});
   });
 }

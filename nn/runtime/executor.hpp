@@ -11,6 +11,8 @@
 
 namespace nibble {
 
+struct Epilogue;
+
 /// How a call walks through the network. Results do not depend on it; checks ask for both.
 enum class Walk {
   kFastest,  // by rows where a thread has a group of images to itself
@@ -50,6 +52,11 @@ class Executor {
   void write_input(Context& context, const uint8_t* images, int64_t n) const;
   void run_rows(Context& context, int64_t image) const;
   ZoneWork work_of(size_t u, int64_t rows) const;
+  Epilogue epilogue_of(const Context& context, size_t u, const Part& part, float* logits) const;
+  /// Unit u's products of the rows that `source` gives, from `start` (null: from 0) on.
+  template <typename Sum, typename Element, typename Gemm, typename Source>
+  void multiply(Context& context, size_t u, const Part& part, const Gemm& gemm, const Source& source, const Sum* start,
+                const Epilogue& epilogue) const;
   void convolve(Context& context, size_t u, const Part& part, float* logits) const;
   void max_pool(Context& context, size_t u, const Part& part) const;
   void average_pool(Context& context, size_t u, int64_t n) const;
