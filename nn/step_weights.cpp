@@ -31,7 +31,7 @@ StepWeights prepare_weights(const Model& model, Passes passes) {
     for (const UnitParameters& p : model.units) bytes += stored_bytes(p.weights);
     for (const LayerWeights& layer : w.layers) {
       bytes += stored_bytes(layer.forward.storage);
-      for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
+      for (const LayerWeights::GradientOperand& o : layer.input_gradient) bytes += stored_bytes(o.panels.storage);
     }
     return ZoneWork{.bytes = bytes};
   });

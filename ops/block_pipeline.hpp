@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ops/gather_gemm.hpp"
+#include "engine/scratch.hpp"
+#include "ops/panels.hpp"
+#include "ops/product_hooks.hpp"
 
 namespace nibble::block_pipeline {
 

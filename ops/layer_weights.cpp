@@ -82,7 +82,7 @@ class LayerPacking {
 
  private:
   bool has_codes() const { return ready_ != nullptr || args_.weight_bits < 16; }
-  bool has_backward() const { return !layer_.backward.empty(); }
+  bool has_backward() const { return !layer_.input_gradient.empty(); }
   const std::vector<float>& fold() const {
     static const std::vector<float> kNone;
     return args_.quantizer != nullptr ? args_.quantizer->fold : kNone;
@@ -151,22 +151,24 @@ class LayerPacking {
     layer_.forward = make_panels(gemm, static_cast<int64_t>(g.taps.size()), segment, s.oc);
   }
 
-  winograd::Tiles gradient_tiles() const { return {layer_.gradient_classes.front().gather, layer_.gradient_edge}; }
+  winograd::Tiles gradient_tiles() const { return {layer_.input_gradient.front().pixels.gather, layer_.gradient_edge}; }
 
   /// Right operands of the input gradient: k = output channel, n = input channel.
   void plan_backward() {
     const ConvShape& s = layer_.shape;
-    layer_.gradient_classes = input_gradient_classes(s);
+    for (InputGradientClass& pixels : input_gradient_classes(s))
+      layer_.input_gradient.push_back({.pixels = std::move(pixels), .panels = {}, .layout = {}});
     if (layer_.gradient_gemm != nullptr) {
-      Gather& g = layer_.gradient_classes.front().gather;
+      LayerWeights::GradientOperand& only = layer_.input_gradient.front();
+      Gather& g = only.pixels.gather;
       g.rows_together = winograd::rows_together(g.gh, layer_.gradient_edge);
-      layer_.backward.push_back(make_panels(*layer_.gradient_gemm, gradient_tiles().positions(), s.oc, s.ic));
+      only.panels = make_panels(*layer_.gradient_gemm, gradient_tiles().positions(), s.oc, s.ic);
       return;
     }
-    for (const InputGradientClass& c : layer_.gradient_classes) {
-      layer_.backward.push_back(
-          make_panels(*layer_.float_gemm, static_cast<int64_t>(c.gather.taps.size()), s.oc, s.ic));
-      layer_.backward_layouts.push_back(plane_layout(c.gather));
+    for (LayerWeights::GradientOperand& to : layer_.input_gradient) {
+      const Gather& g = to.pixels.gather;
+      to.panels = make_panels(*layer_.float_gemm, std::ssize(g.taps), s.oc, s.ic);
+      to.layout = plane_layout(g);
     }
   }
 
@@ -221,10 +223,10 @@ class LayerPacking {
       return;
     }
     const ConvShape& s = layer_.shape;
-    for (size_t i = 0; i < layer_.backward.size(); ++i)
-      pack_part(*layer_.float_gemm, layer_.backward[i],
+    for (const LayerWeights::GradientOperand& to : layer_.input_gradient)
+      pack_part(*layer_.float_gemm, to.panels,
                 PanelSource<bf16>{.data = from.values, .tap_stride = s.ic, .k_stride = s.taps() * s.ic, .n_stride = 1},
-                layer_.gradient_classes[i].gather.taps, {.k0 = from.first, .k = from.count, .columns = s.ic});
+                to.pixels.gather.taps, {.k0 = from.first, .k = from.count, .columns = s.ic});
   }
 
   /// The right operand [k, oc] of the forward product, a segment per tap.
@@ -261,7 +263,7 @@ class LayerPacking {
     const winograd::Tiles tiles = gradient_tiles();
     auto* const transformed = scratch.get<float>(static_cast<size_t>(tiles.positions() * from.count * ic));
     winograd::transform_gradient_weights(tiles, from.values, from.count, ic, transformed);
-    pack_part(*layer_.gradient_gemm, layer_.backward.front(),
+    pack_part(*layer_.gradient_gemm, layer_.input_gradient.front().panels,
               PanelSource<float>{.data = transformed, .tap_stride = from.count * ic, .k_stride = ic, .n_stride = 1},
               segments(tiles.positions()), {.k0 = from.first, .k = from.count, .columns = ic});
   }

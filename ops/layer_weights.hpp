@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/panels.hpp"
 #include "ops/plane_layout.hpp"
 #include "ops/quantization.hpp"
 
@@ -41,12 +42,16 @@ struct LayerWeights {
   Panels forward;
   PlaneLayout forward_layout;  // for kernels that read rows in place
   /// Multiplies in backward instead of float_gemm where gradients go by Winograd (winograd::gradient_edge, the edge of
-  /// the tiles): then `backward`, if there is one, has a segment per position.
+  /// the tiles): then the only operand of `input_gradient`, if there is one, has a segment per position.
   const kernels::GemmFloat<float>* gradient_gemm = nullptr;
   int64_t gradient_edge = 0;
-  std::vector<InputGradientClass> gradient_classes;  // empty for the first layer: the image's gradient is not needed
-  std::vector<Panels> backward;                      // one per class
-  std::vector<PlaneLayout> backward_layouts;
+  /// Of the gradient of one class of input pixels.
+  struct GradientOperand {
+    InputGradientClass pixels;
+    Panels panels;
+    PlaneLayout layout;  // for kernels that read rows in place
+  };
+  std::vector<GradientOperand> input_gradient;  // empty for the first layer: the image's gradient is not needed
 
   const int32_t* start_data() const { return start.defined() ? start.data<int32_t>() : nullptr; }
   /// Calls body(gemm) with the kernel of winograd::serving_gemm.

@@ -1,7 +1,7 @@
 // Matrix product, and the panel loop that every f32 product of the generic ops goes through.
 #pragma once
 #include "engine/tape.hpp"
-#include "ops/gather_gemm.hpp"
+#include "ops/row_products.hpp"
 
 namespace nibble {
 

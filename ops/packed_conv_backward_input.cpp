@@ -2,9 +2,11 @@
 // Winograd (METHOD.md section 9).
 #include "ops/packed_conv.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "ops/gather_gemm.hpp"
 #include "ops/image_gemm.hpp"
 #include "ops/packed_conv_chunks.hpp"
 #include "ops/packed_source.hpp"
@@ -23,7 +25,7 @@ bool hands_over_rows(const LayerWeights& layer) {
   const ConvShape& s = layer.shape;
   const bool single = s.kh == 1 && s.kw == 1 && s.pad_before == 0 && s.pad_after == 0;
   // One of 1x1 pixels, with pads and a stride, may have none with taps.
-  return single || (layer.gradient_classes.size() == 1 && !layer.gradient_classes.front().gather.taps.empty());
+  return single || (layer.input_gradient.size() == 1 && !layer.input_gradient.front().pixels.gather.taps.empty());
 }
 
 namespace {
@@ -38,8 +40,8 @@ void add_rows(const Tensor& before, int64_t first, int64_t rows, kernels::Rows<b
 /// and it and the points after it in its grid row are `to.stride` elements apart (`to.whole`: those of the next rows,
 /// too), images `to.image_stride`. Where it streams (to.store), its end() publishes.
 template <typename Source, typename Target>
-void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const PlaneCut& cut, const Source& source,
-                   const std::vector<float>& inverse_fold, Target& to) {
+void multiply_rows(const LayerWeights& layer, const LayerWeights::GradientOperand& operand, const Gather& g,
+                   const PlaneCut& cut, const Source& source, const std::vector<float>& inverse_fold, Target& to) {
   const auto& ew = kernels::active().ew;
   const auto epilogue = [&](int64_t task, int64_t first, int64_t rows, int64_t column, int64_t n, const float* c,
                             int64_t ldc) {
@@ -50,21 +52,20 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
     }
   };
   if (layer.gradient_gemm != nullptr)
-    winograd::gather_gemm(*layer.gradient_gemm, {g, layer.gradient_edge}, layer.backward[i], source, epilogue, to);
+    winograd::gather_gemm(*layer.gradient_gemm, {g, layer.gradient_edge}, operand.panels, source, epilogue, to);
   else if (layer.float_gemm->run_strided != nullptr && images_innermost(g))
     image_gemm<float, bf16>(
-        *layer.float_gemm, g, layer.backward[i], source,
+        *layer.float_gemm, g, operand.panels, source,
         [&](int64_t task, int64_t first, int64_t images, int64_t column, int64_t n, const float* c, int64_t ldc) {
           const float* factor = inverse_fold.empty() ? nullptr : inverse_fold.data() + column;
           ew.scale_bf16_f32(c, ldc, images, n, factor, {to(task, first) + column, to.image_stride}, to.into, to.store);
         },
         to);
   else if (layer.float_gemm->run_strided != nullptr)
-    plane_gemm<float, bf16>(*layer.float_gemm, {g, layer.backward_layouts[i], layer.backward[i], cut}, source, epilogue,
-                            to);
+    plane_gemm<float, bf16>(*layer.float_gemm, {g, operand.layout, operand.panels, cut}, source, epilogue, to);
   else
     gather_gemm<float, bf16>(
-        *layer.float_gemm, g, layer.backward[i], source,
+        *layer.float_gemm, g, operand.panels, source,
         [&](int64_t task, int64_t first, int64_t rows, const float* c, int64_t ldc) {
           epilogue(task, first, rows, 0, layer.shape.ic, c, ldc);
         },
@@ -72,11 +73,11 @@ void multiply_rows(const LayerWeights& layer, size_t i, const Gather& g, const P
 }
 
 template <typename Target>
-void multiply_class(const LayerWeights& layer, size_t i, const Tensor& d_y, const std::vector<float>& inverse_fold,
-                    Target& to) {
-  Gather g = layer.gradient_classes[i].gather;
+void multiply_class(const LayerWeights& layer, const LayerWeights::GradientOperand& operand, const Tensor& d_y,
+                    const std::vector<float>& inverse_fold, Target& to) {
+  Gather g = operand.pixels.gather;
   g.n = d_y.dim(0);
-  multiply_rows(layer, i, g, cut_by_shape(g), Bf16Source(d_y, g), inverse_fold, to);
+  multiply_rows(layer, operand, g, cut_by_shape(g), Bf16Source(d_y, g), inverse_fold, to);
 }
 
 /// Input pixel of a grid point.
@@ -229,22 +230,21 @@ struct Scattered {
   }
 };
 
-/// The only class with taps of a layer that hands over rows.
-size_t class_with_taps(const LayerWeights& layer) {
-  size_t i = 0;
-  while (layer.gradient_classes[i].gather.taps.empty()) ++i;
-  return i;
+/// Of the only class with taps of a layer that hands over rows.
+const LayerWeights::GradientOperand& operand_with_taps(const LayerWeights& layer) {
+  return *std::find_if(layer.input_gradient.begin(), layer.input_gradient.end(),
+                       [](const LayerWeights::GradientOperand& o) { return !o.pixels.gather.taps.empty(); });
 }
 
 /// The gradient of a strided convolution, class by class.
 void multiply_classes(const LayerWeights& layer, const Tensor& d_y, const std::vector<float>& inverse_fold,
                       const Tensor& before, const Tensor& d_x) {
-  for (size_t i = 0; i < layer.gradient_classes.size(); ++i) {
-    Scattered to(d_x, layer.shape, layer.gradient_classes[i]);
-    if (layer.gradient_classes[i].gather.taps.empty())
+  for (const LayerWeights::GradientOperand& operand : layer.input_gradient) {
+    Scattered to(d_x, layer.shape, operand.pixels);
+    if (operand.pixels.gather.taps.empty())
       to.clear();
     else
-      multiply_class(layer, i, d_y, inverse_fold, to);
+      multiply_class(layer, operand, d_y, inverse_fold, to);
   }
   if (!before.defined()) return;
   Zone zone("conv backward, add");
@@ -281,7 +281,7 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
     throw ShapeError("[conv] {} reads [n,{},{},{}], but the gradient of {} is wanted", layer.name, s.h, s.w, s.ic,
                      x_shape.str());
   check_gradient(layer, s, d_y);
-  if (layer.gradient_classes.empty())
+  if (layer.input_gradient.empty())
     throw ShapeError("[conv] {} has no panels for the gradient of its input; prepare it with kForwardAndBackward",
                      layer.name);
   check_before(before, x_shape);
@@ -292,26 +292,25 @@ Tensor packed_conv_backward_input(const LayerWeights& layer, const Tensor& d_y, 
   zone.count([&] {
     int64_t bytes = stored_bytes(d_y) + stored_bytes(d_x);
     if (next != nullptr || s.stride == 1) bytes += stored_bytes(before);  // otherwise it is added in a zone of its own
-    for (const Panels& p : layer.backward) bytes += stored_bytes(p.storage);
+    for (const LayerWeights::GradientOperand& o : layer.input_gradient) bytes += stored_bytes(o.panels.storage);
     return ZoneWork{.macs = s.macs(), .unit = MacUnit::kBf16, .bytes = bytes};
   });
   const std::vector<float> inverse_fold = inverse_fold_of(layer);
   if (next != nullptr) {
-    const size_t of_taps = class_with_taps(layer);
-    const InputGradientClass& phase = layer.gradient_classes[of_taps];
-    Gather g = phase.gather;
+    const LayerWeights::GradientOperand& operand = operand_with_taps(layer);
+    Gather g = operand.pixels.gather;
     g.n = s.n;
     TaskPixels pixels(*next, s.ic, task_count(g));
     if (s.stride == 1) {
       HandedOver to(before, g, std::move(pixels));
-      multiply_class(layer, of_taps, d_y, inverse_fold, to);
+      multiply_class(layer, operand, d_y, inverse_fold, to);
     } else {
-      HandedOverAround to{before, s, phase, std::move(pixels)};
-      multiply_class(layer, of_taps, d_y, inverse_fold, to);
+      HandedOverAround to{before, s, operand.pixels, std::move(pixels)};
+      multiply_class(layer, operand, d_y, inverse_fold, to);
     }
   } else if (s.stride == 1) {
     Stored to{before, d_x};
-    multiply_class(layer, 0, d_y, inverse_fold, to);
+    multiply_class(layer, layer.input_gradient.front(), d_y, inverse_fold, to);
   } else {
     multiply_classes(layer, d_y, inverse_fold, before, d_x);
   }
@@ -331,7 +330,7 @@ InputGradientChunks::InputGradientChunks(const LayerWeights& layer, const ConvSh
                                          GradientStage* next) {
   check_before(before, {s.n, s.h, s.w, s.ic});
   impl_.reset(new Impl{.layer = layer,
-                       .gather = layer.gradient_classes.front().gather,
+                       .gather = layer.input_gradient.front().pixels.gather,
                        .inverse_fold = inverse_fold_of(layer),
                        .before = before,
                        .d_x = {},
@@ -354,7 +353,7 @@ void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> 
     int64_t bytes = points * (oc + (i.d_x.defined() ? ic : 0)) * int64_t{sizeof(bf16)};
     if (i.before.defined()) bytes += points * static_cast<int64_t>(i.before.row_bytes());
     if (g0 == 0)  // once a gradient
-      for (const Panels& p : i.layer.backward) bytes += stored_bytes(p.storage);
+      for (const LayerWeights::GradientOperand& o : i.layer.input_gradient) bytes += stored_bytes(o.panels.storage);
     return ZoneWork{.macs = points * ic * oc, .unit = MacUnit::kBf16, .bytes = bytes};
   });
   const int64_t per = grid_rows_per_task(i.gather);
@@ -370,10 +369,10 @@ void InputGradientChunks::add(int64_t g0, int64_t g1, kernels::Rows<const bf16> 
                             .pad = i.pad.data()};
   };
   if (i.handed_over != nullptr) {
-    multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, *i.handed_over);
+    multiply_rows(i.layer, i.layer.input_gradient.front(), i.gather, cut, source, i.inverse_fold, *i.handed_over);
   } else {
     Stored to{i.before, i.d_x};
-    multiply_rows(i.layer, 0, i.gather, cut, source, i.inverse_fold, to);
+    multiply_rows(i.layer, i.layer.input_gradient.front(), i.gather, cut, source, i.inverse_fold, to);
   }
 }
 

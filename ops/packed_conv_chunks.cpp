@@ -15,7 +15,8 @@ constexpr int64_t kMadeRows = 64;
 /// Grid rows of a chunk, whole tasks of the input gradient; 0 if not even one task fits.
 int64_t chunk_rows(const LayerWeights& layer, const ConvShape& s) {
   const int64_t per_point = int64_t{sizeof(bf16)} * (2 * s.oc + s.ic);
-  const int64_t rows = grid_rows_per_task(layer.gradient_classes.front().gather), task_bytes = rows * s.w * per_point;
+  const int64_t rows = grid_rows_per_task(layer.input_gradient.front().pixels.gather),
+                task_bytes = rows * s.w * per_point;
   return kChunkBytes / task_bytes * rows;
 }
 
@@ -23,7 +24,7 @@ int64_t chunk_rows(const LayerWeights& layer, const ConvShape& s) {
 
 bool takes_gradient_rows(const LayerWeights& layer) {
   const ConvShape& s = layer.shape;
-  return !layer.backward.empty() && s.taps() == 1 && s.stride == 1 && s.pad_before + s.pad_after == 0 &&
+  return !layer.input_gradient.empty() && s.taps() == 1 && s.stride == 1 && s.pad_before + s.pad_after == 0 &&
          layer.float_gemm->run_strided != nullptr && layer.table->weight_gradient.run_left_again != nullptr &&
          chunk_rows(layer, s) > 0;
 }

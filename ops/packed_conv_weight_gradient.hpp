@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "ops/gather_gemm.hpp"
+#include "ops/gather.hpp"
 #include "ops/packed_conv.hpp"
 #include "ops/winograd.hpp"
 

@@ -1,6 +1,7 @@
 // What forward and backward of the packed convolution share: checked shapes, and where a gathered product reads its
 // source: bf16 rows as they lie, codes as they lie or expanded per task.
 #pragma once
+#include "ops/memory_ahead.hpp"
 #include "ops/packed_conv.hpp"
 
 namespace nibble {

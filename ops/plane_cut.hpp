@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ops/gather_gemm.hpp"
+#include "ops/panels.hpp"
 
 namespace nibble {
 

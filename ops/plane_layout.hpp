@@ -15,7 +15,9 @@
 #include <cstring>
 #include <vector>
 
-#include "ops/gather_gemm.hpp"
+#include "engine/scratch.hpp"
+#include "engine/tensor.hpp"
+#include "ops/gather.hpp"
 
 namespace nibble {
 

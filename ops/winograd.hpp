@@ -36,6 +36,7 @@
 #include <type_traits>
 
 #include "ops/gather_gemm.hpp"
+#include "ops/serving_gemm.hpp"
 
 namespace nibble::winograd {
 

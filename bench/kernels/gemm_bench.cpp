@@ -14,9 +14,9 @@
 
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
-#include "ops/gather_gemm.hpp"
 #include "ops/kernels/isa/peak.hpp"
 #include "ops/kernels/table.hpp"
+#include "ops/row_products.hpp"
 
 namespace nibble {
 namespace {

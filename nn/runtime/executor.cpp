@@ -8,6 +8,7 @@
 #include "nn/runtime/epilogue.hpp"
 #include "ops/plane_gemm.hpp"
 #include "ops/pool_activate.hpp"
+#include "ops/serving_gemm.hpp"
 #include "ops/winograd.hpp"
 
 namespace nibble {

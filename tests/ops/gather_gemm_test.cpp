@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ops/packed_source.hpp"
+#include "ops/serving_gemm.hpp"
 #include "ops/winograd.hpp"
 #include "tests/ops/packed_layers.hpp"
 #include "tests/threads_guard.hpp"

@@ -139,8 +139,9 @@ TEST_CASE("a task of a gathered product asks for the rows of the next one, the l
     CHECK(asked_of(d_y, 512) >= (d_y.rows() - 512) * row * 3 / 4);
     CHECK(asked_of(d_y, 512) == asked_of(d_y, 0));
     for (const Asked& a : asked) {
-      const bool in_panels = std::any_of(layer.backward.begin(), layer.backward.end(),
-                                         [&](const Panels& b) { return within(a, b.storage); });
+      const bool in_panels =
+          std::any_of(layer.input_gradient.begin(), layer.input_gradient.end(),
+                      [&](const LayerWeights::GradientOperand& o) { return within(a, o.panels.storage); });
       CHECK((in_panels || within(a, d_y)));
     }
   }

@@ -478,7 +478,7 @@ TEST_CASE("the taped convolution gives both gradients, and none to the image") {
     const Tensor d_y = output_gradient(op).carried;
     on_every_level([&] {
       const LayerWeights layer = op.layer(Passes::kForwardAndBackward);
-      CHECK(layer.backward.empty() == first);
+      CHECK(layer.input_gradient.empty() == first);
       const Tensor d_w = Tensor::zeros(DType::f32, {s.oc, s.kh, s.kw, s.ic}), expected = d_w.clone();
       const Variable x(op.x, first ? Grad::kNone : Grad::kWanted);
       Tape tape;

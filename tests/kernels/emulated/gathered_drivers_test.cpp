@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ops/gather_gemm.hpp"
+#include "ops/serving_gemm.hpp"
 #include "tests/kernels/emulated/levels.hpp"
 #include "tests/kernels/end_of_page.hpp"
 #include "tests/ops/packed_layers.hpp"

@@ -213,7 +213,7 @@ TEST_CASE("emulated drivers: gradients made chunk by chunk are the input's bits 
     const LayerWeights layer = tiled_layer(op);
     const Tensor before = random_bf16(x_shape(s), 96);
     const Sums expected = naive_weight_gradient(s, g.of_y, op.x_hat);
-    Gather gather = layer.gradient_classes.front().gather;
+    Gather gather = layer.input_gradient.front().pixels.gather;
     gather.n = s.n;
     const int64_t task = grid_rows_per_task(gather);
     for (const int64_t per : {task, 2 * task}) {
