@@ -1,4 +1,4 @@
-// nibble study: run, measure, report and pick
+// nibble study: run, measure, report, pick and compare
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <vector>
@@ -13,7 +13,8 @@ namespace {
 class Study : public Command {
  public:
   Study() {
-    for (Command* c : {study_run_command(), study_measure_command(), study_report_command(), study_pick_command()})
+    for (Command* c : {study_run_command(), study_measure_command(), study_report_command(), study_pick_command(),
+                       study_compare_command()})
       parts_.emplace_back(c);
   }
 
@@ -36,7 +37,8 @@ class Study : public Command {
   }
 
   int run() override {
-    if (chosen_ == nullptr) throw UsageError("study needs run, measure, report or pick; see nibble study --help");
+    if (chosen_ == nullptr)
+      throw UsageError("study needs run, measure, report, pick or compare; see nibble study --help");
     return chosen_->run();
   }
 

@@ -39,6 +39,7 @@ Command* study_run_command();  // parts of study
 Command* study_measure_command();
 Command* study_report_command();
 Command* study_pick_command();
+Command* study_compare_command();
 Command* synth_command();
 Command* doctor_command();
 

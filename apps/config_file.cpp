@@ -264,7 +264,7 @@ ConfigDifference first_difference(const std::string& first, const std::string& s
     if (other != b.end() && other->second != value) return {name, value, other->second};
   }
   for (const auto& [name, value] : b)
-    if (of_layer(name) && !a.contains(name)) return {name, "nothing", value};
+    if (of_layer(name) && !a.contains(name) && !ignored.contains(name)) return {name, "nothing", value};
   return {};
 }
 

@@ -148,6 +148,23 @@ int64_t seed_freedom(const std::vector<StudyGroup>& groups) {
   return freedom;
 }
 
+void take_seed_spread(std::vector<StudyGroup>& groups, const std::vector<StudyGroup>& from) {
+  const auto take = [&](Estimate StudyGroup::*of) {
+    const Estimate& known = from.front().*of;
+    const double spread = known.seed_error * std::sqrt(static_cast<double>(from.front().points.size()));
+    for (StudyGroup& g : groups) {
+      Estimate& e = g.*of;
+      e.seed_error = spread / std::sqrt(static_cast<double>(g.points.size()));
+      e.error = std::hypot(e.error, e.seed_error);
+      e.freedom = known.freedom;
+    }
+  };
+  take(&StudyGroup::top1);
+  take(&StudyGroup::last_top1);
+  take(&StudyGroup::train_top1);
+  take(&StudyGroup::gap);
+}
+
 int64_t validation_images(const std::vector<PointResult>& points) {
   return most_images(points).last.images;
 }

@@ -47,6 +47,9 @@ double seed_spread(const std::vector<StudyGroup>& groups);
 /// Its degrees of freedom: the points of the groups that have several, less one each.
 int64_t seed_freedom(const std::vector<StudyGroup>& groups);
 
+/// Gives groups whose spread over seeds is not known that of another study (`from`, not empty).
+void take_seed_spread(std::vector<StudyGroup>& groups, const std::vector<StudyGroup>& from);
+
 /// Of the validation set: the most that any of the points saw.
 int64_t validation_images(const std::vector<PointResult>& points);
 

@@ -1,13 +1,9 @@
 #include "apps/report/study_findings.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <map>
 
 #include "apps/console.hpp"
-#include "apps/report/statistics.hpp"
-#include "apps/report/svg.hpp"
+#include "apps/report/mean_difference.hpp"
 
 namespace nibble::apps {
 
@@ -22,60 +18,9 @@ const StudyGroup* find(const std::vector<StudyGroup>& groups, const std::string&
   return nullptr;
 }
 
-/// The mean difference of one estimate over pairs of groups. A group may be in several pairs, so the error comes from
-/// the weight each group has in the mean.
-class Comparison {
- public:
-  explicit Comparison(Estimate StudyGroup::*of) : of_(of) {}
-
-  void add(const StudyGroup& a, const StudyGroup& b) {
-    differences_.push_back((a.*of_).value - (b.*of_).value);
-    weight_[&a] += 1;
-    weight_[&b] -= 1;
-  }
-  bool empty() const { return differences_.empty(); }
-  int64_t pairs() const { return static_cast<int64_t>(differences_.size()); }
-  int64_t positive() const {
-    return std::count_if(differences_.begin(), differences_.end(), [](double d) { return d > 0; });
-  }
-  double value() const { return mean(differences_); }
-  double error() const {
-    return std::sqrt(variance(&Estimate::error)) / static_cast<double>(std::max<int64_t>(1, pairs()));
-  }
-  Verdict verdict() const {
-    if (empty()) return Verdict::kNotTested;
-    const double decisive = decisive_errors(freedom()) * error();
-    if (value() > decisive) return Verdict::kHolds;
-    return value() < -decisive ? Verdict::kContradicted : Verdict::kUndecided;
-  }
-  std::string text() const {
-    return fmt::format("{}{} points (standard error {}{})", value() >= 0 ? "+" : "", decimal(value(), 2),
-                       decimal(error(), 2), variance(&Estimate::seed_error) > 0 ? "" : ", of the images alone");
-  }
-
- private:
-  /// Of the sum of differences.
-  double variance(double Estimate::*part) const {
-    double sum = 0;
-    for (const auto& [group, weight] : weight_) sum += std::pow(weight * (group->*of_.*part), 2);
-    return sum;
-  }
-  /// Welch and Satterthwaite: the part of the images is as good as known, that of the seeds has a few degrees of
-  /// freedom.
-  double freedom() const {
-    const double all = variance(&Estimate::error), seeds = variance(&Estimate::seed_error);
-    const double known = static_cast<double>((weight_.begin()->first->*of_).freedom);
-    return seeds > 0 ? known * std::pow(all / seeds, 2) : std::numeric_limits<double>::infinity();
-  }
-
-  Estimate StudyGroup::*of_;
-  std::vector<double> differences_;
-  std::map<const StudyGroup*, double> weight_;
-};
-
 /// Each model of the precision `other` against the most accurate 4-bit one at `least` to 100 % of its cost.
-Comparison against(const std::string& other, const std::vector<StudyGroup>& groups, double least) {
-  Comparison c(&StudyGroup::top1);
+MeanDifference against(const std::string& other, const std::vector<StudyGroup>& groups, double least) {
+  MeanDifference c(&StudyGroup::top1);
   for (const StudyGroup& model : groups) {
     if (model.precision != other) continue;
     const double cost = model.first().ratio.linear;
@@ -90,7 +35,7 @@ Comparison against(const std::string& other, const std::vector<StudyGroup>& grou
 Finding dominance(const std::string& other, const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = fmt::format("4 bits with 8-bit first and last layers (w4a4-fl8) beat {} at equal cost", other);
-  const Comparison equal = against(other, groups, kEqualCost), any = against(other, groups, 0);
+  const MeanDifference equal = against(other, groups, kEqualCost), any = against(other, groups, 0);
   const auto models = [&](int64_t n) {
     return n == 1 ? fmt::format("one {} model", other) : fmt::format("each of {} {} models", n, other);
   };
@@ -122,8 +67,8 @@ Finding dominance(const std::string& other, const std::vector<StudyGroup>& group
 Finding generalization(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "fewer bits leave a smaller gap between training and validation accuracy";
-  Comparison eight(&StudyGroup::gap), four(&StudyGroup::gap), all(&StudyGroup::gap);
-  const auto add = [&](Comparison& bits, const StudyGroup& bf16, const char* precision) {
+  MeanDifference eight(&StudyGroup::gap), four(&StudyGroup::gap), all(&StudyGroup::gap);
+  const auto add = [&](MeanDifference& bits, const StudyGroup& bf16, const char* precision) {
     const StudyGroup* const g = find(groups, precision, bf16.width);
     if (g == nullptr) return;
     bits.add(bf16, *g);
@@ -151,9 +96,9 @@ Finding generalization(const std::vector<StudyGroup>& groups) {
 Finding equal_width(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "w4a4-fl8 is at least as accurate as bf16 at equal width, from 0.75 on";
-  Comparison tested(&StudyGroup::top1);
+  MeanDifference tested(&StudyGroup::top1);
   for (const char* precision : {"w8a8", "w4a4-fl8", "w4a4"}) {
-    Comparison all(&StudyGroup::top1);
+    MeanDifference all(&StudyGroup::top1);
     for (const StudyGroup& bf16 : groups) {
       const StudyGroup* g = bf16.precision == "bf16" ? find(groups, precision, bf16.width) : nullptr;
       if (g == nullptr) continue;
@@ -173,7 +118,7 @@ Finding equal_width(const std::vector<StudyGroup>& groups) {
 Finding ends(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "8-bit first and last layers (w4a4-fl8) are better than 4 bits everywhere (w4a4)";
-  Comparison c(&StudyGroup::top1);
+  MeanDifference c(&StudyGroup::top1);
   for (const StudyGroup& g : groups)
     if (const StudyGroup* all4 = g.precision == "w4a4-fl8" ? find(groups, "w4a4", g.width) : nullptr) c.add(g, *all4);
   f.verdict = c.verdict();
@@ -184,20 +129,6 @@ Finding ends(const std::vector<StudyGroup>& groups) {
 }
 
 }  // namespace
-
-std::string name_of(Verdict v) {
-  switch (v) {
-    case Verdict::kHolds:
-      return "holds";
-    case Verdict::kContradicted:
-      return "contradicted";
-    case Verdict::kUndecided:
-      return "undecided";
-    case Verdict::kNotTested:
-      return "not tested";
-  }
-  return "";
-}
 
 std::vector<Finding> findings_of(const std::vector<StudyGroup>& groups) {
   return {dominance("bf16", groups), dominance("w8a8", groups), generalization(groups), ends(groups),

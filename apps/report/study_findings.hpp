@@ -3,12 +3,10 @@
 #include <string>
 #include <vector>
 
+#include "apps/report/mean_difference.hpp"
 #include "apps/report/study_data.hpp"
 
 namespace nibble::apps {
-
-enum class Verdict { kHolds, kContradicted, kUndecided, kNotTested };
-std::string name_of(Verdict v);  // "holds", "contradicted", "undecided", "not tested"
 
 /// One of the paper's findings, and what this study says about it.
 struct Finding {

@@ -24,6 +24,17 @@ ConfigDifference recipe_difference(const std::string& recipe, const std::string&
   return first_difference(recipe, other, names);
 }
 
+std::vector<ConfigDifference> recipe_differences(const std::string& recipe, const std::string& other) {
+  std::vector<ConfigDifference> all;
+  std::set<std::string> seen = varied_options();
+  for (;;) {
+    const ConfigDifference d = recipe_difference(recipe, other, seen);
+    if (d.name.empty()) return all;
+    seen.insert(d.name);
+    all.push_back(d);
+  }
+}
+
 std::string arithmetic_sentence(const std::string& config) {
   TrainArguments arguments;
   const NetworkOptions& o = arguments.options.network;

@@ -2,6 +2,7 @@
 #pragma once
 #include <set>
 #include <string>
+#include <vector>
 
 #include "apps/config_file.hpp"
 
@@ -16,6 +17,9 @@ const std::set<std::string>& varied_options();
 /// decoder `auto`, whichever it was: that differs from nothing.
 ConfigDifference recipe_difference(const std::string& recipe, const std::string& other,
                                    const std::set<std::string>& ignored);
+
+/// All of them, in the order of their names.
+std::vector<ConfigDifference> recipe_differences(const std::string& recipe, const std::string& other);
 
 /// How the quantized models of a recipe multiply, and in what that differs from the published ones: a sentence. Empty
 /// for a config text that cannot be read.

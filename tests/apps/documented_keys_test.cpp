@@ -112,6 +112,10 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   for (std::string column; columns >> column;) csv[column] = nullptr;
   check_keys("`points.csv`", csv);
   check_keys("`study pick`", json_of(run_program("study pick --max-linear 1 --json " + study)));
+  const nlohmann::json compared = json_of(run_program("study compare --json " + study + " " + study));
+  check_keys("`study compare`", compared);
+  check_keys("`study compare`, model", compared.at("models").front());
+  check_keys("`study compare`, figure", compared.at("models").front().at("top1"));
   const std::vector<nlohmann::json> lines = metrics_of(run);
   REQUIRE(lines.size() >= 2);
   for (const nlohmann::json& entry : lines)

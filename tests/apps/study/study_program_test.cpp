@@ -258,7 +258,7 @@ TEST_CASE("study run: one recipe, one data set and one plan per study; anything 
   check_refused("study run", 2, "--out");
   check_refused("study rnu", 2, "unknown command 'rnu' (did you mean run?); see nibble study --help");
   check_refused("study run --out x --lrr 1", 2, "(did you mean --lr?); see nibble study run --help");
-  check_refused("study", 2, "study needs run, measure, report or pick");
+  check_refused("study", 2, "study needs run, measure, report, pick or compare");
   check_refused("study pick " + study + " --max-linear 1", 2, "there is no study");
   fs::create_directory(study);
   for (const std::string command : {"report ", "measure ", "pick --max-linear 1 "})

@@ -1,0 +1,154 @@
+// nibble study compare
+#include <nlohmann/json.hpp>
+
+#include "apps/command.hpp"
+#include "apps/command_line.hpp"
+#include "apps/console.hpp"
+#include "apps/report/svg.hpp"
+#include "apps/study/compare.hpp"
+#include "apps/study/plan.hpp"
+#include "engine/error.hpp"
+#include "nn/study/study_folder.hpp"
+
+namespace nibble::apps {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class StudyCompareCommand : public Command {
+ public:
+  const char* name() const override { return "compare"; }
+  const char* summary() const override { return "what two recipes differ by: the models that two studies both have"; }
+  const char* examples() const override {
+    return "  nibble study compare studies/baseline studies/my-idea\n"
+           "  nibble study compare studies/a/report/study.json studies/b --json";
+  }
+  const char* notes() const override {
+    return R"(
+
+Differences are those of B less A, of the published metric (the best epoch of the smoothed curve), in points.
+A standard error counts the validation images and the spread over seeds. Models count as independent, though all are
+judged on the same images: that makes the error of one difference rather too large, that of a mean over many models
+possibly too small. A difference is beyond chance where it is larger than two standard errors or, where few seeds
+tell the spread, than Student's t at 95 % of them. Of twenty models that do not differ one looks as if it did: the
+mean over all of them is the test of a change.
+
+--json: recipe (option, a, b), models (precision, width, seeds_a, seeds_b and of top1, last_top1, train_top1 and gap:
+a, b, difference, standard_error, beyond_chance), mean (of the same four: difference, standard_error, beyond_chance),
+only_a and only_b (models that the other study lacks), seed_spread (false: no model has several seeds, so that the
+errors are of the images alone).)";
+  }
+
+  void declare(CLI::App& app) override {
+    add_option(app, "A", a_, "study folder, or a study.json: the baseline").required();
+    add_option(app, "B", b_, "the study to compare with it").required();
+    add_flag(app, "--json", json_, "print one JSON object");
+  }
+
+  int run() override {
+    const std::vector<PointResult> a = read_study(a_), b = read_study(b_);
+    const StudyComparison comparison(a, b);
+    for (const auto& [study, points] : {std::pair(&a_, &a), std::pair(&b_, &b)})
+      if (const std::string uneven = uneven_images(*points); !uneven.empty())
+        warn(fmt::format("of {}, {}", *study, uneven));
+    if (const std::string in_a = validation_digest(a_), in_b = validation_digest(b_);
+        !in_a.empty() && !in_b.empty() && in_a != in_b)
+      warn("A and B were judged on other validation images, as their plan.json say; differences contain that");
+    if (json_)
+      print_json(comparison);
+    else
+      print_text(comparison);
+    return 0;
+  }
+
+ private:
+  static constexpr std::pair<const char*, Estimate StudyGroup::*> kFigures[] = {{"top1", &StudyGroup::top1},
+                                                                                {"last_top1", &StudyGroup::last_top1},
+                                                                                {"train_top1", &StudyGroup::train_top1},
+                                                                                {"gap", &StudyGroup::gap}};
+
+  /// The digest of the validation images, where the study's plan is beside it and has one.
+  static std::string validation_digest(const fs::path& study) {
+    std::error_code none;
+    const fs::path folder = fs::is_directory(study, none) ? study : study.parent_path();
+    if (!fs::is_regular_file(plan_path(folder), none)) return "";
+    try {
+      const std::string images = read_plan(folder).data.images;
+      return images.substr(images.find(' ') + 1);
+    } catch (const Error&) {
+      return "";  // a plan that cannot be read is no reason to compare nothing
+    }
+  }
+
+  static nlohmann::ordered_json describe(const MeanDifference& d) {
+    return {{"difference", d.value()}, {"standard_error", d.error()}, {"beyond_chance", d.decided()}};
+  }
+
+  void print_json(const StudyComparison& c) const {
+    nlohmann::ordered_json j = {{"a", a_}, {"b", b_}};
+    j["recipe"] = nlohmann::ordered_json::array();
+    for (const ConfigDifference& d : c.recipe())
+      j["recipe"].push_back({{"option", d.name}, {"a", d.first}, {"b", d.second}});
+    j["models"] = nlohmann::ordered_json::array();
+    for (const StudyComparison::Pair& pair : c.pairs()) {
+      nlohmann::ordered_json model = {{"precision", pair.first->precision},
+                                      {"width", pair.first->width},
+                                      {"seeds_a", pair.first->points.size()},
+                                      {"seeds_b", pair.second->points.size()}};
+      for (const auto& [key, of] : kFigures) {
+        nlohmann::ordered_json figure = {{"a", (pair.first->*of).value}, {"b", (pair.second->*of).value}};
+        figure.update(describe(c.difference(pair, of)));
+        model[key] = figure;
+      }
+      j["models"].push_back(model);
+    }
+    for (const auto& [key, of] : kFigures) j["mean"][key] = describe(c.mean_difference(of));
+    j["only_a"] = c.only_a();
+    j["only_b"] = c.only_b();
+    j["seed_spread"] = c.knows_seeds();
+    print_object(j);
+  }
+
+  static std::string points_text(const MeanDifference& d) {
+    return fmt::format("{}{} ({})", d.value() >= 0 ? "+" : "", decimal(d.value(), 2), decimal(d.error(), 2));
+  }
+  static std::string beyond(const MeanDifference& d) { return d.decided() ? "beyond chance" : ""; }
+
+  void print_text(const StudyComparison& c) const {
+    std::vector<std::vector<std::string>> rows = {{"model", "A, top1", "B, top1", "B - A (standard error)", ""}};
+    const auto accuracy = [](const StudyGroup& g) {
+      return decimal(g.top1.value, 2) + (g.points.size() > 1 ? fmt::format(", {} seeds", g.points.size()) : "");
+    };
+    for (const StudyComparison::Pair& pair : c.pairs()) {
+      const MeanDifference d = c.difference(pair, &StudyGroup::top1);
+      rows.push_back({pair.first->name(), accuracy(*pair.first), accuracy(*pair.second), points_text(d), beyond(d)});
+    }
+    const MeanDifference all = c.mean_difference(&StudyGroup::top1), gap = c.mean_difference(&StudyGroup::gap);
+    rows.push_back({"mean", "", "", points_text(all), beyond(all)});
+    print(format_table(rows));
+    print(fmt::format("B is {} in {}; {}", all.value() < 0 ? "less accurate" : "more accurate",
+                      fmt::format("{} of {}", all.value() < 0 ? all.pairs() - all.positive() : all.positive(),
+                                  counted(all.pairs(), "model")),
+                      all.decided() ? "the mean difference is beyond chance"
+                                    : "the mean difference may be chance: more seeds, images or models would tell"));
+    print(fmt::format("gap to the training images (without augmentation, last epoch): {} points{}", points_text(gap),
+                      gap.decided() ? ", beyond chance" : ""));
+    if (!c.knows_seeds()) print("no model has several seeds: errors are of the images alone");
+    print(c.recipe().empty() ? "recipes: no difference" : "recipes differ in:");
+    for (const ConfigDifference& d : c.recipe()) print(fmt::format("  {}: {}, {}", d.name, d.first, d.second));
+    if (!c.only_a().empty()) print(fmt::format("A alone has {}", fmt::join(c.only_a(), ", ")));
+    if (!c.only_b().empty()) print(fmt::format("B alone has {}", fmt::join(c.only_b(), ", ")));
+  }
+
+  std::string a_, b_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+Command* study_compare_command() {
+  return new StudyCompareCommand;
+}
+
+}  // namespace nibble::apps
