@@ -17,6 +17,7 @@
 #include "engine/cgroup.hpp"
 #include "engine/error.hpp"
 #include "engine/profiler.hpp"
+#include "engine/sanitizer.hpp"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -35,14 +36,26 @@ int thread_count = 0;
 void run_loop(int64_t count, FunctionRef<void(int64_t)> body, const Zone* zone) {
   // A context of its own: where another body of an outer loop has thrown, this loop still does all of its work.
   tbb::task_group_context context(tbb::task_group_context::isolated);
+  TaskOrder order;
   tbb::parallel_for(
       int64_t{0}, count,
       [&](int64_t i) {
+        const TaskOrder::Task ordered(order);
         set_float_mode();
         const ZoneShare share(zone);  // a thread that helps works on the caller's zone
         body(i);
       },
       tbb::simple_partitioner(), context);
+}
+
+/// Inside the arena: on this thread, or, where all of the arena's slots are taken, on one of its threads.
+template <typename Loop>
+void run_in_arena(const Loop& loop) {
+  TaskOrder order;
+  arena->execute([&] {
+    const TaskOrder::Task ordered(order);
+    loop();
+  });
 }
 
 /// Runs a loop that needs no tasks (one body, or one thread) here; false: not run.
@@ -114,7 +127,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {
   const Zone* const zone = innermost_zone();
   // Isolated: a thread of the arena that waits here runs only tasks of this loop, never an unrelated outer one. (A
   // host's thread beyond the arena's slots waits outside and may be given any task: correct, but it returns later.)
-  arena->execute([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
+  run_in_arena([&] { tbb::this_task_arena::isolate([&] { run_loop(count, body, zone); }); });
 }
 
 void parallel_for_refusing(int64_t count, FunctionRef<void(int64_t)> body) {
@@ -137,7 +150,7 @@ void parallel_for_outermost(int64_t count, FunctionRef<void(int64_t)> body) {
   const FloatModeScope mode;
   if (run_alone(count, body)) return;
   const Zone* const zone = innermost_zone();
-  arena->execute([&] { run_loop(count, body, zone); });
+  run_in_arena([&] { run_loop(count, body, zone); });
 }
 
 }  // namespace nibble

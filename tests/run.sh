@@ -4,7 +4,7 @@
 #
 #   tests/run.sh            everything; the last line is `N passed, N failed`
 #   tests/run.sh --quick    gcc build, its tests and the format check only
-#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels clang format
+#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels clang format threads (the last one only so)
 #   tests/run.sh --no-install                as asked, but leave the system's packages alone
 #
 # Builds go to build/test-*; a second run rebuilds only what changed. NIBBLE_TEST_JOBS limits compile jobs.
@@ -32,9 +32,9 @@ while [ $# -gt 0 ]; do
 done
 for stage in $stages; do
   case $stage in
-    packages | gcc | levels | clang | format) ;;
+    packages | gcc | levels | clang | format | threads) ;;
     *)
-      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels, clang and format" >&2
+      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels, clang, format and threads" >&2
       exit 2
       ;;
   esac
@@ -212,6 +212,21 @@ print(",".join(levels if len(levels) < 4 else levels[:2] + levels[-1:]))' 2>/dev
   setarch -R true 2>/dev/null && through=(setarch -R)
   # shellcheck disable=SC2086  # one word per test
   run_tests clang clang --setup asan $tests
+  through=()
+}
+
+# Races between threads, by the thread sanitizer. It does not see into TBB: what loops order it is told (TaskOrder in
+# engine/sanitizer.hpp), TBB's own headers are left alone. One level without tiles: races are the drivers', not the
+# kernels'. Some seven minutes, so only when asked for.
+stage_threads() {
+  local files=$root/tests/thread_sanitizer level
+  CXX=clang++ build threads --buildtype=debug -Doptimization=1 -Db_sanitize=thread -Db_lundef=false -Dunity=on \
+    -Dunity_size=10 "-Dcpp_args=-g1 -fsanitize-ignorelist=$files/uninstrumented.txt" -Dkernel_levels=scalar,avx2 \
+    -Dapps=disabled -Dbench=disabled -Demulated=disabled -Dwerror=true || return
+  level=scalar
+  grep -qw avx2 /proc/cpuinfo && level=avx2
+  setarch -R true 2>/dev/null && through=(setarch -R)
+  run_tests threads threads --setup tsan engine data "ops/$level" nn
   through=()
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 TEST_CASE("memory forecast: what a bench of the same training then takes, with one shard at a time, too") {
   if (no_program()) return;
-  if (kAddressSanitizer) {
+  if (kSanitized) {
     MESSAGE("skipped: a sanitizer's memory is not the program's");
     return;
   }

@@ -20,7 +20,7 @@ namespace nibble::testing {
 /// minutes.
 inline bool thorough() {
   kernels::active();  // obeys NIBBLE_ISA
-  return !kAddressSanitizer && active_isa() == runnable_isas().back();
+  return !kSanitized && active_isa() == runnable_isas().back();
 }
 
 /// What `nibble synth` is told: images of each of its ten classes, pixels per side.

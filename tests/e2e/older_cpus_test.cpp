@@ -23,7 +23,7 @@ constexpr const char* kRun =
 TEST_CASE(
     "older CPUs: a first x86-64, Nehalem and Haswell take their level, train its bytes and serve the same logits") {
   if (no_program()) return;
-  if (nibble::kAddressSanitizer || !thorough()) {
+  if (nibble::kSanitized || !thorough()) {
     MESSAGE("skipped: it is the same on every kernel level, and sanitizers do not run under emulation");
     return;
   }

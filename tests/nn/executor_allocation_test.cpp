@@ -20,7 +20,7 @@ std::atomic<int64_t> allocations{0};
 }  // namespace
 
 // The sanitizer's own operators check more than these count.
-#ifndef NIBBLE_ADDRESS_SANITIZER
+#if !defined(NIBBLE_ADDRESS_SANITIZER) && !defined(NIBBLE_THREAD_SANITIZER)
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
   if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* p = std::malloc(bytes > 0 ? bytes : 1)) return p;
@@ -59,7 +59,7 @@ int64_t least_of(Executor& executor, const Tensor& images) {
 }
 
 TEST_CASE("executor: a call allocates its logits and nothing else, once it has met as many images") {
-  if (kAddressSanitizer) {
+  if (kSanitized) {
     MESSAGE("skipped: the sanitizer's operators do not count");
     return;
   }

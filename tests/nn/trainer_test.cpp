@@ -30,7 +30,7 @@ using testing::TempDir;
 constexpr int64_t kShard = 4, kBatch = 8;
 /// Under sanitizers a step takes ten times as long, and what is learnt is not what they watch: a few steps on either
 /// side of calibration, and the loss is not judged.
-constexpr bool kLearns = !kAddressSanitizer;
+constexpr bool kLearns = !kSanitized;
 
 struct Batch {
   Tensor images;

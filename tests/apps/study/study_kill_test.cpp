@@ -42,7 +42,7 @@ TEST_CASE("study run: killed with SIGKILL at random moments it keeps finished po
     return "study run --quiet --data " + data + " --out " + out +
            " --arch resnet26 --image-size 32 --batch-size 8 --shard 8 --eval-every 4 --save-every 4"
            " --threads 1 --widths 0.1 --precisions bf16,w4a4 --epochs " +
-           (kAddressSanitizer ? "4" : "12");
+           (kSanitized ? "4" : "12");
   };
   using Clock = std::chrono::steady_clock;
   const auto began = Clock::now();
