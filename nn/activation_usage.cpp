@@ -44,9 +44,10 @@ class UsageCounter {
     }
   }
 
-  void unit(const UnitSpec& spec, const Tensor& acc, const Tensor& output) {
+  void unit(size_t u, const Tensor& acc, const Tensor& output) {
     const Network& net = model_.network;
-    const int u = net.unit_index(spec.name), value = u + 1;
+    const UnitSpec& spec = net.units[u];
+    const int value = static_cast<int>(u) + 1;
     if (spec.average_pool || !spec.relu) return;
     const std::vector<int> readers = quantizers_of(net, value);
     if (readers.empty()) return;
@@ -55,8 +56,7 @@ class UsageCounter {
       for (int q : readers) pooled ? averages(q, output) : plain(q, output);
     } else {
       // The single reader's codes were made from the fp32 value, which only the accumulator still holds.
-      const ServedAffine f =
-          served_affine(spec, model_.units[static_cast<size_t>(u)], weights_.layers[static_cast<size_t>(u)].rescale);
+      const ServedAffine f = served_affine(spec, model_.units[u], weights_.layers[u].rescale);
       const int64_t n = acc.shape().back();
       const bool integer = acc.dtype() == DType::s32;  // f32 in fake mode and after a layer left in bf16
       for (int64_t i = 0; i < acc.size(); ++i) {
@@ -112,9 +112,8 @@ std::vector<QuantizerUsage> measure_usage(const Model& model, const Tensor& imag
     const Tensor some = copy_images(images, p * kImagesAtOnce, std::min(kImagesAtOnce, n - p * kImagesAtOnce));
     UsageCounter counter(model, weights);
     counter.image(some);
-    evaluate_modules(model, weights, some, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
-      counter.unit(unit, acc, output);
-    });
+    evaluate_modules(model, weights, some,
+                     [&](size_t u, const Tensor& acc, const Tensor& output) { counter.unit(u, acc, output); });
     counts[static_cast<size_t>(p)] = counter.result();
   });
   std::vector<QuantizerUsage> sum = UsageCounter(model, weights).result();

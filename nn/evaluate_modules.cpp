@@ -35,11 +35,11 @@ class ModulePass {
       if (unit.kind == UnitKind::kLinear) {
         const Tensor logits(DType::f32, {images.dim(0), unit.shape.oc});
         affine_f32(acc, f, logits);
-        if (observer_) observer_(unit, acc, Tensor());
+        if (observer_) observer_(u, acc, Tensor());
         return logits;
       }
       const Tensor output = finish(u, acc, f);
-      if (observer_) observer_(unit, acc, output);
+      if (observer_) observer_(u, acc, output);
     }
     throw ShapeError("[evaluate] the network has no linear layer");
   }

@@ -7,9 +7,9 @@
 
 namespace nibble {
 
-/// Called by evaluation after each unit: accumulators (s32 or f32, [n, oh, ow, oc]) and what the unit passes on (bf16
-/// or codes; undefined for fc, whose result is the logits).
-using UnitObserver = std::function<void(const UnitSpec&, const Tensor& accumulators, const Tensor& output)>;
+/// Called by evaluation after each unit of the network, with its index: accumulators (s32 or f32, [n, oh, ow, oc]) and
+/// what the unit passes on (bf16 or codes; undefined for fc, whose result is the logits).
+using UnitObserver = std::function<void(size_t unit, const Tensor& accumulators, const Tensor& output)>;
 
 /// Logits f32 [n, classes] with running statistics, module by module through full-size tensors: the slow, plain path
 /// that the served executor is compared with.

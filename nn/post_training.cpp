@@ -69,9 +69,10 @@ ChannelMaxima evaluated_maxima(const Model& model, const StepWeights& weights, c
   ChannelMaxima maxima;
   for (const QuantizerSpec& q : net.quantizers) maxima.emplace_back(static_cast<size_t>(q.channels), 0.0f);
   if (const int q = net.units.front().quantizer; q >= 0) maxima[static_cast<size_t>(q)] = image_maxima(images);
-  const UnitObserver observer = [&](const UnitSpec& unit, const Tensor& sums, const Tensor& output) {
+  const UnitObserver observer = [&](size_t u, const Tensor& sums, const Tensor& output) {
+    const UnitSpec& unit = net.units[u];
     if (!finite_tensor(sums)) refuse_not_finite(unit);  // ReLU would turn a NaN into 0
-    const int value = net.unit_index(unit.name) + 1;
+    const int value = static_cast<int>(u) + 1;
     for (const int q : quantizers_of(net, value)) {
       std::vector<float>& largest = maxima[static_cast<size_t>(q)];
       if (read_by_average_pool(net, value))

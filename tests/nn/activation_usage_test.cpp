@@ -38,8 +38,9 @@ int check_counts(const NetworkOptions& options) {
   for (const QuantizerUsage& u : usage) CHECK(std::accumulate(u.codes.begin(), u.codes.end(), int64_t{0}) == u.total);
   int checked = 0;
   evaluate_modules(model, prepare_weights(model, Passes::kForward), images,
-                   [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
-                     const int value = model.network.unit_index(unit.name) + 1;
+                   [&](size_t u, const Tensor& acc, const Tensor& output) {
+                     const UnitSpec& unit = model.network.units[u];
+                     const int value = static_cast<int>(u) + 1;
                      const std::vector<int> readers = quantizers_of(model.network, value);
                      if (!unit.relu || readers.empty() || rounded_before_codes(model.network, value)) return;
                      REQUIRE(readers.size() == 1);

@@ -132,26 +132,26 @@ std::vector<NaiveTrace> naive_traces(const ServedModel& served, const Tensor& im
 /// Every unit's accumulators and output, and the logits, of the modules on the level in use against the naive executor.
 void check_layers(const Model& model, const Tensor& images, const std::vector<NaiveTrace>& traces) {
   size_t seen = 0;
-  const Tensor logits =
-      module_logits(model, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor& output) {
-        CAPTURE(unit.name);
-        ++seen;
-        for (int64_t i = 0; i < images.dim(0); ++i) {
-          const NaiveTrace& trace = traces[static_cast<size_t>(i)];
-          CHECK(acc.dtype() == DType::s32);
-          CHECK(differences(acc, i, trace.accumulators.at(unit.name)) == 0);
-          if (unit.kind == UnitKind::kLinear) continue;
-          if (output.dtype() == DType::bf16) {
-            CHECK(differences(output, i, trace.plain.at(unit.name)) == 0);
-            continue;
-          }
-          const int value = model.network.unit_index(unit.name) + 1;
-          const std::vector<int> readers = quantizers_of(model.network, value);
-          REQUIRE(readers.size() == 1);
-          CHECK(differences(output, i,
-                            trace.codes.at(model.network.quantizers[static_cast<size_t>(readers[0])].name)) == 0);
-        }
-      });
+  const Tensor logits = module_logits(model, images, [&](size_t u, const Tensor& acc, const Tensor& output) {
+    const UnitSpec& unit = model.network.units[u];
+    CAPTURE(unit.name);
+    ++seen;
+    for (int64_t i = 0; i < images.dim(0); ++i) {
+      const NaiveTrace& trace = traces[static_cast<size_t>(i)];
+      CHECK(acc.dtype() == DType::s32);
+      CHECK(differences(acc, i, trace.accumulators.at(unit.name)) == 0);
+      if (unit.kind == UnitKind::kLinear) continue;
+      if (output.dtype() == DType::bf16) {
+        CHECK(differences(output, i, trace.plain.at(unit.name)) == 0);
+        continue;
+      }
+      const int value = static_cast<int>(u) + 1;
+      const std::vector<int> readers = quantizers_of(model.network, value);
+      REQUIRE(readers.size() == 1);
+      CHECK(differences(output, i, trace.codes.at(model.network.quantizers[static_cast<size_t>(readers[0])].name)) ==
+            0);
+    }
+  });
   CHECK(seen == model.network.units.size());
   for (int64_t i = 0; i < images.dim(0); ++i)
     CHECK(std::memcmp(logits.row<float>(i), traces[static_cast<size_t>(i)].logits.data(),
@@ -401,15 +401,15 @@ TEST_CASE(
   std::vector<double> first;
   int compared = 0;
   const StepWeights weights = prepare_weights(integer, Passes::kForward);
-  evaluate_modules(integer, weights, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor&) {
-    if (unit.name != "conv1") return;
+  evaluate_modules(integer, weights, images, [&](size_t u, const Tensor& acc, const Tensor&) {
+    if (u > 0) return;
     for (int64_t r = 0; r < acc.rows(); ++r)
       for (size_t c = 0; c < 64; ++c)
         first.push_back(static_cast<double>(acc.row<int32_t>(r)[c]) *
                         static_cast<double>(weights.layers[0].rescale[c]));
   });
-  module_logits(fake, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor&) {
-    if (unit.name != "conv1") return;
+  module_logits(fake, images, [&](size_t u, const Tensor& acc, const Tensor&) {
+    if (u > 0) return;
     double apart = 0, size = 0;
     for (int64_t r = 0; r < acc.rows(); ++r)
       for (size_t c = 0; c < 64; ++c) {

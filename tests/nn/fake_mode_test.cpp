@@ -85,8 +85,9 @@ struct Evaluated {
 Evaluated evaluate(const Model& model, const Tensor& images) {
   Evaluated e;
   const StepWeights weights = prepare_weights(model, Passes::kForward);
-  e.logits = evaluate_modules(model, weights, images, [&](const UnitSpec& unit, const Tensor& acc, const Tensor&) {
-    const LayerWeights& layer = weights.layers[e.sums.size()];
+  e.logits = evaluate_modules(model, weights, images, [&](size_t u, const Tensor& acc, const Tensor&) {
+    const UnitSpec& unit = model.network.units[u];
+    const LayerWeights& layer = weights.layers[u];
     std::vector<double> sums;
     double largest = 0;
     for (int64_t r = 0; r < acc.rows(); ++r)

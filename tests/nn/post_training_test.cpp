@@ -146,8 +146,8 @@ TEST_CASE("post-training: a bound is the mean over batches of the largest value 
   // above.
   std::vector<std::vector<std::vector<double>>> largest(net.quantizers.size());
   for (const Tensor& batch : batches)
-    evaluate_modules(model, weights, batch, [&](const UnitSpec& unit, const Tensor&, const Tensor& output) {
-      for (const int q : quantizers_of(net, net.unit_index(unit.name) + 1)) {
+    evaluate_modules(model, weights, batch, [&](size_t u, const Tensor&, const Tensor& output) {
+      for (const int q : quantizers_of(net, static_cast<int>(u) + 1)) {
         std::vector<double> most(static_cast<size_t>(output.shape().back()));
         for (int64_t r = 0; r < output.rows(); ++r)
           for (size_t c = 0; c < most.size(); ++c)
