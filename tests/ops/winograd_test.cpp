@@ -42,7 +42,7 @@ const std::vector<Precision>& eight_bits() {
 /// In tiles of which edge the level in use serves a suitable layer; 0: by the plain product.
 int64_t edge_here(const LayerWeights& layer, const Operands& op) {
   const Precision& p = op.precision;
-  if (layer.strided() || p.is_signed) return 0;
+  if (layer.strided() || p.is_signed || op.shape.oh() * op.shape.ow() <= 4) return 0;
   if (p.weight_bits <= 4) return p.bits == 4 && (p.form == FactorForm::kFold || p.form == FactorForm::kNone) ? 2 : 0;
   const bool dot_of_bytes = active_isa() == Isa::avxvnni || active_isa() >= Isa::avx512vnni;
   const int64_t edge = winograd::wide_edge(op.shape, dot_of_bytes);
@@ -159,6 +159,9 @@ TEST_CASE("transformed codes and weights stay in the ranges of their kernels, an
   CHECK(form(three(1, 5, 5, 1025, 64, 1, 1), 255, 8) == Form::kNone);
   CHECK(form(three(1, 5, 5, 1025, 64, 1, 1), 15, 4) == Form::kBytes);
   CHECK(form(three(1, 5, 5, 64, 64, 2, 1), 15, 4) == Form::kNone);
+  for (const auto& [h, w] : {std::pair(1, 1), std::pair(2, 2), std::pair(1, 4)})  // one tile
+    for (const int bits : {4, 8}) CHECK(form(three(1, h, w, 64, 64, 1, 1), 15, bits) == Form::kNone);
+  CHECK(form(three(9, 2, 3, 64, 64, 1, 1), 15, 4) == Form::kBytes);
   CHECK(form({.n = 1, .h = 5, .w = 5, .ic = 64, .oc = 64}, 15, 4) == Form::kNone);
 }
 
