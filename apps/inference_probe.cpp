@@ -1,5 +1,6 @@
 #include "apps/inference_probe.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace nibble::apps {
 namespace {
 
 constexpr int64_t kBatch = 32;
+constexpr double kVisitSeconds = 0.5;
+constexpr size_t kVisitCalls = 7;
 
 void time_calls(Executor& executor, const Tensor& images, double seconds, size_t calls, std::vector<double>& times) {
   executor.run(images);
@@ -63,8 +66,13 @@ Latency LatencyProbe::result() const {
 
 Latency measure_latency(Executor& executor, int64_t side) {
   LatencyProbe probe(executor, side);
-  probe.visit(0.5, 7);
+  probe.visit(kVisitSeconds, kVisitCalls);
   return probe.result();
+}
+
+double seconds_to_measure_latency(double image) {
+  const auto visit = [](double call) { return call + std::max(kVisitSeconds, kVisitCalls * call); };
+  return visit(image) + visit(kBatch * image);
 }
 
 }  // namespace nibble::apps

@@ -33,5 +33,7 @@ class LatencyProbe {
 
 /// One visit of half a second and seven calls.
 Latency measure_latency(Executor& executor, int64_t side);
+/// What that takes, about, for a model that needs `image` seconds for each image of a batch.
+double seconds_to_measure_latency(double image);
 
 }  // namespace nibble::apps

@@ -6,6 +6,14 @@
 
 namespace nibble::apps {
 
+namespace {
+
+/// Seconds that count as if points had taken them as estimated: one resumed with hardly a step to go, whose time is
+/// nearly all opening and measuring, must not set the pace of the others.
+constexpr double kTrusted = 10;
+
+}  // namespace
+
 StudyProgress::StudyProgress(const std::vector<double>& estimates, int64_t jobs)
     : jobs_(static_cast<size_t>(std::max<int64_t>(jobs, 1))) {
   for (const double seconds : estimates) points_.push_back({.estimate = seconds});
@@ -28,7 +36,7 @@ void StudyProgress::ended(size_t point, double moment, bool whole) {
 }
 
 double StudyProgress::seconds_left(double moment) const {
-  const double pace = expected_ > 0 ? taken_ / expected_ : 1;
+  const double pace = (taken_ + kTrusted) / (expected_ + kTrusted);
   // Moments at which those that run will be free; whichever is free first takes the next.
   std::priority_queue<double, std::vector<double>, std::greater<>> free;
   for (const Point& p : points_)

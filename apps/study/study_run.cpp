@@ -96,7 +96,8 @@ double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& 
       path_exists(config_of(point)) ? CheckpointStore(folder_of(point), 1).steps() : std::vector<int64_t>();
   const int64_t done = saved.empty() ? 0 : saved.back();
   const double evaluate = low.evaluate + part * (high.evaluate - low.evaluate);
-  return pace.seconds_left(done) + evaluate * static_cast<double>(images_to_evaluate(done));
+  const double timing = evaluate > 0 ? seconds_to_measure_latency(evaluate) : 0;
+  return pace.seconds_left(done) + evaluate * static_cast<double>(images_to_evaluate(done)) + timing;
 }
 
 void StudyRun::stop_if_asked() const {
