@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <string_view>
+
+#include "apps/report/label_places.hpp"
 
 namespace nibble::apps {
 
@@ -15,13 +16,7 @@ constexpr size_t kLongestLabel = 36;
 constexpr double kTextSize = 14;  // px
 constexpr double kRow = 20;       // of the legend
 constexpr double kInsetWidth = 218, kInsetHeight = 142;
-
-struct Box {
-  double x0 = 0, y0 = 0, x1 = 0, y1 = 0;
-  bool meets(const Box& b) const { return x0 < b.x1 && b.x0 < x1 && y0 < b.y1 && b.y0 < y1; }
-  bool holds(double x, double y) const { return x > x0 && x < x1 && y > y0 && y < y1; }
-  bool inside(const Box& b) const { return x0 >= b.x0 && x1 <= b.x1 && y0 >= b.y0 && y1 <= b.y1; }
-};
+constexpr int kNobody = -1;  // owns the front's steps
 
 /// In a wide sans-serif face (DejaVu Sans), rounded up: a mean over all letters cut the end off "w8a8".
 double text_width(const std::string& text) {
@@ -41,7 +36,7 @@ std::string colour_class(const Look& look) {
 class Plot {
  public:
   Plot(Xml& svg, const Chart& chart, const Box& area, bool is_inset)
-      : svg_(svg), chart_(chart), area_(area), is_inset_(is_inset) {
+      : svg_(svg), chart_(chart), area_(area), is_inset_(is_inset), places_(area) {
     std::vector<double> xs, ys;
     for (const Series& s : chart.series) {
       for (const ChartPoint& p : s.points) {
@@ -67,7 +62,9 @@ class Plot {
     const double top = area_.y0 + gap, bottom = area_.y1 - gap - kInsetHeight;
     for (const auto& [x, y] : {std::pair{right, bottom}, {left, top}, {right, top}, {left, bottom}}) {
       const Box box{x, y, x + kInsetWidth, y + kInsetHeight};
-      if (free(box)) return taken_.emplace_back(box);
+      if (!places_.free(box)) continue;
+      places_.take(box);
+      return box;
     }
     return std::nullopt;
   }
@@ -106,7 +103,7 @@ class Plot {
     double last_x = 0, last_y = 0;
     for (const ChartPoint& p : chart_.front) {
       if (!shown(p)) continue;
-      if (!path.empty()) steps_.push_back({last_x, last_y - 3, x_.at(p.x), last_y + 3});
+      if (!path.empty()) places_.avoid({last_x, last_y, x_.at(p.x), last_y}, kNobody);
       last_x = x_.at(p.x);
       const std::string x = coordinate(x_.at(p.x)), y = coordinate(y_.at(p.y));
       path += path.empty() ? "M" + x + " " + y : "H" + x + "V" + y;
@@ -114,7 +111,7 @@ class Plot {
     }
     if (path.empty()) return;
     path += "H" + coordinate(area_.x1);
-    steps_.push_back({last_x, last_y - 3, area_.x1, last_y + 3});
+    places_.avoid({last_x, last_y, area_.x1, last_y}, kNobody);
     svg_.leaf("path", {{"class", "front"}, {"d", path}});
   }
 
@@ -127,15 +124,27 @@ class Plot {
     }
   }
 
-  /// Labels next to their marks, where nothing else is; with no such place, further away, at the end of a thin line.
-  /// Where even that is taken, the tooltip still says it.
+  /// In the colour of their series. Where no place is left, the tooltip still says it.
   void draw_labels() {
-    std::vector<const ChartPoint*> crowded;
-    for (const Series& s : chart_.series)
-      for (const ChartPoint& p : s.points)
-        if (!p.label.empty() && shown(p) && !place_label(p, /*on_front=*/false) && !place_label(p, /*on_front=*/true))
-          crowded.push_back(&p);
-    for (const ChartPoint* p : crowded) place_far_label(*p);
+    std::vector<LabelledMark> marks;
+    std::vector<const ChartPoint*> points;
+    for (size_t i = 0; i < chart_.series.size(); ++i) {
+      const Series& s = chart_.series[i];
+      for (const ChartPoint& p : s.points) {
+        if (p.label.empty() || !shown(p)) continue;
+        marks.push_back({x_of(s, p), y_.at(p.y), reach(p), text_width(p.label) * 0.85, static_cast<int>(i)});
+        points.push_back(&p);
+      }
+    }
+    const std::vector<std::optional<LabelPlace>> found = places_.place(marks);
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (!found[i]) continue;
+      svg_.open("g", {{"class", colour_class(chart_.series[static_cast<size_t>(marks[i].owner)].look)}});
+      if (const auto& l = found[i]->leader) line("axis", l->x0, l->y0, l->x1, l->y1);
+      const Box& box = found[i]->box;
+      text((box.x0 + box.x1) / 2, box.y1 - 2, "middle", "label", shortened(points[i]->label, kLongestLabel));
+      svg_.close();
+    }
   }
 
   /// Names after the lines' ends, pushed apart until they do not overlap.
@@ -168,88 +177,31 @@ class Plot {
  private:
   std::string quiet() const { return is_inset_ ? "quiet small" : "quiet"; }
   bool shown(const ChartPoint& p) const { return x_.shows(p.x) && y_.shows(p.y); }
-  bool free(const Box& box) const {
-    return std::none_of(taken_.begin(), taken_.end(), [&](const Box& t) { return t.meets(box); });
-  }
+  double x_of(const Series& s, const ChartPoint& p) const { return x_.at(p.x) + s.shift; }
+  double reach(const ChartPoint& p) const { return std::abs(y_.at(p.y) - y_.at(p.y + std::abs(p.error))); }
 
-  /// Marks, error bars and the threads between marks, as boxes that nothing else may cover.
   void occupy_marks() {
-    for (const Series& s : chart_.series) {
+    for (size_t i = 0; i < chart_.series.size(); ++i) {
+      const Series& s = chart_.series[i];
       const ChartPoint* previous = nullptr;
       for (const ChartPoint& p : s.points) {
         if (!shown(p)) continue;
-        occupy(p);
-        if (previous != nullptr && s.line) occupy_between(*previous, p);
+        places_.take_mark(x_of(s, p), y_.at(p.y), reach(p));
+        if (previous != nullptr) join(s, static_cast<int>(i), *previous, p);
         previous = &p;
       }
     }
   }
-  void occupy(const ChartPoint& p) {
-    const double x = x_.at(p.x), y = y_.at(p.y), up = std::abs(y - y_.at(p.y + std::abs(p.error)));
-    taken_.push_back({x - 6, y - 6, x + 6, y + 6});
-    if (up > 6) taken_.push_back({x - 2, y - up, x + 2, y + up});
-  }
-  void occupy_between(const ChartPoint& a, const ChartPoint& b) {
+  /// Between two marks of a series: a thread labels may cross, or a line that nothing covers.
+  void join(const Series& s, int owner, const ChartPoint& a, const ChartPoint& b) {
+    const double x0 = x_of(s, a), y0 = y_.at(a.y), x1 = x_of(s, b), y1 = y_.at(b.y);
+    if (!s.line) return places_.avoid({x0, y0, x1, y1}, owner);
     constexpr int kPieces = 12;
     for (int i = 1; i < kPieces; ++i) {
       const double t = static_cast<double>(i) / kPieces;
-      const double x = x_.at(a.x) * (1 - t) + x_.at(b.x) * t, y = y_.at(a.y) * (1 - t) + y_.at(b.y) * t;
-      taken_.push_back({x - 3, y - 3, x + 3, y + 3});
+      const double x = x0 * (1 - t) + x1 * t, y = y0 * (1 - t) + y1 * t;
+      places_.take({x - 3, y - 3, x + 3, y + 3});
     }
-  }
-
-  /// Writes the label in the first of eight places that is free, on the steps of the front only if asked to.
-  bool place_label(const ChartPoint& p, bool on_front) {
-    const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
-    for (const auto& [dx, dy] : {std::pair{0.0, -14.0},
-                                 {0.0, 14.0},
-                                 {w / 2 + 9, 0.0},
-                                 {-w / 2 - 9, 0.0},
-                                 {w / 2 + 6, -11.0},
-                                 {-w / 2 - 6, -11.0},
-                                 {w / 2 + 6, 11.0},
-                                 {-w / 2 - 6, 11.0}}) {
-      const Box box{x + dx - w / 2, y + dy - 6, x + dx + w / 2, y + dy + 6};
-      if (!box.inside(area_) || !free(box)) continue;
-      if (!on_front && std::any_of(steps_.begin(), steps_.end(), [&](const Box& t) { return t.meets(box); })) continue;
-      write_label(p, box);
-      return true;
-    }
-    return false;
-  }
-
-  /// The same, 22 to 58 units away in the direction that has room first; its line crosses no other mark or label.
-  void place_far_label(const ChartPoint& p) {
-    constexpr int kDirections = 16, kPieces = 12;
-    const double w = text_width(p.label) * 0.85, x = x_.at(p.x), y = y_.at(p.y);
-    for (double distance = 22; distance <= 58; distance += 6) {
-      for (int i = 0; i < kDirections; ++i) {
-        const double angle = 2 * std::numbers::pi * i / kDirections;
-        const double dx = distance * std::cos(angle), dy = distance * std::sin(angle);
-        // The line ends where the label begins: at its side, or at its middle where it is more above than to the side.
-        const bool beside = std::abs(dx) > std::abs(dy);
-        const double cx = x + dx + (beside ? std::copysign(w / 2 + 2, dx) : 0);
-        const double cy = y + dy + (beside ? 0 : std::copysign(7, dy));
-        const Box box{cx - w / 2, cy - 6, cx + w / 2, cy + 6};
-        if (!box.inside(area_) || !free(box)) continue;
-        const auto crosses = [&](const Box& t) {
-          if (t.holds(x, y)) return false;  // its own mark and error bar
-          for (int k = 1; k <= kPieces; ++k)
-            if (t.holds(x + dx * k / kPieces, y + dy * k / kPieces)) return true;
-          return false;
-        };
-        if (std::any_of(taken_.begin(), taken_.end(), crosses)) continue;
-        const double start = 6 / distance;
-        line("axis", x + dx * start, y + dy * start, x + dx, y + dy);
-        write_label(p, box);
-        return;
-      }
-    }
-  }
-
-  void write_label(const ChartPoint& p, const Box& box) {
-    taken_.push_back(box);
-    text((box.x0 + box.x1) / 2, box.y1 - 2, "middle", "small", shortened(p.label, kLongestLabel));
   }
 
   void line(const char* css, double x1, double y1, double x2, double y2) {
@@ -261,9 +213,10 @@ class Plot {
   void draw_path(const Series& s) {
     std::string path;
     for (const ChartPoint& p : s.points)
-      if (shown(p)) path += (path.empty() ? "M" : "L") + coordinate(x_.at(p.x)) + " " + coordinate(y_.at(p.y));
+      if (shown(p)) path += (path.empty() ? "M" : "L") + coordinate(x_of(s, p)) + " " + coordinate(y_.at(p.y));
     if (path.find('L') == std::string::npos) return;
-    svg_.leaf("path", {{"class", s.line ? "line" : "thread"}, {"stroke-dasharray", s.look.dashes}, {"d", path}});
+    svg_.leaf("path",
+              {{"class", s.line && s.named ? "line" : "thread"}, {"stroke-dasharray", s.look.dashes}, {"d", path}});
   }
 
   /// A line carries marks at about five places only: more would hide it.
@@ -272,7 +225,7 @@ class Plot {
     if (!shown(p)) return;
     const size_t n = s.points.size(), every = s.line ? std::max<size_t>(1, n / 5) : 1;
     if (s.line && (!s.named || (n - 1 - i) % every != 0)) return;
-    const double x = x_.at(p.x), y = y_.at(p.y);
+    const double x = x_of(s, p), y = y_.at(p.y);
     if (p.error > 0) {
       const std::string low = coordinate(y_.at(p.y - p.error)), high = coordinate(y_.at(p.y + p.error));
       svg_.leaf("path",
@@ -288,8 +241,7 @@ class Plot {
   Box area_;
   bool is_inset_;
   AxisMap x_, y_;
-  std::vector<Box> taken_;  // what nothing may cover
-  std::vector<Box> steps_;  // of the front: covered if need be
+  LabelPlaces places_;
 };
 
 /// Rows of the legend, filled from the left; returns their number, and draws them when `svg` is given.

@@ -13,7 +13,7 @@ struct ChartPoint {
   double x = 0, y = 0;
   double error = 0;          // one standard error, drawn as a bar of +- this; 0: none
   bool hollow = false;       // dominated by another point
-  std::string label;         // next to the mark, where there is room
+  std::string label;         // next to the mark or, at the end of a thin line, apart from it, where there is room
   std::string tooltip = {};  // shown when the pointer rests on the mark
 };
 
@@ -25,7 +25,8 @@ struct Series {
   Look look;
   std::vector<ChartPoint> points;
   bool line = false;  // a line with a few marks; false: every point marked, with a thin thread between them
-  bool named = true;  // in the legend, or at the line's end
+  bool named = true;  // in the legend, or at the line's end; a line that is not is thin
+  double shift = 0;   // to the right, in units of the viewBox: apart from series of the same x
 };
 
 /// A vertical line with words next to it: something that happened at x.

@@ -30,6 +30,7 @@ constexpr const char* kDrawingStyle = R"css(
 .draw .quiet{fill:var(--muted)}
 .draw .strong{font-weight:600}
 .draw .small{font-size:12px}
+.draw .label{font-size:12px;fill:currentColor;stroke:var(--paper);stroke-width:3px;paint-order:stroke;stroke-linejoin:round}
 .draw .paper{fill:var(--paper)}
 .draw .frame{fill:var(--paper);stroke:var(--muted);stroke-width:.8}
 .draw .grid{stroke:var(--grid);stroke-width:1;fill:none}

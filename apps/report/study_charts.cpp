@@ -94,8 +94,13 @@ Chart width_chart(const std::vector<StudyGroup>& groups) {
   chart.x.title = "width (filter multiplier)";
   chart.y.title = "top-1 %";
   chart.series = series_of(groups, [](const StudyGroup& g) { return g.width; });
-  for (Series& s : chart.series)
+  constexpr double kApart = 9;  // of the error bars of one width
+  double shift = -kApart / 2 * static_cast<double>(chart.series.size() - 1);
+  for (Series& s : chart.series) {
     for (ChartPoint& p : s.points) p.label.clear();
+    s.shift = shift;
+    shift += kApart;
+  }
   return chart;
 }
 

@@ -337,7 +337,7 @@ void add_gaps(Page& page, const Groups& groups) {
 
 void add_curves(Page& page, const Groups& groups) {
   page.heading("Training curves");
-  page.paragraph("One line for each point; further seeds of one precision share its colour.");
+  page.paragraph("One line for each point; further seeds of one precision are thin lines of its colour.");
   for (const double width : widths_of(groups))
     page.figures({{fmt::format("Width {:g}: validation accuracy", width), draw(accuracy_curves(groups, width)), ""},
                   {fmt::format("Width {:g}: training loss", width), draw(loss_curves(groups, width)),
@@ -379,7 +379,8 @@ void add_layer_costs(Page& page, const Groups& groups) {
   page.figures(figures);
   page.paragraph(
       "One column per layer, in the order they run, all pictures on one scale; the percentages are of bf16 at "
-      "width 1, those in the titles are the sums. Rest the pointer on a column for its name.");
+      "width 1, those in the titles are the sums. A column is named where the pointer rests on it; the tables of the "
+      "next section name all layers in the same order.");
 }
 
 void add_quantizers(Page& page, const std::vector<PointResult>& points) {

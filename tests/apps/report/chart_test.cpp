@@ -85,6 +85,46 @@ TEST_CASE("chart: dominated points are hollow, error bars have the length of two
   CHECK(low - high == doctest::Approx(0.2 * 266).epsilon(0.001));
 }
 
+TEST_CASE("chart: labels have their series' colour and air around them, a line without a name is thin") {
+  Chart chart = two_series();
+  const std::string labelled = draw(chart);
+  CHECK(count_of(labelled, "class=\"label\"") == 4);
+  CHECK(count_of(labelled, "<g class=\"s0\"><text") == 2);
+  CHECK(count_of(labelled, "<g class=\"s3\"><text") == 2);
+  CHECK(testing::has(drawing_style(), ".label{font-size:12px;fill:currentColor;stroke:var(--paper)"));
+  for (Series& s : chart.series) s.line = true;
+  const auto lines = [&](const char* css) { return count_of(draw(chart), std::string("class=\"") + css + "\""); };
+  CHECK(lines("line") == 2 + 2);  // and in the legend
+  CHECK(lines("thread") == 0);
+  chart.series[1].named = false;
+  CHECK(lines("line") == 1 + 1);
+  CHECK(lines("thread") == 1);
+}
+
+TEST_CASE("chart: series of the same x are shifted apart, marks, bars and lines alike") {
+  Chart chart = two_series();
+  for (Series& s : chart.series)
+    for (ChartPoint& p : s.points) {
+      p.x = 1;
+      p.error = 2;
+      p.label.clear();
+    }
+  const auto bars = [&] {
+    std::vector<double> all;
+    const std::string svg = draw(chart);
+    for (size_t at = svg.find("class=\"bar\" d=\"M"); at != std::string::npos;
+         at = svg.find("class=\"bar\" d=\"M", at + 1))
+      all.push_back(std::stod(svg.substr(at + 16)));
+    return all;
+  };
+  CHECK(bars() == std::vector<double>(4, bars().front()));
+  chart.series[1].shift = 9;
+  const std::vector<double> apart = bars();
+  REQUIRE(apart.size() == 4);
+  CHECK(apart[2] - apart[0] == doctest::Approx(9));
+  CHECK(apart[3] == apart[2]);
+}
+
 TEST_CASE("chart: the front is one line of steps through its points, on to the right edge") {
   Chart chart = two_series();
   CHECK(count_of(draw(chart), "class=\"front\"") == 0);
