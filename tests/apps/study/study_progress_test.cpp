@@ -19,7 +19,7 @@ TEST_CASE("what points really took tells how long the others will take; points t
   progress.began(0, 100);
   progress.began(1, 100);
   CHECK(progress.seconds_left(105) == doctest::Approx(55));  // free in 5 and 15 s: 5 + 30, then 15 + 40
-  progress.ended(0, 115, true);                              // 15 instead of 10; 25 for 20 with the 10 that count anyway
+  progress.ended(0, 115, true);  // 15 instead of 10; 25 for 20 with the 10 that count anyway
   progress.began(2, 115);
   // Point 1 has 10 s to go, point 2 has 37.5, point 3 takes 50.
   CHECK(progress.seconds_left(115) == doctest::Approx(60));
