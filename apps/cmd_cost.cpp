@@ -114,7 +114,9 @@ class CostCommand : public Command {
                     network_text(network_.options), network_.options.image_size, network_.options.classes, ratio.linear,
                     ratio.quadratic, ratio.memory));
     if (has_option(*app_, "--max-linear"))
-      print(fmt::format("--max-linear {}: the widest that fits is --width {}", max_linear_, network_.options.width));
+      print(fmt::format("--max-linear {}: the widest {} is --width {}", max_linear_,
+                        network_.options.width < kMostWidth ? "that fits" : "there is, which fits,",
+                        network_.options.width));
     if (measure_)
       print(fmt::format(
           "served file {} bytes; {:.2f} ms for one image, {:.2f} ms per image in a batch of 32 ({}, {}, {})",

@@ -7,6 +7,7 @@
 #include "apps/report/svg.hpp"
 #include "apps/study/compare.hpp"
 #include "apps/study/plan.hpp"
+#include "apps/study/recipe.hpp"
 #include "engine/error.hpp"
 #include "nn/study/study_folder.hpp"
 
@@ -28,16 +29,18 @@ class StudyCompareCommand : public Command {
     return R"(
 
 Differences are those of B less A, of the published metric (the best epoch of the smoothed curve), in points.
-A standard error counts the validation images and the spread over seeds. Models count as independent, though all are
-judged on the same images: that makes the error of one difference rather too large, that of a mean over many models
-possibly too small. A difference is beyond chance where it is larger than two standard errors or, where few seeds
-tell the spread, than Student's t at 95 % of them. Of twenty models that do not differ one looks as if it did: the
-mean over all of them is the test of a change.
+A standard error counts the validation images and the spread over seeds. Where all models were judged on the same
+images and their results say what became of each, errors count in how many they differ; results of older versions do
+not, and models then count as independent: that makes the error of one difference rather too large, and may make
+that of a mean over many models too small. A difference is beyond chance where it is larger than two standard errors
+or, where few seeds tell the spread, than Student's t at 95 % of them. Of twenty models that do not differ one looks
+as if it did: the mean over all of them is the test of a change.
 
 --json: recipe (option, a, b), models (precision, width, seeds_a, seeds_b and of top1, last_top1, train_top1 and gap:
 a, b, difference, standard_error, beyond_chance), mean (of the same four: difference, standard_error, beyond_chance),
 only_a and only_b (models that the other study lacks), seed_spread (false: no model has several seeds, so that the
-errors are of the images alone).)";
+errors are of the images alone), paired (true: the errors of top1 and last_top1 count the images in which models
+differ).)";
   }
 
   void declare(CLI::App& app) override {
@@ -49,9 +52,14 @@ errors are of the images alone).)";
   int run() override {
     const std::vector<PointResult> a = read_study(a_), b = read_study(b_);
     const StudyComparison comparison(a, b);
-    for (const auto& [study, points] : {std::pair(&a_, &a), std::pair(&b_, &b)})
+    for (const auto& [study, points] : {std::pair(&a_, &a), std::pair(&b_, &b)}) {
       if (const std::string uneven = uneven_images(*points); !uneven.empty())
         warn(fmt::format("of {}, {}", *study, uneven));
+      if (const std::string unlike = unlike_recipes(*points); !unlike.empty())
+        warn(fmt::format("the models of {} were not made by one recipe: {}", *study, unlike));
+    }
+    if (const std::string in_a = network_of(a), in_b = network_of(b); in_a != in_b)
+      warn(fmt::format("A is of {}, B of {}: models of one width are not of one cost", in_a, in_b));
     if (const std::string in_a = validation_digest(a_), in_b = validation_digest(b_);
         !in_a.empty() && !in_b.empty() && in_a != in_b)
       warn("A and B were judged on other validation images, as their plan.json say; differences contain that");
@@ -67,6 +75,10 @@ errors are of the images alone).)";
                                                                                 {"last_top1", &StudyGroup::last_top1},
                                                                                 {"train_top1", &StudyGroup::train_top1},
                                                                                 {"gap", &StudyGroup::gap}};
+
+  static std::string network_of(const std::vector<PointResult>& points) {
+    return fmt::format("{} at {} px", points.front().arch, points.front().image_size);
+  }
 
   /// The digest of the validation images, where the study's plan is beside it and has one.
   static std::string validation_digest(const fs::path& study) {
@@ -107,6 +119,7 @@ errors are of the images alone).)";
     j["only_a"] = c.only_a();
     j["only_b"] = c.only_b();
     j["seed_spread"] = c.knows_seeds();
+    j["paired"] = c.mean_difference(&StudyGroup::last_top1).is_paired();
     print_object(j);
   }
 
@@ -114,6 +127,16 @@ errors are of the images alone).)";
     return fmt::format("{}{} ({})", d.value() >= 0 ? "+" : "", decimal(d.value(), 2), decimal(d.error(), 2));
   }
   static std::string beyond(const MeanDifference& d) { return d.decided() ? "beyond chance" : ""; }
+
+  static std::string verdict_text(const MeanDifference& d) {
+    if (d.equal() == d.pairs()) return "A and B are equally accurate in " + counted(d.pairs(), "model");
+    const bool less = d.value() < 0;
+    return fmt::format("B is {} in {} of {}{}; {}", less ? "less accurate" : "more accurate",
+                       less ? d.pairs() - d.positive() - d.equal() : d.positive(), counted(d.pairs(), "model"),
+                       d.equal() > 0 ? fmt::format(", equally in {}", d.equal()) : "",
+                       d.decided() ? "the mean difference is beyond chance"
+                                   : "the mean difference may be chance: more seeds, images or models would tell");
+  }
 
   void print_text(const StudyComparison& c) const {
     std::vector<std::vector<std::string>> rows = {{"model", "A, top1", "B, top1", "B - A (standard error)", ""}};
@@ -127,14 +150,13 @@ errors are of the images alone).)";
     const MeanDifference all = c.mean_difference(&StudyGroup::top1), gap = c.mean_difference(&StudyGroup::gap);
     rows.push_back({"mean", "", "", points_text(all), beyond(all)});
     print(format_table(rows));
-    print(fmt::format("B is {} in {}; {}", all.value() < 0 ? "less accurate" : "more accurate",
-                      fmt::format("{} of {}", all.value() < 0 ? all.pairs() - all.positive() : all.positive(),
-                                  counted(all.pairs(), "model")),
-                      all.decided() ? "the mean difference is beyond chance"
-                                    : "the mean difference may be chance: more seeds, images or models would tell"));
+    print(verdict_text(all));
     print(fmt::format("gap to the training images (without augmentation, last epoch): {} points{}", points_text(gap),
                       gap.decided() ? ", beyond chance" : ""));
     if (!c.knows_seeds()) print("no model has several seeds: errors are of the images alone");
+    print(all.is_paired()
+              ? "errors: image by image, all models were judged on the same ones"
+              : "errors: as if each model had images of its own, for not all results say what became of each");
     print(c.recipe().empty() ? "recipes: no difference" : "recipes differ in:");
     for (const ConfigDifference& d : c.recipe()) print(fmt::format("  {}: {}, {}", d.name, d.first, d.second));
     if (!c.only_a().empty()) print(fmt::format("A alone has {}", fmt::join(c.only_a(), ", ")));

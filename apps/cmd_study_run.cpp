@@ -191,13 +191,14 @@ class StudyRunCommand : public Command {
       print_object(j);
       return;
     }
-    print(format_table(rows));
+    if (!outcome.done.empty()) print(format_table(rows));
     for (const auto& f : outcome.failed) print(fmt::format("failed: {}: {}", f.point, f.sentence));
     if (!outcome.failed.empty())
       print(fmt::format("nibble study run --out {} tries the failed points again; remove {} to begin one from scratch",
                         shell_quoted(args_.out), shell_quoted(args_.out + "/" + outcome.failed.front().point)));
-    print(fmt::format("done: {} of {}; next: nibble study report {}", outcome.done.size(),
-                      counted(static_cast<int64_t>(study.plan().points.size()), "point"), shell_quoted(args_.out)));
+    print(fmt::format("done: {} of {}{}", outcome.done.size(),
+                      counted(static_cast<int64_t>(study.plan().points.size()), "point"),
+                      outcome.done.empty() ? "" : "; next: nibble study report " + shell_quoted(args_.out)));
   }
 
   StudyRunArgs args_;

@@ -7,6 +7,17 @@
 
 namespace nibble::apps {
 
+namespace {
+
+/// `places`: which image of the data set each of `right` is of.
+std::string outcomes_of(const std::vector<bool>& right, const std::vector<int64_t>& places, int64_t images) {
+  std::string outcomes(static_cast<size_t>(images), '-');
+  for (size_t i = 0; i < right.size(); ++i) outcomes[static_cast<size_t>(places[i])] = right[i] ? '1' : '0';
+  return outcomes;
+}
+
+}  // namespace
+
 EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
                                   const EvaluationOptions& options) {
   EvalLoader loader({.dataset = dataset,
@@ -18,10 +29,12 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   Evaluation evaluation;
   const auto began = std::chrono::steady_clock::now();
   int64_t done = 0;
+  std::vector<int64_t> places;
   bool stopped = false;
   while (const std::optional<Batch> batch = loader.next()) {
     const Tensor logits = run(batch->images);
     evaluation.add(logits, batch->labels);
+    places.insert(places.end(), batch->indices.begin(), batch->indices.end());
     if (options.on_batch) options.on_batch(*batch, logits);
     done += batch->size();
     stopped = options.stop != nullptr && options.stop();
@@ -34,6 +47,7 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   names.name_damaged(loader.damaged());
   EvaluationReport report{.result = evaluation.result(),
                           .by_class = evaluation.by_class(),
+                          .outcomes = outcomes_of(evaluation.right(), places, dataset->size()),
                           .skipped = static_cast<int64_t>(loader.skipped().size()),
                           .damaged = static_cast<int64_t>(loader.damaged().size()),
                           .stopped = stopped};

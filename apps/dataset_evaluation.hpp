@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "apps/bad_images.hpp"
@@ -25,6 +26,7 @@ struct EvaluationOptions {
 struct EvaluationReport {
   EvaluationResult result;
   std::vector<ClassResult> by_class = {};  // of every class of the model, in their order
+  std::string outcomes = {};               // ImageOutcomes::right, of all images of the data set
   int64_t skipped = 0, damaged = 0;        // left out; used although damaged
   double seconds = 0;
   bool stopped = false;  // by options.stop: the result is that of the images so far

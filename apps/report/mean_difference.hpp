@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,10 @@ enum class SeedsOf {
   kTwoStudies,  // of either model its own study's
 };
 
-/// A group may be in several pairs, so the error comes from the weight that each group has in the mean; groups count as
-/// independent samples.
+/// A group may be in several pairs, so the error comes from the weight that each group has in the mean. Where all
+/// groups were judged on the same images and know each image's outcome, the part of the validation images is taken
+/// image by image (paired_variance); else groups count as independent samples, which makes the error of one difference
+/// rather too large, that of a mean over many models possibly too small.
 class MeanDifference {
  public:
   explicit MeanDifference(Estimate StudyGroup::*of, SeedsOf seeds = SeedsOf::kOneStudy) : of_(of), seeds_(seeds) {}
@@ -30,8 +33,10 @@ class MeanDifference {
   bool empty() const { return differences_.empty(); }
   int64_t pairs() const { return std::ssize(differences_); }
   int64_t positive() const;  // pairs with a above b
+  int64_t equal() const;     // pairs with a as accurate as b
   double value() const;      // of a less b, in points
   double error() const;      // its standard error
+  bool is_paired() const;    // image by image
   /// Whether a is above b: holds and is contradicted beyond decisive_errors() of the errors (statistics.hpp).
   Verdict verdict() const;
   bool decided() const { return verdict() == Verdict::kHolds || verdict() == Verdict::kContradicted; }
@@ -39,7 +44,9 @@ class MeanDifference {
   std::string text() const;
 
  private:
-  double variance(double Estimate::*part, double side = 0) const;
+  double weighted(double Estimate::*part, double side = 0) const;
+  std::optional<double> paired() const;
+  double variance() const;
   double freedom() const;
 
   Estimate StudyGroup::*of_;

@@ -63,18 +63,25 @@ struct Spreads {
 void fill(StudyGroup& g, const Spreads& spreads) {
   const double seeds = std::sqrt(static_cast<double>(g.points.size()));
   const auto accuracy = [&](Value value, int64_t images, double spread) -> Estimate {
-    const double centre = mean(values_of(g, value));
-    return {centre, std::hypot(binomial_error(centre, images), spread / seeds), spread / seeds, spreads.freedom};
+    const double centre = mean(values_of(g, value)), sample = binomial_error(centre, images);
+    return {.value = centre,
+            .error = std::hypot(sample, spread / seeds),
+            .seed_error = spread / seeds,
+            .validation_error = sample,
+            .freedom = spreads.freedom};
   };
   const int64_t images = g.first().last.images, train_images = g.first().train_unaugmented.images;
   g.top1 = accuracy(best_top1, images, spreads.best);
   g.last_top1 = accuracy(last_top1, images, spreads.last);
   g.train_top1 = accuracy(train_top1, train_images, spreads.train);
+  g.train_top1.validation_error = 0;
   // A seed moves both accuracies of its training, so the spread is of their difference; the images are different ones.
-  g.gap = {mean(values_of(g, gap)),
-           std::hypot(binomial_error(g.train_top1.value, train_images), binomial_error(g.last_top1.value, images),
-                      spreads.gap / seeds),
-           spreads.gap / seeds, spreads.freedom};
+  g.gap = {.value = mean(values_of(g, gap)),
+           .error = std::hypot(binomial_error(g.train_top1.value, train_images), g.last_top1.validation_error,
+                               spreads.gap / seeds),
+           .seed_error = spreads.gap / seeds,
+           .validation_error = g.last_top1.validation_error,
+           .freedom = spreads.freedom};
   g.loss = mean(values_of(g, [](const PointResult& p) { return p.last.loss; }));
   g.train_loss = mean(values_of(g, [](const PointResult& p) { return p.train_unaugmented.loss; }));
   std::vector<double> times;

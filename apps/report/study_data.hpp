@@ -12,8 +12,9 @@ namespace nibble::apps {
 struct Estimate {
   double value = 0;
   double error = 0;
-  double seed_error = 0;  // the part of it that comes from the spread over seeds
-  int64_t freedom = 0;    // degrees of freedom that spread is known with; 0: not known, and left out
+  double seed_error = 0;        // the part of it that comes from the spread over seeds
+  double validation_error = 0;  // the part that comes from the validation images
+  int64_t freedom = 0;          // degrees of freedom that spread is known with; 0: not known, and left out
 };
 
 /// The points of one precision and width: one per seed.

@@ -9,6 +9,7 @@
 #include "apps/console.hpp"
 #include "apps/report/layer_figures.hpp"
 #include "apps/report/page.hpp"
+#include "apps/report/paired_accuracy.hpp"
 #include "apps/report/statistics.hpp"
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
@@ -22,8 +23,6 @@ namespace nibble::apps {
 namespace {
 
 constexpr double kBudgets[] = {0.05, 0.1, 0.15, 0.25, 0.5, 1};
-
-constexpr size_t kLongestValue = 40;  // of an option, in a sentence
 
 using Groups = std::vector<StudyGroup>;
 
@@ -129,15 +128,8 @@ std::string verdict_sentence(const std::vector<Finding>& findings) {
 
 /// "by one recipe", or the first difference between two.
 std::string recipe_text(const std::vector<PointResult>& points) {
-  const PointResult& first = points.front();
-  for (const PointResult& p : points) {
-    ConfigDifference d = recipe_difference(first.provenance.config, p.provenance.config, varied_options());
-    if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
-    if (!d.name.empty())
-      return fmt::format("by different recipes, which do not compare ({} has {} = {}, {} has {}),", first.name, d.name,
-                         shortened(d.first, kLongestValue), p.name, shortened(d.second, kLongestValue));
-  }
-  return "by one recipe";
+  const std::string unlike = unlike_recipes(points);
+  return unlike.empty() ? "by one recipe" : fmt::format("by different recipes, which do not compare ({}),", unlike);
 }
 
 std::string answer(const std::vector<PointResult>& points, const Groups& groups,
@@ -184,6 +176,17 @@ std::string seeds_error_text(const Groups& groups) {
                : "No model has several seeds, so the second part is not known and left out: the errors are too small.";
 }
 
+std::string same_images_text(const Groups& groups) {
+  std::vector<const PointResult*> points;
+  for (const StudyGroup& g : groups) points.insert(points.end(), g.points.begin(), g.points.end());
+  return judged_on_same_images(points)
+             ? " All models see the same images, and the errors of differences count that, image by image (as they "
+               "were "
+               "classified after the last step)."
+             : " All models see the same images, so as far as images go differences are mostly known better than the "
+               "errors say.";
+}
+
 /// How the study's quantized models multiply; nothing when it has none.
 void add_arithmetic(Page& page, const Groups& groups) {
   const auto first = [&](const char* part) {
@@ -210,9 +213,7 @@ void add_findings(Page& page, const Groups& groups) {
       "A finding holds when the mean difference is above two standard errors, or, as far as few seeds tell the errors, "
       "above what Student's t at 95 % asks for. An accuracy's standard error has two "
       "parts: the validation images are a sample (binomial), and so are the seeds. " +
-      seeds_error_text(groups) +
-      " All models see the same images, so as far as images go differences are mostly known better than the errors "
-      "say.");
+      seeds_error_text(groups) + same_images_text(groups));
   add_arithmetic(page, groups);
 }
 

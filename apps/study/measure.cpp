@@ -108,6 +108,11 @@ PointResult measure_point(const MeasureArgs& args) {
         "{}/metrics.jsonl has no evaluation with an epoch, accuracies of 0 to 100 % and a loss, so the point has no "
         "result; remove {} to train it again",
         args.run, args.run);
+  if (const int64_t logged = std::ssize(facts.curves.evaluations); logged < args.evaluations)
+    throw ModelError(
+        "{}/metrics.jsonl has {} of the run's {} evaluations, so its best epoch is not known; put the whole log back, "
+        "or remove {} to train the point again",
+        args.run, logged, args.evaluations, args.run);
   const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network().options;
   PointResult p;
@@ -123,6 +128,7 @@ PointResult measure_point(const MeasureArgs& args) {
   p.cost = cost_of(model.network()).total;
   p.ratio = cost_ratio(p.cost, reference_cost(network));
   p.last = accuracy_of(args.last);
+  p.outcomes = args.outcomes;
   p.best = best_smoothed(facts.curves.evaluations,
                          model.network().quantizers.empty() ? 0 : args.options.calibrate_step(args.steps));
   p.train_unaugmented = training_accuracy(model, args);

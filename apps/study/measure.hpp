@@ -16,6 +16,8 @@ struct MeasureArgs {
   TrainOptions options;
   int64_t steps = 0;        // that the run has done
   EvaluationResult last;    // of the validation images, after the last step
+  ImageOutcomes outcomes;   // of the same evaluation
+  int64_t evaluations = 1;  // that the run has made: fewer in its log are an error
   DatasetPtr train;         // the images that were trained on
   int64_t train_limit = 0;  // how many of them are evaluated, spread over their order (0: all)
   bool time = true;         // the served model; else its latency stays 0
@@ -24,9 +26,9 @@ struct MeasureArgs {
 /// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which
 /// is not served: then bytes and times stay 0.
 /// Cost: an evaluation of the training images, and a few seconds of inference.
-/// Errors: as load_model, save_served and read_run; ModelError when the checkpoint of the last step holds a different
-/// step; DivergedError when its loss on the training images is not finite; InterruptedError when a signal asked to
-/// stop.
+/// Errors: as load_model, save_served and read_run; ModelError when the log lacks evaluations or the checkpoint of the
+/// last step holds a different step; DivergedError when its loss on the training images is not finite; InterruptedError
+/// when a signal asked to stop.
 PointResult measure_point(const MeasureArgs& args);
 
 }  // namespace nibble::apps

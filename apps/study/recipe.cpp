@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "apps/console.hpp"
+#include "apps/report/svg.hpp"
 #include "apps/train_arguments.hpp"
 #include "apps/training/run_note.hpp"
 #include "engine/error.hpp"
@@ -33,6 +35,19 @@ std::vector<ConfigDifference> recipe_differences(const std::string& recipe, cons
     seen.insert(d.name);
     all.push_back(d);
   }
+}
+
+std::string unlike_recipes(const std::vector<PointResult>& points) {
+  constexpr size_t kLongestValue = 40;
+  for (const PointResult& p : points) {
+    const PointResult& first = points.front();
+    ConfigDifference d = recipe_difference(first.provenance.config, p.provenance.config, varied_options());
+    if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
+    if (!d.name.empty())
+      return fmt::format("{} has {} = {}, {} has {}", first.name, d.name, shortened(d.first, kLongestValue), p.name,
+                         shortened(d.second, kLongestValue));
+  }
+  return "";
 }
 
 std::string arithmetic_sentence(const std::string& config) {

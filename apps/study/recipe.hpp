@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "apps/config_file.hpp"
+#include "nn/study/point_result.hpp"
 
 namespace nibble::apps {
 
@@ -20,6 +21,10 @@ ConfigDifference recipe_difference(const std::string& recipe, const std::string&
 
 /// All of them, in the order of their names.
 std::vector<ConfigDifference> recipe_differences(const std::string& recipe, const std::string& other);
+
+/// "A has lr = 0.05, B has 0.1": how the recipes, or numbers of steps, of the first two points that were not made alike
+/// differ; empty: all were. Long values are cut.
+std::string unlike_recipes(const std::vector<PointResult>& points);
 
 /// How the quantized models of a recipe multiply, and in what that differs from the published ones: a sentence. Empty
 /// for a config text that cannot be read.

@@ -93,7 +93,11 @@ void StudyRun::settle_recipe() {
   if (known && layers.empty()) layers = own.options.network.overrides;
   recipe_.resolve();
   if (recipe_.options.data.empty())
-    throw UsageError("--data is missing; name the image folder (nibble synth makes one)");
+    throw UsageError("--data is missing{}; name the image folder (nibble synth makes one)",
+                     path_exists(one_file_path(args_.out))
+                         ? fmt::format(" ('{}' has results, but no {}, with which it would go on by itself)", args_.out,
+                                       plan_path(args_.out).filename().string())
+                         : "");
   settle_decoder(known ? own.options.decoder : "");
   if (!known) return;
   const ConfigDifference d = recipe_difference(recipe_.config_text(), own.config_text(), varied_options());

@@ -73,7 +73,9 @@ void TrainingRun::start_from_checkpoint() {
   for (const SkippedCheckpoint& s : found.skipped) warn(fmt::format("skipped {}: {}", s.path.string(), s.reason));
   if (!found.found()) {
     if (!found.skipped.empty())
-      throw ModelError("{} has no checkpoint that can be read; start again with another --out", args_.out);
+      throw ModelError(
+          "{} has no checkpoint that can be read; {}", args_.out,
+          args_.in_study ? "remove the folder to train the point again" : "start again with another --out");
     message("no checkpoint yet: starting at step 0");
     start_fresh();
     return;
@@ -227,6 +229,7 @@ bool TrainingRun::evaluate() {
   const int64_t step = trainer_->steps_done();
   evaluated_at_ = step;
   last_evaluation_ = report.result;
+  last_outcomes_ = report.outcomes;
   if (!std::isfinite(report.result.loss))
     throw DivergedError(
         "the model of step {} gives logits that are not finite for images of {}/val; lower --lr, lengthen "
@@ -358,6 +361,7 @@ RunSummary TrainingRun::run() {
   name_bad_images();
   const Model& model = trainer_->model();
   return {.evaluation = last_evaluation_,
+          .outcomes = last_outcomes_,
           .skipped = static_cast<int64_t>(loader_->skipped().size()),
           .train_loss = meter.last_loss(),
           .exportable = is_servable(model.network) && !model.calibration_pending(),

@@ -30,6 +30,7 @@ struct RunArgs {
 
 struct RunSummary {
   EvaluationResult evaluation;
+  std::string outcomes;              // EvaluationReport::outcomes of the same evaluation
   int64_t skipped = 0;               // training images that were replaced, by this process
   std::optional<double> train_loss;  // of the last step; none when a finished run is asked for its result again
   bool exportable = false;
@@ -101,6 +102,7 @@ class TrainingRun {
   std::optional<MachineNote> machine_;  // none when no step is left
   std::optional<StepPace> pace_;
   EvaluationResult last_evaluation_;
+  std::string last_outcomes_;
   int64_t evaluated_at_ = -1;  // steps done at the last evaluation of this process
   int64_t saved_at_ = -1;
   std::string weights_sha256_;  // of the given weights

@@ -26,6 +26,7 @@ void Evaluation::add(const Tensor& logits, std::span<const int32_t> labels) {
           sums_.images + i, classes);
     const int64_t rank = rank_of(row, classes, label);
     sums_.top1 += rank < 1;
+    right_.push_back(rank < 1);
     sums_.top5 += rank < 5 && rank < classes;
     sums_.loss += cross_entropy_row(row, classes, label, 0.0f, probabilities.data());
     Class& of_label = classes_[static_cast<size_t>(label)];

@@ -44,6 +44,8 @@ class Evaluation {
   EvaluationResult result() const;
   /// For every class of the logits so far, in their order. An image whose logits hold a NaN is taken for no class.
   std::vector<ClassResult> by_class() const;
+  /// Of each image, in the order given: whether it counts in top1.
+  const std::vector<bool>& right() const { return right_; }
 
  private:
   struct Class {
@@ -54,6 +56,7 @@ class Evaluation {
   Sha256 hash_;
   EvaluationResult sums_;
   std::vector<Class> classes_;
+  std::vector<bool> right_;
 };
 
 }  // namespace nibble

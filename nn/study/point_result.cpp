@@ -1,5 +1,6 @@
 #include "nn/study/point_result.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -151,6 +152,18 @@ Accuracy read_accuracy(const ResultReader& r) {
           .images = r.count("images")};
 }
 
+/// Those of the evaluation that `last` sums up.
+ImageOutcomes read_outcomes(const ResultReader& r, const Accuracy& last) {
+  ImageOutcomes o{.images = r.text("images"), .right = r.text("right")};
+  if (o.right.find_first_not_of("01-") != o.right.npos) r.fail("right", "has other characters than 0, 1 and -");
+  const int64_t right = std::count(o.right.begin(), o.right.end(), '1');
+  const int64_t seen = right + std::count(o.right.begin(), o.right.end(), '0');
+  if (seen != last.images) r.fail("right", fmt::format("is of {} images, 'last' of {}", seen, last.images));
+  if (std::abs(100 * static_cast<double>(right) - last.top1 * static_cast<double>(seen)) > 1)
+    r.fail("right", fmt::format("has {} of {} images right, 'last' {} %", right, seen, last.top1));
+  return o;
+}
+
 PointLayer read_layer(const ResultReader& r) {
   PointLayer l;
   static_cast<CostSums&>(l) = read_cost(r);
@@ -218,7 +231,10 @@ PointResult read_point(const ResultReader& r) {
             .top5 = best.percent("top5"),
             .loss = best.number("loss", 0, kMostLoss)};
   p.train_unaugmented = read_accuracy(r.inside("train_unaugmented"));
+  if (r.has("outcomes")) p.outcomes = read_outcomes(r.inside("outcomes"), p.last);
   p.curves = read_curves_of(r.inside("curves"));
+  if (p.curves.evaluations.empty())
+    r.inside("curves").fail("eval", "has no evaluation, so the best epoch is not known");
   for (const ResultReader& layer : r.items("layers")) p.layers.push_back(read_layer(layer));
   const ResultReader from = r.inside("provenance");
   p.provenance = {.command = from.text("command"),
@@ -284,6 +300,7 @@ std::string to_json(const PointResult& p) {
                {"top5", p.best.top5},
                {"loss", p.best.loss}};
   j["train_unaugmented"] = accuracy_json(p.train_unaugmented);
+  if (!p.outcomes.right.empty()) j["outcomes"] = {{"images", p.outcomes.images}, {"right", p.outcomes.right}};
   j["curves"] = curves_json(p.curves);
   j["layers"] = Json::array();
   for (const PointLayer& l : p.layers) j["layers"].push_back(layer_json(l));

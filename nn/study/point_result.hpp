@@ -18,6 +18,13 @@ struct Accuracy {
   bool operator==(const Accuracy&) const = default;
 };
 
+/// What became of each validation image: models that were judged on the same ones are compared image by image.
+struct ImageOutcomes {
+  std::string images = {};  // a digest of their names, in their order
+  std::string right = {};   // a character each: '1' right, '0' wrong, '-' not seen
+  bool operator==(const ImageOutcomes&) const = default;
+};
+
 /// Time of the served model; it belongs to the machine named with it. 0: not measured.
 struct Latency {
   double batch1_ms = 0;             // one image per call
@@ -63,6 +70,7 @@ struct PointResult {
   Latency latency;
 
   Accuracy last;                   // after the last step
+  ImageOutcomes outcomes;          // of the same evaluation; empty: not kept (older versions)
   SmoothedEpoch best;              // the published metric: best epoch of the smoothed curve
   Accuracy train_unaugmented;      // training images through the evaluation's preprocessing, after the last step
   Curves curves;                   // train thinned

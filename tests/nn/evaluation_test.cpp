@@ -52,6 +52,7 @@ TEST_CASE("evaluation: top-1 and top-5 rank like a stable sort, so ties go to th
   const EvaluationResult r = e.result();
   CHECK(r.images == 5);
   CHECK(r.top1 == 2);
+  CHECK(e.right() == std::vector<bool>{true, false, false, false, true});
   CHECK(r.top5 == 4);
   CHECK(r.top1_percent() == doctest::Approx(40.0));
   CHECK(r.top5_percent() == doctest::Approx(80.0));
@@ -102,6 +103,7 @@ TEST_CASE("evaluation: logits that are not finite are right about nothing and ma
     std::copy(row.begin(), row.end(), t.data<float>());
     e.add(t, std::vector<int32_t>{0});
     CHECK(e.result().top1 == 0);
+    CHECK(e.right() == std::vector<bool>{false});
     CHECK(e.result().top5 == 0);
     CHECK_FALSE(std::isfinite(e.result().loss));
   }

@@ -159,7 +159,29 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
   CHECK(testing::has(text.err, "A and B were judged on other validation images"));
   const testing::Result quiet = testing::run_well("study compare " + same + " " + a);
   CHECK(quiet.err.empty());
-  CHECK(testing::has(quiet.out, "the mean difference may be chance"));
+  CHECK(testing::has(quiet.out, "A and B are equally accurate in 1 model"));
+  CHECK(testing::has(quiet.out, "errors: as if each model had images of its own"));
+  Points chance = {point("bf16", 1, 71.2), point("w4a4-fl8", 1, 68)};
+  const std::string c = study("c", chance, "these");
+  CHECK(testing::has(testing::run_well("study compare " + a + " " + c).out,
+                     "B is more accurate in 1 of 2 models, equally in 1; the mean difference may be chance"));
+  for (PointResult& p : chance) {
+    p.image_size = 32;
+    p.provenance.config = "epochs = 15\n";
+    p.outcomes = {"these", std::string(static_cast<size_t>(100 * p.last.top1), '1')};
+    p.outcomes.right.resize(10000, '0');
+  }
+  chance[1].provenance.config = "epochs = 16\n";
+  const std::string d = study("d", chance, "these");
+  const testing::Result warned = testing::run_well("study compare " + a + " " + d);
+  CHECK(testing::has(warned.err,
+                     "A is of resnet26 at 64 px, B of resnet26 at 32 px: models of one width are not of one"));
+  CHECK(testing::has(warned.err, "the models of " + d +
+                                     " were not made by one recipe: bf16-x1-s0 has epochs = 15, "
+                                     "w4a4-fl8-x1-s0 has 16"));
+  CHECK(testing::json_of(testing::run_well("study compare --json " + a + " " + d)).at("paired") == false);
+  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + d)).at("paired") == true);
+  CHECK(testing::has(testing::run_well("study compare " + d + " " + d).out, "errors: image by image"));
   const nlohmann::json j = testing::json_of(testing::run_well("study compare --json " + a + " " + b));
   CHECK(j.at("models").size() == 2);
   CHECK(j.at("models")[0].at("top1").at("difference") == doctest::Approx(19));

@@ -82,12 +82,14 @@ class FinishedRun {
     write_file_atomically(dir_ / "machine.json", "{\"sessions\":[" + sessions + "]}");
   }
   void write_log(const std::string& lines) const { write_file_atomically(dir_ / "metrics.jsonl", lines); }
-  PointResult measure(int64_t train_limit = 0) const {
+  PointResult measure(int64_t train_limit = 0, int64_t evaluations = 1) const {
     return measure_point({.run = dir_.path().string(),
                           .point = {arguments_.options.network.precision, 0.05, 0},
                           .options = arguments_.options,
                           .steps = 10,
                           .last = {},
+                          .outcomes = {},
+                          .evaluations = evaluations,
                           .train = images,
                           .train_limit = train_limit});
   }
@@ -125,6 +127,14 @@ TEST_CASE("study measure_point: what an edited log lacks does not get into the r
   CHECK(p.curves.train.size() == 1);
   run.write_log("{\"step\":10,\"eval/top1\":20}\n");
   CHECK_THROWS_WITH_AS(run.measure(), doctest::Contains("metrics.jsonl has no evaluation with an epoch"), ModelError);
+}
+
+TEST_CASE("study measure_point: a log that lacks evaluations is no result, whichever epoch is the best of the others") {
+  const FinishedRun run;
+  CHECK_NOTHROW(run.measure(0, 2));
+  CHECK_THROWS_WITH_AS(
+      run.measure(0, 3),
+      doctest::Contains("metrics.jsonl has 2 of the run's 3 evaluations, so its best epoch is not known"), ModelError);
 }
 
 TEST_CASE("study measure_point: the model is that of the last step, whatever latest says; another one is refused") {

@@ -441,6 +441,17 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
     CHECK(now == before[i]);
   }
   CHECK(result(points[2]).at("latency") == result(points[3]).at("latency"));
+  // Each image's outcome, of the same images in all points: the plan names them.
+  const nlohmann::json plan = nlohmann::json::parse(read_text(study + "/plan.json"));
+  for (const std::string& p : points) {
+    const nlohmann::json point = result(p);
+    const std::string right = point.at("outcomes").at("right"), images = plan.at("images");
+    CHECK(right.size() == plan.at("val_images").get<size_t>());
+    CHECK(point.at("last").at("top1").get<double>() ==
+          doctest::Approx(100.0 * static_cast<double>(std::count(right.begin(), right.end(), '1')) /
+                          static_cast<double>(right.size())));
+    CHECK(images.ends_with(" " + point.at("outcomes").at("images").get<std::string>()));
+  }
   CHECK(run_program(pick + study).err.empty());
   CHECK(has(run_program(measure + study).out, "next: nibble study report " + study));
 
@@ -465,7 +476,10 @@ TEST_CASE("study measure: all points are timed in one sitting, and nothing else 
   CHECK_FALSE(fs::exists(kept + "/.lock"));
 
   now = nlohmann::json::parse(read_text(kept + "/study.json"));
-  for (nlohmann::json& p : now.at("points")) p.at("last").at("images") = p.at("name") == points[0] ? 995 : 1000;
+  for (nlohmann::json& p : now.at("points")) {
+    p.erase("outcomes");  // which are of the images as they were
+    p.at("last").at("images") = p.at("name") == points[0] ? 995 : 1000;
+  }
   folder.write("kept/study.json", now.dump());
   const Result uneven = run_program(measure + kept);
   CHECK(uneven.code == 0);

@@ -100,6 +100,22 @@ TEST_CASE("a point whose codes were not counted keeps its bounds") {
   CHECK(q.layers[1].usage.codes.empty());
 }
 
+TEST_CASE("a point says what became of each validation image, as its accuracy does") {
+  PointResult p = sample();
+  CHECK(to_json(p).find("outcomes") == std::string::npos);  // of an older version
+  p.last = {.top1 = 50, .top5 = 75, .loss = 1, .images = 4};
+  p.outcomes = {"digest", "10-01"};
+  CHECK(point_result_from_json(to_json(p), "test").outcomes == p.outcomes);
+  const auto refused = [&](const char* right, const char* why) {
+    p.outcomes.right = right;
+    CHECK_MESSAGE(refusal(to_json(p)).find(why) != std::string::npos, refusal(to_json(p)));
+  };
+  refused("1001x", "'outcomes.right' has other characters than 0, 1 and -");
+  refused("10010", "'outcomes.right' is of 5 images, 'last' of 4");
+  refused("100-0", "'outcomes.right' has 1 of 4 images right, 'last' 50 %");
+  refused("1111", "'outcomes.right' has 4 of 4 images right");
+}
+
 TEST_CASE("a point timed alongside others says when, and one timed alone says nothing") {
   PointResult p = sample();
   CHECK(to_json(p).find("sitting") == std::string::npos);
@@ -146,6 +162,7 @@ TEST_CASE("hostile results are refused in one sentence that names file, key and 
   CHECK(with("/layers/3", 3).find("'layers[3]' is not an object") != std::string::npos);
   CHECK(with("/layers/1/code_counts", std::vector<int>(257, 0)).find("'layers[1].code_counts'") != std::string::npos);
   CHECK(with("/layers/1/clipped", 13).find("'layers[1].clipped' is more than 'values'") != std::string::npos);
+  CHECK(with("/curves/eval", nlohmann::json::array()).find("'curves.eval' has no evaluation") != std::string::npos);
   CHECK(with("/latency", nullptr).find("'latency' is not an object") != std::string::npos);
   CHECK(with("/last/top1", 100.5).find("remove it to compute the point again") != std::string::npos);
 }

@@ -20,6 +20,7 @@ PointResult point(const std::string& precision, double width, uint64_t seed) {
   p.width = width;
   p.seed = seed;
   p.ratio = {.linear = 1, .quadratic = 1, .memory = 1};
+  p.curves.evaluations = {{.step = 1, .epoch = 1, .top1 = 10, .top5 = 50, .loss = 2}};
   return p;
 }
 

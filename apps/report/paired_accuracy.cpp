@@ -1,0 +1,42 @@
+#include "apps/report/paired_accuracy.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibble::apps {
+
+bool judged_on_same_images(const std::vector<const PointResult*>& points) {
+  return !points.empty() && std::all_of(points.begin(), points.end(), [&](const PointResult* p) {
+    const ImageOutcomes &one = p->outcomes, &first = points.front()->outcomes;
+    return !one.right.empty() && one.right.size() == first.right.size() && one.images == first.images;
+  });
+}
+
+std::optional<double> paired_variance(const std::vector<std::pair<const PointResult*, double>>& weighted) {
+  std::vector<const PointResult*> points;
+  double largest = 0;
+  for (const auto& [p, weight] : weighted) {
+    points.push_back(p);
+    largest = std::max(largest, std::abs(weight));
+  }
+  if (!judged_on_same_images(points)) return std::nullopt;
+  double images = 0, sum = 0, squares = 0;
+  for (size_t i = 0; i < points.front()->outcomes.right.size(); ++i) {
+    double contribution = 0;
+    bool seen = true;
+    for (const auto& [p, weight] : weighted) {
+      const char outcome = p->outcomes.right[i];
+      seen = seen && outcome != '-';
+      if (outcome == '1') contribution += weight;
+    }
+    if (!seen) continue;
+    ++images;
+    sum += contribution;
+    squares += contribution * contribution;
+  }
+  if (images < 2) return std::nullopt;
+  const double scatter = std::max(0.0, squares - sum * sum / images) + 2 * largest * largest;
+  return 1e4 * scatter / (images * (images - 1));
+}
+
+}  // namespace nibble::apps
