@@ -26,6 +26,7 @@
 #include "data/subset.hpp"
 #include "engine/error.hpp"
 #include "nn/checkpoint.hpp"
+#include "nn/import/weights_file.hpp"
 #include "nn/post_training.hpp"
 #include "nn/run_folder.hpp"
 
@@ -42,9 +43,9 @@ class Quantize : public Command {
     return "make a served model of trained weights without training (post-training quantization)";
   }
   const char* examples() const override {
-    return "  nibble quantize resnet50.safetensors --data imagenet --out w8a8.safetensors\n"
+    return "  nibble quantize resnet50.pth --data imagenet --out w8a8.safetensors\n"
            "  nibble quantize runs/bf16 --data imagenette --precision w4a4-fl8 --out w4a4.safetensors\n"
-           "  nibble quantize resnet50.safetensors --precision bf16 --out bf16.safetensors   # as it is, to compare "
+           "  nibble quantize resnet50.pth --precision bf16 --out bf16.safetensors   # as it is, to compare "
            "with\n"
            "  nibble quantize runs/bf16 --data imagenette --precision w4a4 --sensitivity w8a8     # which layers to "
            "keep "
@@ -64,8 +65,9 @@ class Quantize : public Command {
   }
 
   void declare(CLI::App& app) override {
-    add_option(app, "MODEL", model_,
-               "safetensors file with torchvision's names, a checkpoint or a run folder (its best, else its latest)")
+    add_option(
+        app, "MODEL", model_,
+        "safetensors or .pth file with torchvision's names, a checkpoint or a run folder (its best, else its latest)")
         .required();
     add_option(app, "--data", data_,
                "folder of images like those that the model will see; labels are not needed: any folder of images, or a "
@@ -154,7 +156,7 @@ class Quantize : public Command {
 
   /// What the file says of its network, for what the user does not say.
   Checkpoint take_what_is_known(const fs::path& path) {
-    const SafetensorsFile file = SafetensorsFile::open(path);
+    const SafetensorsFile file = open_weights(path);
     if (kind_of(file) == ModelFileKind::kCheckpoint) {
       Checkpoint c = load_checkpoint(file);
       c.momentum = {};  // as large as the weights

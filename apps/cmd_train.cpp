@@ -24,17 +24,17 @@ class Train : public Command {
   const char* examples() const override {
     return "  nibble train --data imagenette --out runs/a --precision w4a4-fl8 --image-size 128\n"
            "  nibble train --resume runs/a\n"
-           "  nibble train --data DIR --out runs/b --weights resnet50.safetensors --lr 0.005\n"
+           "  nibble train --data DIR --out runs/b --weights resnet50.pth --lr 0.005\n"
            "  nibble train --data DIR --preset paper --batch-size 64 --dry-run   # the published recipe";
   }
 
   void declare(CLI::App& app) override {
     add_option(app, "--out", out_, "run folder to make");
     add_option(app, "--resume", resume_, "run folder to continue");
-    add_option(
-        app, "--weights", weights_,
-        "start from a safetensors file with torchvision's names, a checkpoint or a run folder (its best, else its "
-        "latest)");
+    add_option(app, "--weights", weights_,
+               "start from a safetensors or .pth file with torchvision's names, a checkpoint or a run folder (its "
+               "best, else its "
+               "latest)");
     add_option(app, "--config", config_,
                "TOML file with the options below, for data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");

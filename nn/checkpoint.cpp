@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "engine/parallel.hpp"
+#include "nn/import/weights_file.hpp"
 #include "nn/network_json.hpp"
 #include "nn/safetensors_header.hpp"
 #include "nn/tensor_reader.hpp"
@@ -220,7 +221,7 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
 
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
                                       const std::vector<std::string>& class_names) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
+  const SafetensorsFile file = open_weights(path);
   if (kind_of(file) == ModelFileKind::kServed)
     throw ModelError("{} is a served model, whose weights are codes; give the checkpoint it was exported from",
                      file.source());

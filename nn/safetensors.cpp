@@ -1,19 +1,15 @@
 #include "nn/safetensors.hpp"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <optional>
 #include <utility>
 
 #include "engine/error.hpp"
-#include "engine/files.hpp"
-#include "nn/crc32c.hpp"
+#include "nn/crc32.hpp"
+#include "nn/input_file.hpp"
 #include "nn/safetensors_header.hpp"
 #include "nn/sha256.hpp"
 
@@ -22,49 +18,6 @@ namespace nibble {
 static_assert(std::endian::native == std::endian::little, "tensors are copied from little-endian files as they are");
 
 namespace {
-
-/// A regular file open for reading; every failure is a sentence.
-class InputFile {
- public:
-  explicit InputFile(const std::filesystem::path& path) : source_(path.string()), fd_(open_to_read(path)) {
-    if (!fd_.open() && (errno == ENOENT || errno == ENOTDIR))
-      throw ModelError("'{}' does not exist; check the path of the model or checkpoint", source_);
-    if (!fd_.open()) throw_disk_error("open", path, errno);
-    struct stat info {};
-    if (::fstat(fd_.get(), &info) != 0) throw_disk_error("look at", path, errno);
-    if (!S_ISREG(info.st_mode))
-      throw ModelError("'{}' is not a regular file; give the path of a .safetensors file", source_);
-    bytes_ = static_cast<uint64_t>(info.st_size);
-  }
-
-  uint64_t bytes() const { return bytes_; }
-  void read(std::byte* to, uint64_t bytes) {
-    const ReadResult got = read_all(fd_.get(), {to, bytes});
-    if (got.error_number != 0) throw_disk_error("read", source_, got.error_number);
-    if (got.bytes < bytes)
-      throw ModelError("'{}' became shorter while it was read; wait until it is complete", source_);
-  }
-
- private:
-  std::string source_;
-  FileDescriptor fd_;
-  uint64_t bytes_ = 0;
-};
-
-std::shared_ptr<Storage> allocate(uint64_t bytes, const std::string& source) {
-  try {
-    return std::make_shared<Storage>(bytes);
-  } catch (const std::bad_alloc&) {  // no ModelError: the file is not at fault, and a resumed run must not pass it over
-    throw UnsupportedError("'{}' needs {} bytes of memory, more than there are; use a machine with more", source,
-                           bytes);
-  }
-}
-
-void check_file_size(uint64_t bytes, const std::string& source, const SafetensorsOpenArgs& args) {
-  if (bytes > args.max_bytes)
-    throw ModelError("'{}' has {} bytes, above the limit of {}; it is not a model of ours", source, bytes,
-                     args.max_bytes);
-}
 
 [[noreturn]] void refuse_damaged(const std::string& source, const std::string& what) {
   throw ModelError("'{}' is damaged: {}; use another copy or an older checkpoint", source, what);
@@ -185,15 +138,15 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path, const S
   result.source_ = path.string();
   InputFile input(path);
   result.file_bytes_ = input.bytes();
-  check_file_size(input.bytes(), result.source_, args);
+  require_model_size(input.bytes(), result.source_, args.max_bytes);
   std::vector<std::byte> head(std::min<uint64_t>(8, input.bytes()));
-  input.read(head.data(), head.size());
+  input.read(head);
   const uint64_t length = read_header_length(head, input.bytes(), result.source_);
   head.resize(8 + length);
-  input.read(head.data() + 8, length);
+  input.read(std::span(head).subspan(8));
   SafetensorsHeader header = parse_header(std::span(head).subspan(8), input.bytes() - 8 - length, result.source_);
-  const std::shared_ptr<Storage> data = allocate(header.data_bytes, result.source_);
-  input.read(data->data(), header.data_bytes);
+  const std::shared_ptr<Storage> data = allocate_for_file(header.data_bytes, result.source_);
+  input.read({data->data(), header.data_bytes});
   result.data_ = data;
   result.adopt(std::move(header), head, args);
   return result;
@@ -204,14 +157,36 @@ SafetensorsFile SafetensorsFile::parse(std::span<const std::byte> file, const st
   SafetensorsFile result;
   result.source_ = source;
   result.file_bytes_ = file.size();
-  check_file_size(file.size(), source, args);
+  require_model_size(file.size(), source, args.max_bytes);
   const uint64_t length = read_header_length(file, file.size(), source);
   const std::span<const std::byte> head = file.first(8 + length);
   SafetensorsHeader header = parse_header(head.subspan(8), file.size() - head.size(), source);
-  const std::shared_ptr<Storage> data = allocate(header.data_bytes, source);
+  const std::shared_ptr<Storage> data = allocate_for_file(header.data_bytes, source);
   if (header.data_bytes > 0) std::memcpy(data->data(), file.data() + head.size(), header.data_bytes);
   result.data_ = data;
   result.adopt(std::move(header), head, args);
+  return result;
+}
+
+SafetensorsFile SafetensorsFile::of(std::vector<RawTensor> tensors, const std::string& source, uint64_t file_bytes) {
+  SafetensorsFile result;
+  result.source_ = source;
+  result.file_bytes_ = file_bytes;
+  uint64_t end = 0;
+  for (const RawTensor& t : tensors) {
+    uint64_t bytes = 0;
+    if (!tensor_bytes(t.dtype, t.shape, bytes) || bytes != t.bytes.size() ||
+        !result.index_.emplace(t.name, result.entries_.size()).second)
+      throw ModelError("'{}': tensor {} is there twice or of another size than its shape", source, quote_name(t.name));
+    result.entries_.push_back({t.name, t.dtype, t.shape, end, end + bytes});
+    end += bytes;
+  }
+  const std::shared_ptr<Storage> data = allocate_for_file(end, source);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::vector<std::byte> bytes = std::move(tensors[i].bytes);  // freed behind its copy
+    if (!bytes.empty()) std::memcpy(data->data() + result.entries_[i].begin, bytes.data(), bytes.size());
+  }
+  result.data_ = data;
   return result;
 }
 

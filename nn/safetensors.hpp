@@ -46,6 +46,13 @@ struct TensorEntry {
 /// Bits of one element of a safetensors dtype, 0 for an unknown name.
 int safetensors_dtype_bits(std::string_view dtype);
 
+struct RawTensor {
+  std::string name;
+  std::string dtype;  // the format's name
+  std::vector<int64_t> shape;
+  std::vector<std::byte> bytes;
+};
+
 struct SafetensorsOpenArgs {
   /// Refuse files without our checksums (checkpoints, served models); foreign weights have none.
   bool require_integrity = false;
@@ -66,6 +73,9 @@ class SafetensorsFile {
   /// The same from memory; `source` stands for the path in error sentences.
   static SafetensorsFile parse(std::span<const std::byte> file, const std::string& source,
                                const SafetensorsOpenArgs& args = {});
+  /// Tensors of another format, in this order and without metadata; `file_bytes` is the size of their file. ModelError
+  /// for two of one name and for a number of bytes that does not match the shape.
+  static SafetensorsFile of(std::vector<RawTensor> tensors, const std::string& source, uint64_t file_bytes);
 
   /// Free-form strings of the file, without those of the checksum layer.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -105,13 +115,6 @@ class SafetensorsFile {
   std::shared_ptr<const Storage> data_;
   bool integrity_ = false;
   uint64_t file_bytes_ = 0;
-};
-
-struct RawTensor {
-  std::string name;
-  std::string dtype;  // the format's name
-  std::vector<int64_t> shape;
-  std::vector<std::byte> bytes;
 };
 
 /// Called with a complete file before it takes its name; throws to refuse it.

@@ -224,9 +224,14 @@ uint64_t read_header_length(std::span<const std::byte> first, uint64_t file_byte
     refuse(source, fmt::format("header length is cut (the file has {} bytes)", file_bytes));
   uint64_t length = 0;
   for (size_t i = 0; i < 8; ++i) length |= static_cast<uint64_t>(first[i]) << (8 * i);
-  constexpr uint64_t kZip = 0x04034b50;  // "PK\3\4"
-  if ((length & 0xffffffff) == kZip)
-    throw ModelError("'{}' is a zip archive, as PyTorch writes .pth files; save the tensors as safetensors", source);
+  constexpr uint64_t kZip = 0x04034b50;       // "PK\3\4"
+  constexpr uint64_t kOldTorch = 0x0a8a0280;  // a pickle of 10 bytes, torch.save's before PyTorch 1.6
+  if ((length & 0xffffffff) == kZip || (length & 0xffffffff) == kOldTorch)
+    throw ModelError(
+        "'{}' is a zip archive or a pickle, as PyTorch writes .pth files; nibble quantize makes a model of it, and "
+        "train --weights "
+        "starts from it",
+        source);
   if (length > kMaxSafetensorsHeader)
     refuse(source, fmt::format("header length {} is above the limit of {}", length, kMaxSafetensorsHeader));
   if (length > file_bytes - 8)

@@ -6,7 +6,7 @@
 
 #include "engine/error.hpp"
 #include "nn/atomic_file.hpp"
-#include "nn/crc32c.hpp"
+#include "nn/crc32.hpp"
 #include "nn/safetensors.hpp"
 #include "nn/safetensors_header.hpp"
 #include "nn/sha256.hpp"

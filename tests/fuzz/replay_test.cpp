@@ -122,6 +122,10 @@ TEST_CASE("damaged results, plans and logs are refused or make whole pages") {
   replay(kStudyTarget);
 }
 
+TEST_CASE("damaged files of torch.save are refused or give tensors no larger than twice the file") {
+  replay(kTorchTarget);
+}
+
 TEST_CASE("damaged label lists are refused or give names") {
   replay(kLabelsTarget);
 }

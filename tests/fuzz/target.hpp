@@ -25,6 +25,7 @@ extern const FuzzTarget kModelTarget;        // a checkpoint or served file, sea
 extern const FuzzTarget kConfigTarget;       // a training config
 extern const FuzzTarget kStudyTarget;        // study.json, plan.json, metrics.jsonl
 extern const FuzzTarget kLabelsTarget;       // a list of images and their classes
+extern const FuzzTarget kTorchTarget;        // a file of torch.save, or a pickle that is put into one
 
 inline FuzzInput bytes_of(const std::string& text) {
   return {text.begin(), text.end()};

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/error.hpp"
-#include "nn/crc32c.hpp"
+#include "nn/crc32.hpp"
 #include "tests/temp_dir.hpp"
 
 namespace {
@@ -70,6 +70,9 @@ TEST_CASE("sha256 does not depend on how the bytes are split, and may be read in
 TEST_CASE("crc32c gives the values of RFC 3720 appendix B.4") {
   CHECK(crc32c(text_bytes("")) == 0u);
   CHECK(crc32c(text_bytes("123456789")) == 0xe3069283u);
+  CHECK(crc32(text_bytes("")) == 0u);
+  CHECK(crc32(text_bytes("123456789")) == 0xcbf43926u);  // zlib's
+  CHECK(crc32(text_bytes("6789"), crc32(text_bytes("12345"))) == 0xcbf43926u);
   CHECK(crc32c(std::vector<std::byte>(32, std::byte{0})) == 0x8a9136aau);
   CHECK(crc32c(std::vector<std::byte>(32, std::byte{0xff})) == 0x62a8ab43u);
   std::vector<std::byte> ascending(32);
