@@ -30,17 +30,16 @@ class StudyCompareCommand : public Command {
 
 Differences are those of B less A, of the published metric (the best epoch of the smoothed curve), in points.
 A standard error counts the validation images and the spread over seeds. Where all models were judged on the same
-images and their results say what became of each, errors count in how many they differ; results of older versions do
-not, and models then count as independent: that makes the error of one difference rather too large, and may make
-that of a mean over many models too small. A difference is beyond chance where it is larger than two standard errors
-or, where few seeds tell the spread, than Student's t at 95 % of them. Of twenty models that do not differ one looks
-as if it did: the mean over all of them is the test of a change.
+images, their results say what became of each after the last step, and some model has several seeds, errors count in
+which images models differ. Otherwise models count as independent: that makes the error of one difference rather too
+large, and may make that of a mean over many models too small. A difference is beyond chance where it is larger than
+two standard errors or, where few seeds tell the spread, than Student's t at 95 % of them. Of twenty models that do
+not differ one may look as if it did: the mean over all of them is the test of a change.
 
 --json: recipe (option, a, b), models (precision, width, seeds_a, seeds_b and of top1, last_top1, train_top1 and gap:
 a, b, difference, standard_error, beyond_chance), mean (of the same four: difference, standard_error, beyond_chance),
 only_a and only_b (models that the other study lacks), seed_spread (false: no model has several seeds, so that the
-errors are of the images alone), paired (true: the errors of top1 and last_top1 count the images in which models
-differ).)";
+errors are of the images alone), paired (true: errors count in which images models differ).)";
   }
 
   void declare(CLI::App& app) override {
@@ -60,9 +59,9 @@ differ).)";
     }
     if (const std::string in_a = network_of(a), in_b = network_of(b); in_a != in_b)
       warn(fmt::format("A is of {}, B of {}: models of one width are not of one cost", in_a, in_b));
-    if (const std::string in_a = validation_digest(a_), in_b = validation_digest(b_);
+    if (const std::string in_a = validation_digest(a_, a), in_b = validation_digest(b_, b);
         !in_a.empty() && !in_b.empty() && in_a != in_b)
-      warn("A and B were judged on other validation images, as their plan.json say; differences contain that");
+      warn("A and B were judged on other validation images; differences contain that");
     if (json_)
       print_json(comparison);
     else
@@ -80,8 +79,10 @@ differ).)";
     return fmt::format("{} at {} px", points.front().arch, points.front().image_size);
   }
 
-  /// The digest of the validation images, where the study's plan is beside it and has one.
-  static std::string validation_digest(const fs::path& study) {
+  /// The digest of the validation images, where a result or the plan beside the study has one.
+  static std::string validation_digest(const fs::path& study, const std::vector<PointResult>& points) {
+    for (const PointResult& p : points)
+      if (!p.outcomes.images.empty()) return p.outcomes.images;
     std::error_code none;
     const fs::path folder = fs::is_directory(study, none) ? study : study.parent_path();
     if (!fs::is_regular_file(plan_path(folder), none)) return "";
@@ -119,7 +120,7 @@ differ).)";
     j["only_a"] = c.only_a();
     j["only_b"] = c.only_b();
     j["seed_spread"] = c.knows_seeds();
-    j["paired"] = c.mean_difference(&StudyGroup::last_top1).is_paired();
+    j["paired"] = c.pairing() == Pairing::kPaired;
     print_object(j);
   }
 
@@ -154,9 +155,7 @@ differ).)";
     print(fmt::format("gap to the training images (without augmentation, last epoch): {} points{}", points_text(gap),
                       gap.decided() ? ", beyond chance" : ""));
     if (!c.knows_seeds()) print("no model has several seeds: errors are of the images alone");
-    print(all.is_paired()
-              ? "errors: image by image, all models were judged on the same ones"
-              : "errors: as if each model had images of its own, for not all results say what became of each");
+    print("errors: " + meaning_of(c.pairing()));
     print(c.recipe().empty() ? "recipes: no difference" : "recipes differ in:");
     for (const ConfigDifference& d : c.recipe()) print(fmt::format("  {}: {}, {}", d.name, d.first, d.second));
     if (!c.only_a().empty()) print(fmt::format("A alone has {}", fmt::join(c.only_a(), ", ")));

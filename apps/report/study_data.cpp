@@ -8,6 +8,7 @@
 #include <set>
 
 #include "apps/console.hpp"
+#include "apps/report/paired_accuracy.hpp"
 #include "apps/report/statistics.hpp"
 #include "apps/report/svg.hpp"
 #include "engine/error.hpp"
@@ -55,6 +56,17 @@ double spread_over_seeds(const std::vector<StudyGroup>& groups, Value value) {
   return freedom > 0 ? std::sqrt(squares / static_cast<double>(freedom)) : 0;
 }
 
+double outcome_variance_of(const std::vector<StudyGroup>& groups) {
+  double sum = 0, freedom = 0;
+  for (const StudyGroup& g : groups) {
+    const auto more = static_cast<double>(g.points.size() - 1);
+    if (more == 0 || !judged_on_same_images(g.points)) continue;
+    sum += more * variance_over_points(g.points);
+    freedom += more;
+  }
+  return freedom > 0 ? sum / freedom : 0;
+}
+
 struct Spreads {
   double best, last, train, gap;
   int64_t freedom;
@@ -68,6 +80,7 @@ void fill(StudyGroup& g, const Spreads& spreads) {
             .error = std::hypot(sample, spread / seeds),
             .seed_error = spread / seeds,
             .validation_error = sample,
+            .of_validation = true,
             .freedom = spreads.freedom};
   };
   const int64_t images = g.first().last.images, train_images = g.first().train_unaugmented.images;
@@ -75,12 +88,14 @@ void fill(StudyGroup& g, const Spreads& spreads) {
   g.last_top1 = accuracy(last_top1, images, spreads.last);
   g.train_top1 = accuracy(train_top1, train_images, spreads.train);
   g.train_top1.validation_error = 0;
+  g.train_top1.of_validation = false;
   // A seed moves both accuracies of its training, so the spread is of their difference; the images are different ones.
   g.gap = {.value = mean(values_of(g, gap)),
            .error = std::hypot(binomial_error(g.train_top1.value, train_images), g.last_top1.validation_error,
                                spreads.gap / seeds),
            .seed_error = spreads.gap / seeds,
            .validation_error = g.last_top1.validation_error,
+           .of_validation = true,
            .freedom = spreads.freedom};
   g.loss = mean(values_of(g, [](const PointResult& p) { return p.last.loss; }));
   g.train_loss = mean(values_of(g, [](const PointResult& p) { return p.train_unaugmented.loss; }));
@@ -141,7 +156,11 @@ std::vector<StudyGroup> group_points(const std::vector<PointResult>& points) {
   }
   const auto spread = [&](Value value) { return spread_over_seeds(result, value); };
   const Spreads spreads = {spread(best_top1), spread(last_top1), spread(train_top1), spread(gap), seed_freedom(result)};
-  for (StudyGroup& g : result) fill(g, spreads);
+  const double outcomes = outcome_variance_of(result);
+  for (StudyGroup& g : result) {
+    fill(g, spreads);
+    g.outcome_variance = outcomes;
+  }
   return result;
 }
 
@@ -170,6 +189,7 @@ void take_seed_spread(std::vector<StudyGroup>& groups, const std::vector<StudyGr
   take(&StudyGroup::last_top1);
   take(&StudyGroup::train_top1);
   take(&StudyGroup::gap);
+  for (StudyGroup& g : groups) g.outcome_variance = from.front().outcome_variance;
 }
 
 int64_t validation_images(const std::vector<PointResult>& points) {

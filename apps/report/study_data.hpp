@@ -14,6 +14,7 @@ struct Estimate {
   double error = 0;
   double seed_error = 0;        // the part of it that comes from the spread over seeds
   double validation_error = 0;  // the part that comes from the validation images
+  bool of_validation = false;   // whether it counts these images, even where it is 0 or 100 % of them
   int64_t freedom = 0;          // degrees of freedom that spread is known with; 0: not known, and left out
 };
 
@@ -30,7 +31,10 @@ struct StudyGroup {
   Estimate train_top1;              // without augmentation, after the last step
   Estimate gap;                     // train_top1 - last_top1, the spread over seeds being that of the difference
   double loss = 0, train_loss = 0;  // after the last step
-  double latency_ms = 0;            // batch 1, mean of those measured; 0: none was
+  /// Of one validation image's outcome (0 or 1) over seeds, the mean over images, pooled over the study's models with
+  /// several seeds that know it; 0: not known.
+  double outcome_variance = 0;
+  double latency_ms = 0;  // batch 1, mean of those measured; 0: none was
 
   const PointResult& first() const { return *points.front(); }
   std::string name() const;  // "w4a4-fl8 x0.5"

@@ -18,15 +18,24 @@ const StudyGroup* find(const std::vector<StudyGroup>& groups, const std::string&
   return nullptr;
 }
 
-/// Each model of the precision `other` against the most accurate 4-bit one at `least` to 100 % of its cost.
-MeanDifference against(const std::string& other, const std::vector<StudyGroup>& groups, double least) {
-  MeanDifference c(&StudyGroup::top1);
+MeanDifference difference_in(const std::vector<StudyGroup>& groups, Estimate StudyGroup::*of) {
+  std::vector<const StudyGroup*> all;
+  for (const StudyGroup& g : groups) all.push_back(&g);
+  return MeanDifference(of, pairing_of(all));
+}
+
+/// Each model of the precision `other` against the most accurate 4-bit one at `least` to 100 % of its cost. `chosen`:
+/// whether there was a choice for any of them, so that the difference is that of the luckiest.
+MeanDifference against(const std::string& other, const std::vector<StudyGroup>& groups, double least, bool& chosen) {
+  MeanDifference c = difference_in(groups, &StudyGroup::top1);
   for (const StudyGroup& model : groups) {
     if (model.precision != other) continue;
     const double cost = model.first().ratio.linear;
-    const StudyGroup* best = best_of(groups, [&](const StudyGroup& g) {
+    const auto allowed = [&](const StudyGroup& g) {
       return g.precision == "w4a4-fl8" && g.first().ratio.linear <= cost && g.first().ratio.linear >= least * cost;
-    });
+    };
+    chosen = chosen || std::count_if(groups.begin(), groups.end(), allowed) > 1;
+    const StudyGroup* best = best_of(groups, allowed);
     if (best != nullptr) c.add(*best, model);
   }
   return c;
@@ -35,7 +44,9 @@ MeanDifference against(const std::string& other, const std::vector<StudyGroup>& 
 Finding dominance(const std::string& other, const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = fmt::format("4 bits with 8-bit first and last layers (w4a4-fl8) beat {} at equal cost", other);
-  const MeanDifference equal = against(other, groups, kEqualCost), any = against(other, groups, 0);
+  bool chosen_equal = false, chosen = false;
+  const MeanDifference equal = against(other, groups, kEqualCost, chosen_equal);
+  const MeanDifference any = against(other, groups, 0, chosen);
   const auto models = [&](int64_t n) {
     return n == 1 ? fmt::format("one {} model", other) : fmt::format("each of {} {} models", n, other);
   };
@@ -52,7 +63,7 @@ Finding dominance(const std::string& other, const std::vector<StudyGroup>& group
                                 alone == 1 ? fmt::format("Another {} model has no w4a4-fl8 model", other)
                                            : fmt::format("{} other {} models have no w4a4-fl8 model", alone, other));
   } else if (!any.empty()) {
-    f.verdict = any.verdict() == Verdict::kHolds ? Verdict::kHolds : Verdict::kNotTested;
+    f.verdict = any.verdict() == Verdict::kHolds && !chosen ? Verdict::kHolds : Verdict::kNotTested;
     f.evidence = fmt::format(
         "The study has no w4a4-fl8 model of 80 to 100 % of the linear cost of one in {}. Compared with {}, the best "
         "that is cheaper still is more accurate in {}; the mean difference is {}.",
@@ -67,7 +78,7 @@ Finding dominance(const std::string& other, const std::vector<StudyGroup>& group
 Finding generalization(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "fewer bits leave a smaller gap between training and validation accuracy";
-  MeanDifference eight(&StudyGroup::gap), four(&StudyGroup::gap), all(&StudyGroup::gap);
+  MeanDifference all = difference_in(groups, &StudyGroup::gap), eight = all, four = all;
   const auto add = [&](MeanDifference& bits, const StudyGroup& bf16, const char* precision) {
     const StudyGroup* const g = find(groups, precision, bf16.width);
     if (g == nullptr) return;
@@ -96,9 +107,9 @@ Finding generalization(const std::vector<StudyGroup>& groups) {
 Finding equal_width(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "w4a4-fl8 is at least as accurate as bf16 at equal width, from 0.75 on";
-  MeanDifference tested(&StudyGroup::top1);
+  MeanDifference tested = difference_in(groups, &StudyGroup::top1);
   for (const char* precision : {"w8a8", "w4a4-fl8", "w4a4"}) {
-    MeanDifference all(&StudyGroup::top1);
+    MeanDifference all = difference_in(groups, &StudyGroup::top1);
     for (const StudyGroup& bf16 : groups) {
       const StudyGroup* g = bf16.precision == "bf16" ? find(groups, precision, bf16.width) : nullptr;
       if (g == nullptr) continue;
@@ -118,7 +129,7 @@ Finding equal_width(const std::vector<StudyGroup>& groups) {
 Finding ends(const std::vector<StudyGroup>& groups) {
   Finding f;
   f.claim = "8-bit first and last layers (w4a4-fl8) are better than 4 bits everywhere (w4a4)";
-  MeanDifference c(&StudyGroup::top1);
+  MeanDifference c = difference_in(groups, &StudyGroup::top1);
   for (const StudyGroup& g : groups)
     if (const StudyGroup* all4 = g.precision == "w4a4-fl8" ? find(groups, "w4a4", g.width) : nullptr) c.add(g, *all4);
   f.verdict = c.verdict();

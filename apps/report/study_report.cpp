@@ -8,8 +8,8 @@
 
 #include "apps/console.hpp"
 #include "apps/report/layer_figures.hpp"
+#include "apps/report/mean_difference.hpp"
 #include "apps/report/page.hpp"
-#include "apps/report/paired_accuracy.hpp"
 #include "apps/report/statistics.hpp"
 #include "apps/report/study_charts.hpp"
 #include "apps/report/study_data.hpp"
@@ -176,15 +176,12 @@ std::string seeds_error_text(const Groups& groups) {
                : "No model has several seeds, so the second part is not known and left out: the errors are too small.";
 }
 
-std::string same_images_text(const Groups& groups) {
-  std::vector<const PointResult*> points;
-  for (const StudyGroup& g : groups) points.insert(points.end(), g.points.begin(), g.points.end());
-  return judged_on_same_images(points)
-             ? " All models see the same images, and the errors of differences count that, image by image (as they "
-               "were "
-               "classified after the last step)."
-             : " All models see the same images, so as far as images go differences are mostly known better than the "
-               "errors say.";
+std::string pairing_text(const Groups& groups) {
+  std::vector<const StudyGroup*> all;
+  for (const StudyGroup& g : groups) all.push_back(&g);
+  std::string text = meaning_of(pairing_of(all)) + ".";
+  text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+  return " " + text;
 }
 
 /// How the study's quantized models multiply; nothing when it has none.
@@ -213,7 +210,7 @@ void add_findings(Page& page, const Groups& groups) {
       "A finding holds when the mean difference is above two standard errors, or, as far as few seeds tell the errors, "
       "above what Student's t at 95 % asks for. An accuracy's standard error has two "
       "parts: the validation images are a sample (binomial), and so are the seeds. " +
-      seeds_error_text(groups) + same_images_text(groups));
+      seeds_error_text(groups) + pairing_text(groups));
   add_arithmetic(page, groups);
 }
 

@@ -50,17 +50,20 @@ StudyComparison::StudyComparison(const std::vector<PointResult>& a, const std::v
   if (pairs_.empty())
     throw DataError("no precision and width is in both studies: A has {}, B has {}; train models of the same ones",
                     fmt::join(only_a_, ", "), fmt::join(only_b_, ", "));
+  std::vector<const StudyGroup*> compared;
+  for (const auto& [in_a, in_b] : pairs_) compared.insert(compared.end(), {in_a, in_b});
+  pairing_ = pairing_of(compared);
   recipe_ = recipe_differences(a.front().provenance.config, b.front().provenance.config);
 }
 
 MeanDifference StudyComparison::difference(const Pair& pair, Estimate StudyGroup::*of) const {
-  MeanDifference d(of, seeds_);
+  MeanDifference d(of, pairing_, seeds_);
   d.add(*pair.second, *pair.first);
   return d;
 }
 
 MeanDifference StudyComparison::mean_difference(Estimate StudyGroup::*of) const {
-  MeanDifference d(of, seeds_);
+  MeanDifference d(of, pairing_, seeds_);
   for (const auto& [a, b] : pairs_) d.add(*b, *a);
   return d;
 }

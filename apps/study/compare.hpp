@@ -28,6 +28,8 @@ class StudyComparison {
   MeanDifference difference(const Pair& pair, Estimate StudyGroup::*of) const;
   MeanDifference mean_difference(Estimate StudyGroup::*of) const;
   bool knows_seeds() const { return seeds_known_; }
+  /// How the errors of all these differences are taken.
+  Pairing pairing() const { return pairing_; }
   /// Options whose values differ (A's first), by the configurations of the studies' first points.
   const std::vector<ConfigDifference>& recipe() const { return recipe_; }
 
@@ -37,6 +39,7 @@ class StudyComparison {
   std::vector<std::string> only_a_, only_b_;
   std::vector<ConfigDifference> recipe_;
   SeedsOf seeds_ = SeedsOf::kTwoStudies;
+  Pairing pairing_ = Pairing::kOutcomesMissing;
   bool seeds_known_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "apps/console.hpp"
 #include "apps/dataset_evaluation.hpp"
@@ -98,6 +99,15 @@ void leave_out_unreadable(Curves& curves) {
   std::erase_if(curves.evaluations, [](const EvalSample& s) { return !can_be_kept(s); });
 }
 
+int64_t missing_evaluations(const Curves& curves, const MeasureArgs& args) {
+  std::set<int64_t> steps;
+  for (const EvalSample& s : curves.evaluations) steps.insert(s.step);
+  int64_t missing = steps.contains(args.steps) ? 0 : 1;
+  for (int64_t step = args.eval_steps; args.eval_steps > 0 && step < args.steps; step += args.eval_steps)
+    missing += steps.contains(step) ? 0 : 1;
+  return missing;
+}
+
 }  // namespace
 
 PointResult measure_point(const MeasureArgs& args) {
@@ -108,11 +118,11 @@ PointResult measure_point(const MeasureArgs& args) {
         "{}/metrics.jsonl has no evaluation with an epoch, accuracies of 0 to 100 % and a loss, so the point has no "
         "result; remove {} to train it again",
         args.run, args.run);
-  if (const int64_t logged = std::ssize(facts.curves.evaluations); logged < args.evaluations)
+  if (const int64_t missing = missing_evaluations(facts.curves, args); missing > 0)
     throw ModelError(
-        "{}/metrics.jsonl has {} of the run's {} evaluations, so its best epoch is not known; put the whole log back, "
+        "{}/metrics.jsonl lacks {} of the run's evaluations, so its best epoch is not known; put the whole log back, "
         "or remove {} to train the point again",
-        args.run, logged, args.evaluations, args.run);
+        args.run, missing, args.run);
   const LoadedModel model = load_last(args);
   const NetworkOptions& network = model.network().options;
   PointResult p;

@@ -82,12 +82,6 @@ int64_t StudyRun::images_to_evaluate(int64_t steps_done) const {
   return evaluations * plan_.data.validation_images + (limit > 0 ? std::min(limit, train) : train);
 }
 
-/// After epochs and after the last step.
-int64_t StudyRun::evaluations_of_run() const {
-  const int64_t every = recipe_.options.eval_every * steps_per_epoch_;
-  return every > 0 ? (steps_ + every - 1) / every : 1;
-}
-
 /// Seconds of what a point still has to do, between those of the narrowest and the widest network.
 double StudyRun::seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const {
   const double part = high.macs > low.macs ? (macs - low.macs) / (high.macs - low.macs) : 0;
@@ -164,7 +158,7 @@ void StudyRun::work_on(const StudyPoint& point) {
                                             .steps = summary.steps,
                                             .last = summary.evaluation,
                                             .outcomes = {run.validation_digest(), summary.outcomes},
-                                            .evaluations = evaluations_of_run(),
+                                            .eval_steps = recipe_.options.eval_every * steps_per_epoch_,
                                             .train = run.training_set(),
                                             .train_limit = plan_.train_eval_images,
                                             .time = args_.worker.empty()});

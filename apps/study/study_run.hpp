@@ -112,7 +112,6 @@ class StudyRun {
   };
   Sample probe(const std::string& precision, double width);
   int64_t images_to_evaluate(int64_t steps_done) const;
-  int64_t evaluations_of_run() const;
   double seconds_of(const StudyPoint& point, double macs, const Sample& low, const Sample& high) const;
 
   StudyRunArgs args_;

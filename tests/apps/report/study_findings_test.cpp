@@ -59,6 +59,14 @@ TEST_CASE("study findings: at equal cost means 80 to 100 %; a cheaper 4-bit mode
         Verdict::kNotTested);
 }
 
+TEST_CASE("study findings: the luckiest of several cheaper 4-bit models confirms nothing") {
+  // All far below the cost of the bf16 model, one of them above it in accuracy.
+  const std::vector<PointResult> several = {point("bf16", 2, 70), point("w4a4-fl8", 0.25, 68),
+                                            point("w4a4-fl8", 0.5, 73)};
+  CHECK(findings_of(group_points(several))[kBf16Cost].verdict == Verdict::kNotTested);
+  CHECK(findings_of(group_points({several[0], several[2]}))[kBf16Cost].verdict == Verdict::kHolds);
+}
+
 TEST_CASE("study findings: 4 bits are compared with 8 at equal cost, too") {
   // Linear costs of resnet26: w8a8 x0.75 0.293, w4a4-fl8 x1 0.263 (90 % of it).
   std::vector<PointResult> points = {point("w8a8", 0.75, 70), point("w4a4-fl8", 1, 73), point("bf16", 1, 71)};

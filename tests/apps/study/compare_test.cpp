@@ -160,7 +160,7 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
   const testing::Result quiet = testing::run_well("study compare " + same + " " + a);
   CHECK(quiet.err.empty());
   CHECK(testing::has(quiet.out, "A and B are equally accurate in 1 model"));
-  CHECK(testing::has(quiet.out, "errors: as if each model had images of its own"));
+  CHECK(testing::has(quiet.out, "errors: not all results say what became of each image"));
   Points chance = {point("bf16", 1, 71.2), point("w4a4-fl8", 1, 68)};
   const std::string c = study("c", chance, "these");
   CHECK(testing::has(testing::run_well("study compare " + a + " " + c).out,
@@ -180,8 +180,19 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
                                      " were not made by one recipe: bf16-x1-s0 has epochs = 15, "
                                      "w4a4-fl8-x1-s0 has 16"));
   CHECK(testing::json_of(testing::run_well("study compare --json " + a + " " + d)).at("paired") == false);
-  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + d)).at("paired") == true);
-  CHECK(testing::has(testing::run_well("study compare " + d + " " + d).out, "errors: image by image"));
+  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + d)).at("paired") == false);
+  CHECK(testing::has(testing::run_well("study compare " + d + " " + d).out, "errors: no model has several seeds"));
+  chance.push_back(chance[0]);
+  chance[2].seed = 1;
+  chance[2].name = "bf16-x1-s1";
+  const std::string e = study("e", chance, "these");
+  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + e)).at("paired") == true);
+  CHECK(testing::has(testing::run_well("study compare " + d + " " + e).out,
+                     "errors: all models were judged on the same images"));
+  for (PointResult& p : chance) p.outcomes.images = "others";
+  const testing::Result strange = testing::run_well("study compare " + d + " " + study("f", chance, "these"));
+  CHECK(testing::has(strange.err, "A and B were judged on other validation images"));
+  CHECK(testing::has(strange.out, "errors: models were not all judged on the same images"));
   const nlohmann::json j = testing::json_of(testing::run_well("study compare --json " + a + " " + b));
   CHECK(j.at("models").size() == 2);
   CHECK(j.at("models")[0].at("top1").at("difference") == doctest::Approx(19));

@@ -82,14 +82,14 @@ class FinishedRun {
     write_file_atomically(dir_ / "machine.json", "{\"sessions\":[" + sessions + "]}");
   }
   void write_log(const std::string& lines) const { write_file_atomically(dir_ / "metrics.jsonl", lines); }
-  PointResult measure(int64_t train_limit = 0, int64_t evaluations = 1) const {
+  PointResult measure(int64_t train_limit = 0, int64_t eval_steps = 0) const {
     return measure_point({.run = dir_.path().string(),
                           .point = {arguments_.options.network.precision, 0.05, 0},
                           .options = arguments_.options,
                           .steps = 10,
                           .last = {},
                           .outcomes = {},
-                          .evaluations = evaluations,
+                          .eval_steps = eval_steps,
                           .train = images,
                           .train_limit = train_limit});
   }
@@ -131,10 +131,15 @@ TEST_CASE("study measure_point: what an edited log lacks does not get into the r
 
 TEST_CASE("study measure_point: a log that lacks evaluations is no result, whichever epoch is the best of the others") {
   const FinishedRun run;
-  CHECK_NOTHROW(run.measure(0, 2));
-  CHECK_THROWS_WITH_AS(
-      run.measure(0, 3),
-      doctest::Contains("metrics.jsonl has 2 of the run's 3 evaluations, so its best epoch is not known"), ModelError);
+  CHECK_NOTHROW(run.measure(0, 5));
+  CHECK_THROWS_WITH_AS(run.measure(0, 2), doctest::Contains("metrics.jsonl lacks 4 of the run's evaluations"),
+                       ModelError);  // of steps 2, 4, 6 and 8
+  const std::string whole = run.log(), of_last = whole.substr(whole.find("{\"step\":10,"));
+  run.write_log(of_last);
+  CHECK_NOTHROW(run.measure());
+  CHECK_THROWS_WITH_AS(run.measure(0, 5), doctest::Contains("lacks 1 of the run's evaluations"), ModelError);
+  run.write_log("{\"step\":7,\"epoch\":1,\"eval/top1\":90,\"eval/top5\":95,\"eval/loss\":0.5}\n" + of_last);
+  CHECK_THROWS_WITH_AS(run.measure(0, 5), doctest::Contains("lacks 1 of the run's evaluations"), ModelError);
 }
 
 TEST_CASE("study measure_point: the model is that of the last step, whatever latest says; another one is refused") {
