@@ -13,6 +13,7 @@
 #include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/profile.hpp"
+#include "apps/step_probe.hpp"
 #include "engine/block_cache.hpp"
 #include "engine/cpu.hpp"
 #include "engine/parallel.hpp"
@@ -27,8 +28,6 @@ namespace nibble::apps {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr int64_t kNever = 1 << 30;  // calibration is done between the phases
 
 /// One measured phase.
 struct Phase {
@@ -137,8 +136,9 @@ class Bench : public Command {
     const Network net = build_resnet(options_.network);
     TrainOptions o = options_;
     o.lr = 1e-4;  // synthetic labels teach nothing; only the time matters
-    o.calibrate_at = kNever;
-    Trainer trainer(make_model(net, {.seed = 0, .zero_last_gamma = true}), o.trainer(kNever, kNever));
+    o.calibrate_at = kNoCalibrationStep;
+    Trainer trainer(make_model(net, {.seed = 0, .zero_last_gamma = true}),
+                    o.trainer(kNoCalibrationStep, kNoCalibrationStep));
     const Tensor x = images();
     std::vector<int32_t> labels(static_cast<size_t>(o.batch_size));
     for (size_t i = 0; i < labels.size(); ++i)

@@ -1,4 +1,5 @@
 #include "apps/memory_forecast.hpp"
+#include "apps/step_probe.hpp"
 
 #include <fmt/format.h>
 
@@ -19,7 +20,6 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr int64_t kNever = 1 << 30;            // the step comes before calibration
 constexpr int64_t kPlenty = int64_t{4} << 30;  // more than a step of 32e9 forward multiply-adds was seen to take
 constexpr double kProgram = 40 << 20;          // code, heap, stacks: 35 to 45 MiB seen
 constexpr double kKept = 1.0 / 16;             // of blocks: freed ones that wait for their next use (block_cache.hpp)
@@ -30,7 +30,7 @@ double blocks_of_step(TrainOptions o, int64_t n, int64_t shards) {
   o.shard = n;
   o.batch_size = n * shards;
   o.lr = 1e-4;
-  o.calibrate_at = kNever;
+  o.calibrate_at = kNoCalibrationStep;
   release_kept_blocks();  // forgets earlier peaks
   const size_t before = block_cache_stats().used_bytes;
   size_t peak = 0;
@@ -38,7 +38,7 @@ double blocks_of_step(TrainOptions o, int64_t n, int64_t shards) {
     const Tensor x = noise_images(o.batch_size, o.network.image_size);
     const std::vector<int32_t> labels(static_cast<size_t>(o.batch_size));
     Trainer trainer(make_model(build_resnet(o.network), {.seed = 0, .zero_last_gamma = true}),
-                    o.trainer(kNever, kNever));
+                    o.trainer(kNoCalibrationStep, kNoCalibrationStep));
     trainer.step(x, labels);
     peak = block_cache_stats().most_used_bytes;
   }

@@ -13,23 +13,22 @@ namespace nibble::apps {
 
 namespace {
 
-constexpr int64_t kMemory = 20;      // steps: a mean over more would not follow a machine that others use, too
-constexpr double kLongEnough = 2;    // seconds of a first step in which page faults no longer count
-constexpr int64_t kNever = 1 << 30;  // the probe calibrates by itself, between its phases
-
+constexpr int64_t kMemory = 20;    // steps: a mean over more would not follow a machine that others use, too
+constexpr double kLongEnough = 2;  // seconds of a first step in which page faults no longer count
 }  // namespace
 
 PhaseSeconds probe_step(const TrainOptions& options) {
   TrainOptions o = options;
   o.lr = 1e-4;  // noise teaches nothing; the weights must only stay finite
-  o.calibrate_at = kNever;
+  o.calibrate_at = kNoCalibrationStep;
   const int64_t shards = std::clamp<int64_t>(threads(), 1, std::max<int64_t>(1, o.batch_size / o.shard));
   const int64_t n = shards * o.shard;
   const Tensor x = noise_images(n, o.network.image_size);
   std::vector<int32_t> labels(static_cast<size_t>(n));
   for (size_t i = 0; i < labels.size(); ++i)
     labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.network.classes);
-  Trainer trainer(make_model(build_resnet(o.network), {.seed = 0, .zero_last_gamma = true}), o.trainer(kNever, kNever));
+  Trainer trainer(make_model(build_resnet(o.network), {.seed = 0, .zero_last_gamma = true}),
+                  o.trainer(kNoCalibrationStep, kNoCalibrationStep));
   const auto seconds_per_image = [&] {
     std::vector<double> times;  // their median: the fastest step promises more than a shared machine holds
     while (times.size() < 3 && (times.empty() || times.back() < kLongEnough)) {

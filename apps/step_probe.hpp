@@ -7,6 +7,9 @@
 
 namespace nibble::apps {
 
+/// The step of calibration of a trainer that calibrates by itself, between phases, or not at all.
+inline constexpr int64_t kNoCalibrationStep = 1 << 30;
+
 /// Seconds of something in both phases of training: before calibration (bf16 activations) and after it (codes).
 struct PhaseSeconds {
   double before = 0, after = 0;  // 0: not known; equal for a network that is never quantized

@@ -42,7 +42,7 @@ Form form_of(const fs::path& dir) {
 }
 
 /// One per line; the lists end in empty lines.
-std::vector<std::string> names_in(const fs::path& path) {
+std::vector<std::string> class_names_in(const fs::path& path) {
   std::error_code ignored;  // other reasons are reported when it is read
   if (!fs::exists(path, ignored) && !ignored)
     throw DataError("there is no {}, which names the classes; fetch the whole data set", path.string());
@@ -112,7 +112,7 @@ Cifar::Cifar(const fs::path& dir, const std::string& split) {
                      dir.string(), split);
   const Form form = form_of(dir);
   label_bytes_ = form.label_bytes;
-  classes_ = names_in(dir / form.names);
+  classes_ = class_names_in(dir / form.names);
   for (const char* name : split == "train" ? form.train : form.test) open(dir / name);
 }
 

@@ -14,9 +14,9 @@ namespace nibble {
 
 namespace {
 
-std::string over_the_limit(int64_t bytes, int64_t limit) {
+std::string over_the_limit(int64_t bytes, int64_t most) {
   constexpr int64_t kMiB = int64_t{1} << 20;  // rounded up: a byte too many is not "64 MiB, over the limit of 64 MiB"
-  return fmt::format("{} MiB, over the limit of {} MiB", (bytes + kMiB - 1) / kMiB, limit / kMiB);
+  return fmt::format("{} MiB, over the limit of {} MiB", (bytes + kMiB - 1) / kMiB, most / kMiB);
 }
 
 }  // namespace

@@ -230,10 +230,10 @@ void sum_parts(int64_t parts, int64_t rows, int64_t rows_per_chunk, const Weight
     body(part, sink.part(sums[static_cast<size_t>(p)]));
   });
   if (parts == 1) return;
-  constexpr int64_t kTaskElements = int64_t{1} << 14;
+  constexpr int64_t kElementsAtOnce = int64_t{1} << 14;
   const int64_t size = sink.d_weights.size();
-  parallel_for(ceil_div(size, kTaskElements), [&](int64_t task) {
-    const int64_t first = task * kTaskElements, count = std::min(kTaskElements, size - first);
+  parallel_for(ceil_div(size, kElementsAtOnce), [&](int64_t task) {
+    const int64_t first = task * kElementsAtOnce, count = std::min(kElementsAtOnce, size - first);
     float* const to = sums.front().data<float>() + first;
     for (size_t p = 1; p < sums.size(); ++p) {
       const float* const from = sums[p].data<float>() + first;

@@ -4,7 +4,7 @@
 #
 #   tests/run.sh            everything; the last line is `N passed, N failed`
 #   tests/run.sh --quick    gcc build, its tests and the format check only
-#   tests/run.sh --only STAGE[,STAGE...]     any of: packages gcc levels clang format threads (the last one only so)
+#   tests/run.sh --only STAGE[,STAGE...]     any of: packages names gcc levels clang format threads (the last one only so)
 #   tests/run.sh --no-install                as asked, but leave the system's packages alone
 #
 # Builds go to build/test-*; a second run rebuilds only what changed. NIBBLE_TEST_JOBS limits compile jobs.
@@ -12,7 +12,7 @@ set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
 
-stages="packages gcc levels clang format"
+stages="packages names gcc levels clang format"
 install=yes
 while [ $# -gt 0 ]; do
   case $1 in
@@ -32,9 +32,9 @@ while [ $# -gt 0 ]; do
 done
 for stage in $stages; do
   case $stage in
-    packages | gcc | levels | clang | format | threads) ;;
+    packages | names | gcc | levels | clang | format | threads) ;;
     *)
-      echo "tests/run.sh: unknown stage $stage; known are packages, gcc, levels, clang, format and threads" >&2
+      echo "tests/run.sh: unknown stage $stage; known are packages, names, gcc, levels, clang, format and threads" >&2
       exit 2
       ;;
   esac
@@ -146,6 +146,14 @@ stage_packages() {
 stage_gcc() {
   CXX=g++ build gcc --buildtype=release -Dunity_tests=true -Dwerror=true || return
   run_tests gcc gcc
+}
+
+# Each library as one source: a name that two files of it have in their anonymous namespaces shows here. In batches of a
+# few files it shows only where both happen to fall into one, which the next new file changes.
+stage_names() {
+  CXX=clang++ step names configure setup_dir "$root/build/test-names" --buildtype=plain -Dunity=on -Dunity_size=1000 \
+    -Dtests=disabled -Dbench=disabled -Dkernel_levels=scalar -Dwerror=true || return
+  step names compile meson compile -C "$root/build/test-names" -j "$jobs"
 }
 
 # Unoptimised, so that inline functions leave symbols: what a release build merely happens to inline shows here. Of the

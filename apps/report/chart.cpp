@@ -21,7 +21,7 @@ constexpr int kNobody = -1;  // owns the front's steps
 /// In a wide sans-serif face (DejaVu Sans), rounded up: a mean over all letters cut the end off "w8a8".
 double text_width(const std::string& text) {
   double ems = 0;
-  for (const char c : shortened(text, kLongestLabel)) {
+  for (const char c : cut_short(text, kLongestLabel)) {
     const std::string_view wide = "mwMW%", narrow = "fijlrtI.,:;-()' ";
     ems += wide.find(c) != wide.npos ? 0.98 : narrow.find(c) != narrow.npos ? 0.42 : 0.66;
   }
@@ -81,8 +81,8 @@ class Plot {
     line("axis", area_.x0, area_.y1, area_.x1, area_.y1);
     const double middle = (area_.x0 + area_.x1) / 2;
     if (is_inset_) return;
-    text(middle, area_.y1 + 36, "middle", "", shortened(chart_.x.title, 64));
-    text(4, area_.y0 - 9, "start", "", shortened(chart_.y.title, 64));
+    text(middle, area_.y1 + 36, "middle", "", cut_short(chart_.x.title, 64));
+    text(4, area_.y0 - 9, "start", "", cut_short(chart_.y.title, 64));
   }
 
   void draw_guides() {
@@ -94,7 +94,7 @@ class Plot {
                          {"stroke-dasharray", "4 3"},
                          {"d", fmt::format("M{} {}V{}", coordinate(x), coordinate(area_.y0), coordinate(area_.y1))}});
       text(x + (right ? 5 : -5), area_.y1 - 7, right ? "start" : "end", "quiet small",
-           shortened(g.words, kLongestLabel));
+           cut_short(g.words, kLongestLabel));
     }
   }
 
@@ -142,7 +142,7 @@ class Plot {
       svg_.open("g", {{"class", colour_class(chart_.series[static_cast<size_t>(marks[i].owner)].look)}});
       if (const auto& l = found[i]->leader) line("axis", l->x0, l->y0, l->x1, l->y1);
       const Box& box = found[i]->box;
-      text((box.x0 + box.x1) / 2, box.y1 - 2, "middle", "label", shortened(points[i]->label, kLongestLabel));
+      text((box.x0 + box.x1) / 2, box.y1 - 2, "middle", "label", cut_short(points[i]->label, kLongestLabel));
       svg_.close();
     }
   }
@@ -164,7 +164,7 @@ class Plot {
       svg_.open("g", {{"class", colour_class(s->look)}});
       draw_mark(svg_, s->look.mark, {.x = area_.x1 + 10, .y = y, .radius = 3.5});
       svg_.close();
-      text(area_.x1 + 19, y + 4, "start", "", shortened(s->name, kLongestLabel));
+      text(area_.x1 + 19, y + 4, "start", "", cut_short(s->name, kLongestLabel));
     }
   }
 
@@ -250,7 +250,7 @@ int legend(const Chart& chart, Xml* svg) {
   int row = 0;
   for (const Series& s : chart.series) {
     if (!s.named || chart.end_names) continue;
-    const std::string name = shortened(s.name, kLongestLabel);
+    const std::string name = cut_short(s.name, kLongestLabel);
     const double width = 40 + text_width(name) + 14;
     if (x > 4 && x + width > chart.width) {
       x = 4;
@@ -287,7 +287,7 @@ void draw_inset(Xml& svg, const Chart& chart, const Box& box) {
                     {"height", coordinate(box.y1 - box.y0)},
                     {"rx", "4"}});
   Plot plot(svg, chart, {box.x0 + 28, box.y0 + 24, box.x1 - 8, box.y1 - 18}, /*is_inset=*/true);
-  plot.text(box.x0 + 8, box.y0 + 15, "start", "quiet small", shortened(chart.name, kLongestLabel));
+  plot.text(box.x0 + 8, box.y0 + 15, "start", "quiet small", cut_short(chart.name, kLongestLabel));
   plot.draw_axes();
   plot.draw_series();
   svg.close();

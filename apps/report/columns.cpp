@@ -39,7 +39,7 @@ void draw_groups(Xml& svg, const std::vector<Column>& columns, double step) {
     svg.leaf("path",
              {{"class", "axis"},
               {"d", fmt::format("M{} {}H{}", coordinate(x0 + 1), coordinate(kBottom + 4), coordinate(x1 - 1))}});
-    const std::string name = shortened(columns[first].group, 16);
+    const std::string name = cut_short(columns[first].group, 16);
     if (7.0 * static_cast<double>(name.size()) <= x1 - x0)
       svg.element("text",
                   {{"class", "quiet"},
@@ -59,7 +59,7 @@ std::string draw(const ColumnChart& chart) {
                    {"viewBox", fmt::format("0 0 {} {}", coordinate(kWidth), coordinate(kHeight))},
                    {"role", "img"},
                    {"aria-label", chart.name}});
-  svg.element("text", {{"x", "4"}, {"y", "13"}}, shortened(chart.y_title, 64));
+  svg.element("text", {{"x", "4"}, {"y", "13"}}, cut_short(chart.y_title, 64));
   double highest = amount(chart.highest);
   for (const Column& c : chart.columns) highest = std::max(highest, amount(c.value));
   const Axis axis{.low = 0, .high = highest > 0 ? highest : 1};

@@ -53,7 +53,7 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-std::string shortened(const std::string& text, size_t characters) {
+std::string cut_short(const std::string& text, size_t characters) {
   constexpr size_t kDots = 3;
   std::string_view rest = text;
   size_t seen = 0, cut = 0;

@@ -14,7 +14,7 @@ std::string escaped(std::string_view text);
 
 /// At most `characters` of `text`, the last three of them "..." when something was cut. Never cuts inside a UTF-8
 /// sequence. For labels inside pictures, which cannot wrap.
-std::string shortened(const std::string& text, size_t characters);
+std::string cut_short(const std::string& text, size_t characters);
 
 /// A coordinate: two decimals at most, no trailing zeros, never "-0", a point whatever the locale; "0" for values that
 /// are not finite.

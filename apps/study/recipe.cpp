@@ -44,8 +44,8 @@ std::string unlike_recipes(const std::vector<PointResult>& points) {
     ConfigDifference d = recipe_difference(first.provenance.config, p.provenance.config, varied_options());
     if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
     if (!d.name.empty())
-      return fmt::format("{} has {} = {}, {} has {}", first.name, d.name, shortened(d.first, kLongestValue), p.name,
-                         shortened(d.second, kLongestValue));
+      return fmt::format("{} has {} = {}, {} has {}", first.name, d.name, cut_short(d.first, kLongestValue), p.name,
+                         cut_short(d.second, kLongestValue));
   }
   return "";
 }

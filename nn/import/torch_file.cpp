@@ -28,7 +28,7 @@ bool is_old_torch_file(std::span<const std::byte> first) {
   return first.size() >= sizeof(kOldMagic) && std::memcmp(first.data(), kOldMagic, sizeof(kOldMagic)) == 0;
 }
 
-[[noreturn]] void refuse(const std::string& source, const std::string& what) {
+[[noreturn]] void refuse_torch_file(const std::string& source, const std::string& what) {
   throw ModelError("'{}': {}", source, what);
 }
 
@@ -112,7 +112,8 @@ class StateDict {
   const PickleValue& find() const {
     const PickleValue& root = pickle_.root();
     if (!is_dict(root))
-      refuse(source_, "it holds a whole model or other objects of Python, which are code; save model.state_dict()");
+      refuse_torch_file(source_,
+                        "it holds a whole model or other objects of Python, which are code; save model.state_dict()");
     if (has_tensors(root)) return root;
     for (const char* known : {"state_dict", "model_state_dict", "model"}) {
       const PickleValue* found = nullptr;
@@ -125,9 +126,10 @@ class StateDict {
     each_item(root, [&](const std::string& key, const PickleValue&) {
       if (keys.size() < 200) keys += (keys.empty() ? "" : ", ") + quote_name(key);
     });
-    refuse(source_, fmt::format("it has no tensors, nor a 'state_dict', 'model_state_dict' or 'model' with some "
-                                "(it has {}); save model.state_dict()",
-                                keys.empty() ? "nothing" : keys));
+    refuse_torch_file(source_,
+                      fmt::format("it has no tensors, nor a 'state_dict', 'model_state_dict' or 'model' with some "
+                                  "(it has {}); save model.state_dict()",
+                                  keys.empty() ? "nothing" : keys));
   }
 
   std::optional<StorageId> storage_of(const PickleValue& v) const {
@@ -146,7 +148,7 @@ class StateDict {
     for (const PickleRef ref : v.items)
       if (const PickleValue& n = pickle_[ref]; n.kind == Kind::kInt && n.number >= 0) all.push_back(n.number);
     if (v.kind != Kind::kTuple || all.size() != v.items.size() || all.size() > kMaxSafetensorsRank)
-      refuse(source_, fmt::format("tensor {} has a shape or stride that is none", quote_name(name)));
+      refuse_torch_file(source_, fmt::format("tensor {} has a shape or stride that is none", quote_name(name)));
     return all;
   }
 
@@ -155,7 +157,7 @@ class StateDict {
     const PickleValue* v = &value;
     if (is_call_of(*v, "torch._utils._rebuild_parameter")) {
       const PickleValue& arguments = pickle_[v->items[1]];
-      if (arguments.items.empty()) refuse(source_, fmt::format("parameter {} is empty", quote_name(name)));
+      if (arguments.items.empty()) refuse_torch_file(source_, fmt::format("parameter {} is empty", quote_name(name)));
       v = &pickle_[arguments.items[0]];
     }
     if (!is_tensor(*v)) return std::nullopt;
@@ -163,12 +165,13 @@ class StateDict {
     const bool known =
         is_call_of(*v, "torch._utils._rebuild_tensor_v2") || is_call_of(*v, "torch._utils._rebuild_tensor");
     if (!known || arguments.kind != Kind::kTuple || arguments.items.size() < 4)
-      refuse(source_, fmt::format("tensor {} is made by {}, which is not known here; save it as a plain tensor",
-                                  quote_name(name), quote_name(pickle_[v->items[0]].text)));
+      refuse_torch_file(source_,
+                        fmt::format("tensor {} is made by {}, which is not known here; save it as a plain tensor",
+                                    quote_name(name), quote_name(pickle_[v->items[0]].text)));
     const std::optional<StorageId> storage = storage_of(pickle_[arguments.items[0]]);
     const PickleValue& offset = pickle_[arguments.items[1]];
     if (!storage || offset.kind != Kind::kInt || offset.number < 0)
-      refuse(source_, fmt::format("tensor {} has no storage that can be read", quote_name(name)));
+      refuse_torch_file(source_, fmt::format("tensor {} has no storage that can be read", quote_name(name)));
     return TorchTensor{.storage = *storage,
                        .offset = offset.number,
                        .shape = numbers_of(pickle_[arguments.items[2]], name),
@@ -201,18 +204,19 @@ bool is_row_major(const TorchTensor& t) {
 std::vector<std::byte> dense(const TorchTensor& t, std::span<const std::byte> storage, const std::string& source,
                              const std::string& name) {
   const auto beyond = [&] {
-    refuse(source, fmt::format("tensor {} reaches beyond its storage; use another copy", quote_name(name)));
+    refuse_torch_file(source, fmt::format("tensor {} reaches beyond its storage; use another copy", quote_name(name)));
   };
   if (t.storage.dtype.empty())
-    refuse(source, fmt::format("tensor {} is of a type that cannot be used here; store it as float32, float16, "
-                               "bfloat16 or float64",
-                               quote_name(name)));
+    refuse_torch_file(source,
+                      fmt::format("tensor {} is of a type that cannot be used here; store it as float32, float16, "
+                                  "bfloat16 or float64",
+                                  quote_name(name)));
   const auto element = static_cast<uint64_t>(safetensors_dtype_bits(t.storage.dtype)) / 8;
   uint64_t bytes = 0;
   if (t.shape.size() != t.stride.size() || !tensor_bytes(t.storage.dtype, t.shape, bytes)) beyond();
   if (storage.size() / element < t.storage.elements) beyond();
   if (bytes > t.storage.elements * element)
-    refuse(source, fmt::format("tensor {} repeats what it stores; save it contiguous", quote_name(name)));
+    refuse_torch_file(source, fmt::format("tensor {} repeats what it stores; save it contiguous", quote_name(name)));
   std::vector<std::byte> result(bytes);
   if (bytes == 0) return result;
   // The last element's place: no product can overflow that stays within the storage.
@@ -250,11 +254,12 @@ SafetensorsFile collect(const StateDict& dict, const Storages& storages, uint64_
   for (const auto& [name, t] : dict.tensors()) {
     const auto storage = storages.find(t.storage.key);
     if (storage == storages.end())
-      refuse(source, fmt::format("the storage of tensor {} is missing; use another copy", quote_name(name)));
+      refuse_torch_file(source, fmt::format("the storage of tensor {} is missing; use another copy", quote_name(name)));
     all.push_back({name, t.storage.dtype, t.shape, dense(t, storage->second, source, name)});
     total += all.back().bytes.size();
     // Tied weights are in a file once; no model has all of its own twice.
-    if (total / 2 > file_bytes) refuse(source, "its tensors share their bytes many times; no state_dict does");
+    if (total / 2 > file_bytes)
+      refuse_torch_file(source, "its tensors share their bytes many times; no state_dict does");
   }
   return SafetensorsFile::of(std::move(all), source, file_bytes);
 }
@@ -266,14 +271,14 @@ SafetensorsFile read_archive(std::span<const std::byte> file, const std::string&
   for (const auto& [name, entry] : archive.entries())
     if (name.ends_with(kPickle) && name.find('/') + kPickle.size() == name.size())
       folder = name.substr(0, name.find('/') + 1);
-  if (folder.empty()) refuse(source, "it is a zip archive, but none of PyTorch: it has no data.pkl");
+  if (folder.empty()) refuse_torch_file(source, "it is a zip archive, but none of PyTorch: it has no data.pkl");
   if (archive.has(folder + "byteorder")) {
     const std::span<const std::byte> order = archive.read(folder + "byteorder");
     if (std::string_view(reinterpret_cast<const char*>(order.data()), order.size()) != "little")
-      refuse(source, "it was saved on a big-endian machine; save it again on a little-endian one");
+      refuse_torch_file(source, "it was saved on a big-endian machine; save it again on a little-endian one");
   }
   const std::span<const std::byte> bytes = archive.read(folder + "data.pkl");
-  if (bytes.size() > kLongestPickle) refuse(source, "its data.pkl is longer than that of any model");
+  if (bytes.size() > kLongestPickle) refuse_torch_file(source, "its data.pkl is longer than that of any model");
   const Pickle pickle(bytes, source);
   const StateDict dict(pickle, source);
   Storages storages;
@@ -301,7 +306,7 @@ SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string
   for (const char* what : {"magic number", "version", "machine"}) {
     const Pickle pickle = next();
     if (what[0] == 'v' && pickle.root().number != 1001)
-      refuse(source, "it is of a version of torch.save not known here");
+      refuse_torch_file(source, "it is of a version of torch.save not known here");
   }
   const Pickle object = next(), keys = next();
   const StateDict dict(object, source);
@@ -310,14 +315,15 @@ SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string
   for (const PickleRef ref : keys.root().items) {
     const auto id = ids.find(keys[ref].text);
     if (id == ids.end() || id->second.dtype.empty())
-      refuse(source, "it has a storage of no known type; use another copy");
+      refuse_torch_file(source, "it has a storage of no known type; use another copy");
     const auto element = static_cast<uint64_t>(safetensors_dtype_bits(id->second.dtype)) / 8;
-    if (file.size() - at < 8) refuse(source, "it is cut; use another copy");
+    if (file.size() - at < 8) refuse_torch_file(source, "it is cut; use another copy");
     const uint64_t elements = little_endian(file.subspan(at, 8));
     at += 8;
     if (elements != id->second.elements || elements > (file.size() - at) / element)
-      refuse(source, fmt::format("the storage {} is cut or of another size than its tensors say; use another copy",
-                                 quote_name(id->first)));
+      refuse_torch_file(source,
+                        fmt::format("the storage {} is cut or of another size than its tensors say; use another copy",
+                                    quote_name(id->first)));
     storages.emplace(id->first, file.subspan(at, elements * element));
     at += elements * element;
   }

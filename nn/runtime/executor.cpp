@@ -37,7 +37,7 @@ struct ValueSource {
 };
 
 /// The same of codes, multiplied on the way by their channels' powers of two where a layer has these.
-struct CodeSource {
+struct LayerCodes {
   Pixels<const uint8_t> input;
   int64_t width;
   const ExecutionPlan::Step& step;
@@ -366,7 +366,7 @@ void Executor::convolve(Context& context, size_t u, const Part& part, float* log
                          : layer.integer() ? code_stride(unit.shape.ic)
                                            : Tensor::round_stride(DType::bf16, unit.shape.ic);
   if (layer.integer()) {
-    const CodeSource source{context.input<const uint8_t>(step.input, part, g, u, stride), g.sw, step};
+    const LayerCodes source{context.input<const uint8_t>(step.input, part, g, u, stride), g.sw, step};
     multiply<int32_t, uint8_t>(context, u, part, *layer.int_gemm, source, layer.start_data(), epilogue);
   } else {
     const ValueSource source{context.input<const bf16>(step.input, part, g, u, stride), g.sw, step};

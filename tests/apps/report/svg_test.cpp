@@ -34,10 +34,10 @@ TEST_CASE("svg: bytes that XML cannot hold become U+FFFD: controls, broken, over
 }
 
 TEST_CASE("svg: long labels are cut to the width given, never inside a character") {
-  CHECK(shortened("short", 5) == "short");
-  CHECK(shortened("shorter", 5) == "sh...");
-  CHECK(shortened("\xC3\xBC\xC3\xBC\xC3\xBC\xC3\xBC\xC3\xBC", 4) == "\xC3\xBC...");
-  CHECK(shortened("", 4).empty());
+  CHECK(cut_short("short", 5) == "short");
+  CHECK(cut_short("shorter", 5) == "sh...");
+  CHECK(cut_short("\xC3\xBC\xC3\xBC\xC3\xBC\xC3\xBC\xC3\xBC", 4) == "\xC3\xBC...");
+  CHECK(cut_short("", 4).empty());
 }
 
 TEST_CASE("svg: coordinates are short and finite whatever comes in") {
