@@ -150,10 +150,10 @@ Spread spread_of(int studies, int models, uint64_t seeds) {
 }
 
 TEST_CASE("paired accuracy: the claimed errors are those that simulated studies have, for one model and for many") {
-  for (const auto& [models, seeds] : {std::pair{1, uint64_t{3}}, {6, uint64_t{2}}, {6, uint64_t{3}}}) {
-    CAPTURE(models);
-    CAPTURE(seeds);
-    const Spread s = spread_of(300, models, seeds);
+  for (const auto& of : {std::pair{1, uint64_t{3}}, {6, uint64_t{2}}, {6, uint64_t{3}}}) {
+    CAPTURE(of.first);   // models
+    CAPTURE(of.second);  // seeds of each
+    const Spread s = spread_of(300, of.first, of.second);
     CHECK(s.error > 0.9 * s.value);
     CHECK(s.error < 1.25 * s.value);
     CHECK(s.decided <= 18);  // 6 % of studies without a difference
