@@ -20,6 +20,8 @@ using Kind = PickleValue::Kind;
 
 constexpr size_t kLongestPickle = size_t{32} << 20;  // that of a ResNet-152 with its momentum takes 0.2 MB
 
+constexpr const char* kBigEndian = "it was saved on a big-endian machine; save it again on a little-endian one";
+
 /// A pickle of protocol 2 with the number 0x1950a86a20f9469cfc6c: how files before PyTorch 1.6 begin.
 constexpr uint8_t kOldMagic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
                                  0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
@@ -275,7 +277,7 @@ SafetensorsFile read_archive(std::span<const std::byte> file, const std::string&
   if (archive.has(folder + "byteorder")) {
     const std::span<const std::byte> order = archive.read(folder + "byteorder");
     if (std::string_view(reinterpret_cast<const char*>(order.data()), order.size()) != "little")
-      refuse_torch_file(source, "it was saved on a big-endian machine; save it again on a little-endian one");
+      refuse_torch_file(source, kBigEndian);
   }
   const std::span<const std::byte> bytes = archive.read(folder + "data.pkl");
   if (bytes.size() > kLongestPickle) refuse_torch_file(source, "its data.pkl is longer than that of any model");
@@ -294,6 +296,14 @@ uint64_t little_endian(std::span<const std::byte> bytes) {
   return value;
 }
 
+/// `machine`: a dictionary about the machine that saved the file.
+void refuse_big_endian(const Pickle& machine, const std::string& source) {
+  const std::vector<PickleRef>& items = machine.root().items;
+  for (size_t i = 0; i + 1 < items.size(); i += 2)
+    if (machine[items[i]].text == "little_endian" && machine[items[i + 1]].number == 0)
+      refuse_torch_file(source, kBigEndian);
+}
+
 /// Five pickles (magic number, version, machine, the object, the keys of its storages), then the storages: a count of
 /// elements each, and the elements.
 SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string& source) {
@@ -303,11 +313,9 @@ SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string
     at += pickle.bytes();
     return pickle;
   };
-  for (const char* what : {"magic number", "version", "machine"}) {
-    const Pickle pickle = next();
-    if (what[0] == 'v' && pickle.root().number != 1001)
-      refuse_torch_file(source, "it is of a version of torch.save not known here");
-  }
+  next();  // the magic number
+  if (next().root().number != 1001) refuse_torch_file(source, "it is of a version of torch.save not known here");
+  refuse_big_endian(next(), source);
   const Pickle object = next(), keys = next();
   const StateDict dict(object, source);
   const std::map<std::string, StorageId> ids = dict.storages();

@@ -199,6 +199,11 @@ TEST_CASE("torch file: types, machines and archives that cannot be read are refu
                 "tensor 'w' is made by 'torch._utils._rebuild_sparse_tensor', which is not known here");
   check_refused(zip_of({{"a/data.pkl", good}, {"a/byteorder", "big"}, {"a/data/0", std::string(16, '\0')}}),
                 "saved on a big-endian machine");
+  std::string old = fixture("state-old");
+  const size_t order = old.find('\x88', old.find("little_endian"));
+  REQUIRE(order != old.npos);
+  old[order] = '\x89';
+  check_refused(old, "saved on a big-endian machine");
   check_refused(zip_of({{"a/data.pkl", good}}), "it has no entry 'a/data/0'");
   check_refused(zip_of({{"a/b", ""}}), "none of PyTorch: it has no data.pkl");
   // One storage of a megabyte as a thousand tensors: more memory than the file has bytes.
