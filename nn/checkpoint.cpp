@@ -136,6 +136,16 @@ void refuse_prefixed_names(const SafetensorsFile& file) {
   }
 }
 
+void refuse_basic_blocks(const SafetensorsFile& file) {
+  const auto is_third = [](const TensorEntry& e) { return e.name.ends_with(".conv3.weight"); };
+  if (file.find("layer1.0.conv2.weight") != nullptr &&
+      std::none_of(file.entries().begin(), file.entries().end(), is_third))
+    throw ModelError(
+        "{} is a network of basic blocks, such as ResNet-18 and 34; give one of bottlenecks (resnet50, resnet101, "
+        "resnet152)",
+        file.source());
+}
+
 /// Bounds are written all at once: a file with some of them is damaged, and would otherwise count as not calibrated.
 void require_all_bounds_or_none(const SafetensorsFile& file, const Model& model) {
   const std::vector<Calibration>& all = model.calibration;
@@ -226,6 +236,7 @@ GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& 
     throw ModelError("{} is a served model, whose weights are codes; give the checkpoint it was exported from",
                      file.source());
   refuse_prefixed_names(file);
+  refuse_basic_blocks(file);
   TensorReader reader(file);
   GivenWeights given;
   std::vector<UnitParameters> units;  // the model changes only when all of them are there

@@ -376,6 +376,17 @@ TEST_CASE("checkpoint: given weights inside of a wrapper are refused with its pr
   }
 }
 
+TEST_CASE("checkpoint: given weights of basic blocks are refused as what they are") {
+  const TempDir dir;
+  SafetensorsWriter writer;
+  for (const char* name : {"conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"})
+    writer.add(name, Tensor(DType::f32, {1}));
+  writer.write(dir / "resnet18.safetensors");
+  Model model = random_model(small_options("bf16"), 21);
+  CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "resnet18.safetensors", model),
+                       doctest::Contains("is a network of basic blocks, such as ResNet-18 and 34"), ModelError);
+}
+
 TEST_CASE("checkpoint: given weights of a deeper network or of a served model are refused") {
   const TempDir dir;
   NetworkOptions deep = small_options("bf16");
