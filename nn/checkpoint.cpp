@@ -106,7 +106,13 @@ void read_calibration(TensorReader& reader, const SafetensorsFile& file, const Q
 std::string why_not_this_head(const SafetensorsFile& file, const UnitSpec& head,
                               const std::vector<std::string>& class_names) {
   const TensorEntry* e = file.find(head.name + ".weight");
-  if (e == nullptr) return fmt::format("{} has no {}.weight", file.source(), head.name);
+  if (e == nullptr) {
+    for (const TensorEntry& other : file.entries())
+      if (other.name.starts_with(head.name + ".") && other.name.ends_with(".weight"))
+        return fmt::format("{} has no {}.weight but {} (rename it where it is all of the head)", file.source(),
+                           head.name, quote_name(other.name));
+    return fmt::format("{} has no {}.weight", file.source(), head.name);
+  }
   if (e->shape.empty() || e->shape.front() != head.shape.oc)
     return fmt::format("{} has {} classes, not {}", file.source(), e->shape.empty() ? 0 : e->shape.front(),
                        head.shape.oc);
@@ -121,6 +127,18 @@ void require_no_deeper_network(const TensorReader& reader, const Network& networ
     if (e.name.starts_with("layer") && e.name.ends_with(".weight") && !reader.has_seen(e.name))
       throw ModelError("{} has {}, which {} lacks: it is another network's; give the --arch it was made for",
                        reader.file().source(), quote_name(e.name), network.options.arch);
+}
+
+/// A bias of a convolution, say, would be left out of the model without a word. The head may be fresh.
+void require_no_foreign_tensors(const TensorReader& reader, const Network& network) {
+  if (kind_of(reader.file()) != ModelFileKind::kForeign) return;  // a checkpoint has momentum and bounds, too
+  const std::string head = network.units.back().name + ".";
+  for (const TensorEntry& e : reader.file().entries())
+    if (!reader.has_seen(e.name) && !e.name.ends_with(".num_batches_tracked") && !e.name.starts_with(head))
+      throw ModelError(
+          "{} has {}, which torchvision's {} lacks: the model would not be what it was; fold it into the "
+          "layers there are, or remove it if it has no part in the model",
+          reader.file().source(), quote_name(e.name), network.options.arch);
 }
 
 /// Wrappers of models (torch's DataParallel, backbones) put a prefix before every name.
@@ -254,6 +272,7 @@ GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& 
     read_statistics(reader, file, unit, units.back());
   }
   require_no_deeper_network(reader, model.network);
+  require_no_foreign_tensors(reader, model.network);
   given.tensors = reader.seen();
   model.units = std::move(units);
   return given;

@@ -38,8 +38,8 @@ struct GivenWeights {
 };
 /// Starts from any file of weights (open_weights) with torchvision's names, a checkpoint included. Takes kernels and
 /// batch norm; fc, too, if the file has as many classes and, where both sides name them, the same ones. ModelError,
-/// with the model left as it was, for a missing tensor, a wrong shape, a value that is not finite, a served file, or
-/// one of a deeper network.
+/// with the model left as it was, for a missing tensor, a wrong shape, a value that is not finite, a served file, a
+/// tensor that the network lacks, or one of a deeper network.
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
                                       const std::vector<std::string>& class_names = {});
 

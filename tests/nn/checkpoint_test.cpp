@@ -387,6 +387,26 @@ TEST_CASE("checkpoint: given weights of basic blocks are refused as what they ar
                        doctest::Contains("is a network of basic blocks, such as ResNet-18 and 34"), ModelError);
 }
 
+TEST_CASE("checkpoint: given weights with tensors that the network lacks are refused, heads of other forms named") {
+  const TempDir dir;
+  Model model = random_model(small_options("bf16"), 21);
+  const auto with = [&](const std::string& name, const std::string& without) {
+    write_torchvision(dir / "whole.safetensors", model, without);
+    const SafetensorsFile whole = SafetensorsFile::open(dir / "whole.safetensors");
+    SafetensorsWriter writer;
+    for (const TensorEntry& e : whole.entries())
+      if (e.dtype == "F32") writer.add(e.name, whole.tensor(e.name));
+    writer.add(name, vector_tensor({1, 2}));
+    writer.write(dir / "more.safetensors");
+    return load_torchvision_weights(dir / "more.safetensors", model);
+  };
+  for (const char* name : {"conv1.bias", "layer1.0.conv1.bias", "extra.weight"})
+    CHECK_THROWS_WITH_AS(with(name, ""), doctest::Contains(("has '" + std::string(name) + "', which").c_str()),
+                         ModelError);
+  CHECK(with("layer1.0.bn1.num_batches_tracked", "").fresh.empty());
+  CHECK(has(with("fc.1.weight", "fc.weight").because, "has no fc.weight but 'fc.1.weight'"));
+}
+
 TEST_CASE("checkpoint: given weights of a deeper network or of a served model are refused") {
   const TempDir dir;
   NetworkOptions deep = small_options("bf16");

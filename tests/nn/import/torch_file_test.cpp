@@ -230,7 +230,7 @@ TEST_CASE("torch file: weights of a model from a .pth are those of the same tens
   const auto number = [](int64_t n) { return "J" + little_endian(static_cast<uint64_t>(n), 4); };
   const auto text = [](const std::string& t) { return "X" + little_endian(t.size(), 4) + t; };
   for (const TensorEntry& e : saved.entries()) {
-    if (e.name.starts_with("momentum.")) continue;
+    if (e.name.starts_with("momentum.") || e.name.find(".input.") != e.name.npos) continue;  // nibble's own
     const std::string key = std::to_string(entries.size());
     const std::span<const std::byte> data = saved.data(e.name);
     entries.emplace_back("m/data/" + key, std::string(reinterpret_cast<const char*>(data.data()), data.size()));
