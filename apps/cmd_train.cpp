@@ -33,8 +33,7 @@ class Train : public Command {
     add_option(app, "--resume", resume_, "run folder to continue");
     add_option(app, "--weights", weights_,
                "start from a safetensors or .pth file with torchvision's names, a checkpoint or a run folder (its "
-               "best, else its "
-               "latest)");
+               "best, else its latest)");
     add_option(app, "--config", config_,
                "TOML file with the options below, for data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
