@@ -1,4 +1,5 @@
 // nibble study compare
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.hpp"
@@ -34,12 +35,15 @@ images, their results say what became of each after the last step, and some mode
 which images models differ. Otherwise models count as independent: that makes the error of one difference rather too
 large, and may make that of a mean over many models too small. A difference is beyond chance where it is larger than
 two standard errors or, where few seeds tell the spread, than Student's t at 95 % of them. Of twenty models that do
-not differ one may look as if it did: the mean over all of them is the test of a change.
+not differ one may look as if it did: the mean over all of them is the test of a change. Models that an option does
+not touch (a quantizer's, in bf16) have the same accuracies and losses, to the last digit, in every seed that both
+studies have: they are named "the same" and are in no mean.
 
---json: recipe (option, a, b), models (precision, width, seeds_a, seeds_b and of top1, last_top1, train_top1 and gap:
-a, b, difference, standard_error, beyond_chance), mean (of the same four: difference, standard_error, beyond_chance),
-only_a and only_b (models that the other study lacks), seed_spread (false: no model has several seeds, so that the
-errors are of the images alone), paired (true: errors count in which images models differ).)";
+--json: recipe (option, a, b), models (precision, width, seeds_a, seeds_b, same and of top1, last_top1, train_top1 and
+gap: a, b, difference, standard_error, beyond_chance), mean (of the same four: difference, standard_error,
+beyond_chance), only_a and only_b (models that the other study lacks), seed_spread (false: no model has several seeds,
+so that the errors are of the images alone), paired (true: errors count in which images models differ), versions (a, b:
+lists of the versions of nibble that trained the points).)";
   }
 
   void declare(CLI::App& app) override {
@@ -51,11 +55,15 @@ errors are of the images alone), paired (true: errors count in which images mode
   int run() override {
     const std::vector<PointResult> a = read_study(a_), b = read_study(b_);
     const StudyComparison comparison(a, b);
+    versions_a_ = versions_of(a);
+    versions_b_ = versions_of(b);
     for (const auto& [study, points] : {std::pair(&a_, &a), std::pair(&b_, &b)}) {
       if (const std::string uneven = uneven_images(*points); !uneven.empty())
         warn(fmt::format("of {}, {}", *study, uneven));
       if (const std::string unlike = unlike_recipes(*points); !unlike.empty())
         warn(fmt::format("the models of {} were not made by one recipe: {}", *study, unlike));
+      if (const std::string changed = changed_builds(*points); !changed.empty())
+        warn(fmt::format("of {}, {}: nobody can build that again from its commit", *study, changed));
     }
     if (const std::string in_a = network_of(a), in_b = network_of(b); in_a != in_b)
       warn(fmt::format("A is of {}, B of {}: models of one width are not of one cost", in_a, in_b));
@@ -74,6 +82,16 @@ errors are of the images alone), paired (true: errors count in which images mode
                                                                                 {"last_top1", &StudyGroup::last_top1},
                                                                                 {"train_top1", &StudyGroup::train_top1},
                                                                                 {"gap", &StudyGroup::gap}};
+
+  /// "3 of 12 models were trained by sources with changes since their commit"; empty: none was.
+  static std::string changed_builds(const std::vector<PointResult>& points) {
+    const int64_t changed = std::count_if(points.begin(), points.end(), [](const PointResult& p) {
+      return p.provenance.version.find("-dirty") != std::string::npos;
+    });
+    return changed == 0 ? ""
+                        : fmt::format("{} of {} {} trained by sources with changes since their commit", changed,
+                                      counted(std::ssize(points), "point"), changed == 1 ? "was" : "were");
+  }
 
   static std::string network_of(const std::vector<PointResult>& points) {
     return fmt::format("{} at {} px", points.front().arch, points.front().image_size);
@@ -108,7 +126,8 @@ errors are of the images alone), paired (true: errors count in which images mode
       nlohmann::ordered_json model = {{"precision", pair.first->precision},
                                       {"width", pair.first->width},
                                       {"seeds_a", pair.first->points.size()},
-                                      {"seeds_b", pair.second->points.size()}};
+                                      {"seeds_b", pair.second->points.size()},
+                                      {"same", c.same(pair)}};
       for (const auto& [key, of] : kFigures) {
         nlohmann::ordered_json figure = {{"a", (pair.first->*of).value}, {"b", (pair.second->*of).value}};
         figure.update(describe(c.difference(pair, of)));
@@ -121,6 +140,7 @@ errors are of the images alone), paired (true: errors count in which images mode
     j["only_b"] = c.only_b();
     j["seed_spread"] = c.knows_seeds();
     j["paired"] = c.pairing() == Pairing::kPaired;
+    j["versions"] = {{"a", versions_a_}, {"b", versions_b_}};
     print_object(j);
   }
 
@@ -130,6 +150,7 @@ errors are of the images alone), paired (true: errors count in which images mode
   static std::string beyond(const MeanDifference& d) { return d.decided() ? "beyond chance" : ""; }
 
   static std::string verdict_text(const MeanDifference& d) {
+    if (d.empty()) return "A and B have the same models: what their recipes differ in does not touch them";
     if (d.equal() == d.pairs()) return "A and B are equally accurate in " + counted(d.pairs(), "model");
     const bool less = d.value() < 0;
     return fmt::format("B is {} in {} of {}{}; {}", less ? "less accurate" : "more accurate",
@@ -146,23 +167,34 @@ errors are of the images alone), paired (true: errors count in which images mode
     };
     for (const StudyComparison::Pair& pair : c.pairs()) {
       const MeanDifference d = c.difference(pair, &StudyGroup::top1);
-      rows.push_back({pair.first->name(), accuracy(*pair.first), accuracy(*pair.second), points_text(d), beyond(d)});
+      rows.push_back({pair.first->name(), accuracy(*pair.first), accuracy(*pair.second),
+                      c.same(pair) ? "the same" : points_text(d), beyond(d)});
     }
     const MeanDifference all = c.mean_difference(&StudyGroup::top1), gap = c.mean_difference(&StudyGroup::gap);
-    rows.push_back({"mean", "", "", points_text(all), beyond(all)});
+    if (!all.empty())
+      rows.push_back(
+          {all.pairs() < std::ssize(c.pairs()) ? "mean, the others" : "mean", "", "", points_text(all), beyond(all)});
     print(format_table(rows));
     print(verdict_text(all));
+    if (all.empty()) return print_recipes(c);
     print(fmt::format("gap to the training images (without augmentation, last epoch): {} points{}", points_text(gap),
                       gap.decided() ? ", beyond chance" : ""));
     if (!c.knows_seeds()) print("no model has several seeds: errors are of the images alone");
     print("errors: " + meaning_of(c.pairing()));
+    print_recipes(c);
+  }
+
+  void print_recipes(const StudyComparison& c) const {
     print(c.recipe().empty() ? "recipes: no difference" : "recipes differ in:");
     for (const ConfigDifference& d : c.recipe()) print(fmt::format("  {}: {}, {}", d.name, d.first, d.second));
+    if (versions_a_ != versions_b_)
+      print(fmt::format("versions: A {}; B {}", fmt::join(versions_a_, ", "), fmt::join(versions_b_, ", ")));
     if (!c.only_a().empty()) print(fmt::format("A alone has {}", fmt::join(c.only_a(), ", ")));
     if (!c.only_b().empty()) print(fmt::format("B alone has {}", fmt::join(c.only_b(), ", ")));
   }
 
   std::string a_, b_;
+  std::vector<std::string> versions_a_, versions_b_;
   bool json_ = false;
 };
 

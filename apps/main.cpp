@@ -168,7 +168,7 @@ int run(int argc, char** argv) {
   let_large_files_fail();
   set_verbosity_from_environment();
   CLI::App app("nibble: trains and serves 4-bit and 8-bit ResNets on CPUs", "nibble");
-  app.set_version_flag("--version", version());
+  app.set_version_flag("--version", build_version());
   app.formatter(std::make_shared<HelpText>());  // the commands below get this and the next one, too
   app.require_subcommand(0, 1);                 // a second command's name is a surplus word
   app.footer("nibble COMMAND --help explains one command, with examples.");

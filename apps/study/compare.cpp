@@ -28,6 +28,10 @@ const StudyGroup* same_model(const std::vector<StudyGroup>& groups, const StudyG
   return found == groups.end() ? nullptr : &*found;
 }
 
+bool same_result(const PointResult& a, const PointResult& b) {
+  return a.last == b.last && a.train_unaugmented == b.train_unaugmented && a.best == b.best;
+}
+
 }  // namespace
 
 StudyComparison::StudyComparison(const std::vector<PointResult>& a, const std::vector<PointResult>& b)
@@ -51,20 +55,34 @@ StudyComparison::StudyComparison(const std::vector<PointResult>& a, const std::v
     throw DataError("no precision and width is in both studies: A has {}, B has {}; train models of the same ones",
                     fmt::join(only_a_, ", "), fmt::join(only_b_, ", "));
   std::vector<const StudyGroup*> compared;
-  for (const auto& [in_a, in_b] : pairs_) compared.insert(compared.end(), {in_a, in_b});
+  for (const Pair& pair : pairs_)
+    if (!same(pair)) compared.insert(compared.end(), {pair.first, pair.second});
   pairing_ = pairing_of(compared);
   recipe_ = recipe_differences(a.front().provenance.config, b.front().provenance.config);
 }
 
+bool StudyComparison::same(const Pair& pair) const {
+  int64_t common_seeds = 0;
+  for (const PointResult* a : pair.first->points) {
+    for (const PointResult* b : pair.second->points) {
+      if (a->seed != b->seed) continue;
+      if (!same_result(*a, *b)) return false;
+      ++common_seeds;
+    }
+  }
+  return common_seeds > 0;
+}
+
 MeanDifference StudyComparison::difference(const Pair& pair, Estimate StudyGroup::*of) const {
   MeanDifference d(of, pairing_, seeds_);
-  d.add(*pair.second, *pair.first);
+  if (!same(pair)) d.add(*pair.second, *pair.first);
   return d;
 }
 
 MeanDifference StudyComparison::mean_difference(Estimate StudyGroup::*of) const {
   MeanDifference d(of, pairing_, seeds_);
-  for (const auto& [a, b] : pairs_) d.add(*b, *a);
+  for (const Pair& pair : pairs_)
+    if (!same(pair)) d.add(*pair.second, *pair.first);
   return d;
 }
 

@@ -24,8 +24,12 @@ class StudyComparison {
   /// Names of the groups that only A, or only B, has.
   const std::vector<std::string>& only_a() const { return only_a_; }
   const std::vector<std::string>& only_b() const { return only_b_; }
-  /// Of B less A.
+  /// Whether an option that the recipes differ in does not touch this model: every seed that both studies have gave the
+  /// same accuracies and losses, to the last digit. Other seeds of one study alone are then no difference of recipes.
+  bool same(const Pair& pair) const;
+  /// Of B less A; of models that are the same, none: 0, with an error of 0.
   MeanDifference difference(const Pair& pair, Estimate StudyGroup::*of) const;
+  /// Over the models that are not the same.
   MeanDifference mean_difference(Estimate StudyGroup::*of) const;
   bool knows_seeds() const { return seeds_known_; }
   /// How the errors of all these differences are taken.

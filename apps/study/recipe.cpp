@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <string_view>
+
 #include "apps/console.hpp"
 #include "apps/report/svg.hpp"
 #include "apps/train_arguments.hpp"
@@ -48,6 +50,18 @@ std::string unlike_recipes(const std::vector<PointResult>& points) {
                          cut_short(d.second, kLongestValue));
   }
   return "";
+}
+
+std::vector<std::string> versions_of(const std::vector<PointResult>& points) {
+  std::set<std::string> versions;
+  for (const PointResult& p : points) {
+    static constexpr std::string_view kThen = ", then ";  // several processes worked on it
+    std::string_view left = p.provenance.version;
+    for (size_t end = 0; (end = left.find(kThen)) != left.npos; left.remove_prefix(end + kThen.size()))
+      versions.emplace(left.substr(0, end));
+    versions.emplace(left);
+  }
+  return {versions.begin(), versions.end()};
 }
 
 std::string arithmetic_sentence(const std::string& config) {

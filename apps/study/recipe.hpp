@@ -26,6 +26,10 @@ std::vector<ConfigDifference> recipe_differences(const std::string& recipe, cons
 /// differ; empty: all were. Long values are cut.
 std::string unlike_recipes(const std::vector<PointResult>& points);
 
+/// The versions of nibble that trained the points, each once, in the order of its text; where several processes worked
+/// on one, "0.1.0, then 0.2.0".
+std::vector<std::string> versions_of(const std::vector<PointResult>& points);
+
 /// How the quantized models of a recipe multiply, and in what that differs from the published ones: a sentence. Empty
 /// for a config text that cannot be read.
 std::string arithmetic_sentence(const std::string& config);

@@ -44,6 +44,7 @@ std::vector<TrainSample> thinned(const std::vector<TrainSample>& train, size_t s
 struct SmoothedEpoch {
   int64_t step = 0;
   double epoch = 0, top1 = 0, top5 = 0, loss = 0;
+  bool operator==(const SmoothedEpoch&) const = default;
 };
 
 /// The paper's reading of a run (METHOD.md section 4): triangular kernel of five epochs, weights 1 3 5 3 1 for one

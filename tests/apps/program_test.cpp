@@ -50,6 +50,7 @@ TEST_CASE("program: help is on stdout with exit 0, for the program and for every
     }
   }
   CHECK(run_program("--version").code == 0);
+  CHECK(run_program("--version").out == build_version() + "\n");
   CHECK(run_program("help").out == all.out);
   CHECK(run_program("help study run").out == run_program("study run --help").out);
   check_refused("help trian", 2, "did you mean train?");

@@ -83,7 +83,8 @@ TEST_CASE("study compare: a spread over seeds that only one study knows stands f
   const double most = 3.182 * std::sqrt(image_variance(71) + image_variance(75) + 4.0 / 3);
   CHECK_FALSE(of_first(baseline(), {point("bf16", 1, 71 + most - 0.1)}).decided);
   CHECK(of_first(baseline(), {point("bf16", 1, 71 + most + 0.1)}).decided);
-  const StudyComparison known(baseline(), one), unknown(one, one);
+  const Points another = {point("bf16", 1, 74, 1)};
+  const StudyComparison known(baseline(), one), unknown(another, one);
   CHECK(known.knows_seeds());
   CHECK_FALSE(unknown.knows_seeds());
   CHECK(unknown.difference(unknown.pairs().front(), &StudyGroup::top1).error() ==
@@ -133,6 +134,32 @@ TEST_CASE("study compare: other classes, other numbers of images and no common m
   refused({point("w4a4", 1, 50), point("bf16", 0.75, 60)}, "B has bf16 x0.75, w4a4 x1; train models of the same ones");
 }
 
+TEST_CASE("study compare: a model that no option of the recipe touches is the same, and in no mean") {
+  const Points a = {point("bf16", 1, 70, 0), point("bf16", 1, 72, 1), point("w4a4", 1, 60, 0), point("w4a4", 1, 62, 1)};
+  Points b = {a[0], a[1], point("w4a4", 1, 63, 0), point("w4a4", 1, 65, 1)};
+  const auto mean_of = [](const Points& from, const Points& to) {
+    const StudyComparison c(from, to);
+    const MeanDifference d = c.mean_difference(&StudyGroup::top1);
+    return std::pair(c.same(c.pairs().front()), std::pair(d.value(), d.error()));
+  };
+  const auto [same, mean] = mean_of(a, b);
+  CHECK(same);
+  CHECK(mean.first == doctest::Approx(3));
+  CHECK(mean.second == doctest::Approx(std::sqrt(image_variance(61) + image_variance(64) + 2.0 / 2 + 2.0 / 2)));
+  // A seed that one study alone has is chance, not the recipe.
+  b.erase(b.begin() + 1);
+  CHECK(mean_of(a, b).first);
+  CHECK(mean_of(a, b).second.first == doctest::Approx(3));
+  // No seed in common, or a loss that differs in its last digit: other models, however equal their accuracy.
+  b.front().seed = 2;
+  CHECK_FALSE(mean_of(a, b).first);
+  CHECK(mean_of(a, b).second.first == doctest::Approx((3.0 - 1.0) / 2));
+  b.front().seed = 0;
+  b.front().last.loss = std::nextafter(b.front().last.loss, 2);
+  CHECK_FALSE(mean_of(a, b).first);
+  CHECK(mean_of(a, a).second == std::pair(0.0, 0.0));
+}
+
 TEST_CASE("study compare: what the program prints, and a warning where the validation images are others") {
   if (testing::no_program()) return;
   const testing::TemporaryFolder folder("compare");
@@ -161,7 +188,9 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
   CHECK(quiet.err.empty());
   CHECK(testing::has(quiet.out, "A and B are equally accurate in 1 model"));
   CHECK(testing::has(quiet.out, "errors: not all results say what became of each image"));
-  Points chance = {point("bf16", 1, 71.2), point("w4a4-fl8", 1, 68)};
+  CHECK(testing::has(testing::run_well("study compare " + a + " " + a).out,
+                     "A and B have the same models: what their recipes differ in does not touch them"));
+  Points chance = {point("bf16", 1, 71.2, 3), point("w4a4-fl8", 1, 68, 3)};
   const std::string c = study("c", chance, "these");
   CHECK(testing::has(testing::run_well("study compare " + a + " " + c).out,
                      "B is more accurate in 1 of 2 models, equally in 1; the mean difference may be chance"));
@@ -177,11 +206,14 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
   CHECK(testing::has(warned.err,
                      "A is of resnet26 at 64 px, B of resnet26 at 32 px: models of one width are not of one"));
   CHECK(testing::has(warned.err, "the models of " + d +
-                                     " were not made by one recipe: bf16-x1-s0 has epochs = 15, "
-                                     "w4a4-fl8-x1-s0 has 16"));
+                                     " were not made by one recipe: bf16-x1-s3 has epochs = 15, "
+                                     "w4a4-fl8-x1-s3 has 16"));
   CHECK(testing::json_of(testing::run_well("study compare --json " + a + " " + d)).at("paired") == false);
-  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + d)).at("paired") == false);
-  CHECK(testing::has(testing::run_well("study compare " + d + " " + d).out, "errors: no model has several seeds"));
+  for (PointResult& p : chance) p.seed = 4;
+  const std::string other_seed = study("d-4", chance, "these");
+  CHECK(testing::json_of(testing::run_well("study compare --json " + d + " " + other_seed)).at("paired") == false);
+  CHECK(testing::has(testing::run_well("study compare " + d + " " + other_seed).out,
+                     "errors: no model has several seeds"));
   chance.push_back(chance[0]);
   chance[2].seed = 1;
   chance[2].name = "bf16-x1-s1";
@@ -201,6 +233,12 @@ TEST_CASE("study compare: what the program prints, and a warning where the valid
   CHECK(j.at("mean").at("top1").at("beyond_chance") == true);
   CHECK(j.at("only_a") == nlohmann::json({"w8a8 x0.5"}));
   CHECK(j.at("seed_spread") == true);
+  CHECK(j.at("models")[1].at("same") == false);
+  CHECK(j.at("versions").at("a") == j.at("versions").at("b"));
+  for (PointResult& p : chance) p.provenance.version = "0.1.0, then 0.2.0+123-dirty";
+  const testing::Result dirty = testing::run_well("study compare " + d + " " + study("g", chance, "these"));
+  CHECK(testing::has(dirty.err, "3 of 3 points were trained by sources with changes since their commit"));
+  CHECK(testing::has(dirty.out, "versions: A ; B 0.1.0, 0.2.0+123-dirty"));
   testing::check_refused("study compare " + a + " " + a + "-not", 2, "there is no study");
   testing::check_refused("study compare " + a, 2, "B is required");
 }
