@@ -88,7 +88,8 @@ class Eval : public Command {
       if (other) answers.add(batch, logits);
       if (predictions != nullptr) predictions->add(batch, logits);
     };
-    const EvaluationReport report = evaluate_dataset(model.run, data, model.network().options.image_size, evaluation_);
+    const EvaluationReport report =
+        evaluate_dataset(model.run, data, eval_transform(model.network().options), evaluation_);
     if (predictions != nullptr) predictions->commit();
     std::optional<Other> compared;
     if (other) compared = run_other(*other, data, answers);
@@ -113,7 +114,8 @@ class Eval : public Command {
   Other run_other(const LoadedModel& other, const DatasetPtr& data, const Answers& answers) {
     Answers of_other;
     evaluation_.on_batch = [&](const Batch& batch, const Tensor& logits) { of_other.add(batch, logits); };
-    const EvaluationReport report = evaluate_dataset(other.run, data, other.network().options.image_size, evaluation_);
+    const EvaluationReport report =
+        evaluate_dataset(other.run, data, eval_transform(other.network().options), evaluation_);
     return {report.result, compare_answers(answers, of_other)};
   }
 

@@ -61,6 +61,17 @@ std::string quirks_text(const NetworkOptions& o) {
                      o.bf16_weights ? ", weights rounded to bf16" : "");
 }
 
+/// What its images become, where that is not the usual: ", pixels of mean 0.5,0.5,0.5 and std 0.5,0.5,0.5".
+std::string image_text(const NetworkOptions& o) {
+  const NetworkOptions usual;
+  std::string text;
+  if (o.pixel_norm != usual.pixel_norm)
+    text +=
+        fmt::format(", pixels of mean {} and std {}", colours_text(o.pixel_norm.mean), colours_text(o.pixel_norm.std));
+  if (o.crop_share != usual.crop_share) text += fmt::format(", crops of {} of the short side", o.crop_share);
+  return text;
+}
+
 /// Index of code 0: the lowest of unsigned codes, the middle of signed ones (an odd number of them).
 size_t zero_code(const Row& r) {
   return r.usage.codes.size() % 2 == 1 ? r.usage.codes.size() / 2 : 0;
@@ -197,6 +208,9 @@ class Inspect : public Command {
     j["same_padding"] = o.same_padding;
     j["signed_block_input"] = o.signed_block_input;
     j["image_size"] = o.image_size;
+    j["pixel_mean"] = o.pixel_norm.mean;
+    j["pixel_std"] = o.pixel_norm.std;
+    j["crop_share"] = o.crop_share;
     j["classes"] = o.classes;
     j["calibrated"] = !m.model().calibration_pending();
     j["isa"] = std::string(name_of(active_isa()));
@@ -243,8 +257,9 @@ class Inspect : public Command {
                        grouped(static_cast<int64_t>(r.bytes)), r.kernel});
     print(format_table(table));
     const NetworkOptions& o = m.network().options;
-    print(fmt::format("{}, {} px, {} classes{}{}{}{}; kernels: {}", network_text(o), o.image_size, o.classes,
-                      scales_text(m.network()), quirks_text(o), is_servable(m.network()) ? "" : ", fake quantization",
+    print(fmt::format("{}, {} px{}, {} classes{}{}{}{}; kernels: {}", network_text(o), o.image_size, image_text(o),
+                      o.classes, scales_text(m.network()), quirks_text(o),
+                      is_servable(m.network()) ? "" : ", fake quantization",
                       m.model().calibration_pending() ? ", not calibrated yet" : "", name_of(active_isa())));
     for (const auto& [note, text] : notes_of(m)) print(fmt::format("{}: {}", one_line(note), one_line(text)));
     if (check_) print("check: the logits are those that the file notes");

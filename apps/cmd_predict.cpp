@@ -114,8 +114,8 @@ class Predict : public Command {
     const LoadedModel model = load_model(model_);
     const auto images = std::make_shared<NamedImages>(images_, decoder_for(model.decoder, decoder_));
     EvalLoader loader({.dataset = images,
+                       .transform = eval_transform(model.network().options),
                        .batch_size = kBatch,
-                       .image_size = static_cast<int>(model.network().options.image_size),
                        .workers = static_cast<int>(loader_threads_)});
     Notes unreadable, damaged;
     int64_t done = 0;

@@ -61,7 +61,9 @@ class Quantize : public Command {
            "Other"
            "\nfiles say how many classes there are, and without --class-names, where --data has as many, they get the "
            "names of its folders."
-           "\nIn bf16 no images are needed.";
+           "\nIn bf16 no images are needed."
+           "\nWhat images the model expects is not in files of other programs: --crop-share 0.9655 for torchvision's"
+           "\nIMAGENET1K_V2, --pixel-mean and --pixel-std where they are not ImageNet's. The served file keeps them.";
   }
 
   void declare(CLI::App& app) override {
@@ -129,7 +131,7 @@ class Quantize : public Command {
     if (looks_at_images) {
       const NormSource norms = norms_ == "images" ? NormSource::kImages : NormSource::kModel;
       c.model = quantize_after_training(c.model, norms, [&](const UseBatch& use) { each_batch(c.model.network, use); });
-      c.model.usage = count_codes(c.model, dataset_, c.model.network.options.image_size);
+      c.model.usage = count_codes(c.model, dataset_);
       notes["post_training"] = fmt::format("{} images in batches of {}, norms of the {}", taken_, batch_size_, norms_);
     }
     report(export_served(c, out_, notes).sizes);
@@ -231,8 +233,8 @@ class Quantize : public Command {
 
   void each_batch(const Network& network, const UseBatch& use) {
     EvalLoader loader({.dataset = dataset_,
+                       .transform = eval_transform(network.options),
                        .batch_size = batch_size_,
-                       .image_size = static_cast<int>(network.options.image_size),
                        .workers = static_cast<int>(loader_threads_),
                        .bad_images = strict_data_ ? BadImages::error : BadImages::skip});
     ++pass_;

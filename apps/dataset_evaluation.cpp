@@ -18,11 +18,11 @@ std::string outcomes_of(const std::vector<bool>& right, const std::vector<int64_
 
 }  // namespace
 
-EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
+EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, const EvalTransform& transform,
                                   const EvaluationOptions& options) {
   EvalLoader loader({.dataset = dataset,
+                     .transform = transform,
                      .batch_size = options.batch_size,
-                     .image_size = static_cast<int>(image_size),
                      .workers = static_cast<int>(options.loader_threads),
                      .bad_images = options.strict_data ? BadImages::error : BadImages::skip,
                      .limit = options.limit});

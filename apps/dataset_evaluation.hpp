@@ -31,9 +31,9 @@ struct EvaluationReport {
   double seconds = 0;
   bool stopped = false;  // by options.stop: the result is that of the images so far
 };
-/// Images centre-cropped to `image_size` pixels per side, in the data set's order. Names bad images on stderr.
+/// Images centre-cropped by `transform`, in the data set's order. Names bad images on stderr.
 /// Errors: DataError when no image can be read or, with strict_data, at the first bad one; DiskError.
-EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, int64_t image_size,
+EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset, const EvalTransform& transform,
                                   const EvaluationOptions& options);
 
 }  // namespace nibble::apps

@@ -20,6 +20,10 @@ RunModel by_modules(const Model& model) {
 
 }  // namespace
 
+EvalTransform eval_transform(const NetworkOptions& options) {
+  return {.size = static_cast<int>(options.image_size), .crop_share = options.crop_share};
+}
+
 RunModel runner_for(const Model& model) {
   if (!is_servable(model.network)) return by_modules(model);
   auto executor = std::make_shared<Executor>(make_served(model));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "data/augment.hpp"
 #include "data/decode.hpp"
 #include "nn/checkpoint.hpp"
 #include "nn/runtime/executor.hpp"
@@ -40,6 +41,9 @@ LoadedModel load_model(const std::string& path, RunBy by = RunBy::kExecutor);
 /// pixels it knows, or this build's own where its file notes none (empty). Warns where it is not that of its training.
 /// UsageError for an unknown name, UnsupportedError for one that this build lacks.
 Decoder decoder_for(const std::string& trained_with, const std::string& asked);
+
+/// What the network's images are made of for evaluation and serving.
+EvalTransform eval_transform(const NetworkOptions& options);
 
 /// Executor or modules for a model in training, which must outlive the result and not change.
 RunModel runner_for(const Model& model);

@@ -24,12 +24,19 @@ void NetworkArguments::take_from_weights(const NetworkOptions& trained) {
   const auto take = [&](const char* name, auto NetworkOptions::*field) {
     if (!given.contains(name)) options.*field = trained.*field;
   };
+  const NetworkTexts own = texts_of(trained);
+  const auto take_text = [&](const char* name, std::string NetworkTexts::*field) {
+    if (!given.contains(name)) texts_.*field = own.*field;
+  };
   take("arch", &NetworkOptions::arch);
   take("width", &NetworkOptions::width);
   take("image-size", &NetworkOptions::image_size);
   take("same-padding", &NetworkOptions::same_padding);
   take("signed-block-input", &NetworkOptions::signed_block_input);
   take("bf16-weights", &NetworkOptions::bf16_weights);
+  take("crop-share", &NetworkOptions::crop_share);
+  take_text("pixel-mean", &NetworkTexts::pixel_mean);
+  take_text("pixel-std", &NetworkTexts::pixel_std);
   take_classes(trained.classes);
 }
 

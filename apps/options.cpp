@@ -30,6 +30,12 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
       {"quant-scheme", "unsigned activations: paper (2^b steps, floor) or nearest (2^b - 1 steps, rounded)",
        &t.quant_scheme},
       {"image-size", "side of the square input in pixels", &o.image_size},
+      {"pixel-mean", "subtracted from byte / 255: three numbers for red, green and blue, or one for all",
+       &t.pixel_mean},
+      {"pixel-std", "then divided by", &t.pixel_std},
+      {"crop-share",
+       "evaluation and serving: image-size / the short side that images are resized to (0.875: 256 for 224)",
+       &o.crop_share},
       {"same-padding", "pad stride-2 layers as the published model does", &o.same_padding},
       {"signed-block-input", "signed conv1 quantizer in projection blocks, as published", &o.signed_block_input},
       {"bf16-weights", "round weights to bf16 before they are quantized, as published", &o.bf16_weights},
@@ -75,11 +81,40 @@ std::vector<OptionField> training_fields(TrainOptions& o) {
   };
 }
 
+std::string colours_text(const std::array<double, 3>& rgb) {
+  return fmt::format("{},{},{}", rgb[0], rgb[1], rgb[2]);
+}
+
+namespace {
+
+std::array<double, 3> colours_from(const char* option, const std::string& text) {
+  std::vector<double> numbers;
+  const char *at = text.data(), *const end = at + text.size();
+  for (bool more = true; more;) {
+    at = std::find_if(at, end, [](char c) { return c != ' '; });
+    double number = 0;
+    const auto [after, error] = std::from_chars(at, end, number);
+    if (error != std::errc() || (after != end && *after != ','))
+      throw UsageError("{} is '{}'; use one number, or three with commas between them", option, one_line(text));
+    numbers.push_back(number);
+    more = after != end;
+    at = after + (more ? 1 : 0);
+  }
+  if (numbers.size() == 1) return {numbers[0], numbers[0], numbers[0]};
+  if (numbers.size() != 3)
+    throw UsageError("{} has {} numbers; use one, or three for red, green and blue", option, numbers.size());
+  return {numbers[0], numbers[1], numbers[2]};
+}
+
+}  // namespace
+
 NetworkTexts texts_of(const NetworkOptions& o) {
   return {.granularity = name_of(o.granularity),
           .per_channel_by = name_of(o.per_channel_by),
           .quant_mode = name_of(o.mode),
-          .quant_scheme = name_of(o.scheme)};
+          .quant_scheme = name_of(o.scheme),
+          .pixel_mean = colours_text(o.pixel_norm.mean),
+          .pixel_std = colours_text(o.pixel_norm.std)};
 }
 
 void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
@@ -87,6 +122,8 @@ void resolve_texts(const NetworkTexts& texts, NetworkOptions& options) {
   options.per_channel_by = per_channel_by_from(texts.per_channel_by);
   options.mode = quant_mode_from(texts.quant_mode);
   options.scheme = quant_scheme_from(texts.quant_scheme);
+  options.pixel_norm = {.mean = colours_from("--pixel-mean", texts.pixel_mean),
+                        .std = colours_from("--pixel-std", texts.pixel_std)};
 }
 
 std::string overrides_text(const std::vector<PrecisionOverride>& overrides) {

@@ -1,5 +1,6 @@
 // Options by name: one table serves the command line, the config file and the resolved config.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -26,6 +27,8 @@ struct NetworkTexts {
   std::string per_channel_by = "fold";
   std::string quant_mode = "integer";
   std::string quant_scheme = "paper";
+  std::string pixel_mean = "0.485,0.456,0.406";
+  std::string pixel_std = "0.229,0.224,0.225";
 };
 
 /// The names of those that `options` has.
@@ -37,6 +40,9 @@ std::vector<OptionField> network_fields(NetworkOptions& options, NetworkTexts& t
 std::vector<OptionField> training_fields(TrainOptions& options);
 /// Turns the texts into the options' enumerations; UsageError.
 void resolve_texts(const NetworkTexts& texts, NetworkOptions& options);
+
+/// "0.485,0.456,0.406".
+std::string colours_text(const std::array<double, 3>& rgb);
 
 /// "layer1.0.conv1 w8a8, layer3.0.conv2 bf16"; empty for none.
 std::string overrides_text(const std::vector<PrecisionOverride>& overrides);

@@ -85,6 +85,7 @@ void TrainArguments::resolve() {
   sources_.check("decoder", on_line, [&] { decoder_from_name(options.decoder); });
   sources_.check("", on_line, [&] {
     resolve_texts(texts_, options.network);
+    texts_ = texts_of(options.network);  // one way of writing each value, by which configs are compared
     options.validate();
     build_resnet(options.network);
   });

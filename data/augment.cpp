@@ -76,10 +76,15 @@ void augment_train(const Image& image, const TrainTransform& t, const SampleKey&
   if (crop.mirrored) mirror_rows(out, t.size);
 }
 
-ResizeArgs eval_resize(int width, int height, int size) {
+ResizeArgs eval_resize(int width, int height, const EvalTransform& transform) {
+  const int size = transform.size;
   if (width < 1 || height < 1 || size < 1)
     throw ShapeError("[eval_resize] {} x {} pixels to {} per side; all must be at least 1", width, height, size);
-  const int64_t side = static_cast<int64_t>(std::floor(size / 0.875 + 0.5));
+  if (!(transform.crop_share > 0 && transform.crop_share <= 1))
+    throw ShapeError("[eval_resize] a crop of {} of the short side; it must be above 0 and at most 1",
+                     transform.crop_share);
+  const double resized = std::floor(size / transform.crop_share + 0.5);
+  const int64_t side = resized < (1 << 30) ? static_cast<int64_t>(resized) : int64_t{1} << 30;
   const int64_t shorter = std::min(width, height), longer = std::max(width, height);
   if (longer / shorter > (int64_t{1} << 30) / side)
     throw ShapeError("[eval_resize] {} x {} pixels are too long and narrow for {} per side; crop them", width, height,
@@ -93,8 +98,8 @@ ResizeArgs eval_resize(int width, int height, int size) {
   return args;
 }
 
-void transform_eval(const Image& image, int size, uint8_t* out) {
-  resize_bilinear(image, eval_resize(image.width, image.height, size), out);
+void transform_eval(const Image& image, const EvalTransform& transform, uint8_t* out) {
+  resize_bilinear(image, eval_resize(image.width, image.height, transform), out);
 }
 
 }  // namespace nibble

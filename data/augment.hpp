@@ -34,11 +34,18 @@ TrainCrop train_crop(int width, int height, const TrainTransform& transform, con
 /// Writes size x size x 3 bytes to `out`: the random crop, resized, mirrored or not.
 void augment_train(const Image& image, const TrainTransform& transform, const SampleKey& key, uint8_t* out);
 
-/// Evaluation: the short side resized to round(size / 0.875) (256 for 224), the long side in proportion (cut, as
-/// torchvision's Resize does), then the central size x size pixels (their offset rounded half to even). Only those are
-/// computed, so a 1x3000 image costs no more than others. ShapeError for an image without pixels, for size < 1 and
-/// where the long side would have more than 2^30 pixels.
-ResizeArgs eval_resize(int width, int height, int size);
-void transform_eval(const Image& image, int size, uint8_t* out);
+/// What becomes of an image in evaluation and serving.
+struct EvalTransform {
+  int size = 224;
+  double crop_share = 0.875;  // of the resized short side that the crop keeps: of 256 pixels 224
+};
+
+/// The short side resized to round(size / crop_share), the long side in proportion (cut, as torchvision's Resize does),
+/// then the central size x size pixels (their offset rounded half to even). Only those are computed, so a 1x3000 image
+/// costs no more than others. ShapeError for an image without pixels, for size < 1, where the long side would have
+/// more than 2^30 pixels, and for a crop_share outside (0, 1].
+ResizeArgs eval_resize(int width, int height, const EvalTransform& transform);
+/// Writes size x size x 3 bytes to `out`.
+void transform_eval(const Image& image, const EvalTransform& transform, uint8_t* out);
 
 }  // namespace nibble

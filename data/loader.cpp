@@ -120,7 +120,7 @@ EvalLoader::EvalLoader(const EvalLoaderArgs& args) {
     Slot slot;
     try {
       const Image image = args.dataset->read(index);
-      transform_eval(image, args.image_size, pixels);
+      transform_eval(image, args.transform, pixels);
       note_damage(slot, image, *args.dataset, index);
       label_slot(slot, *args.dataset, index);
     } catch (const DataError& e) {
@@ -132,7 +132,7 @@ EvalLoader::EvalLoader(const EvalLoaderArgs& args) {
   prefetcher_ = std::make_unique<data_detail::Prefetcher>(
       data_detail::PrefetchArgs{.workers = args.workers,
                                 .depth = args.prefetch,
-                                .image_size = args.image_size,
+                                .image_size = args.transform.size,
                                 .first_batch = 0,
                                 .batch_count = ceil_div(total, n),
                                 .slots = [n, total](int64_t b) { return std::min(n, total - b * n); },

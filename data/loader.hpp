@@ -54,8 +54,8 @@ class TrainLoader {
 
 struct EvalLoaderArgs {
   DatasetPtr dataset;
+  EvalTransform transform = {};
   int64_t batch_size = 64;
-  int image_size = 224;
   int workers = 1;
   int prefetch = 3;
   BadImages bad_images = BadImages::skip;

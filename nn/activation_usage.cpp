@@ -38,9 +38,10 @@ class UsageCounter {
   void image(const Tensor& images) {
     const int q = model_.network.units.front().quantizer;
     if (q < 0) return;
+    const PixelNorm& norm = model_.network.options.pixel_norm;
     for (int64_t i = 0; i < images.size(); ++i) {
       const int c = static_cast<int>(i % 3);
-      count(q, c, normalised(images.data<uint8_t>()[i], c));
+      count(q, c, norm.value(images.data<uint8_t>()[i], static_cast<size_t>(c)));
     }
   }
 

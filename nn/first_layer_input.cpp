@@ -33,15 +33,16 @@ Tensor copy_images(const Tensor& images, int64_t first, int64_t count) {
 FirstLayerInput::FirstLayerInput(const QuantizedNetwork& model) : shape_(model.network.units.front().shape) {
   const FloatModeScope mode;
   const ActivationQuantizer* quantizer = model.input_quantizer(model.network.units.front());
+  const PixelNorm& norm = model.network.options.pixel_norm;
   std::vector<uint8_t> codes;
-  if (quantizer != nullptr) codes = image_code_table(*quantizer);
+  if (quantizer != nullptr) codes = image_code_table(*quantizer, norm);
   if (quantizer != nullptr && !model.fake()) {
     codes_ = std::move(codes);
     return;
   }
   for (int c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {
-      float v = normalised(byte, c);
+      float v = norm.value(byte, static_cast<size_t>(c));
       if (quantizer != nullptr)
         v = static_cast<float>(codes[static_cast<size_t>(c * 256 + byte)] - kSignedOffset) /
             quantizer->scale[static_cast<size_t>(c)];
@@ -94,7 +95,7 @@ Tensor first_layer_input(const QuantizedNetwork& model, const Tensor& images) {
   return out;
 }
 
-std::vector<float> image_maxima(const Tensor& images) {
+std::vector<float> image_maxima(const Tensor& images, const PixelNorm& norm) {
   const int64_t n = images.dim(0), pixels = images.dim(1) * images.dim(2);
   const Tensor seen = Tensor::zeros(DType::u8, {n, 3, 256});
   parallel_for(n, [&](int64_t image) {
@@ -105,9 +106,8 @@ std::vector<float> image_maxima(const Tensor& images) {
   std::vector<float> largest(3, 0.0f);
   for (int64_t at = 0; at < seen.size(); ++at)
     if (seen.data<uint8_t>()[at] != 0) {
-      const auto c = static_cast<int>(at / 256 % 3);
-      float& so_far = largest[static_cast<size_t>(c)];
-      so_far = std::max(so_far, std::fabs(normalised(static_cast<int>(at % 256), c)));
+      const auto c = static_cast<size_t>(at / 256 % 3);
+      largest[c] = std::max(largest[c], std::fabs(norm.value(static_cast<int>(at % 256), c)));
     }
   return largest;
 }

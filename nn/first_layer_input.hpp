@@ -42,6 +42,6 @@ class FirstLayerInput {
 Tensor first_layer_input(const QuantizedNetwork& model, const Tensor& images);
 
 /// Largest |normalised byte| per colour [3] of dense uint8 images [n, h, w, 3]: the statistic of the image quantizer.
-std::vector<float> image_maxima(const Tensor& images);
+std::vector<float> image_maxima(const Tensor& images, const PixelNorm& norm);
 
 }  // namespace nibble

@@ -88,6 +88,11 @@ std::string network_options_to_json(const NetworkOptions& o) {
   // Only where they are not the default: files from before these keys, and for versions before them, stay as they are.
   if (o.scheme != QuantScheme::kPaper) j["quant_scheme"] = name_of(o.scheme);
   if (o.bf16_weights) j["bf16_weights"] = true;
+  if (o.pixel_norm != PixelNorm()) {
+    j["pixel_mean"] = o.pixel_norm.mean;
+    j["pixel_std"] = o.pixel_norm.std;
+  }
+  if (o.crop_share != NetworkOptions().crop_share) j["crop_share"] = o.crop_share;
   j["overrides"] = nlohmann::ordered_json::array();
   for (const PrecisionOverride& p : o.overrides)
     j["overrides"].push_back({{"layer", p.layer}, {"precision", precision_text(p.precision)}});
@@ -101,6 +106,12 @@ int64_t whole_number_at(const nlohmann::json& j, const char* key) {
   if (const std::optional<int64_t> number = whole_number(v)) return *number;
   // Not the text of whatever is there: it recurses, and a hostile file nests a million lists.
   throw UsageError("'{}' is {}, not a whole number in range", key, v.is_number() ? json_text(v) : v.type_name());
+}
+
+std::array<double, 3> three_numbers_at(const nlohmann::json& j, const char* key) {
+  const nlohmann::json& v = j.at(key);
+  if (!v.is_array() || v.size() != 3) throw UsageError("'{}' is not a list of three numbers", key);
+  return {v[0].get<double>(), v[1].get<double>(), v[2].get<double>()};
 }
 
 /// Only its writer knows what another key means for the network: ignoring it would build a different network.
@@ -119,9 +130,9 @@ void require_known_keys(const nlohmann::json& j, std::initializer_list<std::stri
 NetworkOptions network_options_from_json(const std::string& text, const std::string& source) {
   try {
     const nlohmann::json j = parse_json(text);
-    require_known_keys(
-        j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size", "classes",
-            "same_padding", "signed_block_input", "quant_scheme", "bf16_weights", "overrides"});
+    require_known_keys(j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size",
+                           "classes", "same_padding", "signed_block_input", "quant_scheme", "bf16_weights",
+                           "pixel_mean", "pixel_std", "crop_share", "overrides"});
     NetworkOptions o;
     o.arch = j.at("arch").get<std::string>();
     o.width = j.at("width").get<double>();
@@ -135,6 +146,9 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     o.signed_block_input = j.at("signed_block_input").get<bool>();
     if (j.contains("quant_scheme")) o.scheme = quant_scheme_from(j.at("quant_scheme").get<std::string>());
     if (j.contains("bf16_weights")) o.bf16_weights = j.at("bf16_weights").get<bool>();
+    if (j.contains("pixel_mean")) o.pixel_norm.mean = three_numbers_at(j, "pixel_mean");
+    if (j.contains("pixel_std")) o.pixel_norm.std = three_numbers_at(j, "pixel_std");
+    if (j.contains("crop_share")) o.crop_share = j.at("crop_share").get<double>();
     if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").type_name());
     for (const auto& p : j.at("overrides")) {
       require_known_keys(p, {"layer", "precision"});

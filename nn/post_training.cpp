@@ -68,7 +68,8 @@ ChannelMaxima evaluated_maxima(const Model& model, const StepWeights& weights, c
   const Network& net = model.network;
   ChannelMaxima maxima;
   for (const QuantizerSpec& q : net.quantizers) maxima.emplace_back(static_cast<size_t>(q.channels), 0.0f);
-  if (const int q = net.units.front().quantizer; q >= 0) maxima[static_cast<size_t>(q)] = image_maxima(images);
+  if (const int q = net.units.front().quantizer; q >= 0)
+    maxima[static_cast<size_t>(q)] = image_maxima(images, net.options.pixel_norm);
   const UnitObserver observer = [&](size_t u, const Tensor& sums, const Tensor& output) {
     const UnitSpec& unit = net.units[u];
     if (!finite_tensor(sums)) refuse_not_finite(unit);  // ReLU would turn a NaN into 0

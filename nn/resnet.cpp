@@ -29,6 +29,12 @@ void check_ranges(const NetworkOptions& o) {
   if (o.image_size < 32 || o.image_size > 1024)
     throw UsageError("--image-size is {}; use 32 to 1024 pixels", o.image_size);
   if (o.classes < 2 || o.classes > 100000) throw UsageError("--classes is {}; use 2 to 100000", o.classes);
+  for (const double mean : o.pixel_norm.mean)
+    if (!(mean >= 0 && mean <= 1)) throw UsageError("--pixel-mean has {}; use 0 to 1, the scale of byte / 255", mean);
+  for (const double std : o.pixel_norm.std)
+    if (!(std >= 0.001 && std <= 10))
+      throw UsageError("--pixel-std has {}; use 0.001 to 10, on the scale of byte / 255", std);
+  if (!(o.crop_share >= 0.1 && o.crop_share <= 1)) throw UsageError("--crop-share is {}; use 0.1 to 1", o.crop_share);
 }
 
 class Builder {

@@ -98,7 +98,7 @@ class TrainingPass {
     if (model_.calibrated())
       flow_.codes[static_cast<size_t>(first.quantizer)] = input;
     else
-      stats_.channel_max[static_cast<size_t>(first.quantizer)] = image_maxima(images);
+      stats_.channel_max[static_cast<size_t>(first.quantizer)] = image_maxima(images, net_.options.pixel_norm);
   }
 
   Variable input_of(const UnitSpec& unit) const {

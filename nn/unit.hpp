@@ -89,6 +89,8 @@ struct NetworkOptions {
   bool same_padding = false;        // paper quirk: XLA SAME (0 before, 1 after on even sizes)
   bool signed_block_input = false;  // paper quirk: conv1 of projection blocks signed, with its own quantizer
   bool bf16_weights = false;        // paper quirk: masters are rounded to bf16 before they are quantized
+  PixelNorm pixel_norm = {};
+  double crop_share = 0.875;  // in evaluation and serving: image_size / the short side that images are resized to
   std::vector<PrecisionOverride> overrides;
   bool operator==(const NetworkOptions&) const = default;
 };
@@ -117,7 +119,8 @@ ParsedPrecision parse_precision(const std::string& text);
 std::string precision_text(const Precision& p);
 
 /// ResNet v1.5 (METHOD.md section 1) as a list of units. Throws UsageError for options out of range
-/// (width 0.05 to 8, image size 32 to 1024, classes 2 to 100000) and for overrides that name no layer.
+/// (width 0.05 to 8, image size 32 to 1024, classes 2 to 100000, means 0 to 1, deviations 0.001 to 10, crop share 0.1
+/// to 1) and for overrides that name no layer.
 Network build_resnet(const NetworkOptions& options);
 
 /// Quantizers (indices) through which the value is read, unsigned ones first.

@@ -148,14 +148,14 @@ void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier,
                      layer, k, largest_multiplier, largest_weight);
 }
 
-std::vector<uint8_t> image_code_table(const ActivationQuantizer& q) {
+std::vector<uint8_t> image_code_table(const ActivationQuantizer& q, const PixelNorm& norm) {
   if (q.channels() != 3 || !q.is_signed)
     throw ShapeError("[image_code_table] the image has 3 channels and signed codes, its quantizer {} channels and {}",
                      q.channels(), q.is_signed ? "signed codes" : "unsigned ones");
   std::vector<uint8_t> table(3 * 256);
   for (int c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {
-      const int code = q.signed_code(normalised(byte, c), static_cast<size_t>(c));
+      const int code = q.signed_code(norm.value(byte, static_cast<size_t>(c)), static_cast<size_t>(c));
       table[static_cast<size_t>(c * 256 + byte)] = static_cast<uint8_t>(code + kSignedOffset);
     }
   }

@@ -1,5 +1,6 @@
 // Quantizers as values: scales of activations and weights, and how per-channel scales get through an integer sum.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -78,17 +79,22 @@ void quantize_weight_rows(const Tensor& weights, const std::vector<float>& fold,
 /// Throws ModelError naming the layer if the largest |sum| that it can produce does not fit int32.
 void check_accumulator(const char* layer, int64_t k, int64_t largest_multiplier, int weight_bits);
 
-/// Image codes: table[c*256 + byte] = signed code + 128 of the normalised byte ((byte/255 - mean)/std), so that a
-/// decoded image becomes multiplier codes by look-up. Mean and std are ImageNet's. ShapeError unless q is signed and
-/// has 3 channels.
-std::vector<uint8_t> image_code_table(const ActivationQuantizer& q);
-inline constexpr uint8_t kSignedOffset = 128;
-inline constexpr float kImageMean[3] = {0.485f, 0.456f, 0.406f};
-inline constexpr float kImageStd[3] = {0.229f, 0.224f, 0.225f};
+/// How the bytes of an image become numbers, per colour (red, green, blue); the figures of ImageNet, unless a network
+/// was trained with others.
+struct PixelNorm {
+  std::array<double, 3> mean = {0.485, 0.456, 0.406};
+  std::array<double, 3> std = {0.229, 0.224, 0.225};
+  bool operator==(const PixelNorm&) const = default;
 
-/// The normalised value of a byte of channel c, in the one order of operations used everywhere.
-inline float normalised(int byte, int c) {
-  return (static_cast<float>(byte) / 255.0f - kImageMean[c]) / kImageStd[c];
-}
+  /// (byte / 255 - mean) / std in fp32, in the one order of operations used everywhere.
+  float value(int byte, size_t c) const {
+    return (static_cast<float>(byte) / 255.0f - static_cast<float>(mean[c])) / static_cast<float>(std[c]);
+  }
+};
+
+/// Image codes: table[c*256 + byte] = signed code + 128 of the normalised byte, so that a decoded image becomes
+/// multiplier codes by look-up. ShapeError unless q is signed and has 3 channels.
+std::vector<uint8_t> image_code_table(const ActivationQuantizer& q, const PixelNorm& norm);
+inline constexpr uint8_t kSignedOffset = 128;
 
 }  // namespace nibble

@@ -36,7 +36,7 @@ nibble::Trainer make_trainer(int classes, int64_t steps) {
 }
 
 nibble::EvaluationResult evaluate(nibble::Executor& executor, const nibble::DatasetPtr& images) {
-  nibble::EvalLoader loader({.dataset = images, .batch_size = kBatch, .image_size = kSide});
+  nibble::EvalLoader loader({.dataset = images, .transform = {.size = kSide}, .batch_size = kBatch});
   nibble::Evaluation sums;
   while (const std::optional<nibble::Batch> batch = loader.next()) sums.add(executor.run(batch->images), batch->labels);
   return sums.result();

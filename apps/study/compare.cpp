@@ -29,7 +29,9 @@ const StudyGroup* same_model(const std::vector<StudyGroup>& groups, const StudyG
 }
 
 bool same_result(const PointResult& a, const PointResult& b) {
-  return a.last == b.last && a.train_unaugmented == b.train_unaugmented && a.best == b.best;
+  const bool outcomes_known = !a.outcomes.right.empty() && !b.outcomes.right.empty();
+  return a.last == b.last && a.train_unaugmented == b.train_unaugmented && a.best == b.best &&
+         (!outcomes_known || a.outcomes == b.outcomes);
 }
 
 }  // namespace

@@ -51,11 +51,12 @@ DatasetPtr training_images(const MeasureArgs& args) {
 }
 
 Accuracy training_accuracy(const LoadedModel& model, const MeasureArgs& args) {
-  const EvaluationReport report = evaluate_dataset(model.run, training_images(args), args.options.network.image_size,
-                                                   {.batch_size = 64,
-                                                    .loader_threads = args.options.loader_threads,
-                                                    .strict_data = args.options.strict_data,
-                                                    .stop = stop_requested});
+  const EvaluationReport report =
+      evaluate_dataset(model.run, training_images(args), eval_transform(args.options.network),
+                       {.batch_size = 64,
+                        .loader_threads = args.options.loader_threads,
+                        .strict_data = args.options.strict_data,
+                        .stop = stop_requested});
   if (report.stopped) throw InterruptedError("interrupted while {} was measured", args.point.name());
   if (!std::isfinite(report.result.loss))
     throw DivergedError(

@@ -19,12 +19,12 @@ constexpr int64_t kUsageImages = 64;  // whose codes are counted
 
 }  // namespace
 
-std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& images, int64_t image_size) {
+std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& images) {
   if (!model.calibrated()) return {};
   try {
     EvalLoader few({.dataset = std::make_shared<Subset>(images, SubsetArgs{.evenly = kUsageImages}),
-                    .batch_size = kUsageImages,
-                    .image_size = static_cast<int>(image_size)});
+                    .transform = eval_transform(model.network.options),
+                    .batch_size = kUsageImages});
     if (const std::optional<Batch> batch = few.next()) return measure_usage(model, batch->images);
   } catch (const std::exception& e) {  // this is no reason not to save the step, nor is a lack of memory
     warn(fmt::format("the use of codes is not counted: {}", e.what()));
@@ -34,7 +34,7 @@ std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& im
 
 EvaluationReport evaluate_in_training(const Model& model, const DatasetPtr& validation, const TrainOptions& o,
                                       BadImageNames& bad_images) {
-  return evaluate_dataset(runner_for(model), validation, o.network.image_size,
+  return evaluate_dataset(runner_for(model), validation, eval_transform(o.network),
                           {.batch_size = 64,
                            .loader_threads = o.loader_threads,
                            .strict_data = o.strict_data,

@@ -15,8 +15,7 @@ namespace nibble::apps {
 
 /// How the codes are used, on 64 images all over the set: kept in the checkpoint for inspect.
 /// Empty for a model that is not calibrated, and (with a warning) when those images cannot be read.
-/// `image_size`: pixels per side.
-std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& images, int64_t image_size);
+std::vector<QuantizerUsage> count_codes(const Model& model, const DatasetPtr& images);
 
 /// Evaluates all of the set; ends early (EvaluationReport::stopped) when a signal asked to stop.
 /// Errors: those of evaluate_dataset.

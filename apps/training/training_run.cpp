@@ -348,7 +348,7 @@ RunSummary TrainingRun::run() {
     // Also before a save: a run that continues from it begins its next line there.
     if (done % kLogEvery == 0 || epoch_ends || saves) report(meter);
     const Clock::time_point from = Clock::now();
-    if (due) trainer_->keep_usage(count_codes(trainer_->model(), data_.validation, o.network.image_size));
+    if (due) trainer_->keep_usage(count_codes(trainer_->model(), data_.validation));
     if (saves) save();
     if (asked) message(fmt::format("saved at step {} (SIGUSR1)", done));
     const bool go_on = !stop_requested() && (!due || evaluate());

@@ -49,7 +49,7 @@ RunModel model_that_sees(const std::set<int64_t>& odd) {
 
 std::string outcomes(const std::set<int64_t>& odd, const std::set<int64_t>& bad, EvaluationOptions options = {}) {
   options.batch_size = 2;
-  return evaluate_dataset(model_that_sees(odd), std::make_shared<GreyDataset>(bad), 8, options).outcomes;
+  return evaluate_dataset(model_that_sees(odd), std::make_shared<GreyDataset>(bad), {.size = 8}, options).outcomes;
 }
 
 TEST_CASE("dataset evaluation: each image's outcome stands at its place, whatever was left out before it") {

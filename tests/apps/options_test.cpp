@@ -171,6 +171,29 @@ TEST_CASE("options: texts of enumerations become their values, others are refuse
   CHECK_THROWS_AS(resolve_texts({.quant_mode = "int"}, o), UsageError);
 }
 
+TEST_CASE("options: colours are one number for all or three, within the scale of byte / 255") {
+  const auto norm_of = [](const std::string& mean, const std::string& std) {
+    NetworkOptions o;
+    resolve_texts({.pixel_mean = mean, .pixel_std = std}, o);
+    build_resnet(o);
+    return o.pixel_norm;
+  };
+  CHECK(norm_of(NetworkTexts().pixel_mean, NetworkTexts().pixel_std) == PixelNorm());
+  CHECK(norm_of("0.5", "0.25") == PixelNorm{.mean = {0.5, 0.5, 0.5}, .std = {0.25, 0.25, 0.25}});
+  CHECK(norm_of("0, 1, 0.125", "1,2,3e0") == PixelNorm{.mean = {0, 1, 0.125}, .std = {1, 2, 3}});
+  const auto refused = [&](const std::string& mean, const std::string& std, const char* why) {
+    CHECK_THROWS_WITH_AS(norm_of(mean, std), doctest::Contains(why), UsageError);
+  };
+  for (const char* wrong : {"", ",", "0.5,", "0.5;0.5;0.5", "a", "0.5,0.5,0.5x", "0x1", " "})
+    refused(wrong, "1", "use one number, or three with commas between them");
+  refused("0.5,0.5", "1", "--pixel-mean has 2 numbers");
+  refused("0.5", "1,1,1,1", "--pixel-std has 4 numbers");
+  refused("123.675,116.28,103.53", "1", "--pixel-mean has 123.675; use 0 to 1, the scale of byte / 255");
+  refused("nan", "1", "--pixel-mean has nan");
+  refused("0.5", "58.4", "--pixel-std has 58.4; use 0.001 to 10");
+  refused("0.5", "0", "--pixel-std has 0;");
+}
+
 TEST_CASE("console: numbers are grouped by thousands") {
   CHECK(grouped(0) == "0");
   CHECK(grouped(999) == "999");

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "engine/error.hpp"
@@ -91,15 +92,31 @@ TEST_CASE("evaluation equals torchvision's Resize and CenterCrop on PIL images")
   };
   for (const Case& c : cases) {
     std::vector<uint8_t> out(static_cast<size_t>(3 * c.size * c.size));
-    transform_eval(formula_image(c.width, c.height), c.size, out.data());
+    transform_eval(formula_image(c.width, c.height), {.size = c.size}, out.data());
     INFO(c.width << "x" << c.height << " at " << c.size);
     CHECK(hash_of(out) == c.hash);
   }
 }
 
 TEST_CASE("an odd remainder of the evaluation crop is halved to the even side, up as well as down") {
-  CHECK(eval_resize(39, 37, 32).window == Box{4, 2, 32, 32});  // 39 - 32: 3.5 becomes 4; 37 - 32: 2.5 becomes 2
-  CHECK(eval_resize(37, 39, 32).window == Box{2, 4, 32, 32});
+  CHECK(eval_resize(39, 37, {.size = 32}).window ==
+        Box{4, 2, 32, 32});  // 39 - 32: 3.5 becomes 4; 37 - 32: 2.5 becomes 2
+  CHECK(eval_resize(37, 39, {.size = 32}).window == Box{2, 4, 32, 32});
+}
+
+TEST_CASE("the crop's share of the short side is as asked for: torchvision's Resize(232), CenterCrop(224)") {
+  const EvalTransform second_weights{.size = 224, .crop_share = 0.9655};
+  const ResizeArgs r = eval_resize(500, 375, second_weights);
+  CHECK(r.height == 232);
+  CHECK(r.width == 309);                    // 232 * 500 / 375, cut
+  CHECK(r.window == Box{42, 4, 224, 224});  // 85 / 2 to even
+  CHECK(eval_resize(375, 500, second_weights).width == 232);
+  const ResizeArgs whole = eval_resize(500, 375, {.size = 224, .crop_share = 1});
+  CHECK(whole.height == 224);
+  CHECK(whole.window == Box{37, 0, 224, 224});
+  for (const double wrong : {0.0, -0.5, 1.001, std::nan("")})
+    CHECK_THROWS_AS(eval_resize(500, 375, {.size = 224, .crop_share = wrong}), ShapeError);
+  CHECK_THROWS_AS(eval_resize(2, 1, {.size = 224, .crop_share = 1e-300}), ShapeError);
 }
 
 TEST_CASE("a frame that someone else owns is read where it lies") {
@@ -109,30 +126,30 @@ TEST_CASE("a frame that someone else owns is read where it lies") {
   CHECK(borrowed.pixels.get() == frame.data());
   CHECK(borrowed.pixels.use_count() == 0);
   std::vector<uint8_t> expected(3 * 32 * 32), got(3 * 32 * 32);
-  transform_eval(owned, 32, expected.data());
-  transform_eval(borrowed, 32, got.data());
+  transform_eval(owned, {.size = 32}, expected.data());
+  transform_eval(borrowed, {.size = 32}, got.data());
   CHECK(got == expected);
 }
 
 TEST_CASE("an image that holds nothing is an error, in evaluation and in training") {
   uint8_t out[3 * 8 * 8];
-  CHECK_THROWS_AS(transform_eval(Image{}, 8, out), ShapeError);
+  CHECK_THROWS_AS(transform_eval(Image{}, {.size = 8}, out), ShapeError);
   CHECK_THROWS_AS(augment_train(Image{}, {.size = 8}, {}, out), ShapeError);
-  CHECK_THROWS_AS(eval_resize(0, 5, 8), ShapeError);
-  CHECK_THROWS_AS(eval_resize(5, 0, 8), ShapeError);
-  CHECK_THROWS_AS(eval_resize(5, 5, 0), ShapeError);
-  CHECK_THROWS_AS(eval_resize(5'000'000, 1, 224), ShapeError);  // 1,280,000,000 pixels
-  CHECK(eval_resize(4'000'000, 1, 224).width == 1'024'000'000);
+  CHECK_THROWS_AS(eval_resize(0, 5, {.size = 8}), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5, 0, {.size = 8}), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5, 5, {.size = 0}), ShapeError);
+  CHECK_THROWS_AS(eval_resize(5'000'000, 1, {.size = 224}), ShapeError);  // 1,280,000,000 pixels
+  CHECK(eval_resize(4'000'000, 1, {.size = 224}).width == 1'024'000'000);
 }
 
 TEST_CASE("evaluation of extreme shapes stays cheap and within bounds") {
-  const ResizeArgs wide = eval_resize(16384, 1, 224);
+  const ResizeArgs wide = eval_resize(16384, 1, {.size = 224});
   CHECK(wide.height == 256);
   CHECK(wide.width == 16384 * 256);
   CHECK(wide.window == Box{(16384 * 256 - 224) / 2, 16, 224, 224});
   std::vector<uint8_t> out(224 * 224 * 3);
-  transform_eval(formula_image(3000, 1), 224, out.data());
-  transform_eval(formula_image(1, 3000), 224, out.data());
+  transform_eval(formula_image(3000, 1), {.size = 224}, out.data());
+  transform_eval(formula_image(1, 3000), {.size = 224}, out.data());
   CHECK(out[0] == out[3]);  // one column wide: all columns are equal
 }
 

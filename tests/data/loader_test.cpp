@@ -261,7 +261,7 @@ TEST_CASE("a disk error stops an evaluation at its batch, whatever becomes of ba
   const auto set = std::make_shared<FakeSet>(12);
   set->broken = 6;
   for (const BadImages bad : {BadImages::skip, BadImages::error}) {
-    EvalLoader loader({.dataset = set, .batch_size = 4, .image_size = 8, .bad_images = bad});
+    EvalLoader loader({.dataset = set, .transform = {.size = 8}, .batch_size = 4, .bad_images = bad});
     const std::optional<Batch> first = loader.next();
     REQUIRE(first.has_value());
     CHECK(first->size() == 4);
@@ -275,7 +275,7 @@ TEST_CASE("a set without one good image is a data error that says why") {
   for (int64_t i = 0; i < 16; ++i) set->bad.insert(i);
   TrainLoader loader(args_for(set, 2));
   CHECK_THROWS_AS(loader.next(), DataError);
-  EvalLoader eval({.dataset = set, .batch_size = 4, .image_size = 8});
+  EvalLoader eval({.dataset = set, .transform = {.size = 8}, .batch_size = 4});
   CHECK_THROWS_AS(eval.next(), DataError);
 }
 
@@ -284,7 +284,7 @@ TEST_CASE("evaluation delivers every good image in order, with a last partial ba
   set->bad = {2, 8, 9, 10, 11, 20};
   set->damaged = {5};
   for (const int workers : {1, 3}) {
-    EvalLoader loader({.dataset = set, .batch_size = 4, .image_size = 8, .workers = workers});
+    EvalLoader loader({.dataset = set, .transform = {.size = 8}, .batch_size = 4, .workers = workers});
     std::vector<int64_t> shown, sizes;
     while (const auto batch = loader.next()) {
       sizes.push_back(batch->size());
@@ -293,7 +293,7 @@ TEST_CASE("evaluation delivers every good image in order, with a last partial ba
         shown.push_back(batch->indices[i]);
         CHECK(batch->labels[i] == batch->indices[i] % 2);
         std::vector<uint8_t> expected(8 * 8 * 3);
-        transform_eval(set->read(batch->indices[i]), 8, expected.data());
+        transform_eval(set->read(batch->indices[i]), {.size = 8}, expected.data());
         CHECK(std::equal(expected.begin(), expected.end(), batch->images.data<uint8_t>() + i * expected.size()));
       }
     }
@@ -308,7 +308,7 @@ TEST_CASE("evaluation delivers every good image in order, with a last partial ba
 
 TEST_CASE("an evaluation limit takes the first images") {
   const auto set = std::make_shared<FakeSet>(21);
-  EvalLoader loader({.dataset = set, .batch_size = 4, .image_size = 8, .limit = 6});
+  EvalLoader loader({.dataset = set, .transform = {.size = 8}, .batch_size = 4, .limit = 6});
   CHECK(loader.images_total() == 6);
   CHECK(loader.next()->size() == 4);
   CHECK(loader.next()->size() == 2);

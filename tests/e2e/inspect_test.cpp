@@ -40,7 +40,7 @@ nlohmann::json inspect(const std::string& model) {
 /// The codes of all validation images, of which there are fewer than training counts at most.
 std::vector<QuantizerUsage> usage_of(const Model& model, const std::string& data) {
   const auto images = std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data, .split = "val"});
-  EvalLoader loader({.dataset = images, .batch_size = 64, .image_size = 32});
+  EvalLoader loader({.dataset = images, .transform = {.size = 32}, .batch_size = 64});
   const std::optional<Batch> batch = loader.next();
   REQUIRE(batch.has_value());
   REQUIRE(batch->images.dim(0) == 20);

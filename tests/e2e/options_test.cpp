@@ -32,7 +32,8 @@ using nibble::testing::TemporaryFolder;
 /// --per-channel-by. Three steps per epoch, so two of warm-up.
 constexpr const char* kOptions =
     " --arch resnet26 --width 0.1 --precision w8a4-fl8 --granularity per_tensor --image-size 48 --same-padding"
-    " --signed-block-input --quant-scheme nearest --bf16-weights --classes 7 --per-class 4 --min-crop 0.6 --decoder "
+    " --signed-block-input --quant-scheme nearest --bf16-weights --pixel-mean 0.5,0.25,0.4 --pixel-std 0.5 --classes 7 "
+    "--per-class 4 --min-crop 0.6 --decoder "
     "stb --batch-size 8 --shard 4 --steps 5"
     " --lr 0.7 --warmup-epochs 0.7 --schedule step --optimizer lars --momentum 0.8 --no-nesterov --weight-decay 0.01"
     " --clip-grad-norm 0.5 --label-smoothing 0.2 --calibrate-at 3 --no-zero-gamma --seed 5 --quiet";
@@ -49,6 +50,7 @@ std::unique_ptr<Trainer> trained_by_hand(const std::string& data) {
                                .same_padding = true,
                                .signed_block_input = true,
                                .bf16_weights = true,
+                               .pixel_norm = {.mean = {0.5, 0.25, 0.4}, .std = {0.5, 0.5, 0.5}},
                                .overrides = {}};
   const auto all =
       std::make_shared<ImageFolder>(ImageFolderArgs{.dir = data, .split = "train", .decoder = Decoder::stb});

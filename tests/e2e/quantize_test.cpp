@@ -243,6 +243,40 @@ TEST_CASE("quantize: of a trained quantized network its form is kept, its bounds
       "use --quant-mode integer");
 }
 
+TEST_CASE("quantize: a model of other pixels keeps them in its file, and eval and predict prepare images by it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("quantize-pixels");
+  const std::string data = folder / "data", run = folder / "run", foreign = folder / "foreign.safetensors";
+  train_tiny_run(data, run, 4, "--precision bf16 --pixel-mean 0.5 --pixel-std 0.25 --crop-share 0.75");
+  save_foreign(run + "/latest", foreign);
+  const auto made = [&](const std::string& from, const std::string& options) {
+    const std::string file = folder / "file.safetensors";
+    run_well("quantize " + from + " --precision bf16 --out " + file + options);
+    const nlohmann::json info = json_of(run_program("inspect " + file + " --json"));
+    return std::pair(info, json_of(run_well("eval " + file + " --data " + data + " --json")).at("logits_sha256"));
+  };
+  const auto [kept, logits] = made(run + "/latest", "");
+  CHECK(kept.at("pixel_mean") == std::vector<double>{0.5, 0.5, 0.5});
+  CHECK(kept.at("pixel_std") == std::vector<double>{0.25, 0.25, 0.25});
+  CHECK(kept.at("crop_share") == 0.75);
+  CHECK(json_of(run_well("eval " + run + "/latest --by modules --data " + data + " --json")).at("logits_sha256") ==
+        logits);
+  // Other programs' weights say nothing of it, so it is asked for; each of the three counts.
+  const std::string as = " --arch resnet26 --width 0.1 --image-size 32";
+  const std::string mean = " --pixel-mean 0.5,0.5,0.5", std = " --pixel-std 0.25", crop = " --crop-share 0.75";
+  CHECK(made(foreign, as + mean + std + crop).second == logits);
+  CHECK(made(foreign, as + std + crop).second != logits);
+  CHECK(made(foreign, as + mean + crop).second != logits);
+  CHECK(made(foreign, as + mean + std).second != logits);
+  CHECK(made(foreign, as).first.at("crop_share") == 0.875);
+  const std::string image = data + "/val/striped_disk/00000.jpg";
+  const auto top = [&](const std::string& file) { return json_of(run_well("predict " + file + " --json " + image)); };
+  made(run + "/latest", "");
+  const nlohmann::json own = top(folder / "file.safetensors");
+  made(foreign, as + mean + std);
+  CHECK(top(folder / "file.safetensors").at("top") != own.at("top"));
+}
+
 TEST_CASE("quantize: options that make no sense are refused before anything is read") {
   if (no_program()) return;
   for (const auto& [options, part] :

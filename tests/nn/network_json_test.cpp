@@ -22,6 +22,8 @@ NetworkOptions unusual() {
   o.signed_block_input = true;
   o.scheme = QuantScheme::kNearest;
   o.bf16_weights = true;
+  o.pixel_norm = {.mean = {0.1, 0.2, 0.3}, .std = {0.7, 1, 0.00390625}};
+  o.crop_share = 224.0 / 232;
   o.overrides = {{"layer1.0.conv1", {8, 4}}, {"fc", {16, 16}}};
   return o;
 }
@@ -41,6 +43,8 @@ TEST_CASE("network json: every option comes back, at its default and away from i
     CHECK(back.signed_block_input == o.signed_block_input);
     CHECK(back.scheme == o.scheme);
     CHECK(back.bf16_weights == o.bf16_weights);
+    CHECK(back.pixel_norm == o.pixel_norm);
+    CHECK(back.crop_share == o.crop_share);
     REQUIRE(back.overrides.size() == o.overrides.size());
     for (size_t i = 0; i < o.overrides.size(); ++i) {
       CHECK(back.overrides[i].layer == o.overrides[i].layer);
@@ -54,6 +58,8 @@ TEST_CASE("network json: options that came later are not written at their defaul
   const nlohmann::json plain = nlohmann::json::parse(network_options_to_json(NetworkOptions()));
   CHECK_FALSE(plain.contains("quant_scheme"));
   CHECK_FALSE(plain.contains("bf16_weights"));
+  CHECK_FALSE(plain.contains("pixel_mean"));
+  CHECK_FALSE(plain.contains("crop_share"));
   CHECK(plain.size() == 11);
 }
 
@@ -75,13 +81,20 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
     CAPTURE(key);
     nlohmann::json without = good;
     without.erase(key);
-    const bool later = key == "quant_scheme" || key == "bf16_weights";  // files from before them lack them
+    const bool later = key == "quant_scheme" || key == "bf16_weights" || key.starts_with("pixel_") ||
+                       key == "crop_share";  // files from before them lack them
     if (!later) refused(without);
     nlohmann::json wrong = good;
     wrong[key] = nlohmann::json::object();
     refused(wrong);
     wrong[key] = nullptr;
     refused(wrong);
+    if (key.starts_with("pixel_")) {
+      wrong[key] = {0.5, 0.5};
+      refused(wrong);
+      wrong[key] = {0.5, 0.5, "0.5"};
+      refused(wrong);
+    }
     if (!item.value().is_string() || key == "arch") continue;  // the arch's name is build_resnet's to judge
     wrong[key] = "nonsense";
     if (key == "precision") continue;  // likewise

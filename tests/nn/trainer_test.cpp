@@ -187,16 +187,17 @@ TEST_CASE("trainer: the image bound is the mean over shards of the largest norma
   trainer.step(b.images, b.labels);
   const std::vector<float>& bound = trainer.model().calibration.front().bound;
   REQUIRE(bound.size() == 3);
-  for (int c = 0; c < 3; ++c) {
+  for (size_t c = 0; c < 3; ++c) {
     double mean = 0;
-    for (int64_t shard = 0; shard < 2; ++shard) {
+    for (size_t shard = 0; shard < 2; ++shard) {
       float largest = 0;
-      const int64_t pixels = kShard * 32 * 32;
-      for (int64_t p = 0; p < pixels; ++p)
-        largest = std::max(largest, std::fabs(normalised(b.images.data<uint8_t>()[(shard * pixels + p) * 3 + c], c)));
+      const size_t pixels = kShard * 32 * 32;
+      for (size_t p = 0; p < pixels; ++p)
+        largest =
+            std::max(largest, std::fabs(PixelNorm().value(b.images.data<uint8_t>()[(shard * pixels + p) * 3 + c], c)));
       mean += static_cast<double>(largest) / 2;
     }
-    CHECK(bound[static_cast<size_t>(c)] == doctest::Approx(mean).epsilon(1e-6));
+    CHECK(bound[c] == doctest::Approx(mean).epsilon(1e-6));
   }
 }
 

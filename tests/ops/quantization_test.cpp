@@ -389,11 +389,11 @@ TEST_CASE("sums that may overflow 32 bits are refused, those that just fit are n
 
 TEST_CASE("the image table is the signed quantizer of the normalised byte, plus 128") {
   const ActivationQuantizer q = make_activation_quantizer({2.2f, 2.4f, 2.0f}, 8, true, FactorForm::kFold);
-  const std::vector<uint8_t> table = image_code_table(q);
+  const std::vector<uint8_t> table = image_code_table(q, {});
   REQUIRE(table.size() == 768);
   for (int c = 0; c < 3; ++c)
     for (int byte = 0; byte < 256; ++byte) {
-      const double value = (byte / 255.0 - static_cast<double>(kImageMean[c])) / static_cast<double>(kImageStd[c]);
+      const double value = (byte / 255.0 - PixelNorm().mean[at(c)]) / PixelNorm().std[at(c)];
       const double t = std::clamp(value * static_cast<double>(q.scale[at(c)]), -127.0, 127.0);
       const int code = table[at(c * 256 + byte)] - 128;
       CHECK(std::abs(code - t) <= 0.5 + 1e-4);
@@ -402,4 +402,8 @@ TEST_CASE("the image table is the signed quantizer of the normalised byte, plus 
     }
   CHECK(table[0] == 128 - 122);  // -2.1179 * 127 / 2.2 = -122.26
   CHECK(table[255] == 255);      // 2.2489 is above the bound: clipped to 127
+  const std::vector<uint8_t> even = image_code_table(q, {.mean = {0.5, 0.5, 0.5}, .std = {0.5, 0.25, 1}});
+  CHECK(even[0] == 128 - 58);           // -1 * 127 / 2.2 = -57.7
+  CHECK(even[256 + 255] == 128 + 106);  // 2 * 127 / 2.4 = 105.8
+  CHECK(even[512] == 128 - 32);         // -0.5 * 127 / 2 = -31.75
 }

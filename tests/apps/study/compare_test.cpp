@@ -158,6 +158,12 @@ TEST_CASE("study compare: a model that no option of the recipe touches is the sa
   b.front().last.loss = std::nextafter(b.front().last.loss, 2);
   CHECK_FALSE(mean_of(a, b).first);
   CHECK(mean_of(a, a).second == std::pair(0.0, 0.0));
+  // Nor are those the same that are right on other images, where that is known.
+  Points known = a, other = a;
+  known.front().outcomes = {"these", "10"};
+  CHECK(mean_of(known, other).first);
+  other.front().outcomes = {"these", "01"};
+  CHECK_FALSE(mean_of(known, other).first);
 }
 
 TEST_CASE("study compare: what the program prints, and a warning where the validation images are others") {
