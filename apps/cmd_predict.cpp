@@ -60,6 +60,7 @@ class NamedImages : public Dataset {
     try {
       const UnsortedImages images(folder, decoder_);
       for (int64_t i = 0; i < images.size(); ++i) items_.push_back({images.path(i), ""});
+      if (const std::string others = images.left_out(); !others.empty()) warn(others);
     } catch (const Error& e) {
       if (e.code() != ExitCode::kData && e.code() != ExitCode::kDisk) throw;
       items_.push_back({folder, e.what()});
@@ -100,6 +101,7 @@ class Predict : public Command {
     add_option(app, "MODEL", model_, "run folder, checkpoint or served file").required();
     add_option(app, "IMAGE", images_, "JPEG or PNG files, or folders: all images below them").required();
     add_option(app, "--top", top_, "labels per image").capture_default_str();
+    add_flag(app, "--logits", logits_, "with --json: also the logits of all classes, in the order of the model");
     add_option(app, "--decoder", decoder_, "auto (that of the model's training), turbo or stb").capture_default_str();
     add_option(app, "--loader-threads", loader_threads_, "threads that decode").capture_default_str();
     add_flag(app, "--json", json_, "print one JSON object per line");
@@ -109,6 +111,7 @@ class Predict : public Command {
   int run() override {
     apply_threads(threads_);
     if (top_ < 1) throw UsageError("--top is {}; use at least 1", top_);
+    if (logits_ && !json_) throw UsageError("--logits are numbers for programs; add --json");
     if (loader_threads_ < 1 || loader_threads_ > 64)
       throw UsageError("--loader-threads is {}; use 1 to 64", loader_threads_);
     const LoadedModel model = load_model(model_);
@@ -167,6 +170,7 @@ class Predict : public Command {
       nlohmann::ordered_json j;
       j["image"] = path;
       j["top"] = guesses_json(best, model.class_names);
+      if (logits_) j["logits"] = std::vector<float>(logits, logits + classes);
       if (!damage.empty()) j["warning"] = damage;
       print_object(j);
       return;
@@ -181,7 +185,7 @@ class Predict : public Command {
   std::string model_, decoder_ = "auto";
   std::vector<std::string> images_;
   int64_t top_ = 5, loader_threads_ = 1, threads_ = 0;
-  bool json_ = false;
+  bool json_ = false, logits_ = false;
 };
 
 }  // namespace

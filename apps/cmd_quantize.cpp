@@ -71,6 +71,7 @@ class Quantize : public Command {
         app, "MODEL", model_,
         "safetensors or .pth file with torchvision's names, a checkpoint or a run folder (its best, else its latest)")
         .required();
+    declare_weights_choice(app, weights_choice_);
     add_option(app, "--data", data_,
                "folder of images like those that the model will see; labels are not needed: any folder of images, or a "
                "data set (DIR/train/<class>/*, Tiny ImageNet or CIFAR as they come)");
@@ -158,7 +159,7 @@ class Quantize : public Command {
 
   /// What the file says of its network, for what the user does not say.
   Checkpoint take_what_is_known(const fs::path& path) {
-    const SafetensorsFile file = open_weights(path);
+    const SafetensorsFile file = open_weights(path, weights_choice_).file;
     if (kind_of(file) == ModelFileKind::kCheckpoint) {
       Checkpoint c = load_checkpoint(file);
       c.momentum = {};  // as large as the weights
@@ -183,11 +184,12 @@ class Quantize : public Command {
     if (!is_servable(network))
       throw UsageError("--quant-mode fake has no served model, which quantize writes; use --quant-mode integer");
     c.model = make_model(network, {});
-    const GivenWeights given = load_torchvision_weights(path, c.model, c.class_names);
+    const GivenWeights given = load_torchvision_weights(path, c.model, c.class_names, weights_choice_);
     if (!given.fresh.empty())
       throw ModelError("{}, so there is no {} to serve; nibble train --weights {} trains one", given.because,
                        given.fresh, shell_quoted(path.string()));
     tensors_ = given.tensors;
+    weights_note_ = given.note;
     return c;
   }
 
@@ -205,8 +207,9 @@ class Quantize : public Command {
         labelled && all->num_classes() == c.model.network.options.classes && (has_split("val") || is_cifar(data_));
     if (labelled && c.class_names.empty() && all->num_classes() == c.model.network.options.classes) {
       c.class_names = all->class_names();
-      message(fmt::format("names  of the classes are those of the folders, from '{}' to '{}'",
-                          one_line(c.class_names.front()), one_line(c.class_names.back())));
+      message(fmt::format(
+          "names  of the classes are those of the folders, in their order from '{}' to '{}' (--class-names)",
+          one_line(c.class_names.front()), one_line(c.class_names.back())));
     }
     // Only whole batches, if there is one: a channel's largest value over few images is smaller.
     const int64_t asked = std::min(images_, all->size());
@@ -216,9 +219,10 @@ class Quantize : public Command {
 
   void say_what_goes_in(const Checkpoint& c, bool looks_at_images) const {
     const NetworkOptions& o = network_.options;
-    message(fmt::format(
-        "model  {} at {} px with {} of {}{}", network_text(o), o.image_size, counted(tensors_, "tensor"), model_,
-        c.class_names.empty() ? fmt::format(", {} classes without names (--class-names)", o.classes) : ""));
+    message(
+        fmt::format("model  {} at {} px with {} of {}{}{}", network_text(o), o.image_size, counted(tensors_, "tensor"),
+                    model_, weights_note_.empty() ? "" : ": " + weights_note_,
+                    c.class_names.empty() ? fmt::format(", {} classes without names (--class-names)", o.classes) : ""));
     if (!looks_at_images) return;
     if (dataset_->size() < kFewImages)
       warn(
@@ -314,6 +318,8 @@ class Quantize : public Command {
   /// (4 bits with 8-bit ends, top-1 of three models without training: 55.8, 55.2, 72.6 %, to nearest 56.3, 56.0, 74.5).
   NetworkArguments network_{{.precision = "w8a8", .scheme = QuantScheme::kNearest, .overrides = {}}};
   std::string model_, data_, split_, out_, norms_ = "auto", decoder_ = "auto", class_names_, sensitivity_;
+  std::string weights_note_;
+  WeightsChoice weights_choice_;
   int64_t images_ = 1024, batch_size_ = 32, loader_threads_ = 1, threads_ = 0;
   bool strict_data_ = false, json_ = false, can_evaluate_ = false;
   DatasetPtr dataset_;

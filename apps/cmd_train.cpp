@@ -5,6 +5,7 @@
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
 #include "apps/memory_forecast.hpp"
+#include "apps/network_arguments.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/plan.hpp"
 #include "apps/train_arguments.hpp"
@@ -34,6 +35,7 @@ class Train : public Command {
     add_option(app, "--weights", weights_,
                "start from a safetensors or .pth file with torchvision's names, a checkpoint or a run folder (its "
                "best, else its latest)");
+    declare_weights_choice(app, weights_choice_);
     add_option(app, "--config", config_,
                "TOML file with the options below, for data, network and training; the command line wins");
     add_flag(app, "--dry-run", dry_run_, "print the plan and stop");
@@ -52,8 +54,12 @@ class Train : public Command {
                  .config_text = {},
                  .out = resume_.empty() ? out_ : resume_,
                  .weights = weights_file(),
+                 .weights_choice = weights_choice_,
                  .resume = !resume_.empty()};
     args.config_text = arguments_.config_text();
+    if (!weights_.empty() && !arguments_.is_given("lr") && arguments_.preset_json().is_null())
+      warn(fmt::format("--lr is {}, the rate for training from nothing; with trained weights begin with a tenth of it",
+                       args.options.lr));
     TrainingRun run(args);
     if (dry_run_) {
       run.warn_of_doubts();
@@ -87,6 +93,8 @@ class Train : public Command {
       throw UsageError("--resume uses the run's own options; leave out --config");
     if (!resume_.empty() && !weights_.empty())
       throw UsageError("--resume continues from the run's own checkpoint; leave out --weights");
+    if (weights_.empty() && !(weights_choice_.key.empty() && weights_choice_.prefix.empty()))
+      throw UsageError("--weights-key and --weights-prefix choose from the file of --weights; name it");
     if (!resume_.empty()) {
       RunFolder::require_run(resume_);
       refuse_changed_options();
@@ -160,6 +168,7 @@ class Train : public Command {
 
   TrainArguments arguments_;
   std::string out_, resume_, weights_, config_;
+  WeightsChoice weights_choice_;
   bool dry_run_ = false, json_ = false, quiet_ = false;
   int64_t threads_ = 0;
 };

@@ -56,6 +56,13 @@ void NetworkArguments::take_classes(int64_t classes) {
   if (!has_option(*app_, "--classes")) options.classes = classes;
 }
 
+void declare_weights_choice(CLI::App& app, WeightsChoice& choice) {
+  add_option(app, "--weights-key", choice.key,
+             "of a .pth checkpoint with several state_dicts: the one to take, such as state_dict_ema (a/b: b in a)");
+  add_option(app, "--weights-prefix", choice.prefix,
+             "what the names of the network's tensors begin with, such as model.; the others are left out");
+}
+
 bool NetworkArguments::given() const {
   return !config_.empty() || has_option(*app_, "--classes") || !given_fields(*app_, fields_).empty();
 }

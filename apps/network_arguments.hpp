@@ -7,6 +7,7 @@
 
 #include "apps/option_sources.hpp"
 #include "apps/options.hpp"
+#include "nn/import/weights_file.hpp"
 
 namespace nibble::apps {
 
@@ -44,5 +45,8 @@ class NetworkArguments {
   std::string config_;
   bool classes_known_ = false;  // from the weights
 };
+
+/// --weights-key and --weights-prefix.
+void declare_weights_choice(CLI::App& app, WeightsChoice& choice);
 
 }  // namespace nibble::apps

@@ -41,12 +41,12 @@ class TrainArguments {
   /// The same: {"name": "paper", "options": {"epochs": 250, ...}, "overridden": ["shard"]}; null without one.
   nlohmann::ordered_json preset_json() const;
 
-  TrainOptions options;
-
- private:
   /// Given by the command line or a file.
   bool is_given(const std::string& name) const;
 
+  TrainOptions options;
+
+ private:
   CLI::App* app_ = nullptr;
   NetworkTexts texts_;
   std::string preset_name_;

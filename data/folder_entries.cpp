@@ -1,5 +1,7 @@
 #include "data/folder_entries.hpp"
 
+#include <fmt/format.h>
+
 #include <system_error>
 
 #include "data/label_list.hpp"
@@ -40,6 +42,14 @@ bool is_image(const fs::directory_entry& entry) {
   const bool result = entry.is_regular_file(error);
   require_known(entry, error);
   return result;
+}
+
+std::string LeftOut::text(const std::string& where) const {
+  if (count == 0) return "";
+  const std::string what = count == 1
+                               ? "1 entry that is not a .jpg, .jpeg or .png file:"
+                               : fmt::format("{} entries that are not .jpg, .jpeg or .png files, such as", count);
+  return fmt::format("{}: left out {} {}", where, what, first);
 }
 
 }  // namespace nibble

@@ -24,16 +24,6 @@ bool has_folder(const fs::path& folder) {
   return fs::is_directory(folder, ignored);
 }
 
-// What is left out: how many, and the first in bytewise order.
-struct Others {
-  int64_t count = 0;
-  std::string first;
-
-  void add(const std::string& name) {
-    if (count++ == 0 || name < first) first = name;
-  }
-};
-
 // The images of a class folder, or those of its images/: where they lie, and what else lies there.
 struct ClassFolder {
   fs::path folder;
@@ -104,7 +94,7 @@ ImageFolder::ImageFolder(const ImageFolderArgs& args)
 }
 
 void ImageFolder::read_class_folders() {
-  Others others;
+  LeftOut others;
   for (size_t k = 0; k < classes_.size(); ++k) {
     if (!is_utf8(classes_[k]))  // models keep the names as JSON, which has no other bytes
       throw DataError("the name of the class folder {} is not UTF-8; rename the folder",
@@ -114,11 +104,7 @@ void ImageFolder::read_class_folders() {
     folders_.push_back(std::move(found.folder));
     for (std::string& file : found.files) images_.push_back({.file = std::move(file), .label = static_cast<int>(k)});
   }
-  if (others.count == 0) return;
-  const std::string what =
-      others.count == 1 ? "1 entry that is not a .jpg, .jpeg or .png file:"
-                        : fmt::format("{} entries that are not .jpg, .jpeg or .png files, such as", others.count);
-  left_out_ = fmt::format("{}/<class>/: left out {} {}", root_.string(), what, others.first);
+  left_out_ = others.text(root_.string() + "/<class>/");
 }
 
 void ImageFolder::read_list(const fs::path& source) {
@@ -138,7 +124,7 @@ void ImageFolder::read_list(const fs::path& source) {
   classes_.erase(std::unique(classes_.begin(), classes_.end()), classes_.end());
   folders_.assign(classes_.size(), folder);
 
-  Others others;
+  LeftOut others;
   auto file = files.begin();
   for (size_t i = 0; i < labelled.size(); ++i) {
     LabelledFile& l = labelled[i];

@@ -109,8 +109,7 @@ std::string why_not_this_head(const SafetensorsFile& file, const UnitSpec& head,
   if (e == nullptr) {
     for (const TensorEntry& other : file.entries())
       if (other.name.starts_with(head.name + ".") && other.name.ends_with(".weight"))
-        return fmt::format("{} has no {}.weight but {} (rename it where it is all of the head)", file.source(),
-                           head.name, quote_name(other.name));
+        return fmt::format("{} has no {}.weight but {} and others", file.source(), head.name, quote_name(other.name));
     return fmt::format("{} has no {}.weight", file.source(), head.name);
   }
   if (e->shape.empty() || e->shape.front() != head.shape.oc)
@@ -139,19 +138,6 @@ void require_no_foreign_tensors(const TensorReader& reader, const Network& netwo
           "{} has {}, which torchvision's {} lacks: the model would not be what it was; fold it into the "
           "layers there are, or remove it if it has no part in the model",
           reader.file().source(), quote_name(e.name), network.options.arch);
-}
-
-/// Wrappers of models (torch's DataParallel, backbones) put a prefix before every name.
-void refuse_prefixed_names(const SafetensorsFile& file) {
-  constexpr std::string_view kStem = "conv1.weight", kFirstOfBlock = "layer1.0.conv1.weight";
-  if (file.find(std::string(kStem)) != nullptr) return;
-  for (const TensorEntry& e : file.entries()) {
-    if (!e.name.ends_with(kFirstOfBlock)) continue;
-    const std::string prefix = e.name.substr(0, e.name.size() - kFirstOfBlock.size());
-    if (file.find(prefix + std::string(kStem)) != nullptr)
-      throw ModelError("{}: its names begin with {}, which torchvision's do not; save the model inside of that wrapper",
-                       file.source(), quote_name(prefix));
-  }
 }
 
 void refuse_basic_blocks(const SafetensorsFile& file) {
@@ -248,15 +234,16 @@ Checkpoint load_checkpoint(const SafetensorsFile& file) {
 }
 
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
-                                      const std::vector<std::string>& class_names) {
-  const SafetensorsFile file = open_weights(path);
+                                      const std::vector<std::string>& class_names, const WeightsChoice& choice) {
+  const Weights weights = open_weights(path, choice);
+  const SafetensorsFile& file = weights.file;
   if (kind_of(file) == ModelFileKind::kServed)
     throw ModelError("{} is a served model, whose weights are codes; give the checkpoint it was exported from",
                      file.source());
-  refuse_prefixed_names(file);
   refuse_basic_blocks(file);
   TensorReader reader(file);
   GivenWeights given;
+  given.note = weights.note;
   std::vector<UnitParameters> units;  // the model changes only when all of them are there
   for (size_t u = 0; u < model.units.size(); ++u) {
     const UnitSpec& unit = model.network.units[u];

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "nn/gradients.hpp"
+#include "nn/import/weights_file.hpp"
 #include "nn/model_file.hpp"
 
 namespace nibble {
@@ -35,12 +36,14 @@ Checkpoint load_checkpoint(const SafetensorsFile& file);
 struct GivenWeights {
   int64_t tensors = 0;         // taken over
   std::string fresh, because;  // the layer that keeps the weights it had (fc) and why; empty: none
+  std::string note;            // Weights::note
 };
 /// Starts from any file of weights (open_weights) with torchvision's names, a checkpoint included. Takes kernels and
 /// batch norm; fc, too, if the file has as many classes and, where both sides name them, the same ones. ModelError,
 /// with the model left as it was, for a missing tensor, a wrong shape, a value that is not finite, a served file, a
 /// tensor that the network lacks, or one of a deeper network.
 GivenWeights load_torchvision_weights(const std::filesystem::path& path, Model& model,
-                                      const std::vector<std::string>& class_names = {});
+                                      const std::vector<std::string>& class_names = {},
+                                      const WeightsChoice& choice = {});
 
 }  // namespace nibble

@@ -190,6 +190,21 @@ SafetensorsFile SafetensorsFile::of(std::vector<RawTensor> tensors, const std::s
   return result;
 }
 
+SafetensorsFile SafetensorsFile::renamed(FunctionRef<std::string(const std::string&)> new_name) const {
+  SafetensorsFile result = *this;
+  result.entries_.clear();
+  result.index_.clear();
+  for (const TensorEntry& e : entries_) {
+    TensorEntry& named = result.entries_.emplace_back(e);
+    named.name = new_name(e.name);
+    if (named.name.empty())
+      result.entries_.pop_back();
+    else if (!result.index_.emplace(named.name, result.entries_.size() - 1).second)
+      throw ModelError("'{}': two tensors would both be {}; rename one", source_, quote_name(named.name));
+  }
+  return result;
+}
+
 const std::string& SafetensorsFile::metadata_value(const std::string& key, size_t longest) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end())

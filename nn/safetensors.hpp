@@ -20,6 +20,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/function_ref.hpp"
 #include "engine/tensor.hpp"
 
 namespace nibble {
@@ -76,6 +77,10 @@ class SafetensorsFile {
   /// Tensors of another format, in this order and without metadata; `file_bytes` is the size of their file. ModelError
   /// for two of one name and for a number of bytes that does not match the shape.
   static SafetensorsFile of(std::vector<RawTensor> tensors, const std::string& source, uint64_t file_bytes);
+
+  /// The same tensors under other names; those whose new name is empty are left out. Shares the bytes. ModelError for
+  /// two of one name.
+  SafetensorsFile renamed(FunctionRef<std::string(const std::string&)> new_name) const;
 
   /// Free-form strings of the file, without those of the checksum layer.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

@@ -215,6 +215,13 @@ std::string quote_name(std::string_view name) {
   return text + (name.size() > kLongest ? "...'" : "'");
 }
 
+std::string quote_names(const std::vector<std::string>& names) {
+  constexpr size_t kMost = 8;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kMost); ++i) text += (i > 0 ? ", " : "") + quote_name(names[i]);
+  return names.size() > kMost ? fmt::format("{} and {} others", text, names.size() - kMost) : text;
+}
+
 std::string TensorEntry::shape_text() const {
   return fmt::format("[{}]", fmt::join(shape, ","));
 }

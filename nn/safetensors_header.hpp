@@ -38,5 +38,7 @@ bool tensor_bytes(std::string_view dtype, std::span<const int64_t> shape, uint64
 
 /// A name from a file for an error sentence: quoted, control and non-ASCII bytes escaped, at most 96 characters.
 std::string quote_name(std::string_view name);
+/// "'a', 'b'"; of more than eight "..., 'h' and 12 others".
+std::string quote_names(const std::vector<std::string>& names);
 
 }  // namespace nibble

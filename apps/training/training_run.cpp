@@ -57,8 +57,10 @@ void TrainingRun::start_fresh() {
 }
 
 void TrainingRun::take_weights(Model& model) const {
-  const GivenWeights given = load_torchvision_weights(args_.weights, model, data_.train->class_names());
-  message(fmt::format("start  from {} of {}", counted(given.tensors, "tensor"), args_.weights));
+  const GivenWeights given =
+      load_torchvision_weights(args_.weights, model, data_.train->class_names(), args_.weights_choice);
+  message(fmt::format("start  from {} of {}{}", counted(given.tensors, "tensor"), args_.weights,
+                      given.note.empty() ? "" : ": " + given.note));
   if (!given.fresh.empty()) message(fmt::format("{} starts from scratch: {}", given.fresh, given.because));
 }
 

@@ -13,6 +13,7 @@
 #include "apps/training/run_plan.hpp"
 #include "apps/training/step_meter.hpp"
 #include "data/loader.hpp"
+#include "nn/import/weights_file.hpp"
 #include "nn/metrics_log.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/train_options.hpp"
@@ -23,7 +24,8 @@ struct RunArgs {
   TrainOptions options;
   std::string config_text;  // the resolved config, written into the run folder
   std::string out;
-  std::string weights;  // start from these (safetensors, torchvision's names); empty: fresh
+  std::string weights;  // start from these (open_weights); empty: fresh
+  WeightsChoice weights_choice = {};
   bool resume = false;
   bool in_study = false;  // its options are those of other runs, too
 };

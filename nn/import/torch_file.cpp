@@ -60,7 +60,14 @@ struct TorchTensor {
 /// The pickle of a file, read as torch.load would.
 class StateDict {
  public:
-  StateDict(const Pickle& pickle, const std::string& source) : pickle_(pickle), source_(source) {}
+  /// `key`: of the state_dict in a checkpoint; empty: it is found.
+  StateDict(const Pickle& pickle, const std::string& source, const std::string& key)
+      : pickle_(pickle), source_(source) {
+    find(key);
+  }
+
+  const std::string& key() const { return key_; }
+  const std::vector<std::string>& others() const { return others_; }
 
   /// The storages that tensors refer to, each once.
   std::map<std::string, StorageId> storages() const {
@@ -74,7 +81,7 @@ class StateDict {
   std::vector<std::pair<std::string, TorchTensor>> tensors() const {
     std::vector<std::pair<std::string, TorchTensor>> all;
     std::unordered_map<std::string, size_t> places;
-    each_item(find(), [&](const std::string& name, const PickleValue& value) {
+    each_item(*dict_, [&](const std::string& name, const PickleValue& value) {
       std::optional<TorchTensor> tensor = tensor_of(value, name);
       if (!tensor) return;
       const auto [place, added] = places.try_emplace(name, all.size());
@@ -83,7 +90,6 @@ class StateDict {
       else
         all[place->second].second = std::move(*tensor);
     });
-    strip_prefixes(all);
     return all;
   }
 
@@ -110,28 +116,67 @@ class StateDict {
     return any;
   }
 
-  /// The dictionary with the model's tensors: the file's own, or one in it.
-  const PickleValue& find() const {
+  /// The value that the dictionary has under the key, if that is a dictionary; the last of equal keys, as in Python.
+  const PickleValue* dict_in(const PickleValue& dict, std::string_view key) const {
+    const PickleValue* found = nullptr;
+    each_item(dict, [&](const std::string& name, const PickleValue& v) {
+      if (name == key) found = is_dict(v) ? &v : nullptr;
+    });
+    return found;
+  }
+
+  std::string keys_of(const PickleValue& dict) const {
+    std::string keys;
+    each_item(dict, [&](const std::string& key, const PickleValue&) {
+      if (keys.size() < 200) keys += (keys.empty() ? "" : ", ") + quote_name(key);
+    });
+    return keys.empty() ? "nothing" : keys;
+  }
+
+  /// Sets dict_: the dictionary with the model's tensors, which is the file's own or one in it.
+  void find(const std::string& key) {
     const PickleValue& root = pickle_.root();
     if (!is_dict(root))
       refuse_torch_file(source_,
                         "it holds a whole model or other objects of Python, which are code; save model.state_dict()");
-    if (has_tensors(root)) return root;
-    for (const char* known : {"state_dict", "model_state_dict", "model"}) {
-      const PickleValue* found = nullptr;
-      each_item(root, [&](const std::string& key, const PickleValue& v) {
-        if (key == known && is_dict(v) && has_tensors(v)) found = &v;
-      });
-      if (found != nullptr) return *found;
-    }
-    std::string keys;
-    each_item(root, [&](const std::string& key, const PickleValue&) {
-      if (keys.size() < 200) keys += (keys.empty() ? "" : ", ") + quote_name(key);
+    if (!key.empty()) return take(key);
+    dict_ = &root;
+    if (has_tensors(root)) return;
+    each_item(root, [&](const std::string& name, const PickleValue& v) {
+      if (is_dict(v) && has_tensors(v)) others_.push_back(name);
     });
-    refuse_torch_file(source_,
-                      fmt::format("it has no tensors, nor a 'state_dict', 'model_state_dict' or 'model' with some "
-                                  "(it has {}); save model.state_dict()",
-                                  keys.empty() ? "nothing" : keys));
+    for (const char* known : {"state_dict", "model_state_dict", "model"})
+      if (key_.empty() && std::find(others_.begin(), others_.end(), known) != others_.end()) key_ = known;
+    if (key_.empty() && others_.size() == 1) key_ = others_.front();
+    if (key_.empty() && !others_.empty())
+      refuse_torch_file(source_, fmt::format("it has tensors as {}; choose with --weights-key", quote_names(others_)));
+    if (key_.empty())
+      refuse_torch_file(source_,
+                        fmt::format("it has no tensors, nor a 'state_dict', 'model_state_dict' or 'model' with "
+                                    "some (it has {}); save model.state_dict()",
+                                    keys_of(root)));
+    std::erase(others_, key_);
+    dict_ = dict_in(root, key_);
+  }
+
+  void take(const std::string& path) {
+    const PickleValue* dict = &pickle_.root();
+    for (size_t at = 0; at <= path.size();) {
+      const size_t end = std::min(path.find('/', at), path.size());
+      const std::string part = path.substr(at, end - at);
+      const PickleValue* inner = dict_in(*dict, part);
+      if (inner == nullptr)
+        refuse_torch_file(
+            source_, fmt::format("it has no dictionary {}{}, only {}; choose another --weights-key", quote_name(part),
+                                 at > 0 ? " in " + quote_name(path.substr(0, at - 1)) : "", keys_of(*dict)));
+      dict = inner;
+      at = end + 1;
+    }
+    if (!has_tensors(*dict))
+      refuse_torch_file(source_, fmt::format("{} has no tensors, only {}; choose another --weights-key",
+                                             quote_name(path), keys_of(*dict)));
+    key_ = path;
+    dict_ = dict;
   }
 
   std::optional<StorageId> storage_of(const PickleValue& v) const {
@@ -180,19 +225,11 @@ class StateDict {
                        .stride = numbers_of(pickle_[arguments.items[3]], name)};
   }
 
-  static void strip_prefixes(std::vector<std::pair<std::string, TorchTensor>>& all) {
-    for (bool stripped = !all.empty(); stripped;) {
-      stripped = false;
-      for (const std::string_view prefix : {"module.", "_orig_mod."}) {
-        if (!std::all_of(all.begin(), all.end(), [&](const auto& t) { return t.first.starts_with(prefix); })) continue;
-        for (auto& [name, tensor] : all) name.erase(0, prefix.size());
-        stripped = true;
-      }
-    }
-  }
-
   const Pickle& pickle_;
   const std::string& source_;
+  const PickleValue* dict_ = nullptr;
+  std::string key_;
+  std::vector<std::string> others_;
 };
 
 bool is_row_major(const TorchTensor& t) {
@@ -249,8 +286,7 @@ std::vector<std::byte> dense(const TorchTensor& t, std::span<const std::byte> st
 
 using Storages = std::map<std::string, std::span<const std::byte>>;
 
-SafetensorsFile collect(const StateDict& dict, const Storages& storages, uint64_t file_bytes,
-                        const std::string& source) {
+TorchWeights collect(const StateDict& dict, const Storages& storages, uint64_t file_bytes, const std::string& source) {
   std::vector<RawTensor> all;
   uint64_t total = 0;
   for (const auto& [name, t] : dict.tensors()) {
@@ -263,10 +299,10 @@ SafetensorsFile collect(const StateDict& dict, const Storages& storages, uint64_
     if (total / 2 > file_bytes)
       refuse_torch_file(source, "its tensors share their bytes many times; no state_dict does");
   }
-  return SafetensorsFile::of(std::move(all), source, file_bytes);
+  return {SafetensorsFile::of(std::move(all), source, file_bytes), dict.key(), dict.others()};
 }
 
-SafetensorsFile read_archive(std::span<const std::byte> file, const std::string& source) {
+TorchWeights read_archive(std::span<const std::byte> file, const std::string& source, const std::string& key) {
   constexpr std::string_view kPickle = "/data.pkl";
   const ZipArchive archive(file, source);
   std::string folder;
@@ -282,7 +318,7 @@ SafetensorsFile read_archive(std::span<const std::byte> file, const std::string&
   const std::span<const std::byte> bytes = archive.read(folder + "data.pkl");
   if (bytes.size() > kLongestPickle) refuse_torch_file(source, "its data.pkl is longer than that of any model");
   const Pickle pickle(bytes, source);
-  const StateDict dict(pickle, source);
+  const StateDict dict(pickle, source, key);
   Storages storages;
   for (const auto& [name, t] : dict.tensors())
     if (!storages.contains(t.storage.key))
@@ -306,7 +342,7 @@ void refuse_big_endian(const Pickle& machine, const std::string& source) {
 
 /// Five pickles (magic number, version, machine, the object, the keys of its storages), then the storages: a count of
 /// elements each, and the elements.
-SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string& source) {
+TorchWeights read_old_file(std::span<const std::byte> file, const std::string& source, const std::string& key) {
   size_t at = 0;
   const auto next = [&] {
     const Pickle pickle(file.subspan(at, std::min(file.size() - at, kLongestPickle)), source);
@@ -317,7 +353,7 @@ SafetensorsFile read_old_file(std::span<const std::byte> file, const std::string
   if (next().root().number != 1001) refuse_torch_file(source, "it is of a version of torch.save not known here");
   refuse_big_endian(next(), source);
   const Pickle object = next(), keys = next();
-  const StateDict dict(object, source);
+  const StateDict dict(object, source, key);
   const std::map<std::string, StorageId> ids = dict.storages();
   Storages storages;
   for (const PickleRef ref : keys.root().items) {
@@ -344,9 +380,9 @@ bool is_torch_file(std::span<const std::byte> first) {
   return is_zip(first) || is_old_torch_file(first);
 }
 
-SafetensorsFile read_torch_file(std::span<const std::byte> file, const std::string& source) {
-  if (is_zip(file)) return read_archive(file, source);
-  if (is_old_torch_file(file)) return read_old_file(file, source);
+TorchWeights read_torch_file(std::span<const std::byte> file, const std::string& source, const std::string& key) {
+  if (is_zip(file)) return read_archive(file, source, key);
+  if (is_old_torch_file(file)) return read_old_file(file, source, key);
   throw ModelError("'{}' is no file of torch.save", source);
 }
 

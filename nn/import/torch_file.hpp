@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "nn/safetensors.hpp"
 
@@ -12,13 +13,19 @@ namespace nibble {
 /// or the pickles before that.
 bool is_torch_file(std::span<const std::byte> first);
 
-/// The tensors of the state_dict in a file, dense and in its order, under their names without what DataParallel
-/// ("module.") and torch.compile ("_orig_mod.") put before all of them. The file may be a checkpoint that has it as
-/// "state_dict", "model_state_dict" or "model"; whatever else it has is left out. A tensor may be a part of its
-/// storage, in any order of dimensions. (Formats: PyTorch's torch/serialization.py and torch/_utils.py.)
+struct TorchWeights {
+  SafetensorsFile file;
+  std::string key;                  // of the state_dict in a checkpoint; empty: the file is one
+  std::vector<std::string> others;  // keys of the checkpoint under which there are tensors, too
+};
+
+/// The tensors of the state_dict in a file, dense and in its order. The file may be a checkpoint: then the state_dict
+/// is what it has under `key` ("a/b": b of what it has under a) or, with none, as "state_dict", "model_state_dict" or
+/// "model", or else under the one key with tensors. A tensor may be a part of its storage, in any order of dimensions.
+/// (Formats: PyTorch's torch/serialization.py and torch/_utils.py.)
 /// ModelError naming `source`, and the tensor: damage, a big-endian file, no state_dict in it (a whole model, which is
-/// code), a tensor beyond its storage or of a type that has no place in safetensors.
+/// code) or not under `key`, a tensor beyond its storage or of a type that has no place in safetensors.
 /// Memory: the tensors once more.
-SafetensorsFile read_torch_file(std::span<const std::byte> file, const std::string& source);
+TorchWeights read_torch_file(std::span<const std::byte> file, const std::string& source, const std::string& key = "");
 
 }  // namespace nibble

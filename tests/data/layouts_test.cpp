@@ -291,6 +291,8 @@ TEST_CASE("images that nobody sorted: all below a folder, by name, whatever lies
   CHECK(set.class_names() == std::vector<std::string>{""});
   CHECK(set.label(5) == 0);
   CHECK(set.read(3).width == 10);
+  CHECK(set.left_out() ==
+        root.string() + ": left out 3 entries that are not .jpg, .jpeg or .png files, such as b/again.jpg");
 
   fs::create_symlink("nowhere", root / "b" / "gone.jpg");
   const UnsortedImages with_broken(root, Decoder::auto_);

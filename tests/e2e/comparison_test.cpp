@@ -181,6 +181,16 @@ TEST_CASE("comparison: predict takes folders, and says what it says of their ima
   CHECK(none.code == 3);
   CHECK(none.out.empty());
   CHECK(std::count(none.err.begin(), none.err.end(), '\n') == 2);
+  // What is no image is not looked at, but not without a word either.
+  write_text(data + "/val/striped_disk/photo.heic", "");
+  const Result beside = run_program("predict " + run + " " + data + "/val/striped_disk");
+  CHECK(beside.code == 0);
+  CHECK(
+      has(beside.err, data + "/val/striped_disk: left out 1 entry that is not a .jpg, .jpeg or .png file: photo.heic"));
+  const std::string heic = folder / "heic";
+  fs::create_directories(heic);
+  write_text(heic + "/photo.heic", "");
+  CHECK(has(run_program("predict " + run + " " + heic).err, "nor do the folders in it (but photo.heic, for one)"));
   check_refused("predict model image --loader-threads 0", 2, "--loader-threads is 0; use 1 to 64");
 }
 

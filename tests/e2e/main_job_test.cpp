@@ -136,6 +136,20 @@ TEST_CASE("predict answers for good images, names bad ones and ends with exit co
   REQUIRE(lines.size() == 2);
   CHECK(lines[0].contains("error"));
   CHECK(lines[1].at("top").size() == 5);
+  CHECK_FALSE(lines[1].contains("logits"));
+  // The probabilities are the softmax of the logits, which are fp32: they come back exactly.
+  const nlohmann::json j = json_of(run_program("predict " + run + " --logits --top 10 --json " + good));
+  const std::vector<double> logits = j.at("logits");
+  REQUIRE(logits.size() == 10);
+  double sum = 0;
+  for (const double v : logits) {
+    sum += std::exp(v);
+    CHECK(static_cast<double>(static_cast<float>(v)) == v);
+  }
+  for (const nlohmann::json& guess : j.at("top"))
+    CHECK(guess.at("p").get<double>() ==
+          doctest::Approx(std::exp(logits[guess.at("index").get<size_t>()]) / sum).epsilon(1e-5));
+  check_refused("predict " + run + " --logits " + good, 2, "--logits are numbers for programs; add --json");
 }
 
 TEST_CASE("eval --by-class: the classes add up to the whole, and without it nothing is said of them") {

@@ -51,13 +51,14 @@ void flatten_training_images(const std::string& data, const std::filesystem::pat
     }
 }
 
-/// The masters of a checkpoint under torchvision's names, as another program would have saved them.
-void save_foreign(const std::string& checkpoint, const std::string& out) {
+/// The masters of a checkpoint under torchvision's names, as another program would have saved them, inside of a
+/// wrapper with `prefix`.
+void save_foreign(const std::string& checkpoint, const std::string& out, const std::string& prefix = "") {
   const nibble::SafetensorsFile held = nibble::SafetensorsFile::open(checkpoint);
   nibble::SafetensorsWriter writer;
   for (const nibble::TensorEntry& e : held.entries())
     if (e.name.find("momentum.") != 0 && e.name.find(".input.") == std::string::npos)
-      writer.add(e.name, held.tensor_f32(e.name));
+      writer.add(prefix + e.name, held.tensor_f32(e.name));
   writer.write(out);
 }
 
@@ -153,7 +154,7 @@ TEST_CASE("quantize: a bf16 run becomes a model of 8 and of 4 bits without train
   const std::string quantize_foreign =
       "quantize " + foreign + " --arch resnet26 --width 0.15 --image-size 32" + with_images;
   CHECK(has(run_well(quantize_foreign + of_foreign).err,
-            "names  of the classes are those of the folders, from 'checked_cross' to 'striped_disk'"));
+            "names  of the classes are those of the folders, in their order from 'checked_cross' to 'striped_disk'"));
   CHECK(evaluation_of(of_foreign, data).at("logits_sha256") ==
         evaluation_of(folder / "w8a8.safetensors", data).at("logits_sha256"));
   // Named by no images, it is still evaluated on as many classes.
@@ -275,6 +276,37 @@ TEST_CASE("quantize: a model of other pixels keeps them in its file, and eval an
   const nlohmann::json own = top(folder / "file.safetensors");
   made(foreign, as + mean + std);
   CHECK(top(folder / "file.safetensors").at("top") != own.at("top"));
+}
+
+TEST_CASE("quantize and train: of a wrapped file the network is found, or chosen by prefix and key") {
+  if (no_program()) return;
+  const TemporaryFolder folder("wrapped");
+  const std::string data = folder / "data", run = folder / "run", out = folder / "q.safetensors";
+  train_tiny_run(data, run, 2, "--precision bf16");
+  const std::string plain = folder / "plain.safetensors", wrapped = folder / "wrapped.safetensors";
+  save_foreign(run + "/latest", plain);
+  save_foreign(run + "/latest", wrapped, "model.");
+  const std::string options = " --precision bf16 --arch resnet26 --width 0.1 --image-size 32 --out " + out;
+  run_well("quantize " + plain + options);
+  const std::string expected = read_text(out);
+  const Result found = run_well("quantize " + wrapped + options);
+  CHECK(has(found.err, "tensors of " + wrapped + ": names without 'model.'"));
+  CHECK(read_text(out) == expected);
+  run_well("quantize " + wrapped + " --weights-prefix model." + options);
+  CHECK(read_text(out) == expected);
+  check_refused("quantize " + wrapped + " --weights-prefix net." + options, 4, "whose name begins with 'net.'");
+  check_refused("quantize " + wrapped + " --weights-key ema" + options, 4, "is no checkpoint of torch.save");
+  check_refused("quantize " + run + "/latest --weights-prefix model." + options, 4, "was written by nibble");
+  const std::string train = "train --dry-run --data " + data +
+                            " --precision bf16 --arch resnet26 --width 0.1 --image-size 32 --batch-size 8 --shard 8 "
+                            "--steps 2 --weights " +
+                            wrapped;
+  const Result begun = run_well(train);
+  CHECK(has(begun.err, ": names without 'model.'"));
+  CHECK(has(begun.err, "--lr is 0.05, the rate for training from nothing"));
+  CHECK_FALSE(has(run_well(train + " --weights-prefix model. --lr 0.005").err, "from nothing"));
+  check_refused("train --data " + data + " --out " + run + "-2 --weights-key ema", 2,
+                "choose from the file of --weights");
 }
 
 TEST_CASE("quantize: options that make no sense are refused before anything is read") {

@@ -366,13 +366,17 @@ TEST_CASE(
   CHECK(has(given({"a", "b", "c", "d", "f"}).because, "have other names"));
 }
 
-TEST_CASE("checkpoint: given weights inside of a wrapper are refused with its prefix") {
+TEST_CASE("checkpoint: given weights inside of a wrapper are taken without its prefix, which is noted") {
   const TempDir dir;
-  Model model = random_model(small_options("bf16"), 21);
-  for (const std::string prefix : {"module.", "backbone.body."}) {
-    write_torchvision(dir / "wrapped.safetensors", model, "", prefix);
-    CHECK_THROWS_WITH_AS(load_torchvision_weights(dir / "wrapped.safetensors", model),
-                         doctest::Contains(("its names begin with '" + prefix + "'").c_str()), ModelError);
+  const Model source = random_model(small_options("bf16"), 21);
+  for (const std::string prefix : {"module.", "backbone.body.", "model._orig_mod.", "0."}) {
+    CAPTURE(prefix);
+    write_torchvision(dir / "wrapped.safetensors", source, "", prefix);
+    Model model = make_model(build_resnet(small_options("bf16")), {.seed = 1, .zero_last_gamma = true});
+    const GivenWeights given = load_torchvision_weights(dir / "wrapped.safetensors", model);
+    CHECK(given.fresh.empty());
+    CHECK(given.note == "names without '" + prefix + "'");
+    for (size_t u = 0; u < model.units.size(); ++u) CHECK(same_bytes(model.units[u].weights, source.units[u].weights));
   }
 }
 
@@ -404,7 +408,7 @@ TEST_CASE("checkpoint: given weights with tensors that the network lacks are ref
     CHECK_THROWS_WITH_AS(with(name, ""), doctest::Contains(("has '" + std::string(name) + "', which").c_str()),
                          ModelError);
   CHECK(with("layer1.0.bn1.num_batches_tracked", "").fresh.empty());
-  CHECK(has(with("fc.1.weight", "fc.weight").because, "has no fc.weight but 'fc.1.weight'"));
+  CHECK(has(with("fc.norm.weight", "fc.weight").because, "has no fc.weight but 'fc.norm.weight' and others"));
 }
 
 TEST_CASE("checkpoint: given weights of a deeper network or of a served model are refused") {

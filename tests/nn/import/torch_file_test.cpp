@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <tuple>
 
 #include "engine/error.hpp"
 #include "nn/checkpoint.hpp"
@@ -28,7 +29,7 @@ std::string fixture(const std::string& name) {
 }
 
 SafetensorsFile read_text(const std::string& file) {
-  return read_torch_file({reinterpret_cast<const std::byte*>(file.data()), file.size()}, "a.pth");
+  return read_torch_file({reinterpret_cast<const std::byte*>(file.data()), file.size()}, "a.pth").file;
 }
 
 std::string refusal_of(const std::string& file) {
@@ -110,13 +111,40 @@ TEST_CASE("torch file: parts of a storage, turned ones and other layouts become 
   }
 }
 
-TEST_CASE("torch file: of a checkpoint the model counts, without the wrapper's prefix") {
+TEST_CASE("torch file: of a checkpoint the model counts") {
   for (const char* name : {"checkpoint", "checkpoint-old"}) {
     CAPTURE(name);
     const SafetensorsFile file = read_text(fixture(name));
     CHECK(file.entries().size() == 3);
-    CHECK(values(file, "conv1.weight") == counted(1, up_to(24)));
+    CHECK(values(file, "module.conv1.weight") == counted(1, up_to(24)));
   }
+}
+
+TEST_CASE("torch file: of several state_dicts the usual one is taken, or the one that is asked for") {
+  const auto taken = [](const std::string& file, const std::string& key) {
+    const TorchWeights w =
+        read_torch_file({reinterpret_cast<const std::byte*>(file.data()), file.size()}, "a.pth", key);
+    return std::tuple(w.file.entries().front().name, w.key, w.others);
+  };
+  using Names = std::vector<std::string>;
+  for (const char* name : {"several", "several-old"}) {
+    CAPTURE(name);
+    const std::string file = fixture(name);
+    CHECK(taken(file, "") == std::tuple("conv1.weight", "state_dict", Names{"state_dict_ema"}));
+    CHECK(taken(file, "state_dict_ema") == std::tuple("ema.conv1.weight", "state_dict_ema", Names{}));
+    CHECK(taken(file, "nets/teacher") == std::tuple("t.conv1.weight", "nets/teacher", Names{}));
+    const auto refused = [&](const char* key, const char* why) {
+      CHECK_THROWS_WITH_AS(taken(file, key), doctest::Contains(why), ModelError);
+    };
+    refused("model", "it has no dictionary 'model', only 'state_dict_ema', 'state_dict', 'nets'; choose another");
+    refused("nets/lr", "it has no dictionary 'lr' in 'nets', only 'teacher', 'lr'; choose another");
+    refused("nets", "'nets' has no tensors, only 'teacher', 'lr'; choose another");
+    refused("state_dict/conv1.weight", "it has no dictionary 'conv1.weight' in 'state_dict'");
+    refused("/", "it has no dictionary ''");
+  }
+  CHECK(taken(fixture("other-key"), "") == std::tuple("conv1.weight", "net", Names{}));
+  CHECK(taken(fixture("state"), "") == std::tuple("conv1.weight", "", Names{}));
+  check_refused(fixture("no-known-key"), "it has tensors as 'a', 'b'; choose with --weights-key");
 }
 
 TEST_CASE("torch file: a whole model, and a file without tensors, are refused by what to do") {
@@ -253,7 +281,7 @@ TEST_CASE("torch file: weights of a model from a .pth are those of the same tens
     return std::string(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
   };
   CHECK(taken_from("w.pth") == taken_from("c.safetensors"));
-  CHECK(open_weights(dir / "c.safetensors").integrity());
+  CHECK(open_weights(dir / "c.safetensors").file.integrity());
   CHECK_THROWS_WITH_AS(open_weights(dir / "none.pth"), doctest::Contains("does not exist"), ModelError);
   CHECK_THROWS_WITH_AS(SafetensorsFile::open(dir / "w.pth"), doctest::Contains("nibble quantize makes a model of it"),
                        ModelError);

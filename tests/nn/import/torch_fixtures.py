@@ -56,7 +56,9 @@ def main():
         'optimizer': {'state': {0: {'momentum_buffer': counted(9, 3)}}, 'param_groups': [{'lr': 0.1, 'params': [0]}]},
         'state_dict': state('module.'), 'scores': {1.5, 2.5},
     }
-    objects = {'state': state(), 'types': types(), 'views': views(), 'checkpoint': checkpoint,
+    several = {'state_dict_ema': state('ema.'), 'state_dict': state(), 'nets': {'teacher': state('t.'), 'lr': 0.1}}
+    objects = {'several': several, 'other-key': {'epoch': 3, 'net': state()}, 'no-known-key': {'a': state(), 'b': state()},
+               'state': state(), 'types': types(), 'views': views(), 'checkpoint': checkpoint,
                'whole': torch.nn.Linear(1, 1), 'nothing': {'epoch': 3, 'loss': 0.5}}
     for name, thing in objects.items():
         torch.save(thing, os.path.join(FOLDER, name + '.pth'))
