@@ -6,6 +6,7 @@
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
+#include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/signals.hpp"
 #include "apps/study/point_json.hpp"
@@ -43,7 +44,9 @@ class StudyRunCommand : public Command {
            "  nibble study run --data imagenette --out studies/a --image-size 64 --epochs 20\n"
            "  nibble study run --out studies/a                      # continues where it stopped\n"
            "  nibble study run --out studies/a --extra-seeds 1:1    # adds a second seed at width 1\n"
-           "  nibble study run --out studies/a --jobs 4             # four points at a time, for many cores";
+           "  nibble study run --out studies/a --jobs 4             # four points at a time, for many cores\n"
+           "  nibble study run --data imagenette --out studies/tuned --image-size 64 --weights studies/a --lr 0.005 "
+           "--epochs 3     # from its bf16 models";
   }
 
   const char* notes() const override {
@@ -61,6 +64,11 @@ class StudyRunCommand : public Command {
     add_option(app, "--seeds", args_.grid.seeds, "seeds (new study: 0)").delimiter(',');
     add_option(app, "--extra-seeds", extra_seeds_, "more seeds at one width, all precisions: WIDTH:SEED, such as 1:1")
         .delimiter(',');
+    add_option(
+        app, "--weights", args_.weights,
+        "trained weights that every point starts from (safetensors, .pth, a checkpoint, a run), or a study: then "
+        "those of its bf16 model of the same width, and seed if it has that");
+    declare_weights_choice(app, args_.weights_choice);
     add_option(
         app, "--train-eval-images", args_.train_eval_images,
         "training images, spread over all classes, evaluated without augmentation, for the generalization gap (0: "
@@ -87,6 +95,7 @@ class StudyRunCommand : public Command {
     install_signal_handlers();
     if (args_.train_eval_images.value_or(0) < 0)
       throw UsageError("--train-eval-images is {}; use 0 (all) or more", *args_.train_eval_images);
+    require_weights_of_choice(args_.weights, args_.weights_choice);
     for (const std::string& text : extra_seeds_) args_.grid.extra_seeds.push_back(parse_extra_seed(text));
     std::error_code unknown;
     if (recipe_.given().contains("preset") && std::filesystem::exists(plan_path(args_.out), unknown))
@@ -99,6 +108,7 @@ class StudyRunCommand : public Command {
     StudyRun study(args_, recipe_);
     if (!args_.worker.empty()) return static_cast<int>(study.run_worker() ? ExitCode::kFailed : ExitCode::kDone);
     warn_of_mixed_bf16(study.plan());
+    if (!args_.weights.empty()) warn_of_rate_for_nothing(recipe_);
     std::vector<PointEstimate> estimates;
     if (!quiet_ || args_.dry_run) {
       estimates = study.estimate();

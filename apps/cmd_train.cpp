@@ -57,9 +57,7 @@ class Train : public Command {
                  .weights_choice = weights_choice_,
                  .resume = !resume_.empty()};
     args.config_text = arguments_.config_text();
-    if (!weights_.empty() && !arguments_.is_given("lr") && arguments_.preset_json().is_null())
-      warn(fmt::format("--lr is {}, the rate for training from nothing; with trained weights begin with a tenth of it",
-                       args.options.lr));
+    if (!weights_.empty()) warn_of_rate_for_nothing(arguments_);
     TrainingRun run(args);
     if (dry_run_) {
       run.warn_of_doubts();
@@ -93,8 +91,7 @@ class Train : public Command {
       throw UsageError("--resume uses the run's own options; leave out --config");
     if (!resume_.empty() && !weights_.empty())
       throw UsageError("--resume continues from the run's own checkpoint; leave out --weights");
-    if (weights_.empty() && !(weights_choice_.key.empty() && weights_choice_.prefix.empty()))
-      throw UsageError("--weights-key and --weights-prefix choose from the file of --weights; name it");
+    require_weights_of_choice(weights_, weights_choice_);
     if (!resume_.empty()) {
       RunFolder::require_run(resume_);
       refuse_changed_options();

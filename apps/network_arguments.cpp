@@ -63,6 +63,11 @@ void declare_weights_choice(CLI::App& app, WeightsChoice& choice) {
              "what the names of the network's tensors begin with, such as model.; the others are left out");
 }
 
+void require_weights_of_choice(const std::string& weights, const WeightsChoice& choice) {
+  if (weights.empty() && !(choice.key.empty() && choice.prefix.empty()))
+    throw UsageError("--weights-key and --weights-prefix choose from the file of --weights; name it");
+}
+
 bool NetworkArguments::given() const {
   return !config_.empty() || has_option(*app_, "--classes") || !given_fields(*app_, fields_).empty();
 }

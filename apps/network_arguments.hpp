@@ -48,5 +48,7 @@ class NetworkArguments {
 
 /// --weights-key and --weights-prefix.
 void declare_weights_choice(CLI::App& app, WeightsChoice& choice);
+/// UsageError for a choice without --weights.
+void require_weights_of_choice(const std::string& weights, const WeightsChoice& choice);
 
 }  // namespace nibble::apps

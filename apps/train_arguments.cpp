@@ -7,6 +7,7 @@
 
 #include "apps/command_line.hpp"
 #include "apps/config_file.hpp"
+#include "apps/console.hpp"
 #include "data/decode.hpp"
 
 namespace nibble::apps {
@@ -121,6 +122,12 @@ nlohmann::ordered_json TrainArguments::preset_json() const {
       std::visit([&](const auto* value) { j["options"][field.name] = *value; }, field.value);
   }
   return j;
+}
+
+void warn_of_rate_for_nothing(const TrainArguments& arguments) {
+  if (arguments.is_given("lr") || !arguments.preset_json().is_null()) return;
+  warn(fmt::format("--lr is {}, the rate for training from nothing; with trained weights begin with a tenth of it",
+                   arguments.options.lr));
 }
 
 }  // namespace nibble::apps

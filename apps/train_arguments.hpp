@@ -56,4 +56,7 @@ class TrainArguments {
   std::vector<OptionField> data_, network_, training_, all_;
 };
 
+/// Says so where the learning rate is the default: that is for training from nothing.
+void warn_of_rate_for_nothing(const TrainArguments& arguments);
+
 }  // namespace nibble::apps

@@ -464,6 +464,9 @@ void add_provenance(Page& page, const std::vector<PointResult>& points) {
   Table table;
   table.header = {"point", "started (UTC)", "nibble", "CPU", "kernels", "threads", "steps", "epochs", "training"};
   table.text_columns = 5;
+  const bool given_weights = std::any_of(points.begin(), points.end(),
+                                         [](const PointResult& p) { return !p.provenance.weights_sha256.empty(); });
+  if (given_weights) table.header.insert(table.header.begin() + table.text_columns++, "starts from (SHA-256)");
   for (const PointResult& p : points) {
     const Provenance& from = p.provenance;
     table.rows.push_back({{p.name},
@@ -475,6 +478,11 @@ void add_provenance(Page& page, const std::vector<PointResult>& points) {
                           {grouped(p.steps)},
                           {p.epochs > 0 ? std::to_string(p.epochs) : "-"},
                           {from.seconds > 0 && from.seconds < 1e9 ? duration(from.seconds) : "-"}});
+    if (given_weights)
+      table.rows.back().insert(
+          table.rows.back().begin() + table.text_columns - 1,
+          {from.weights_sha256.empty() ? "nothing"
+                                       : fmt::format("{} ({})", from.weights, from.weights_sha256.substr(0, 12))});
   }
   page.table(table, "");
   page.open_details("Commands and configurations");

@@ -61,6 +61,7 @@ StudyComparison::StudyComparison(const std::vector<PointResult>& a, const std::v
     if (!same(pair)) compared.insert(compared.end(), {pair.first, pair.second});
   pairing_ = pairing_of(compared);
   recipe_ = recipe_differences(a.front().provenance.config, b.front().provenance.config);
+  if (const ConfigDifference d = weights_difference(a, b); !d.name.empty()) recipe_.push_back(d);
 }
 
 bool StudyComparison::same(const Pair& pair) const {

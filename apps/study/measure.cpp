@@ -78,14 +78,20 @@ std::string over_sessions(const std::vector<RunSession>& sessions, std::string R
 /// Of the processes that trained it, as the run noted them; this process, which measures, may be on another machine.
 Provenance provenance_of(const RunFacts& facts, const MeasureArgs& args) {
   const std::vector<RunSession>& sessions = facts.sessions;
-  Provenance p{.command = fmt::format("nibble train --config config.resolved.toml --out {}", args.point.name()),
-               .config = facts.config,
-               .version = over_sessions(sessions, &RunSession::version, build_version()),
-               .cpu = over_sessions(sessions, &RunSession::cpu, cpu_features().brand),
-               .isa = over_sessions(sessions, &RunSession::isa, std::string(name_of(active_isa()))),
-               .threads = threads(),
-               .started = sessions.empty() ? "" : sessions.front().started,
-               .seconds = 0};
+  const std::string weights = args.start == nullptr ? "" : " --weights " + shell_quoted(args.start->file);
+  Provenance p{
+      .command = fmt::format("nibble train --config config.resolved.toml{} --out {}", weights, args.point.name()),
+      .config = facts.config,
+      .version = over_sessions(sessions, &RunSession::version, build_version()),
+      .cpu = over_sessions(sessions, &RunSession::cpu, cpu_features().brand),
+      .isa = over_sessions(sessions, &RunSession::isa, std::string(name_of(active_isa()))),
+      .threads = threads(),
+      .started = sessions.empty() ? "" : sessions.front().started,
+      .seconds = 0};
+  if (args.start != nullptr) {
+    p.weights = args.start->file;
+    p.weights_sha256 = args.start->sha256;
+  }
   // The note is read as it stands; what is not a number of threads, or of seconds, does not count.
   if (!sessions.empty() && sessions.back().threads >= 1 && sessions.back().threads <= 65536)
     p.threads = static_cast<int64_t>(sessions.back().threads);

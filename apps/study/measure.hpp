@@ -14,13 +14,14 @@ struct MeasureArgs {
   std::string run;  // folder of a finished run
   StudyPoint point;
   TrainOptions options;
-  int64_t steps = 0;        // that the run has done
-  EvaluationResult last;    // of the validation images, after the last step
-  ImageOutcomes outcomes;   // of the same evaluation
-  int64_t eval_steps = 0;   // between evaluations (0: only after the last step): its log must have all
-  DatasetPtr train;         // the images that were trained on
-  int64_t train_limit = 0;  // how many of them are evaluated, spread over their order (0: all)
-  bool time = true;         // the served model; else its latency stays 0
+  int64_t steps = 0;                  // that the run has done
+  EvaluationResult last;              // of the validation images, after the last step
+  ImageOutcomes outcomes;             // of the same evaluation
+  const PointStart* start = nullptr;  // the weights it started from; null: from nothing
+  int64_t eval_steps = 0;             // between evaluations (0: only after the last step): its log must have all
+  DatasetPtr train;                   // the images that were trained on
+  int64_t train_limit = 0;            // how many of them are evaluated, spread over their order (0: all)
+  bool time = true;                   // the served model; else its latency stays 0
 };
 
 /// Also writes RUN/served.safetensors, the model as it would be deployed, unless the run's arithmetic is `fake`, which

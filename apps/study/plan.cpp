@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <tuple>
 
 #include "engine/error.hpp"
@@ -112,6 +113,37 @@ std::vector<std::string> StudyPlan::without(const std::vector<PointResult>& resu
   return names;
 }
 
+namespace {
+
+nlohmann::ordered_json start_json(const StudyStart& start) {
+  nlohmann::ordered_json j = {
+      {"weights", start.weights}, {"key", start.choice.key}, {"prefix", start.choice.prefix}, {"points", {}}};
+  for (const PointStart& p : start.points)
+    j["points"].push_back({{"width", p.width}, {"seed", p.seed}, {"file", p.file}, {"sha256", p.sha256}});
+  return j;
+}
+
+/// Where it is not from 0 to the largest int64, the other constructors of JSON would wrap or cut it.
+std::optional<uint64_t> seed_in(const nlohmann::json& point) {
+  const nlohmann::json& seed = point.at("seed");
+  if (!seed.is_number_unsigned() || seed.get<uint64_t>() > uint64_t{INT64_MAX}) return std::nullopt;
+  return seed.get<uint64_t>();
+}
+
+/// None: a seed is none.
+std::optional<StudyStart> start_from_json(const nlohmann::json& j) {
+  StudyStart start{.weights = j.at("weights"), .choice = {.key = j.at("key"), .prefix = j.at("prefix")}};
+  for (const nlohmann::json& p : j.at("points")) {
+    const std::optional<uint64_t> seed = seed_in(p);
+    if (!seed) return std::nullopt;
+    start.points.push_back(
+        {.width = p.at("width").get<double>(), .seed = *seed, .file = p.at("file"), .sha256 = p.at("sha256")});
+  }
+  return start;
+}
+
+}  // namespace
+
 std::string to_json(const StudyPlan& plan) {
   nlohmann::ordered_json j;
   j["format"] = kFormat;
@@ -121,6 +153,7 @@ std::string to_json(const StudyPlan& plan) {
   if (!plan.data.images.empty()) j["images"] = plan.data.images;
   j["train_eval_images"] = plan.train_eval_images;
   j["train_eval_spread"] = plan.train_eval_spread;
+  if (!plan.start.weights.empty()) j["start"] = start_json(plan.start);
   j["points"] = nlohmann::ordered_json::array();
   for (const StudyPoint& p : plan.points)
     j["points"].push_back({{"precision", p.precision}, {"width", p.width}, {"seed", p.seed}});
@@ -147,13 +180,19 @@ StudyPlan plan_from_json(const std::string& text, const std::string& source) {
     plan.data.images = j.value("images", "");
     plan.train_eval_images = count("train_eval_images");
     plan.train_eval_spread = j.value("train_eval_spread", false);
+    const auto no_seed = [&] { return refuse(fmt::format("a seed is not a whole number from 0 to {}", INT64_MAX)); };
+    if (j.contains("start")) {
+      std::optional<StudyStart> start = start_from_json(j.at("start"));
+      if (!start) throw no_seed();
+      plan.start = std::move(*start);
+    }
     for (const nlohmann::json& p : j.at("points")) {
       StudyPoint point;
       p.at("precision").get_to(point.precision);
       p.at("width").get_to(point.width);
-      if (!p.at("seed").is_number_unsigned() || p.at("seed").get<uint64_t>() > uint64_t{INT64_MAX})
-        throw refuse(fmt::format("a seed is not a whole number from 0 to {}", INT64_MAX));
-      p.at("seed").get_to(point.seed);
+      const std::optional<uint64_t> seed = seed_in(p);
+      if (!seed) throw no_seed();
+      point.seed = *seed;
       if (!is_precision_word(point.precision)) throw refuse("a precision is not the name of one");
       if (!(point.width >= kLeastWidth && point.width <= kMostWidth))
         throw refuse(fmt::format("a width is not from {} to {}", kLeastWidth, kMostWidth));

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/study/start_weights.hpp"
 #include "nn/study/point_result.hpp"
 
 namespace nibble::apps {
@@ -53,6 +54,7 @@ struct StudyPlan {
   int64_t train_eval_images = 0;   // training images evaluated without augmentation (0: all)
   bool train_eval_spread = true;   // spread over all classes; false: begun by a version that took the first ones
   std::vector<StudyPoint> points;  // by seed, width, and precision in the order asked for: cheap ones first
+  StudyStart start = {};           // the weights that they start from
 
   /// Adds what is not there yet. A list that the grid leaves empty is that of the points (seeds: those that all their
   /// widths have), or for a plan without points the default: 0.5, 0.75, 1, 1.5; bf16, w8a8, w4a4, w4a4-fl8; 0.

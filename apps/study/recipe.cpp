@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "apps/console.hpp"
@@ -45,11 +46,25 @@ std::string unlike_recipes(const std::vector<PointResult>& points) {
     const PointResult& first = points.front();
     ConfigDifference d = recipe_difference(first.provenance.config, p.provenance.config, varied_options());
     if (d.name.empty() && p.steps != first.steps) d = {"steps", grouped(first.steps), grouped(p.steps)};
+    if (d.name.empty()) d = weights_difference({first}, {p});
     if (!d.name.empty())
       return fmt::format("{} has {} = {}, {} has {}", first.name, d.name, cut_short(d.first, kLongestValue), p.name,
                          cut_short(d.second, kLongestValue));
   }
   return "";
+}
+
+ConfigDifference weights_difference(const std::vector<PointResult>& a, const std::vector<PointResult>& b) {
+  const auto name = [](const PointResult& p) { return p.provenance.weights.empty() ? "none" : p.provenance.weights; };
+  for (const PointResult& x : a) {
+    const auto y =
+        std::find_if(b.begin(), b.end(), [&](const PointResult& p) { return p.width == x.width && p.seed == x.seed; });
+    if (y != b.end() && y->provenance.weights_sha256 != x.provenance.weights_sha256)
+      return {"weights", name(x), name(*y)};
+  }
+  const Provenance &first_a = a.front().provenance, &first_b = b.front().provenance;
+  if (first_a.weights_sha256.empty() == first_b.weights_sha256.empty()) return {};
+  return {"weights", name(a.front()), name(b.front())};
 }
 
 std::vector<std::string> versions_of(const std::vector<PointResult>& points) {

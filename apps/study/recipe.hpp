@@ -26,6 +26,10 @@ std::vector<ConfigDifference> recipe_differences(const std::string& recipe, cons
 /// differ; empty: all were. Long values are cut.
 std::string unlike_recipes(const std::vector<PointResult>& points);
 
+/// Where the points of two studies that are one in width and seed start from other weights, or only those of one start
+/// from any: "weights" and what each has ("none"). An empty name: there is no such difference.
+ConfigDifference weights_difference(const std::vector<PointResult>& a, const std::vector<PointResult>& b);
+
 /// The versions of nibble that trained the points, each once, in the order of its text; where several processes worked
 /// on one, "0.1.0, then 0.2.0".
 std::vector<std::string> versions_of(const std::vector<PointResult>& points);

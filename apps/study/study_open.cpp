@@ -1,7 +1,9 @@
 // How a study is opened: its recipe and plan are settled, and what lies in its folder is judged, before anything is
 // written.
+#include <algorithm>
 #include <filesystem>
 #include <list>
+#include <set>
 
 #include "apps/config_file.hpp"
 #include "apps/console.hpp"
@@ -11,6 +13,7 @@
 #include "engine/error.hpp"
 #include "engine/files.hpp"
 #include "nn/atomic_file.hpp"
+#include "nn/checkpoint.hpp"
 #include "nn/run_folder.hpp"
 #include "nn/study/study_folder.hpp"
 
@@ -157,6 +160,7 @@ void StudyRun::settle_plan() {
                     args_.out, grouped(limit)));
   if (!known || !args_.grid.empty()) plan_.add(args_.grid);
   if (plan_.points.empty()) throw UsageError("the study '{}' has no points; give --widths and --precisions", args_.out);
+  settle_start(known);
   for (const StudyPoint& p : plan_.points) {  // what cannot be trained is refused before anything is written
     set_point(p);
     recipe_.options.validate();
@@ -166,6 +170,53 @@ void StudyRun::settle_plan() {
           "--calibrate-at gives step {} of {}: no step would train {} with quantized activations; use a smaller value",
           at, steps_, p.name());
   }
+}
+
+/// Where each point starts, in a study that was begun with weights or is begun with them now.
+void StudyRun::settle_start(bool known) {
+  StudyStart& start = plan_.start;
+  const std::vector<PointStart> begun = start.points;
+  if (!args_.weights.empty()) {
+    if (known && start.weights.empty())
+      throw UsageError(
+          "the study '{}' was begun without --weights: all its points start alike; leave the option out or begin "
+          "another study",
+          args_.out);
+    start = {.weights = args_.weights, .choice = args_.weights_choice, .points = {}};
+    for (const PointStart& s : begun) start.add({"", s.width, s.seed});
+  }
+  for (const PointStart& before : begun)
+    if (const PointStart* now = start.of({"", before.width, before.seed}); now->sha256 != before.sha256)
+      throw ModelError(
+          "'{}' has other bytes than the weights that the study '{}' was begun with ({}); give these, or "
+          "begin another study",
+          now->file, args_.out, before.file);
+  if (start.weights.empty() || !args_.worker.empty()) return;
+  for (const StudyPoint& p : plan_.points) start.add(p);
+  std::set<std::pair<double, std::string>> checked;
+  for (const PointStart& s : start.points) {
+    const bool is_new = std::find(begun.begin(), begun.end(), s) == begun.end();
+    if (is_new && checked.emplace(s.width, s.file).second) check_start(s);
+  }
+}
+
+/// Errors: load_torchvision_weights.
+void StudyRun::check_start(const PointStart& start) {
+  set_point({"bf16", start.width, start.seed});
+  Model model = make_model(build_resnet(recipe_.options.network), {});
+  const GivenWeights given = load_torchvision_weights(start.file, model, plan_.data.class_names, plan_.start.choice);
+  if (!given.fresh.empty())
+    message(fmt::format("x{}: {} starts from scratch: {}", start.width, given.fresh, given.because));
+}
+
+void StudyRun::refuse_other_start(const PointResult& result, const fs::path& source, const fs::path& remedy) const {
+  const PointStart* start = plan_.start.of(point_of(result));
+  const std::string& made_from = result.provenance.weights_sha256;
+  if (start == nullptr && !plan_.start.weights.empty()) return;  // it is not in the plan
+  if (made_from == (start == nullptr ? "" : start->sha256)) return;
+  throw UsageError("{} was trained from {}, the points of the study start from {}; remove {}", source.string(),
+                   made_from.empty() ? "nothing" : result.provenance.weights,
+                   start == nullptr ? "nothing" : start->file, remedy.string());
 }
 
 /// Results that a repository keeps in one file, as the report writes it, are finished points too.
@@ -208,8 +259,10 @@ void StudyRun::unpack_kept() {
 /// A result from elsewhere, or a run begun before the plan was lost, counts only when it is of this recipe; so do those
 /// not in the plan, which the report shows with the others.
 void StudyRun::refuse_other_recipes() {
-  for (const auto& [name, result] : kept_)
+  for (const auto& [name, result] : kept_) {
     refuse_other_recipe(result.provenance.config, point_of(result), kept_file_, kept_file_);
+    refuse_other_start(result, kept_file_, kept_file_);
+  }
   if (path_exists(args_.out))
     for (const fs::path& file : source_in(args_.out).results) {
       const PointResult result = read_point_result(file);
@@ -218,6 +271,7 @@ void StudyRun::refuse_other_recipes() {
         throw DataError("{} is the result of {} in a folder of another name; move it out of the study or remove it",
                         file.string(), point.name());
       refuse_other_recipe(result.provenance.config, point, file, file.parent_path());
+      refuse_other_start(result, file, file.parent_path());
     }
   for (const StudyPoint& p : plan_.points)
     if (state_of(p) != PointState::kDone && path_exists(config_of(p)))

@@ -144,10 +144,13 @@ std::vector<PointEstimate> StudyRun::estimate() {
 void StudyRun::work_on(const StudyPoint& point) {
   set_point(point);
   const std::string folder = folder_of(point);
+  const PointStart* start = plan_.start.of(point);
   TrainingRun run({.options = recipe_.options,
                    .config_text = recipe_.config_text(),
                    .out = folder,
-                   .weights = {},
+                   .weights = start != nullptr ? start->file : "",
+                   .weights_choice = plan_.start.choice,
+                   .weights_sha256 = start != nullptr ? start->sha256 : "",
                    .resume = path_exists(config_of(point)),
                    .in_study = true});
   const RunSummary summary = run.run();
@@ -158,6 +161,7 @@ void StudyRun::work_on(const StudyPoint& point) {
                                             .steps = summary.steps,
                                             .last = summary.evaluation,
                                             .outcomes = {run.validation_digest(), summary.outcomes},
+                                            .start = start,
                                             .eval_steps = recipe_.options.eval_every * steps_per_epoch_,
                                             .train = run.training_set(),
                                             .train_limit = plan_.train_eval_images,

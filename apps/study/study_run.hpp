@@ -20,8 +20,10 @@
 namespace nibble::apps {
 
 struct StudyRunArgs {
-  std::string out;                           // the study's folder
-  std::string config;                        // TOML file with options of the recipe; empty: none
+  std::string out;      // the study's folder
+  std::string config;   // TOML file with options of the recipe; empty: none
+  std::string weights;  // see StudyStart; empty: the plan's
+  WeightsChoice weights_choice = {};
   StudyGrid grid;                            // empty: the plan's points, or the default grid for a new study
   std::optional<int64_t> train_eval_images;  // see StudyPlan; none: the plan's, or all for a new study
   bool dry_run = false;                      // nothing is written
@@ -51,7 +53,8 @@ class StudyRun {
   /// A new study's decoder `auto` becomes the one of this machine, for all points.
   /// UsageError when another process works on the study, when the recipe differs from the study's own or from that of
   /// a run or result that lies in the folder already (planned or not), naming the first difference, when this build
-  /// lacks the study's decoder, when a file of the user's would be replaced; DataError when the data differ.
+  /// lacks the study's decoder, when a file of the user's would be replaced; DataError when the data differ;
+  /// ModelError when the weights to start from are not those that the study began with, or do not fit.
   StudyRun(const StudyRunArgs& args, TrainArguments& recipe);
 
   const StudyPlan& plan() const { return plan_; }
@@ -81,12 +84,16 @@ class StudyRun {
   void settle_recipe();
   void settle_decoder(const std::string& own);
   void settle_plan();
+  void settle_start(bool known);
+  void check_start(const PointStart& start);
   void read_kept();
   void unpack_kept();
   void refuse_foreign_files(const std::string& recipe) const;
   void refuse_other_recipes();
   void refuse_other_recipe(const std::string& config, const StudyPoint& point, const std::filesystem::path& source,
                            const std::filesystem::path& remedy);
+  void refuse_other_start(const PointResult& result, const std::filesystem::path& source,
+                          const std::filesystem::path& remedy) const;
   void stop_if_asked() const;
   StudyProgress progress_of(const std::vector<PointEstimate>& estimates) const;
   void announce(size_t point, const StudyProgress& progress) const;

@@ -50,8 +50,10 @@ void TrainingRun::start_fresh() {
   const TrainOptions& o = args_.options;
   Model model = make_model(build_resnet(o.network), {.seed = o.seed, .zero_last_gamma = o.zero_gamma});
   if (!args_.weights.empty()) {
-    take_weights(model);
     weights_sha256_ = sha256_of_file(args_.weights);
+    if (!args_.weights_sha256.empty() && weights_sha256_ != args_.weights_sha256)
+      throw ModelError("'{}' has changed since the study was planned; put the file back", args_.weights);
+    take_weights(model);
   }
   trainer_ = std::make_unique<Trainer>(std::move(model), o.trainer(plan_.steps, plan_.steps_per_epoch));
 }

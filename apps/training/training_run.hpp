@@ -26,6 +26,7 @@ struct RunArgs {
   std::string out;
   std::string weights;  // start from these (open_weights); empty: fresh
   WeightsChoice weights_choice = {};
+  std::string weights_sha256 = {};  // that they must have; empty: whatever they have
   bool resume = false;
   bool in_study = false;  // its options are those of other runs, too
 };

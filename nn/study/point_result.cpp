@@ -244,7 +244,9 @@ PointResult read_point(const ResultReader& r) {
                   .isa = from.text("isa"),
                   .threads = from.count("threads"),
                   .started = from.text("started"),
-                  .seconds = from.number("seconds")};
+                  .seconds = from.number("seconds"),
+                  .weights = from.has("weights") ? from.text("weights") : "",
+                  .weights_sha256 = from.has("weights_sha256") ? from.text("weights_sha256") : ""};
   return p;
 }
 
@@ -308,6 +310,10 @@ std::string to_json(const PointResult& p) {
                      {"version", p.provenance.version}, {"cpu", p.provenance.cpu},
                      {"isa", p.provenance.isa},         {"threads", p.provenance.threads},
                      {"started", p.provenance.started}, {"seconds", p.provenance.seconds}};
+  if (!p.provenance.weights_sha256.empty()) {
+    j["provenance"]["weights"] = p.provenance.weights;
+    j["provenance"]["weights_sha256"] = p.provenance.weights_sha256;
+  }
   return json_text(j) + "\n";
 }
 

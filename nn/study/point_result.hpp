@@ -50,9 +50,10 @@ struct Provenance {
   // Of the processes that trained it; where they differ, all of them, as in "0.1.0, then 0.2.0".
   std::string version;  // of nibble
   std::string cpu, isa;
-  int64_t threads = 0;  // of the last
-  std::string started;  // UTC, of the first process that worked on it
-  double seconds = 0;   // of training, over all processes that ended in order
+  int64_t threads = 0;                            // of the last
+  std::string started;                            // UTC, of the first process that worked on it
+  double seconds = 0;                             // of training, over all processes that ended in order
+  std::string weights = {}, weights_sha256 = {};  // the file that training started from, and its hash; empty: none
   bool operator==(const Provenance&) const = default;
 };
 

@@ -95,10 +95,16 @@ TEST_CASE("study plan: a plan read back is the same, whatever bytes name its cla
                .validation_images = 3925,
                .images = "a3f"};
   plan.train_eval_images = 500;
+  plan.start = {.weights = "runs/\n", .choice = {.key = "a/b", .prefix = "model."}, .points = {{0.5, 7, "f", "00"}}};
   const StudyPlan back = plan_from_json(to_json(plan), "plan.json");
   CHECK(back.data == plan.data);
   CHECK(back.points == plan.points);
   CHECK(back.train_eval_images == 500);
+  CHECK(back.start.weights == plan.start.weights);
+  CHECK(back.start.choice.key == "a/b");
+  CHECK(back.start.choice.prefix == "model.");
+  CHECK(back.start.points == plan.start.points);
+  CHECK(to_json(StudyPlan{}).find("start") == std::string::npos);
   CHECK(back.train_eval_spread);
 }
 
@@ -108,6 +114,11 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
            points + "}";
   };
   const std::string good = R"({"precision":"bf16","width":1,"seed":0})";
+  const auto start_of = [](const std::string& point) {
+    return R"("format":"nibble-study-1","start":{"weights":"w","key":"","prefix":"","points":[)" + point + "]}";
+  };
+  CHECK(plan_from_json(plan("[]", start_of(R"({"width":1,"seed":0,"file":"f","sha256":"0"})")), "f")
+            .start.points.size() == 1);
   CHECK(plan_from_json(plan("[" + good + "]"), "f").points.size() == 1);
   CHECK_FALSE(plan_from_json(plan("[" + good + "]"), "f").train_eval_spread);  // as older versions wrote it
   CHECK_THROWS_AS(plan_from_json(plan("[]", R"("format":"nibble-study-1","train_eval_spread":1)"), "f"), DataError);
@@ -141,6 +152,14 @@ TEST_CASE("study plan: a hostile plan is refused in one sentence that names its 
                                   plan(R"([{"precision":"bf16","width":1,"seed":-1}])"),
                                   plan(R"([{"precision":"bf16","width":1,"seed":0.5}])"),
                                   plan(R"([{"precision":"bf16","width":1,"seed":9223372036854775808}])"),
+                                  plan("[]", R"("format":"nibble-study-1","start":7)"),
+                                  plan("[]", R"("format":"nibble-study-1","start":{"weights":"w"})"),
+                                  plan("[]", start_of(R"({"width":1,"seed":-1,"file":"f","sha256":"0"})")),
+                                  plan("[]", start_of(R"({"width":1,"seed":0.5,"file":"f","sha256":"0"})")),
+                                  plan("[]", start_of(R"({"width":"1","seed":0,"file":"f","sha256":"0"})")),
+                                  plan("[]", start_of(R"({"width":1,"seed":0,"file":7,"sha256":"0"})")),
+                                  plan("[]", start_of(R"({"width":1,"seed":0,"file":"f"})")),
+                                  plan("[]", start_of("7")),
                                   plan("[" + good + "," + good + "]")}) {
     CAPTURE(text.substr(0, 200));
     CHECK_THROWS_WITH_AS(plan_from_json(text, "there/plan.json"), doctest::Contains("there/plan.json is not the plan"),

@@ -53,7 +53,9 @@ PointResult sample() {
                   .isa = "avx2",
                   .threads = 1,
                   .started = "2026-11-23T10:00:00Z",
-                  .seconds = 3600.25};
+                  .seconds = 3600.25,
+                  .weights = "runs/a\n",
+                  .weights_sha256 = "0a1b"};
   return p;
 }
 
