@@ -53,9 +53,7 @@ PointResult sample() {
                   .isa = "avx2",
                   .threads = 1,
                   .started = "2026-11-23T10:00:00Z",
-                  .seconds = 3600.25,
-                  .weights = "runs/a\n",
-                  .weights_sha256 = "0a1b"};
+                  .seconds = 3600.25};
   return p;
 }
 
@@ -123,6 +121,14 @@ TEST_CASE("a point timed alongside others says when, and one timed alone says no
   CHECK(to_json(p).find("sitting") == std::string::npos);
   p.latency.sitting = "2026-11-27T14:30:05Z";
   CHECK(point_result_from_json(to_json(p), "test").latency == p.latency);
+}
+
+TEST_CASE("a point that starts from trained weights says which, and one from nothing says nothing") {
+  PointResult p = sample();
+  CHECK(to_json(p).find("weights") == std::string::npos);
+  p.provenance.weights = "runs/a\n";
+  p.provenance.weights_sha256 = "0a1b";
+  CHECK(point_result_from_json(to_json(p), "test").provenance == p.provenance);
 }
 
 TEST_CASE("a result that misses any of its keys is refused by that key's name") {
