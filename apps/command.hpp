@@ -40,6 +40,7 @@ Command* study_measure_command();
 Command* study_report_command();
 Command* study_pick_command();
 Command* study_compare_command();
+Command* split_command();
 Command* synth_command();
 Command* doctor_command();
 

@@ -24,9 +24,9 @@ namespace {
 
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> all;
-  for (Command* c :
-       {train_command(), eval_command(), export_command(), quantize_command(), predict_command(), inspect_command(),
-        report_command(), cost_command(), bench_command(), study_command(), synth_command(), doctor_command()})
+  for (Command* c : {train_command(), eval_command(), export_command(), quantize_command(), predict_command(),
+                     inspect_command(), report_command(), cost_command(), bench_command(), study_command(),
+                     split_command(), synth_command(), doctor_command()})
     all.emplace_back(c);
   return all;
 }

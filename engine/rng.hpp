@@ -35,12 +35,13 @@ class Rng {
 
 /// Streams in use, so that two parts of the program never share random numbers by accident.
 namespace rng_purpose {
-inline constexpr uint32_t kInit = 1;     // weight initialisation
-inline constexpr uint32_t kShuffle = 2;  // order of an epoch
-inline constexpr uint32_t kAugment = 3;  // crop and flip of one image
-inline constexpr uint32_t kSynth = 4;    // procedural data set
-inline constexpr uint32_t kSubset = 5;   // --per-class choice
-inline constexpr uint32_t kTest = 6;     // tests and benchmarks
+inline constexpr uint32_t kInit = 1;        // weight initialisation
+inline constexpr uint32_t kShuffle = 2;     // order of an epoch
+inline constexpr uint32_t kAugment = 3;     // crop and flip of one image
+inline constexpr uint32_t kSynth = 4;       // procedural data set
+inline constexpr uint32_t kSubset = 5;      // --per-class choice
+inline constexpr uint32_t kTest = 6;        // tests and benchmarks
+inline constexpr uint32_t kValidation = 7;  // images set aside
 }  // namespace rng_purpose
 
 }  // namespace nibble

@@ -6,6 +6,9 @@
 #include <filesystem>
 #include <span>
 
+#include "apps/console.hpp"
+#include "data/cifar.hpp"
+#include "data/image_folder.hpp"
 #include "data/open_images.hpp"
 #include "data/sampler.hpp"
 #include "data/subset.hpp"
@@ -39,9 +42,26 @@ std::string sizes_of(const Dataset& train, const Dataset& validation) {
   return hash.hex();
 }
 
+/// What to do with images that are in class folders, but not in `train` and `val`.
+void refuse_without_splits(const std::string& dir) {
+  namespace fs = std::filesystem;
+  std::error_code none;  // what cannot be looked at is refused when it is opened
+  const auto has = [&](const char* name) { return fs::is_directory(fs::path(dir) / name, none); };
+  if (has("val") || is_cifar(dir)) return;
+  for (const char* other : {"valid", "validation", "test"})
+    if (has("train") && has(other))
+      throw DataError("there is no folder {}/val, but {}/{}; call it val", dir, dir, other);
+  if (has("train") || (fs::is_directory(dir, none) && has_labels(dir)))
+    throw DataError(
+        "there is no folder {}/val to evaluate on; {} --out OUT sets a tenth of the images aside, and OUT "
+        "is then the --data",
+        dir, "nibble split " + shell_quoted(dir));
+}
+
 }  // namespace
 
 RunData open_run_data(const TrainOptions& o) {
+  refuse_without_splits(o.data);
   RunData data;
   const Decoder decoder = decoder_from_name(o.decoder);
   data.decoder = std::string(name_of(resolve(decoder)));

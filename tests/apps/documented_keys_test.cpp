@@ -64,6 +64,7 @@ TEST_CASE("every key that is printed stands in the table of apps/README.md, and 
   check_keys("`eval --predictions`, line", json_lines(read_text(predictions)).front());
   check_keys("`eval --against`, against",
              json_of(run_program("eval " + run + " --data " + data + " --json --against " + run)).at("against"));
+  check_keys("`split`", json_of(run_program("split " + data + "/train --out " + (folder / "split") + " --json")));
   check_keys("`export`", json_of(run_program("export " + run + "/latest --out " + served + " --json")));
   check_keys("`quantize`",
              json_of(run_program("quantize " + run + " --data " + data + " --json --out " + served + "-q")));

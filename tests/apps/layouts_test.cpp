@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/apps/whole_run.hpp"
 
@@ -33,6 +34,38 @@ void copy_as_tiny_imagenet(const std::string& from, const std::string& to) {
       }
     }
   write_text(to + "/val/val_annotations.txt", annotations);
+}
+
+TEST_CASE(
+    "split: a folder of classes becomes a data set that trains; what is one already, or is in the way, is refused") {
+  if (no_program()) return;
+  const TemporaryFolder folder("split");
+  const std::string data = synthetic_data(folder, {.train = 12, .val = 1}), photos = data + "/train",
+                    out = folder / "out";
+  const nlohmann::json counts = json_of(run_well("split " + photos + " --out " + out + " --val-share 0.3 --json"));
+  CHECK(counts.at("classes") == 10);
+  CHECK(counts.at("train").get<int>() + counts.at("val").get<int>() == 120);
+  CHECK(counts.at("val").get<int>() > 20);
+  CHECK(counts.at("val").get<int>() < 60);
+  const nlohmann::json plan =
+      json_of(run_well("train --dry-run --json --data " + out + " --out " + (folder / "run") + kTwoSteps));
+  CHECK(plan.at("train_images") == counts.at("train"));
+  CHECK(plan.at("val_images") == counts.at("val"));
+  check_refused("split " + photos + " --out " + out, 2, "'" + out + "' exists; choose another folder");
+  check_refused("split " + data + " --out " + out, 2, "has a folder val already; use it as it is");
+  check_refused("split " + photos + " --out " + photos + "/x", 2, "lies in " + photos + ", where it would be taken");
+  check_refused("split " + photos + " --out " + out + "2 --val-share 1", 2, "--val-share is 1; use a share between");
+  check_refused("split " + data + "/not --out " + out + "2", 3, "there is no folder " + data + "/not");
+  // The part of a data set that has images of training alone; training on it says what to do.
+  fs::remove_all(data + "/val");
+  check_refused("train --data " + data + " --out " + (folder / "run") + kTwoSteps, 3,
+                "there is no folder " + data + "/val to evaluate on; nibble split " + data + " --out OUT sets");
+  check_refused("train --data " + photos + " --out " + (folder / "run") + kTwoSteps, 3,
+                "there is no folder " + photos + "/val to evaluate on; nibble split " + photos);
+  CHECK(json_of(run_well("split " + data + " --out " + out + "3 --copy --json")).at("classes") == 10);
+  fs::create_directories(data + "/valid");
+  check_refused("train --data " + data + " --out " + (folder / "run") + kTwoSteps, 3,
+                "but " + data + "/valid; call it val");
 }
 
 }  // namespace

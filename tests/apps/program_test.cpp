@@ -17,7 +17,7 @@ namespace nibble::testing {
 namespace {
 
 constexpr const char* kCommands[] = {"train", "eval",  "export", "predict", "inspect", "report",
-                                     "cost",  "bench", "synth",  "study",   "doctor"};
+                                     "cost",  "bench", "synth",  "study",   "split",   "doctor"};
 
 /// Names of the first `n` classes of `nibble synth`.
 std::vector<std::string> first_classes(std::ptrdiff_t n) {
