@@ -10,6 +10,7 @@
 #include "apps/console.hpp"
 #include "apps/inference_probe.hpp"
 #include "apps/median.hpp"
+#include "apps/model_input.hpp"
 #include "apps/network_arguments.hpp"
 #include "apps/options.hpp"
 #include "apps/profile.hpp"
@@ -79,12 +80,15 @@ class Bench : public Command {
   const char* examples() const override {
     return "  nibble bench train --precision w4a4-fl8 --batch-size 64\n"
            "  nibble bench train --image-size 64 --batch-size 32 --repeats 2 --profile --trace trace.json\n"
-           "  nibble bench infer --precision w8a8 --batch-size 32 --json";
+           "  nibble bench infer --precision w8a8 --batch-size 32 --json\n"
+           "  nibble bench infer model.safetensors --batch-size 1";
   }
 
   void declare(CLI::App& app) override {
     app_ = &app;
     add_option(app, "WHAT", what_, "train or infer").required();
+    add_option(app, "MODEL", model_,
+               "run folder, checkpoint or served file to measure (infer), instead of a network of the options below");
     add_option(app, "--batch-size", options_.batch_size, "images per step or call").capture_default_str();
     add_option(app, "--shard", options_.shard, "images per shard (train)").capture_default_str();
     add_flag(app, "--low-memory", options_.low_memory,
@@ -101,8 +105,7 @@ class Bench : public Command {
 
   int run() override {
     apply_threads(threads_);
-    network_.resolve();
-    options_.network = network_.options;
+    take_network();
     if (what_ == "infer" && has_option(*app_, "--shard"))
       throw UsageError("--shard is for training: inference has none; leave it out");
     if (what_ == "infer" && options_.low_memory)
@@ -129,6 +132,21 @@ class Bench : public Command {
   }
 
  private:
+  /// Of the model, or of the options.
+  void take_network() {
+    if (model_.empty()) {
+      network_.resolve();
+      options_.network = network_.options;
+      return;
+    }
+    if (what_ != "infer")
+      throw UsageError("bench {} takes no MODEL; say with --arch, --width, ... what to measure", what_);
+    if (network_.given()) throw UsageError("{} says what network it is; leave out the options of networks", model_);
+    executor_ = load_model(model_).executor;
+    if (executor_ == nullptr) throw UsageError("{} is of fake mode, which is not served; give another model", model_);
+    options_.network = executor_->model().network.options;
+  }
+
   Tensor images() const { return noise_images(options_.batch_size, options_.network.image_size); }
 
   /// Both phases: bf16 activations before calibration, integer codes after.
@@ -152,9 +170,9 @@ class Bench : public Command {
   }
 
   void bench_infer() {
-    Executor executor(untrained_model(options_.network));
+    if (executor_ == nullptr) executor_ = std::make_shared<Executor>(untrained_model(options_.network));
     const Tensor x = images();
-    report(executor.model().network, measure("infer", repeats_, [&] { executor.run(x); }));
+    report(executor_->model().network, measure("infer", repeats_, [&] { executor_->run(x); }));
   }
 
   Profile profile_of(const Phase& p) {
@@ -212,7 +230,8 @@ class Bench : public Command {
   }
 
   CLI::App* app_ = nullptr;
-  std::string what_, trace_;
+  std::string what_, model_, trace_;
+  std::shared_ptr<Executor> executor_;  // of MODEL, or of fresh weights
   TrainOptions options_;
   NetworkArguments network_;
   int64_t repeats_ = 5, threads_ = 0;

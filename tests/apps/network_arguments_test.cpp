@@ -60,6 +60,29 @@ TEST_CASE("network arguments: a run's config serves cost, bench and doctor, and 
                 "wrong.toml:2: unknown option 'witdh'; did you mean 'width'?");
 }
 
+TEST_CASE("bench infer: a model's own network is measured, and options beside it are refused") {
+  if (testing::no_program()) return;
+  const testing::TemporaryFolder folder("bench-model");
+  const std::string data = testing::synthetic_data(folder), run = folder / "run", served = folder / "m.safetensors";
+  testing::run_well("train --quiet --data " + data + " --out " + run +
+                    " --arch resnet26 --width 0.15 --precision w4a8 --image-size 48 --batch-size 8 --shard 8 --steps 2 "
+                    "--calibrate-at 1");
+  testing::run_well("export " + run + "/latest --out " + served);
+  for (const std::string& model : {run, served}) {
+    const nlohmann::json j =
+        testing::json_of(testing::run_well("bench infer " + model + " --batch-size 2 --repeats 1 --json"));
+    CHECK(j.at("arch") == "resnet26");
+    CHECK(j.at("width") == 0.15);
+    CHECK(j.at("precision") == "w4a8");
+    CHECK(j.at("image_size") == 48);
+    CHECK(j.at("classes") == 10);
+    CHECK(j.at("batch") == 2);
+  }
+  testing::check_refused("bench infer " + served + " --width 0.2", 2, "says what network it is; leave out the options");
+  testing::check_refused("bench train " + served, 2, "bench train takes no MODEL");
+  testing::check_refused("bench infer " + served + "-not", 4, "does not exist");
+}
+
 TEST_CASE("cost: each layer costs its products by its bits, the layers add up, and the sentence says which is which") {
   if (no_program()) return;
   const nlohmann::json j = json_of(run_program("cost --json --precision w4a4-fl8"));
