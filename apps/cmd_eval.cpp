@@ -14,6 +14,8 @@
 #include "apps/model_input.hpp"
 #include "apps/options.hpp"
 #include "apps/predictions_file.hpp"
+#include "data/cifar.hpp"
+#include "data/image_folder.hpp"
 #include "data/open_images.hpp"
 #include "data/relabelled.hpp"
 #include "data/subset.hpp"
@@ -73,6 +75,7 @@ class Eval : public Command {
     if (by_ != "executor" && by_ != "modules") throw UsageError("--by is '{}'; use executor or modules", by_);
     const LoadedModel model = load_model(model_, by_ == "modules" ? RunBy::kModules : RunBy::kExecutor);
     const Decoder decoder = decoder_for(model.decoder, decoder_);
+    refuse_split_as_data();
     DatasetPtr data = open_images(data_, split_, decoder);
     if (const std::string others = data->left_out(); !others.empty()) warn(others);
     if (classes_ > 0)
@@ -110,6 +113,18 @@ class Eval : public Command {
     EvaluationResult result;
     ModelComparison comparison;
   };
+
+  /// DIR/val given for DIR.
+  void refuse_split_as_data() const {
+    std::error_code none;  // what cannot be looked at is refused when it is opened
+    if (std::filesystem::is_directory(std::filesystem::path(data_) / split_, none) || is_cifar(data_) ||
+        !std::filesystem::is_directory(data_, none) || !has_labels(data_))
+      return;
+    const std::filesystem::path whole = std::filesystem::absolute(data_, none).lexically_normal();
+    const std::filesystem::path folder = whole.filename().empty() ? whole.parent_path() : whole;
+    throw DataError("{} has class folders but no folder {}; give the folder above it: --data {} --split {}", data_,
+                    split_, shell_quoted(folder.parent_path().string()), shell_quoted(folder.filename().string()));
+  }
 
   Other run_other(const LoadedModel& other, const DatasetPtr& data, const Answers& answers) {
     Answers of_other;

@@ -226,6 +226,23 @@ std::string TensorEntry::shape_text() const {
   return fmt::format("[{}]", fmt::join(shape, ","));
 }
 
+namespace {
+
+/// What a file that begins so is, where people give it for a model; nullptr: unknown. The first 8 bytes.
+const char* known_format(std::string_view begin) {
+  static constexpr std::pair<std::string_view, const char*> kBegins[] = {
+      {"\xff\xd8\xff", "a JPEG image"}, {"\x89PNG", "a PNG image"}, {"GGUF", "a GGUF file"},
+      {"\x89HDF", "an HDF5 file"},      {"\x1f\x8b", "gzipped"},    {"\x93NUMPY", "a NumPy array"}};
+  for (const auto& [bytes, what] : kBegins)
+    if (begin.starts_with(bytes)) return what;
+  if (begin.substr(4) == "TFL3") return "a TensorFlow Lite model";
+  // Protocol buffers: field 1, a version, then field 2, the producer's name.
+  if (begin[0] == 8 && begin[1] > 0 && begin[1] < 32 && begin[2] == 0x12) return "an ONNX model";
+  return nullptr;
+}
+
+}  // namespace
+
 uint64_t read_header_length(std::span<const std::byte> first, uint64_t file_bytes, const std::string& source) {
   if (file_bytes < 8 || first.size() < 8)
     refuse(source, fmt::format("header length is cut (the file has {} bytes)", file_bytes));
@@ -239,6 +256,10 @@ uint64_t read_header_length(std::span<const std::byte> first, uint64_t file_byte
         "train --weights "
         "starts from it",
         source);
+  const char* format = known_format({reinterpret_cast<const char*>(first.data()), 8});
+  if (length > kMaxSafetensorsHeader && format != nullptr)
+    throw ModelError("'{}' is {}; give a run, a checkpoint, a served file or safetensors or .pth weights", source,
+                     format);
   if (length > kMaxSafetensorsHeader)
     refuse(source, fmt::format("header length {} is above the limit of {}", length, kMaxSafetensorsHeader));
   if (length > file_bytes - 8)

@@ -1,5 +1,7 @@
 #include "nn/train_options.hpp"
 
+#include <algorithm>
+
 #include <cmath>
 #include <limits>
 
@@ -14,12 +16,25 @@ void require_range(const char* name, T value, T low, T high) {
 
 }  // namespace
 
+namespace {
+
+/// Of n, at most `most`.
+int64_t largest_divisor(int64_t n, int64_t most) {
+  int64_t divisor = std::min(n, most);
+  while (n % divisor != 0) --divisor;
+  return divisor;
+}
+
+}  // namespace
+
 void TrainOptions::validate() const {
   require_range<int64_t>("--batch-size", batch_size, 1, 65536);
   require_range<int64_t>("--shard", shard, 1, 4096);
   if (batch_size % shard != 0)
-    throw UsageError("--batch-size {} is not a multiple of --shard {}; shards are the unit of batch norm and of work",
-                     batch_size, shard);
+    throw UsageError(
+        "--batch-size {} is not a multiple of --shard {}, the images that share batch norm; use --batch-size {}, or "
+        "--shard {}",
+        batch_size, shard, (batch_size / shard + 1) * shard, largest_divisor(batch_size, shard));
   require_range<int64_t>("--epochs", epochs, 1, 100000);
   require_range<int64_t>("--steps", steps, 0, 1000000000);
   require_range("--lr", lr, 0.0, 1000.0);

@@ -68,6 +68,18 @@ TEST_CASE(
                 "but " + data + "/valid; call it val");
 }
 
+TEST_CASE("eval of a split's own folder says how to name it") {
+  if (no_program()) return;
+  const TemporaryFolder folder("split-as-data");
+  const std::string data = synthetic_data(folder), run = folder / "run";
+  train_run(data, run, std::string(kTwoSteps));
+  for (const char* slash : {"", "/"})
+    check_refused("eval " + run + "/latest --data " + data + "/val" + slash, 3,
+                  "has class folders but no folder val; give the folder above it: --data " + data + " --split val");
+  CHECK(run_program("eval " + run + "/latest --data " + data + " --split val").code == 0);
+  check_refused("eval " + run + "/latest --data " + data + "/not", 3, "there is no folder " + data + "/not/val");
+}
+
 }  // namespace
 
 TEST_CASE("a run on Tiny ImageNet's layout is the run on class folders, and each resumes with the other's images") {

@@ -157,6 +157,8 @@ TEST_CASE("options: each one out of range is refused by the name of its flag") {
   CHECK(begins(refusal([](TrainOptions& o) { o.seed = ~uint64_t{0}; }), "--seed is 18446744073709551615"));
   CHECK(refusal([](TrainOptions& o) { o.schedule = "linear"; }).find("linear") != std::string::npos);
   CHECK(refusal([](TrainOptions& o) { o.optimizer = "adam"; }).find("adam") != std::string::npos);
+  CHECK(refusal([](TrainOptions& o) { o.batch_size = 48; }).ends_with("use --batch-size 64, or --shard 24"));
+  CHECK(refusal([](TrainOptions& o) { o.batch_size = 7; }).ends_with("use --batch-size 32, or --shard 7"));
   CHECK(refusal([](TrainOptions&) {}) == "accepted");
 }
 

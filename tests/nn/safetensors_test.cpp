@@ -211,6 +211,11 @@ TEST_CASE("safetensors: header lengths that lie are refused before any allocatio
   CHECK(contains(with_length(kMaxSafetensorsHeader + 1), "header length 100000001 is above the limit"));
   CHECK(contains(with_length(kMaxSafetensorsHeader), "beyond the end"));
   CHECK(contains(with_length(0x0008'0000'0403'4b50), "is a zip archive"));  // how .pth files begin
+  CHECK(contains(with_length(0x4649'4a10'e0ff'd8ff), "is a JPEG image; give a run, a checkpoint, a served file or"));
+  CHECK(contains(with_length(0x0a1a'0a0d'474e'5089), "is a PNG image;"));
+  CHECK(contains(with_length(0x3354'4641'0a12'0708), "is an ONNX model;"));
+  CHECK(contains(with_length(0x334c'4654'0000'001c), "is a TensorFlow Lite model;"));
+  CHECK(contains(with_length(0x7974'7065'0a12'2008), "header length"));  // version 32 is of nothing known
   CHECK(contains(with_length(3), "header length 3 goes beyond the end of the file (10 bytes)"));
   CHECK(contains(with_length(0), "header does not start"));
   CHECK(contains(with_length(1), "not valid JSON"));
