@@ -15,4 +15,13 @@ void BadImageNames::name_damaged(const std::vector<ImageNote>& images) {
       warn(fmt::format("{} is used although damaged: {}", image.path, image.reason));
 }
 
+void BadImageNames::name_turned(const std::vector<ImageNote>& images) {
+  if (images.empty() || turned_named_) return;
+  turned_named_ = true;
+  warn(
+      fmt::format("{} is stored turned, says its EXIF orientation; such images are read as stored, as in torchvision "
+                  "(models made with --upright turn them)",
+                  images.front().path));
+}
+
 }  // namespace nibble::apps

@@ -69,6 +69,7 @@ std::string image_text(const NetworkOptions& o) {
     text +=
         fmt::format(", pixels of mean {} and std {}", colours_text(o.pixel_norm.mean), colours_text(o.pixel_norm.std));
   if (o.crop_share != usual.crop_share) text += fmt::format(", crops of {} of the short side", o.crop_share);
+  if (o.upright) text += ", images turned upright";
   return text;
 }
 
@@ -211,6 +212,7 @@ class Inspect : public Command {
     j["pixel_mean"] = o.pixel_norm.mean;
     j["pixel_std"] = o.pixel_norm.std;
     j["crop_share"] = o.crop_share;
+    j["upright"] = o.upright;
     j["classes"] = o.classes;
     j["calibrated"] = !m.model().calibration_pending();
     j["isa"] = std::string(name_of(active_isa()));

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "apps/bad_images.hpp"
 #include "apps/command.hpp"
 #include "apps/command_line.hpp"
 #include "apps/console.hpp"
@@ -136,6 +137,7 @@ class Predict : public Command {
       }
     }
     report_bad(images->size());
+    BadImageNames().name_turned(loader.turned());
     return failed ? static_cast<int>(ExitCode::kData) : 0;
   }
 

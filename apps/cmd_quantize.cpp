@@ -250,6 +250,7 @@ class Quantize : public Command {
     }
     bad_images_.name_unreadable("skipped", loader.skipped());
     bad_images_.name_damaged(loader.damaged());
+    bad_images_.name_turned(loader.turned());
     skipped_ = std::ssize(loader.skipped());
     damaged_ = std::ssize(loader.damaged());
   }

@@ -45,6 +45,7 @@ EvaluationReport evaluate_dataset(const RunModel& run, const DatasetPtr& dataset
   BadImageNames& names = options.bad_images != nullptr ? *options.bad_images : own;
   names.name_unreadable("skipped", loader.skipped());
   names.name_damaged(loader.damaged());
+  names.name_turned(loader.turned());
   EvaluationReport report{.result = evaluation.result(),
                           .by_class = evaluation.by_class(),
                           .outcomes = outcomes_of(evaluation.right(), places, dataset->size()),

@@ -21,7 +21,7 @@ RunModel by_modules(const Model& model) {
 }  // namespace
 
 EvalTransform eval_transform(const NetworkOptions& options) {
-  return {.size = static_cast<int>(options.image_size), .crop_share = options.crop_share};
+  return {.size = static_cast<int>(options.image_size), .crop_share = options.crop_share, .upright = options.upright};
 }
 
 RunModel runner_for(const Model& model) {

@@ -35,6 +35,7 @@ void NetworkArguments::take_from_weights(const NetworkOptions& trained) {
   take("signed-block-input", &NetworkOptions::signed_block_input);
   take("bf16-weights", &NetworkOptions::bf16_weights);
   take("crop-share", &NetworkOptions::crop_share);
+  take("upright", &NetworkOptions::upright);
   take_text("pixel-mean", &NetworkTexts::pixel_mean);
   take_text("pixel-std", &NetworkTexts::pixel_std);
   take_classes(trained.classes);

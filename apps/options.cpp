@@ -36,6 +36,8 @@ std::vector<OptionField> network_fields(NetworkOptions& o, NetworkTexts& t) {
       {"crop-share",
        "evaluation and serving: image-size / the short side that images are resized to (0.875: 256 for 224)",
        &o.crop_share},
+      {"upright", "turn images as their EXIF orientation says (phones note it); otherwise they are read as stored",
+       &o.upright},
       {"same-padding", "pad stride-2 layers as the published model does", &o.same_padding},
       {"signed-block-input", "signed conv1 quantizer in projection blocks, as published", &o.signed_block_input},
       {"bf16-weights", "round weights to bf16 before they are quantized, as published", &o.bf16_weights},

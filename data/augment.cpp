@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/orientation.hpp"
 #include "engine/error.hpp"
 #include "engine/math.hpp"
 #include "engine/rng.hpp"
@@ -65,7 +66,8 @@ TrainCrop train_crop(int width, int height, const TrainTransform& t, const Sampl
   return crop;
 }
 
-void augment_train(const Image& image, const TrainTransform& t, const SampleKey& key, uint8_t* out) {
+void augment_train(const Image& stored, const TrainTransform& t, const SampleKey& key, uint8_t* out) {
+  const Image image = t.upright ? upright(stored) : stored;
   const TrainCrop crop = train_crop(image.width, image.height, t, key);
   resize_bilinear(image,
                   {.crop = crop.box,
@@ -98,7 +100,8 @@ ResizeArgs eval_resize(int width, int height, const EvalTransform& transform) {
   return args;
 }
 
-void transform_eval(const Image& image, const EvalTransform& transform, uint8_t* out) {
+void transform_eval(const Image& stored, const EvalTransform& transform, uint8_t* out) {
+  const Image image = transform.upright ? upright(stored) : stored;
   resize_bilinear(image, eval_resize(image.width, image.height, transform), out);
 }
 

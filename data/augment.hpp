@@ -11,6 +11,7 @@ struct TrainTransform {
   int size = 224;          // side of the result in pixels
   float min_crop = 0.08f;  // smallest share of the image's area that a crop keeps, (0, 1]
   bool flip = true;        // mirror each sample with probability 1/2
+  bool upright = false;    // turn images as their EXIF orientation says, first
 };
 
 /// Names one sample, so that its randomness is a pure function of these three.
@@ -38,6 +39,7 @@ void augment_train(const Image& image, const TrainTransform& transform, const Sa
 struct EvalTransform {
   int size = 224;
   double crop_share = 0.875;  // of the resized short side that the crop keeps: of 256 pixels 224
+  bool upright = false;       // turn images as their EXIF orientation says, first
 };
 
 /// The short side resized to round(size / crop_share), the long side in proportion (cut, as torchvision's Resize does),

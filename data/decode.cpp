@@ -70,6 +70,7 @@ Image decode_jpeg(std::span<const uint8_t> file, Decoder decoder, const std::str
       reject(path, "it has four channels without Adobe's marker, which stb_image does not support");
     image = decode_with_stb(stream.bytes, kMaxDecodeBytes, path);
   }
+  image.orientation = stream.orientation;
   if (stream.truncated && image.warning.empty()) image.warning = "the file breaks off before its end";
   return image;
 }

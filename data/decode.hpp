@@ -37,16 +37,17 @@ struct Image {
   int height = 0;
   std::shared_ptr<const uint8_t[]> pixels;
   std::string warning = {};  // not empty: the file was damaged and its pixels are partly made up
+  int orientation = 1;       // EXIF's: pixels are as stored, and `upright` (orientation.hpp) turns them
   size_t bytes() const { return size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height); }
 };
 
 /// Decodes `file`, the whole content of `path` (the path is only named in errors). Grayscale is replicated, CMYK and
-/// YCCK are multiplied out, alpha is dropped, 16 bits are cut to 8; EXIF orientation is ignored, as PIL's decoder and
-/// therefore torchvision's ImageFolder do. A JPEG whose scan breaks off or holds errors decodes with `warning` set;
-/// stb_image refuses some of these (README.md, "Refused by stb alone").
-/// Errors: DataError with the path for a file that is not an image, an unsupported kind, a damaged header, a size over
-/// a limit. Too little memory for an image within the limits is not a property of the image: std::bad_alloc.
-/// Threads: safe to call concurrently. Cost: about 8 ns (turbo) or 12 ns (stb) per pixel.
+/// YCCK are multiplied out, alpha is dropped, 16 bits are cut to 8; EXIF orientation is noted and not followed, as
+/// PIL's decoder and therefore torchvision's ImageFolder do. A JPEG whose scan breaks off or holds errors decodes with
+/// `warning` set; stb_image refuses some of these (README.md, "Refused by stb alone"). Errors: DataError with the path
+/// for a file that is not an image, an unsupported kind, a damaged header, a size over a limit. Too little memory for
+/// an image within the limits is not a property of the image: std::bad_alloc. Threads: safe to call concurrently. Cost:
+/// about 8 ns (turbo) or 12 ns (stb) per pixel.
 Image decode(std::span<const uint8_t> file, Decoder decoder, const std::string& path);
 
 /// The whole file. Throws DiskError when it cannot be opened or read, DataError above kMaxFileBytes.

@@ -25,6 +25,7 @@ struct JpegStream {
   int adobe_transform = -1;     // 0 CMYK, 2 YCCK
   bool standard_tables = true;  // every scan's Huffman tables are in the file (Motion-JPEG frames leave them out)
   bool truncated = false;       // the file ends before its end-of-image marker
+  int orientation = 1;          // EXIF's
   std::vector<uint8_t> bytes;   // SOI ... EOI without comments, metadata and garbage between segments
 };
 

@@ -5,6 +5,7 @@
 
 #include "data/decode.hpp"
 #include "data/image_stream.hpp"
+#include "data/orientation.hpp"
 #include "engine/integers.hpp"
 
 namespace nibble::data_detail {
@@ -23,6 +24,7 @@ enum Marker : int {
   kDnl = 0xDC,
   kDri = 0xDD,
   kApp0 = 0xE0,
+  kApp1 = 0xE1,
   kApp14 = 0xEE,
   kTem = 0x01,
 };
@@ -127,6 +129,9 @@ class JpegChecker {
       case kApp0:
         if (body.size() < 14 || std::memcmp(body.data(), "JFIF", 5) != 0) return true;
         break;
+      case kApp1:  // EXIF or XMP; the first that says something counts
+        if (out_.orientation == 1) out_.orientation = exif_orientation(body);
+        return true;
       default:
         if (marker > kDri || marker == kDnl) return true;  // metadata, comments, expansions: not passed on
         frame_header(marker, body);

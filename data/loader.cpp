@@ -12,7 +12,8 @@ namespace {
 
 using data_detail::Slot;
 
-void note_damage(Slot& slot, const Image& image, const Dataset& dataset, int64_t index) {
+void note_oddities(Slot& slot, const Image& image, bool upright, const Dataset& dataset, int64_t index) {
+  if (image.orientation != 1 && !upright) slot.turned_path = dataset.path(index);
   if (image.warning.empty()) return;
   slot.damage = image.warning;
   slot.damaged_path = dataset.path(index);
@@ -70,7 +71,7 @@ struct TrainLoader::Source {
         continue;
       }
       augment_train(*image, args.transform, {.seed = args.seed, .epoch = epoch, .index = index}, pixels);
-      note_damage(slot, *image, *args.dataset, index);
+      note_oddities(slot, *image, args.transform.upright, *args.dataset, index);
       label_slot(slot, *args.dataset, index);
       return slot;
     }
@@ -121,7 +122,7 @@ EvalLoader::EvalLoader(const EvalLoaderArgs& args) {
     try {
       const Image image = args.dataset->read(index);
       transform_eval(image, args.transform, pixels);
-      note_damage(slot, image, *args.dataset, index);
+      note_oddities(slot, image, args.transform.upright, *args.dataset, index);
       label_slot(slot, *args.dataset, index);
     } catch (const DataError& e) {
       if (args.bad_images == BadImages::error) throw;

@@ -43,6 +43,8 @@ class TrainLoader {
   Batch next();
   const std::vector<ImageNote>& skipped() const { return prefetcher_->skipped(); }
   const std::vector<ImageNote>& damaged() const { return prefetcher_->damaged(); }
+  /// Images that EXIF says are stored turned, where the transform does not turn them.
+  const std::vector<ImageNote>& turned() const { return prefetcher_->turned(); }
   double wait_seconds() const { return prefetcher_->wait_seconds(); }
 
  private:
@@ -75,6 +77,8 @@ class EvalLoader {
   int64_t images_total() const { return total_; }
   const std::vector<ImageNote>& skipped() const { return prefetcher_->skipped(); }
   const std::vector<ImageNote>& damaged() const { return prefetcher_->damaged(); }
+  /// Images that EXIF says are stored turned, where the transform does not turn them.
+  const std::vector<ImageNote>& turned() const { return prefetcher_->turned(); }
   double wait_seconds() const { return prefetcher_->wait_seconds(); }
 
  private:

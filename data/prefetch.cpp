@@ -118,6 +118,8 @@ Batch Prefetcher::collect(InFlight& in) {
     for (ImageNote& note : slot.skipped) remember(std::move(note), seen_skipped_, skipped_);
     if (!slot.damage.empty())
       remember({.path = std::move(slot.damaged_path), .reason = std::move(slot.damage)}, seen_damaged_, damaged_);
+    if (!slot.turned_path.empty())
+      remember({.path = std::move(slot.turned_path), .reason = "it is stored turned"}, seen_turned_, turned_);
     if (!slot.filled) continue;
     if (kept != s) std::memcpy(pixels + kept * bytes, pixels + s * bytes, bytes);
     batch.labels.push_back(slot.label);

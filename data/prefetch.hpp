@@ -25,6 +25,7 @@ struct Slot {
   std::vector<ImageNote> skipped;  // unreadable images met on the way
   std::string damage;              // not empty: the image's path is in `damaged_path` and this is its warning
   std::string damaged_path;
+  std::string turned_path;  // not empty: that of an image whose orientation is not followed
   std::exception_ptr error;
 };
 
@@ -54,6 +55,7 @@ class Prefetcher {
   /// Distinct images met so far, in the order of the batches handed out.
   const std::vector<ImageNote>& skipped() const { return skipped_; }
   const std::vector<ImageNote>& damaged() const { return damaged_; }
+  const std::vector<ImageNote>& turned() const { return turned_; }
   /// Seconds spent blocked in next().
   double wait_seconds() const { return wait_seconds_; }
 
@@ -81,8 +83,8 @@ class Prefetcher {
   int64_t next_open_ = 0;
   bool stopping_ = false;
   std::exception_ptr failed_;
-  std::unordered_set<std::string> seen_skipped_, seen_damaged_;
-  std::vector<ImageNote> skipped_, damaged_;
+  std::unordered_set<std::string> seen_skipped_, seen_damaged_, seen_turned_;
+  std::vector<ImageNote> skipped_, damaged_, turned_;
   double wait_seconds_ = 0.0;
   std::vector<std::thread> threads_;
 };

@@ -93,6 +93,7 @@ std::string network_options_to_json(const NetworkOptions& o) {
     j["pixel_std"] = o.pixel_norm.std;
   }
   if (o.crop_share != NetworkOptions().crop_share) j["crop_share"] = o.crop_share;
+  if (o.upright) j["upright"] = true;
   j["overrides"] = nlohmann::ordered_json::array();
   for (const PrecisionOverride& p : o.overrides)
     j["overrides"].push_back({{"layer", p.layer}, {"precision", precision_text(p.precision)}});
@@ -132,7 +133,7 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     const nlohmann::json j = parse_json(text);
     require_known_keys(j, {"arch", "width", "precision", "granularity", "per_channel_by", "quant_mode", "image_size",
                            "classes", "same_padding", "signed_block_input", "quant_scheme", "bf16_weights",
-                           "pixel_mean", "pixel_std", "crop_share", "overrides"});
+                           "pixel_mean", "pixel_std", "crop_share", "upright", "overrides"});
     NetworkOptions o;
     o.arch = j.at("arch").get<std::string>();
     o.width = j.at("width").get<double>();
@@ -148,6 +149,7 @@ NetworkOptions network_options_from_json(const std::string& text, const std::str
     if (j.contains("bf16_weights")) o.bf16_weights = j.at("bf16_weights").get<bool>();
     if (j.contains("pixel_mean")) o.pixel_norm.mean = three_numbers_at(j, "pixel_mean");
     if (j.contains("pixel_std")) o.pixel_norm.std = three_numbers_at(j, "pixel_std");
+    if (j.contains("upright")) o.upright = j.at("upright").get<bool>();
     if (j.contains("crop_share")) o.crop_share = j.at("crop_share").get<double>();
     if (!j.at("overrides").is_array()) throw UsageError("'overrides' is {}, not a list", j.at("overrides").type_name());
     for (const auto& p : j.at("overrides")) {

@@ -91,6 +91,7 @@ struct NetworkOptions {
   bool bf16_weights = false;        // paper quirk: masters are rounded to bf16 before they are quantized
   PixelNorm pixel_norm = {};
   double crop_share = 0.875;  // in evaluation and serving: image_size / the short side that images are resized to
+  bool upright = false;       // images are turned as their EXIF orientation says, before anything else
   std::vector<PrecisionOverride> overrides;
   bool operator==(const NetworkOptions&) const = default;
 };

@@ -125,15 +125,17 @@ void TrainingRun::estimate_speed() {
 void TrainingRun::begin_loading() {
   const TrainOptions& o = args_.options;
   const int64_t done = trainer_->steps_done();
-  loader_ = std::make_unique<TrainLoader>(TrainLoaderArgs{
-      .dataset = data_.train,
-      .batch_size = o.batch_size,
-      .transform = {.size = static_cast<int>(o.network.image_size), .min_crop = static_cast<float>(o.min_crop)},
-      .seed = o.seed,
-      .workers = static_cast<int>(o.loader_threads),
-      .bad_images = o.strict_data ? BadImages::error : BadImages::skip,
-      .start_epoch = done / plan_.steps_per_epoch,
-      .start_batch = done % plan_.steps_per_epoch});
+  loader_ =
+      std::make_unique<TrainLoader>(TrainLoaderArgs{.dataset = data_.train,
+                                                    .batch_size = o.batch_size,
+                                                    .transform = {.size = static_cast<int>(o.network.image_size),
+                                                                  .min_crop = static_cast<float>(o.min_crop),
+                                                                  .upright = o.network.upright},
+                                                    .seed = o.seed,
+                                                    .workers = static_cast<int>(o.loader_threads),
+                                                    .bad_images = o.strict_data ? BadImages::error : BadImages::skip,
+                                                    .start_epoch = done / plan_.steps_per_epoch,
+                                                    .start_batch = done % plan_.steps_per_epoch});
   MetricsLogArgs log;
   if (args_.resume) log.keep_to_step = done;
   log_ = std::make_unique<MetricsLog>(folder_->metrics_path(), log);
@@ -217,6 +219,7 @@ void TrainingRun::report(StepMeter& meter) {
 void TrainingRun::name_bad_images() {
   bad_images_.name_unreadable("replaced", loader_->skipped());
   bad_images_.name_damaged(loader_->damaged());
+  bad_images_.name_turned(loader_->turned());
 }
 
 bool TrainingRun::evaluation_due(int64_t done) const {

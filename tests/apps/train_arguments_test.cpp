@@ -14,7 +14,7 @@ namespace {
 constexpr const char* kLine =
     "--data images --arch resnet101 --width 0.75 --precision w4a8 --granularity per_tensor --per-channel-by shift"
     " --quant-mode fake --image-size 96 --same-padding --signed-block-input --quant-scheme nearest --bf16-weights"
-    " --pixel-mean 0.5,0.25,0.625 --pixel-std 0.6875 --crop-share 0.9375"
+    " --pixel-mean 0.5,0.25,0.625 --pixel-std 0.6875 --crop-share 0.9375 --upright"
     " --classes 7 --per-class 13 --min-crop 0.375 --decoder stb --strict-data --loader-threads 5 --batch-size 48 "
     "--shard 6 --low-memory --epochs 17 --steps 2000 --lr 1.75"
     " --warmup-epochs 2.5 --schedule paper --optimizer lars --momentum 0.625 --no-nesterov --weight-decay 0.03125"
@@ -24,7 +24,7 @@ constexpr const char* kFile =
     "data = \"images\"\narch = \"resnet101\"\nwidth = 0.75\nprecision = \"w4a8\"\ngranularity = \"per_tensor\"\n"
     "per-channel-by = \"shift\"\nquant-mode = \"fake\"\nimage-size = 96\nsame-padding = true\n"
     "signed-block-input = true\nquant-scheme = \"nearest\"\nbf16-weights = true\npixel-mean = \"0.5, 0.25, "
-    "0.625\"\npixel-std = \"0.6875\"\ncrop-share = 0.9375\nclasses = 7\nper-class = 13\nmin-crop "
+    "0.625\"\npixel-std = \"0.6875\"\ncrop-share = 0.9375\nupright = true\nclasses = 7\nper-class = 13\nmin-crop "
     "= 0.375\ndecoder = \"stb\"\nstrict-data = true\n"
     "loader-threads = 5\nbatch-size = 48\nshard = 6\nlow-memory = true\nepochs = 17\nsteps = 2000\nlr = "
     "1.75\nwarmup-epochs = 2.5\n"
@@ -71,6 +71,7 @@ void check_options(const TrainOptions& o) {
                                .bf16_weights = true,
                                .pixel_norm = {.mean = {0.5, 0.25, 0.625}, .std = {0.6875, 0.6875, 0.6875}},
                                .crop_share = 0.9375,
+                               .upright = true,
                                .overrides = {}};
   CHECK(o.network == network);
   CHECK(o.data == "images");

@@ -278,6 +278,40 @@ TEST_CASE("quantize: a model of other pixels keeps them in its file, and eval an
   CHECK(top(folder / "file.safetensors").at("top") != own.at("top"));
 }
 
+TEST_CASE("upright: photos that EXIF says are stored turned are turned by a model made so, and otherwise named") {
+  if (no_program()) return;
+  const TemporaryFolder folder("upright");
+  const std::string data = folder / "data", run = folder / "run", turning = folder / "turning.safetensors",
+                    plain = folder / "plain.safetensors", photo = folder / "photo.jpg";
+  train_tiny_run(data, run, 2, "--precision bf16");
+  run_well("quantize " + run + "/latest --precision bf16 --out " + plain);
+  run_well("quantize " + run + "/latest --precision bf16 --upright --out " + turning);
+  CHECK(json_of(run_well("inspect --json " + turning)).at("upright") == true);
+  CHECK(has(run_well("inspect " + turning).out, "images turned upright"));
+  // Behind the start of a JPEG, an APP1 segment that says orientation 6.
+  const std::string as_stored = data + "/val/striped_disk/00000.jpg";
+  std::string bytes = read_text(as_stored);
+  bytes.insert(2, std::string("\xff\xe1\x00\x22"
+                              "Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
+                              36));
+  write_text(photo, bytes);
+  const auto seen = [](const std::string& model, const std::string& image) {
+    return run_well("predict " + model + " --json --logits " + image);
+  };
+  const auto logits = [](const Result& r) { return json_of(r).at("logits"); };
+  const Result stored = seen(plain, photo), turned = seen(turning, photo);
+  CHECK(logits(stored) == logits(seen(plain, as_stored)));
+  CHECK(logits(turned) != logits(stored));
+  CHECK(logits(seen(turning, as_stored)) == logits(stored));
+  CHECK(has(stored.err, photo + " is stored turned, says its EXIF orientation"));
+  CHECK(turned.err.empty());
+  // In training and evaluation, too.
+  std::filesystem::copy_file(photo, data + "/val/striped_disk/00000.jpg",
+                             std::filesystem::copy_options::overwrite_existing);
+  CHECK(has(run_well("eval " + plain + " --data " + data).err, "00000.jpg is stored turned"));
+  CHECK_FALSE(has(run_well("eval " + turning + " --data " + data).err, "stored turned"));
+}
+
 TEST_CASE("quantize and train: of a wrapped file the network is found, or chosen by prefix and key") {
   if (no_program()) return;
   const TemporaryFolder folder("wrapped");

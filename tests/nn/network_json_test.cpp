@@ -24,6 +24,7 @@ NetworkOptions unusual() {
   o.bf16_weights = true;
   o.pixel_norm = {.mean = {0.1, 0.2, 0.3}, .std = {0.7, 1, 0.00390625}};
   o.crop_share = 224.0 / 232;
+  o.upright = true;
   o.overrides = {{"layer1.0.conv1", {8, 4}}, {"fc", {16, 16}}};
   return o;
 }
@@ -45,6 +46,7 @@ TEST_CASE("network json: every option comes back, at its default and away from i
     CHECK(back.bf16_weights == o.bf16_weights);
     CHECK(back.pixel_norm == o.pixel_norm);
     CHECK(back.crop_share == o.crop_share);
+    CHECK(back.upright == o.upright);
     REQUIRE(back.overrides.size() == o.overrides.size());
     for (size_t i = 0; i < o.overrides.size(); ++i) {
       CHECK(back.overrides[i].layer == o.overrides[i].layer);
@@ -60,6 +62,7 @@ TEST_CASE("network json: options that came later are not written at their defaul
   CHECK_FALSE(plain.contains("bf16_weights"));
   CHECK_FALSE(plain.contains("pixel_mean"));
   CHECK_FALSE(plain.contains("crop_share"));
+  CHECK_FALSE(plain.contains("upright"));
   CHECK(plain.size() == 11);
 }
 
@@ -82,7 +85,7 @@ TEST_CASE("network json: a missing key, a wrong type or an unknown name is a mod
     nlohmann::json without = good;
     without.erase(key);
     const bool later = key == "quant_scheme" || key == "bf16_weights" || key.starts_with("pixel_") ||
-                       key == "crop_share";  // files from before them lack them
+                       key == "crop_share" || key == "upright";  // files from before them lack them
     if (!later) refused(without);
     nlohmann::json wrong = good;
     wrong[key] = nlohmann::json::object();
